@@ -1,0 +1,250 @@
+"""The HTTP face: routes, limits and problem answers. What they mean is in `serving`."""
+
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import schema
+from service.problems import Problem, of_validation
+from service.scoring import Model
+from service.serving import Serving
+from service.thresholds import Thresholds
+
+logger = logging.getLogger(__name__)
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {"application/problem+json": {"schema": schema.ProblemDocument.model_json_schema()}},
+    }
+    for status, text in {
+        400: "The body is not JSON",
+        413: "Body or number of sequences too large",
+        422: "The envelope, or every sequence, is bad",
+        429: "The queue is full",
+        503: "Not ready or draining",
+        504: "Past the deadline",
+    }.items()
+}
+ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    422: PROBLEMS[422],
+    503: PROBLEMS[503],
+    403: {**PROBLEMS[422], "description": "Not from this host"},
+}
+
+
+class Limits:
+    """Bare ASGI around the app: counts and times every request, refuses what is too large or finds the queue full.
+
+    A refusal here costs a quarter of one that passes through the framework, which matters when there are many.
+    """
+
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self.app, self.serving = app, serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+        limit, received = self.serving.settings.max_body_bytes, 0
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise self._too_large(received)
+            return message
+
+        try:
+            self._admit(scope)
+            await self.app(scope, limited_receive, counted_send)
+        except Problem as problem:
+            await problem.response()(scope, receive, counted_send)
+        finally:
+            route = getattr(scope.get("route"), "path", "/v1/score" if scope["path"] == "/v1/score" else "unmatched")
+            self.serving.metrics.requests.labels(route, str(status)).inc()
+            self.serving.metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
+
+    def _admit(self, scope: Scope) -> None:
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > self.serving.settings.max_body_bytes:
+            raise self._too_large(int(length))
+        if scope["path"] == "/v1/score" and scope["method"] == "POST" and self.serving.current().batcher.full:
+            raise self.serving.refuse()
+
+    def _too_large(self, size: int) -> Problem:
+        self.serving.metrics.rejected.labels("too_large").inc()
+        return Problem(
+            413, f"the body has {size} bytes or more; at most {self.serving.settings.max_body_bytes} may be sent"
+        )
+
+
+def create_app(serving: Serving) -> FastAPI:
+    """The application around a service whose first model is loaded."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        serving.start()
+        yield
+        await serving.close()
+
+    app = FastAPI(
+        title="recguard",
+        summary="Scores behaviour sequences for anomalies before they poison a recommender.",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        redoc_url=None,
+    )
+    app.add_middleware(Limits, serving=serving)
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, problem: Problem) -> Response:
+        return problem.response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        return Problem(error.status_code, str(error.detail)).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        malformed = any(e["type"] == "json_invalid" for e in error.errors())
+        errors = of_validation(error.errors(), skip=1)  # past "body"
+        return Problem(400 if malformed else 422, "the request is not of the documented form", errors).response()
+
+    @app.exception_handler(Exception)
+    async def _crash(_: Request, error: Exception) -> Response:
+        return Problem(500, "the request could not be answered; the log has the reason").response()
+
+    @app.post(
+        "/v1/score",
+        response_model=schema.ScoreResponse,
+        responses=PROBLEMS,
+        summary="Score sequences",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": schema.ScoreRequest.model_json_schema(),
+                        "example": schema.EXAMPLE_REQUEST,
+                    }
+                },
+            },
+            "parameters": [
+                {
+                    "name": "X-Request-Timeout-Ms",
+                    "in": "header",
+                    "schema": {"type": "number", "exclusiveMinimum": 0},
+                    "description": "Deadline.",
+                }
+            ],
+        },
+    )
+    async def score(request: Request) -> Response:
+        """Scores each sequence and its events, in the request's order.
+
+        A sequence that cannot be scored has an `error` in its place; the others are not affected.
+        """
+        answer = await serving.score(await request.body(), _timeout(request, serving.settings.timeout_ms))
+        return Response(to_json(answer), media_type="application/json")
+
+    @app.get("/health/live", summary="Is the process alive?")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready", responses={503: PROBLEMS[503]}, summary="Will a request be served?")
+    async def ready() -> dict[str, str]:
+        serving.current()
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/model", responses={503: PROBLEMS[503]}, summary="The model being served")
+    async def model() -> schema.ModelAnswer:
+        return _describe(serving.current().model, serving.settings.provider)
+
+    @app.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
+    async def reload(request: Request, body: schema.ReloadBody) -> schema.ModelAnswer:
+        """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
+        _local_only(request)
+        return _describe(await serving.reload(body.bundle), serving.settings.provider)
+
+    @app.get("/v1/thresholds", responses={503: PROBLEMS[503]}, summary="Thresholds in force")
+    async def thresholds() -> schema.ThresholdsAnswer:
+        found, source = serving.thresholds
+        return schema.ThresholdsAnswer(review=found.review, block=found.block, source=source)  # type: ignore[arg-type]
+
+    @app.put("/v1/thresholds", responses=ADMIN_PROBLEMS, summary="Override the bundle's thresholds")
+    async def put_thresholds(request: Request, body: schema.ThresholdsBody) -> schema.ThresholdsAnswer:
+        """Takes effect at once, outlives a restart, and belongs to the bundle version being served."""
+        _local_only(request)
+        try:
+            chosen = Thresholds(body.review, body.block)
+        except ValueError as error:
+            raise Problem(422, str(error), [{"pointer": "/block", "detail": "must not be below review"}]) from None
+        await serving.set_thresholds(chosen)
+        return schema.ThresholdsAnswer(review=chosen.review, block=chosen.block, source="override")
+
+    return app
+
+
+def _timeout(request: Request, default: float) -> float:
+    """Milliseconds until the request's deadline."""
+    given = request.headers.get("x-request-timeout-ms")
+    if given is None:
+        return default
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = 0.0
+    if not 0 < milliseconds < 1e9:
+        raise Problem(400, f"X-Request-Timeout-Ms: {given!r} is not a positive number of milliseconds")
+    return milliseconds
+
+
+def _local_only(request: Request) -> None:
+    """Admin routes answer this host alone."""
+    host = request.client.host if request.client else ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Problem(403, "this route answers only calls from the service's own host")
+
+
+def _describe(model: Model, requested: str) -> schema.ModelAnswer:
+    m = model.bundle.manifest
+    return schema.ModelAnswer(
+        name=model.bundle.name,
+        version=model.bundle.version,
+        created=m["created"],
+        schema_version=m["schema_version"],
+        preset=m["preset"],
+        provider=model.engine.provider,
+        requested_provider=requested,
+        precision=model.engine.precision,
+        types=model.bundle.types,
+        feature_spec=m["feature_spec"],
+        metrics=m["metrics"],
+        prevalence=model.bundle.calibration.prevalence,
+    )

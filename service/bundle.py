@@ -1,0 +1,141 @@
+"""The bundle: a directory that holds a model and all that is needed to score with it, and proves that it is whole.
+
+manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
+encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
+model.onnx          and its variants, model.int8.onnx
+golden.jsonl        inputs with the scores they must give
+evaluation.json, report.html
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from service.calibration import Calibration
+from service.encoding import Encoder
+from service.engine import Engine, GraphError, Requested
+from service.thresholds import Thresholds
+
+logger = logging.getLogger(__name__)
+SCHEMA_VERSION = 1
+VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+
+class BundleError(ValueError):
+    """A bundle that must not serve; the message names the file and what is wrong with it."""
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its files are those the manifest was written for.
+
+    Attributes:
+        path: its directory.
+        manifest: the content of manifest.json.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Reads the manifest and verifies schema version and checksums.
+
+        Raises:
+            BundleError: missing or damaged files, or a schema version that this release does not read.
+        """
+        if not path.is_dir():
+            raise BundleError(f"{path}: no such bundle directory")
+        manifest_path = path / "manifest.json"
+        try:
+            manifest = json.loads(manifest_path.read_text())
+            version, files = manifest["schema_version"], manifest["files"]
+        except FileNotFoundError:
+            raise BundleError(f"{path}: no manifest.json, so this is no bundle") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{manifest_path}: damaged: {error}") from error
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}; "
+                "fit it anew with `recguard-train fit`"
+            )
+        for name, expected in files.items():
+            file = path / name
+            if file.parent != path or not file.is_file():
+                raise BundleError(f"{file}: missing from the bundle")
+            if sha256(file) != expected:
+                raise BundleError(f"{file}: damaged, its SHA-256 is not the manifest's")
+        needed = {"encoder.json", "model.onnx", "golden.jsonl"} - files.keys()
+        if needed:
+            raise BundleError(f"{path}: the manifest lists no {', '.join(sorted(needed))}")
+        return cls(path, manifest)
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+    @property
+    def types(self) -> list[str]:
+        """The anomaly types, in the order of the graph's type logits; empty where training had none."""
+        return list(self.manifest["types"])
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        tokenizer = (
+            Tokenizer.from_file(str(self.path / "tokenizer.json"))
+            if "tokenizer.json" in self.manifest["files"]
+            else None
+        )
+        return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return Calibration.from_json(self.manifest["calibration"])
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(**self.manifest["thresholds"])
+
+    def engine(self, requested: Requested = "cpu", threads: int = 0, precision: str | None = None) -> Engine:
+        """A session on the variant that export chose for the provider, or on the one of the given precision."""
+        variants = self.manifest["variants"]
+        chosen = precision or (variants["cpu"] if requested == "cpu" else variants["cuda"])
+        engine = self._session(chosen, requested, threads)
+        if precision is None and engine.provider == "cpu" and chosen != variants["cpu"]:
+            engine = self._session(variants["cpu"], "cpu", threads)  # auto found no CUDA
+        return engine
+
+    def _session(self, precision: str, requested: Requested, threads: int) -> Engine:
+        file = VARIANTS.get(precision, precision)
+        if file not in self.manifest["files"]:
+            raise BundleError(f"{self.path}: it holds no {precision} variant")
+        try:
+            engine = Engine(self.path / file, requested, threads)
+        except GraphError as error:
+            raise BundleError(str(error)) from error
+        if engine.slots != self.encoder.slots or engine.types != max(len(self.types), 1):
+            raise BundleError(
+                f"{self.path / file}: takes {engine.slots} slots and gives {engine.types} types; "
+                f"encoder and manifest say {self.encoder.slots} and {max(len(self.types), 1)}"
+            )
+        return engine
+
+    def golden(self) -> list[dict[str, Any]]:
+        """The golden samples: `events`, and by precision the expected `score` and `events`, with a `tolerance`."""
+        return [json.loads(line) for line in (self.path / "golden.jsonl").read_text().splitlines()]

@@ -1,0 +1,82 @@
+"""The command `recguard-serve`."""
+
+import logging
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from service.app import create_app
+from service.bundle import Bundle, BundleError
+from service.engine import ProviderError
+from service.scoring import Model
+from service.serving import Serving
+from service.settings import Settings
+
+app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
+BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
+
+
+class Server(uvicorn.Server):
+    """Turns unready on the first signal, so that a load balancer looks elsewhere while accepted requests finish."""
+
+    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+        super().__init__(config)
+        self.serving = serving
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.serving.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.secho(f"error: {error}", fg="red", err=True)
+    return typer.Exit(2)
+
+
+@app.command()
+def run(
+    bundle: BundleDir = None,
+    host: Annotated[str | None, typer.Option(help="Address; else RECGUARD_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; else RECGUARD_PORT.")] = None,
+) -> None:
+    """Serves a bundle until SIGTERM; everything else is configured by RECGUARD_ variables."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    given: dict[str, Any] = {k: v for k, v in {"bundle": bundle, "host": host, "port": port}.items() if v is not None}
+    try:
+        settings = Settings(**given)
+        serving = Serving(settings)
+    except (BundleError, ProviderError, ValueError) as error:
+        raise _fail(error) from error
+    config = uvicorn.Config(
+        create_app(serving),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+    server = Server(config, serving)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(bundle: Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]) -> None:
+    """Verifies a bundle as the service would before serving it: schema, checksums, golden scores."""
+    try:
+        model = Model.load(Bundle.open(bundle), "auto")
+    except (BundleError, ProviderError) as error:
+        raise _fail(error) from error
+    b = model.bundle
+    typer.echo(
+        f"{b.name} {b.version}: good; {model.engine.precision} on {model.engine.provider}, "
+        f"{len(b.golden())} golden samples"
+    )
+
+
+if __name__ == "__main__":
+    app()

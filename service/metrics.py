@@ -1,0 +1,121 @@
+"""The service's Prometheus metrics: base units, few labels, never a user or an item."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
+SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
+LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
+UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
+DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
+
+
+class Metrics:
+    """All metrics on a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+
+        def name(short: str) -> str:
+            return f"recguard_{short}"
+
+        self.requests = Counter(name("requests"), "HTTP requests answered.", ["route", "code"], registry=r)
+        self.request_seconds = Histogram(
+            name("request_duration_seconds"),
+            "Time from the first byte of a request to its answer.",
+            ["route"],
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.stage_seconds = Histogram(
+            name("stage_duration_seconds"),
+            "Time of one stage of a scoring request.",
+            ["stage"],
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
+        self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
+        self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
+        self.queue_wait = Histogram(
+            name("queue_wait_seconds"), "Time a window waits for its batch.", buckets=LATENCY, registry=r
+        )
+        self.batch_sequences = Histogram(
+            name("batch_sequences"), "Windows in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=r
+        )
+        self.batch_tokens = Histogram(
+            name("batch_tokens"),
+            "Positions in a batch, padding included.",
+            buckets=(64, 128, 256, 512, 1024, 2048, 4096, 8192),
+            registry=r,
+        )
+        self.padding = Histogram(
+            name("padding_ratio"),
+            "Share of a batch's positions that is padding.",
+            buckets=(0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+            registry=r,
+        )
+        self.inference_seconds = Histogram(
+            name("inference_duration_seconds"), "Time of one batch in the runtime.", buckets=LATENCY, registry=r
+        )
+        self.queue_depth = Gauge(name("queue_depth_sequences"), "Windows waiting.", registry=r)
+        self.queue_tokens = Gauge(name("queue_tokens"), "Positions waiting.", registry=r)
+        self.queue_capacity = Gauge(
+            name("queue_capacity_tokens"), "Positions that may wait before requests are refused.", registry=r
+        )
+        self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
+        self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
+        self.unknown_values = Counter(
+            name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
+        )
+        self.drift = Gauge(
+            name("score_drift_psi"),
+            "Population stability index of recent scores against the bundle's validation scores.",
+            registry=r,
+        )
+        self.threshold = Gauge(name("threshold"), "Thresholds in force.", ["level"], registry=r)
+        self.model_info = Gauge(
+            name("model_info"),
+            "1 for the model being served, 0 for one before it.",
+            ["name", "version", "provider", "precision", "requested"],
+            registry=r,
+        )
+        self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
+        self._serving: tuple[str, ...] | None = None
+        self._recent = np.zeros(SCORE_BINS)
+        self._expected = np.ones(SCORE_BINS)
+        self.drift.set_function(lambda: population_stability(self._expected, self._recent))
+
+    def serving(self, labels: Sequence[str], validation_scores: Sequence[int]) -> None:
+        """Notes which model serves from now on (labels of `model_info`) and forgets the scores of the one before."""
+        if self._serving is not None:
+            self.model_info.labels(*self._serving).set(0)
+        self._serving = tuple(labels)
+        self.model_info.labels(*labels).set(1)
+        self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
+
+    def scored(self, score: float, decision: str) -> None:
+        """Counts one answer."""
+        self.sequences.labels(decision).inc()
+        self.score.observe(score)
+        self._recent *= 0.5 ** (1 / DRIFT_MEMORY)
+        self._recent[min(int(score * SCORE_BINS), SCORE_BINS - 1)] += 1
+
+    def text(self) -> bytes:
+        """The exposition that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
+    """Population stability index of two histograms over the same bins: sum of (f - e) ln(f / e).
+
+    0 where they agree; past 0.25 a shift is usually called major (Siddiqi, "Credit risk scorecards", 2006). Half an
+    observation is added to each bin, so that an empty one does not make it infinite. 0 before the first observation.
+    """
+    if found.sum() == 0:
+        return 0.0
+    e, f = expected + 0.5, found + 0.5
+    e, f = e / e.sum(), f / f.sum()
+    return float(((f - e) * np.log(f / e)).sum())

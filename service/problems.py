@@ -1,0 +1,55 @@
+"""Errors as RFC 9457 problem documents, the one shape in which this service says no."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+TITLES = {
+    400: "Malformed request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    422: "Invalid request",
+    429: "Overloaded",
+    500: "Internal error",
+    503: "Not ready",
+    504: "Deadline exceeded",
+}
+
+
+class Problem(Exception):
+    """A refusal with its HTTP status; `errors` lists what is wrong where, by JSON pointer."""
+
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[Mapping[str, str]] = (), retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.retry_after = status, detail, list(errors), retry_after
+
+    def document(self) -> dict[str, object]:
+        """The problem as JSON data."""
+        body: dict[str, object] = {
+            "type": "about:blank",
+            "title": TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        return {**body, "errors": self.errors} if self.errors else body
+
+    def response(self) -> Response:
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return Response(to_json(self.document()), self.status, headers, media_type="application/problem+json")
+
+
+def pointer(*path: object) -> str:
+    """RFC 6901 JSON pointer of a path into the request body."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def of_validation(errors: Sequence[Any], *prefix: object, skip: int = 0) -> list[dict[str, str]]:
+    """Pydantic's errors, each with its pointer: its place less the first `skip` parts, under the prefix."""
+    return [{"pointer": pointer(*prefix, *error["loc"][skip:]), "detail": error["msg"]} for error in errors]

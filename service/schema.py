@@ -1,0 +1,143 @@
+"""What the HTTP API takes and gives, as pydantic models; `examples` are what /docs shows."""
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict
+
+EVENT_SCHEMA = {
+    "type": "object",
+    "description": "Every field that the model's feature spec names is used; others are ignored and counted.",
+    "properties": {
+        "ts": {
+            "anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}, {"type": "null"}],
+            "description": "Epoch seconds or an RFC 3339 time. Events are put in this order.",
+        },
+        "action": {"type": ["string", "null"]},
+        "item_id": {"type": ["string", "number", "null"]},
+        "category": {"type": ["string", "null"]},
+        "text": {"type": ["string", "null"]},
+    },
+    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+}
+Event = Annotated[dict[str, Any], WithJsonSchema(EVENT_SCHEMA)]
+
+EXAMPLE_REQUEST = {
+    "sequences": [
+        {
+            "id": "s-1",
+            "user_id": "u-42",
+            "events": [
+                {"ts": 1700000000.1, "action": "click", "item_id": "B00X", "category": "shoes"},
+                {"ts": 1700000004.0, "action": "purchase", "item_id": "B00X", "category": "shoes", "price": 12.5},
+            ],
+        }
+    ]
+}
+
+
+class Sequence(BaseModel):
+    """The recent events of one user or session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(min_length=1, max_length=256, description="Comes back with the result.")
+    user_id: str | None = Field(None, max_length=256, description="Not used for scoring.")
+    events: list[Event] = Field(min_length=1)
+
+
+class ScoreRequest(BaseModel):
+    """Sequences to score."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REQUEST)]})
+
+    sequences: list[Sequence] = Field(min_length=1)
+
+
+class ModelName(BaseModel):
+    """The model that answered."""
+
+    name: str
+    version: str
+
+
+class EventScore(BaseModel):
+    """One event's part."""
+
+    score: float = Field(ge=0, le=1, description="Probability that the event is part of an anomaly.")
+
+
+class Result(BaseModel):
+    """The answer for one sequence that could be scored."""
+
+    id: str
+    score_id: str = Field(description="Unique; names this result in later feedback.")
+    score: float = Field(ge=0, le=1, description="Calibrated probability that the sequence is anomalous.")
+    decision: Literal["allow", "review", "block"]
+    type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
+    events: list[EventScore] = Field(description="In the request's order.")
+    windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = Field(default_factory=list, description="What is wrong where: `pointer`, `detail`.")
+
+
+class FailedResult(BaseModel):
+    """The answer for one sequence that could not be scored; its neighbours are not affected."""
+
+    id: str | None
+    error: ProblemDocument
+
+
+class ScoreResponse(BaseModel):
+    """Results in the request's order."""
+
+    model: ModelName
+    results: list[Result | FailedResult]
+
+
+class ThresholdsBody(BaseModel):
+    """Scores from which a sequence is reviewed and blocked; review <= block."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"review": 0.5, "block": 0.9}]})
+
+    review: float = Field(ge=0, le=1, allow_inf_nan=False)
+    block: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+
+class ThresholdsAnswer(ThresholdsBody):
+    """Thresholds in force, and whether an operator set them."""
+
+    source: Literal["bundle", "override"]
+
+
+class ReloadBody(BaseModel):
+    """Name of a bundle in the bundles directory; absent, the one being served is read anew."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
+
+    bundle: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+
+
+class ModelAnswer(BaseModel):
+    """What is being served."""
+
+    name: str
+    version: str
+    created: str
+    schema_version: int
+    preset: str
+    provider: str
+    requested_provider: str
+    precision: str
+    types: list[str]
+    feature_spec: dict[str, str]
+    metrics: dict[str, Any]
+    prevalence: float

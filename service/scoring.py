@@ -1,0 +1,131 @@
+"""A model ready to score: encoder, engine, calibration and policy of one bundle, as functions of one sequence."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle import Bundle, BundleError
+from service.encoding import Columns, Encoded, EventError, Ids
+from service.engine import Engine, Requested
+from service.thresholds import Decision, Thresholds
+from service.windows import Outputs, SequenceLogits, combine, pad
+
+
+@dataclass(frozen=True)
+class Score:
+    """The answer for one sequence.
+
+    Attributes:
+        score: calibrated probability that it is anomalous.
+        decision: by the thresholds in force.
+        type: the likeliest anomaly type; None where the decision is allow, or training had no types.
+        events: float64 (T,), probability of each event, in the caller's order.
+        windows: how many windows it was cut into.
+    """
+
+    score: float
+    decision: Decision
+    type: str | None
+    events: NDArray[np.float64]
+    windows: int
+
+
+def columns_of(events: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
+    """Column by column what events say one by one; None where one says nothing."""
+    names = dict.fromkeys(name for event in events for name in event)
+    return {name: [event.get(name) for event in events] for name in names}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle with a running engine and the thresholds in force."""
+
+    bundle: Bundle
+    engine: Engine
+    thresholds: Thresholds
+
+    @classmethod
+    def load(
+        cls, bundle: Bundle, requested: Requested = "cpu", threads: int = 0, precision: str | None = None
+    ) -> "Model":
+        """Starts the engine and proves it on the golden samples, on the very provider that will serve.
+
+        Raises:
+            BundleError: a variant is missing or damaged, or a golden sample scores outside its tolerance.
+            ProviderError: CUDA was asked for and cannot be had.
+        """
+        model = cls(bundle, bundle.engine(requested, threads, precision), bundle.thresholds)
+        model.check_golden()
+        return model
+
+    def with_thresholds(self, thresholds: Thresholds) -> "Model":
+        return replace(self, thresholds=thresholds)
+
+    def check_golden(self) -> None:
+        """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
+        for number, sample in enumerate(self.bundle.golden(), 1):
+            encoded = self.bundle.encoder.encode(columns_of(sample["events"]), len(sample["events"]))
+            found = self.finish(encoded, self.engine.run(pad(encoded.windows)))
+            expected = sample["expected"][self.engine.precision]
+            errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
+            if not errors.max() <= expected["tolerance"]:
+                raise BundleError(
+                    f"{self.bundle.path}: golden sample {number} is off by {errors.max():.2g} "
+                    f"on {self.engine.provider} ({self.engine.precision}); its tolerance is {expected['tolerance']}"
+                )
+
+    def finish(self, encoded: Encoded, outputs: Outputs) -> Score:
+        """The answer from the graph's outputs for the sequence's windows, row by row."""
+        return self.judge(combine(outputs, encoded.owners, encoded.length), len(encoded.windows))
+
+    def judge(self, evidence: SequenceLogits, windows: int = 1) -> Score:
+        """Calibration, policy and type."""
+        score = self.bundle.calibration.score(evidence)
+        decision = self.thresholds.decide(score)
+        named = decision != "allow" and self.bundle.types
+        kind = self.bundle.types[int(np.argmax(evidence.types))] if named else None
+        return Score(score, decision, kind, self.bundle.calibration.event_scores(evidence), windows)
+
+    def evidence(
+        self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048
+    ) -> Iterator[SequenceLogits | EventError]:
+        """Evidence for many sequences in their order, batched by length over `ahead` of them at a time.
+
+        A sequence that cannot be encoded yields its EventError in its place.
+        """
+        sequences = iter(sequences)
+        while chunk := list(islice(sequences, ahead)):
+            encoded = [self._encode(columns, length) for columns, length in chunk]
+            found = iter(evidence([e for e in encoded if isinstance(e, Encoded)], self.engine.run))
+            yield from (next(found) if isinstance(e, Encoded) else e for e in encoded)
+
+    def _encode(self, columns: Columns, length: int) -> Encoded | EventError:
+        try:
+            return self.bundle.encoder.encode(columns, length)
+        except EventError as error:
+            return error
+
+
+def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> list[SequenceLogits]:
+    """Evidence for sequences in their order; windows run in batches of like length, at most `tokens` positions."""
+    windows = [(i, w) for i, e in enumerate(sequences) for w in range(len(e.windows))]
+    windows.sort(key=lambda at: len(sequences[at[0]].windows[at[1]]))
+    rows: dict[tuple[int, int], Outputs] = {}
+    start = 0
+    while start < len(windows):
+        end = start + 1
+        while (
+            end < len(windows)
+            and (end + 1 - start) * len(sequences[windows[end][0]].windows[windows[end][1]]) <= tokens
+        ):
+            end += 1
+        outputs = run(pad([sequences[i].windows[w] for i, w in windows[start:end]]))
+        rows.update((at, outputs.row(k)) for k, at in enumerate(windows[start:end]))
+        start = end
+    return [
+        combine(Outputs.stack([rows[i, w] for w in range(len(e.windows))]), e.owners, e.length)
+        for i, e in enumerate(sequences)
+    ]

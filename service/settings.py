@@ -1,0 +1,30 @@
+"""Configuration of the service: environment variables with the prefix RECGUARD_, or keyword arguments in tests."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings; each reads the environment variable of its name, `RECGUARD_QUEUE_TOKENS` for `queue_tokens`."""
+
+    model_config = SettingsConfigDict(env_prefix="RECGUARD_")
+
+    bundle: Path = Field(description="Bundle directory to serve.")
+    bundles: Path | None = Field(
+        None, description="Directory in which reload looks up names; by default the bundle's parent."
+    )
+    state_dir: Path = Field(Path("state"), description="Directory for all that changes at run time.")
+    provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="`cuda` refuses to start without CUDA.")
+    threads: int = Field(0, ge=0, description="Intra-op threads of ONNX Runtime on the CPU; 0 takes all cores.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    max_body_bytes: int = Field(8_000_000, gt=0, description="Larger request bodies are refused with 413.")
+    max_sequences: int = Field(1024, gt=0, description="Most sequences in one request.")
+    max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
+    timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sets no X-Request-Timeout-Ms.")
+    queue_tokens: int = Field(65_536, gt=0, description="Positions that may wait; past them requests get 429.")
+    batch_tokens: int = Field(4096, ge=128, description="Most positions of one batch, padding included.")
+    drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")

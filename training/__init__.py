@@ -1,0 +1,1 @@
+"""Offline half of recguard: from a behaviour log to a bundle that the service loads."""

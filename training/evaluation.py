@@ -1,0 +1,101 @@
+"""Measures quality honestly: over folds that were never trained on, or of a bundle on a labelled log."""
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.bundle import Bundle, sha256
+from service.encoding import EventError
+from service.scoring import Model
+from training.config import FitConfig
+from training.fit import fit_model
+from training.log import Labels, Log, clean_events, read_labels
+from training.metrics import Metrics, metrics
+from training.split import folds, part_at_random
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out: Path, quiet: bool = True) -> Metrics:
+    """Refits for each of `count` stratified folds and pools their scores.
+
+    Each fold is scored by a model that saw nothing of it, calibration and thresholds included. Writes
+    `out/evaluation.json` and, as each fold finishes, `out/fold-K.json`; folds already there with the same settings and
+    data are not fitted again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "config": asdict(config),
+        "folds": count,
+        "sequences": hashlib.sha256("\n".join(log.ids).encode()).hexdigest(),
+    }
+    score = np.zeros(len(log))
+    flagged = np.zeros(len(log), dtype=bool)
+    per_fold = []
+    for k, (rest, fold) in enumerate(folds(labels, count, config.seed)):
+        saved = out / f"fold-{k}.json"
+        cell = json.loads(saved.read_text()) if saved.exists() else {}
+        if cell.get("settings") != settings:
+            start = time.perf_counter()
+            train, validation = part_at_random(labels, rest, config.validation_share / (1 - 1 / count), config.seed)
+            fitted = fit_model(log, labels, train, validation, config, quiet)
+            found = fitted.scores(fitted.evidence(log.subset(fold)))
+            cell = {
+                "settings": settings,
+                "score": found.tolist(),
+                "threshold": fitted.f1_threshold,
+                "seconds": time.perf_counter() - start,
+            }
+            saved.write_text(json.dumps(cell))
+        score[fold] = cell["score"]
+        flagged[fold] = score[fold] >= cell["threshold"]
+        per_fold.append(
+            {
+                **metrics(labels.label[fold], score[fold], cell["threshold"]).to_json(),
+                "seconds": round(cell["seconds"], 1),
+            }
+        )
+        logger.info("fold %d of %d: AUC %.4f", k + 1, count, per_fold[-1]["auc"])
+    known = labels.known
+    pooled = metrics(labels.label[known], score[known], float("nan"), flagged[known])
+    _write(
+        out,
+        {"pooled": {**pooled.to_json(), "threshold": "each fold's own"}, "folds": per_fold, "config": asdict(config)},
+    )
+    return pooled
+
+
+def evaluate_bundle(
+    bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
+) -> Metrics:
+    """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
+    fingerprint = hashlib.sha256((sha256(events) + sha256(label_file)).encode()).hexdigest()
+    if fingerprint == bundle.manifest["training_data"]["fingerprint"]:
+        logger.warning(
+            "this is the log the bundle was trained on: the figures say nothing about new data; see its report instead"
+        )
+    log, cleaning = clean_events(events, columns)
+    labels = read_labels(label_file, log, cleaning)
+    scores = [
+        f if isinstance(f, EventError) else bundle.calibration.score(f)
+        for f in Model.load(bundle).evidence(log.sequences())
+    ]
+    usable = labels.known & np.array([not isinstance(s, EventError) for s in scores])
+    if usable.sum() < labels.known.sum():
+        logger.warning("%d labelled sequences could not be scored", labels.known.sum() - usable.sum())
+    score = np.array([s if isinstance(s, float) else np.nan for s in scores])[usable]
+    found = metrics(labels.label[usable], score, bundle.manifest["metrics"]["test"]["threshold"])
+    if out is not None:
+        _write(out, {"metrics": found.to_json(), "bundle": bundle.version})
+    return found
+
+
+def _write(out: Path, content: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(json.dumps(content, indent=1))

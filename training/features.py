@@ -1,0 +1,167 @@
+"""Learns the encoder from a training log: which columns are what, and the fields that read them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+import polars as pl
+from tokenizers import Tokenizer
+
+from service import encoding as enc
+from training.log import Log
+
+RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
+SMALL = 64  # distinct values up to which a column may be crossed with another
+MAX_VALUES = 50_000  # of one vocabulary; the most widespread are kept
+MAX_PAIRS = 100_000  # of one cross, likewise
+BINS = 32  # of a number with more distinct values than that
+
+
+def column_kinds(events: pl.DataFrame) -> dict[str, str]:
+    """The feature spec: each usable column's kind (categorical, identifier, numeric, text); constant ones are left out.
+
+    A text column holds words that seldom repeat; an identifier is called `*_id` or has more values than sequences can
+    share; numbers are what reads as numbers.
+    """
+    kinds: dict[str, str] = {}
+    for name in events.columns:
+        column = events[name].drop_nulls()
+        distinct = column.n_unique()
+        if name in RESERVED or distinct == 0 or (distinct == 1 and len(column) == events.height and name != "text"):
+            continue
+        if column.dtype.is_numeric():
+            kinds[name] = "numeric"
+        elif name == "text" or _is_prose(column, distinct):
+            kinds[name] = "text"
+        elif name.endswith("_id") or name == "id" or (name not in ("action", "category") and distinct > 2_000):
+            kinds[name] = "identifier"
+        else:
+            kinds[name] = "categorical"
+    return kinds
+
+
+def _is_prose(column: pl.Series, distinct: int) -> bool:
+    words = column.cast(pl.String).str.count_matches(r"\S+").mean()
+    return distinct > 0.5 * len(column) and isinstance(words, float) and words >= 4
+
+
+def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int) -> enc.Encoder:
+    """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
+
+    Args:
+        log: the training part of the log.
+        kinds: feature spec, from `column_kinds`.
+        tokenizer: for the text column; needed where `kinds` has one.
+    """
+    fields: list[enc.Field] = []
+    crossed: list[tuple[str, str, int]] = []
+    small: list[str] = []
+    for name in (n for n, k in kinds.items() if k == "numeric"):
+        bins = _bins(name, log.events[name])
+        fields.append(bins)
+        if bins.size <= SMALL:
+            small.append(name)
+    vocabularies = [
+        _vocabulary(name, log, kind == "identifier")
+        for name, kind in kinds.items()
+        if kind in ("categorical", "identifier")
+    ]
+    fields.extend(vocabularies)
+    small.extend(v.name for v in vocabularies if not v.identifier and 1 < len(v.values) <= SMALL)
+    for v in vocabularies:
+        if not v.identifier:
+            if v.name == "action" and len(v.values) > 1:
+                crossed.append((v.name, v.name, 1))
+            continue
+        fields.append(enc.Repeat(f"{v.name} repeat", v.name))
+        if v.values:
+            fields.append(enc.Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
+            fields.append(enc.Step(f"{v.name} step", v.name))
+        if v.name == "item_id":
+            crossed.extend((v.name, other, 0) for other in small)
+            fields.extend(_deviation(v, name, log) for name, kind in kinds.items() if kind == "numeric" and v.values)
+    if log.events["ts"].is_not_null().any():
+        fields.extend((enc.Gap(), enc.Rhythm(), enc.Hour()))
+    text_column = next((n for n, k in kinds.items() if k == "text"), None)
+    if text_column is None:
+        tokenizer = None
+    fields.extend(_crosses(log, fields, crossed))
+    return enc.Encoder(fields, text_column, tokenizer, window)
+
+
+def _bins(name: str, column: pl.Series) -> enc.Bins:
+    values = column.drop_nulls().to_numpy()
+    distinct = np.unique(values)
+    if len(distinct) <= BINS:
+        edges, exact = (distinct[1:] + distinct[:-1]) / 2, distinct
+    else:
+        edges, exact = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])), np.array([])
+    return enc.Bins(name, edges.tolist(), exact.tolist())
+
+
+def _holders(log: Log, column: str) -> Counter[str]:
+    """How many sequences hold each raw value."""
+    counts = log.events.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("sequence_id").n_unique())
+    return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
+
+
+def _vocabulary(name: str, log: Log, identifier: bool) -> enc.Vocabulary:
+    empty = enc.Vocabulary(name, [], identifier)
+    holders: Counter[str] = Counter()
+    for value, count in _holders(log, name).items():
+        holders[empty.known_as(value)] += count
+    values = [value for value, count in holders.most_common(MAX_VALUES) if count > 1]
+    return enc.Vocabulary(name, sorted(values, key=enc.catalogue_order), identifier)
+
+
+def _levels(vocabulary: enc.Vocabulary, log: Log) -> list[int]:
+    holders = _holders(log, vocabulary.name)
+    return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
+
+
+def _deviation(vocabulary: enc.Vocabulary, number: str, log: Log) -> enc.Deviation:
+    pairs = log.events.select(vocabulary.name, number).drop_nulls()
+    values = pairs[number].to_numpy()
+    overall, spread = float(values.mean()), float(values.std())
+    # an item with few numbers leans to the overall mean: four imaginary events there
+    sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
+    means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
+    return enc.Deviation(
+        f"{number} against {vocabulary.name}",
+        number,
+        vocabulary.name,
+        [float(means.get(value, overall)) for value in vocabulary.values],
+        spread or 1.0,
+    )
+
+
+def _crosses(log: Log, fields: list[enc.Field], wanted: Iterable[tuple[str, str, int]]) -> list[enc.Cross]:
+    """One cross for each wanted (left, right, lag), holding the pairs that at least two training sequences show."""
+    wanted = list(wanted)
+    needed = [f for f in fields if f.name in set(chain.from_iterable((a, b) for a, b, _ in wanted))]
+    holders: list[Counter[int]] = [Counter() for _ in wanted]
+    for columns, length in log.sequences() if wanted else ():
+        events = enc.Events(columns, length)
+        for f in needed:
+            events.ids[f.name] = f.encode(events)
+        for counter, (left, right, lag) in zip(holders, wanted, strict=True):
+            keys = enc.pair_keys(events.ids[left], events.ids[right], lag)
+            counter.update(set(keys[keys >= 0].tolist()))
+    crosses = []
+    for counter, (left, right, lag) in zip(holders, wanted, strict=True):
+        shared = sorted(key for key, count in counter.most_common(MAX_PAIRS) if count > 1)
+        name = f"{left} after {right}" if lag else f"{left} with {right}"
+        crosses.append(enc.Cross(name, left, right, [[key >> 32, key & 0xFFFFFFFF] for key in shared], lag))
+    return crosses
+
+
+def clipped(log: Log, encoder: enc.Encoder) -> dict[str, int]:
+    """How many values of each number lie in the outer thousandths of training, where the end bins take them in."""
+    counts = {}
+    for f in encoder.fields:
+        if isinstance(f, enc.Bins) and not f.exact:
+            column = log.events[f.name].drop_nulls()
+            low, high = column.quantile(0.001), column.quantile(0.999)
+            counts[f.name] = int(((column < low) | (column > high)).sum())
+    return counts

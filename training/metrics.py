@@ -1,0 +1,72 @@
+"""Quality of scores against labels, and the thresholds chosen by it."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+Scores = NDArray[np.float64]
+Labels = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality of scores for `sequences` sequences of which `anomalous` are; the first four hold at `threshold`."""
+
+    sequences: int
+    anomalous: int
+    threshold: float
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    auc: float
+    average_precision: float
+    recall_at_1_fpr: float
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def metrics(label: Labels, score: Scores, threshold: float, flagged: NDArray[np.bool_] | None = None) -> Metrics:
+    """All figures for scores against labels of both classes; `flagged` replaces `score >= threshold` if given."""
+    flagged = score >= threshold if flagged is None else flagged
+    hits = int((flagged & (label == 1)).sum())
+    precision = hits / max(int(flagged.sum()), 1)
+    recall = hits / int((label == 1).sum())
+    return Metrics(
+        sequences=len(label),
+        anomalous=int((label == 1).sum()),
+        threshold=float(threshold),
+        accuracy=float((flagged == (label == 1)).mean()),
+        precision=precision,
+        recall=recall,
+        f1=2 * precision * recall / (precision + recall) if hits else 0.0,
+        auc=float(roc_auc_score(label, score)),
+        average_precision=float(average_precision_score(label, score)),
+        recall_at_1_fpr=recall_at_fpr(label, score, 0.01),
+    )
+
+
+def recall_at_fpr(label: Labels, score: Scores, fpr: float) -> float:
+    """Largest recall of any threshold whose false-positive rate is at most `fpr`."""
+    false_rate, true_rate, _ = roc_curve(label, score, drop_intermediate=False)
+    return float(true_rate[false_rate <= fpr].max())
+
+
+def threshold_at_fpr(label: Labels, score: Scores, fpr: float) -> float:
+    """Threshold that the share `fpr` of the normal sequences reaches, at most; halfway to the next score above."""
+    normal = np.sort(score[label == 0])[::-1]
+    first_below = normal[min(int(fpr * len(normal)), len(normal) - 1)]
+    above = score[score > first_below]
+    return float((first_below + (above.min() if above.size else 1.0)) / 2)
+
+
+def best_f1_threshold(label: Labels, score: Scores) -> float:
+    """Threshold with the largest F1; halfway to the next score below."""
+    precision, recall, thresholds = precision_recall_curve(label, score)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = thresholds[int(np.argmax(f1[:-1]))]
+    below = score[score < best]
+    return float((best + (below.max() if below.size else 0.0)) / 2)

@@ -1,0 +1,155 @@
+"""The network: BERT over bags of table rows, and a linear model of the same rows beside it.
+
+    ids (B, P, S) -> sum of S embeddings (B, P, H) -> BERT -> states (B, P, H)
+      event_logits (B, P)    a linear reading of each event's own state
+      sequence_logit (B,)    attention over event_logits, plus a reading of the whole window
+      type_logits (B, K)     which anomaly it would be
+      novelty (B,)           distance of the window's mean state from those of training
+    ids -> linear weights -> wide (B, 2): what single values and pairs say, by logistic regression
+
+Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
+event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
+labels. The linear part follows Cheng et al., "Wide & deep learning for recommender systems", 2016, except that each
+part is fitted on its own and `training.calibration` weighs them on held-back data.
+"""
+
+from typing import NamedTuple
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from service.encoding import CLS, EVENT, MISSING, PAD, PIECE, Encoder, Vocabulary
+from training.config import Preset
+
+
+class Logits(NamedTuple):
+    """The graph's outputs, in their order."""
+
+    sequence_logit: Tensor  # (B,)
+    wide: Tensor  # (B, 2)
+    novelty: Tensor  # (B,)
+    type_logits: Tensor  # (B, K)
+    event_logits: Tensor  # (B, P)
+
+
+class BehaviourBert(nn.Module):
+    """BERT encoder over behaviour, with its heads.
+
+    Args:
+        rows: rows of the embedding table, `Encoder.rows`.
+        types: anomaly types, K >= 1.
+        preset: shape of the encoder.
+        positions: longest window.
+    """
+
+    wide_rows: Tensor
+    normal_mean: Tensor
+    normal_whitening: Tensor
+
+    def __init__(self, rows: int, types: int, preset: Preset, positions: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        hidden = preset.hidden
+        config = BertConfig(
+            vocab_size=rows,
+            hidden_size=hidden,
+            num_hidden_layers=preset.layers,
+            num_attention_heads=preset.heads,
+            intermediate_size=4 * hidden,
+            max_position_embeddings=positions,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(dropout)
+        self.event_head = nn.Linear(hidden, 1)
+        self.attention_head = nn.Linear(hidden, 1)
+        self.window_head = nn.Sequential(
+            nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
+        self.type_head = nn.Linear(2 * hidden, types)
+        self.register_buffer(
+            "wide_rows", torch.zeros(rows, 2)
+        )  # weight x idf and idf^2 of each row, from training.wide
+        self.register_buffer("normal_mean", torch.zeros(hidden))
+        self.register_buffer("normal_whitening", torch.eye(hidden))  # inverse square root of the covariance
+
+    @property
+    def table(self) -> nn.Embedding:
+        """The one embedding table, (rows, H)."""
+        return self.bert.embeddings.word_embeddings
+
+    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's states (B, P, H), and which positions are not padding (B, P)."""
+        real = ids[:, :, 0] != PAD
+        bags = self.table(ids).sum(dim=2)  # (B, P, S, H) -> (B, P, H)
+        return self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state, real
+
+    @staticmethod
+    def mean_state(states: Tensor, real: Tensor) -> Tensor:
+        """Mean over the positions that are not padding, (B, H)."""
+        weights = real.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def forward(self, ids: Tensor) -> Logits:
+        """Scores windows: `ids` int (B, P, S), zero where there is no value."""
+        states, real = self.states(ids)
+        event_logits = self.event_head(states).squeeze(-1)  # (B, P)
+        attention = self.attention_head(states).squeeze(-1).masked_fill(ids[:, :, 0] != EVENT, -1e4).softmax(dim=1)
+        mean = self.mean_state(states, real)  # (B, H)
+        window = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
+        sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(window).squeeze(-1)
+
+        wide = nn.functional.embedding(ids, self.wide_rows).sum(dim=(1, 2))  # (B, P, S, 2) -> (B, 2)
+        distance = (mean - self.normal_mean) @ self.normal_whitening
+        novelty = (distance * distance).mean(dim=-1)
+        return Logits(sequence_logit, wide, novelty, self.type_head(window), event_logits)
+
+
+def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> None:
+    """Starts the model from BERT weights: the encoder as it is, and the table from the word pieces of what rows mean.
+
+    A row whose meaning can be put into words ("action purchase", "gap 0.8 to 1.6 s") starts from the mean of their
+    pieces' embeddings; identifiers' names say nothing and start at random, at the pretrained embeddings' scale.
+
+    Raises:
+        ValueError: the weights have another shape than the preset.
+    """
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it lists the unused pooler at length
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    source = BertModel.from_pretrained(directory, add_pooling_layer=False)
+    config, wanted = source.config, model.bert.config
+    shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
+    preset = (wanted.num_hidden_layers, wanted.hidden_size, wanted.num_attention_heads, wanted.intermediate_size)
+    if shape != preset:
+        raise ValueError(f"{directory} has layers, width, heads, feed-forward {shape}; the preset needs {preset}")
+    weights = source.state_dict()
+    words = weights.pop("embeddings.word_embeddings.weight")
+    positions = weights.pop("embeddings.position_embeddings.weight")
+    weights["embeddings.position_embeddings.weight"] = positions[: wanted.max_position_embeddings]
+    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
+    left = [k for k in (*missing, *unexpected) if "word_embeddings" not in k and "position_ids" not in k]
+    if left:
+        raise ValueError(f"{directory} does not fit a BERT encoder: {left[:5]}")
+
+    tokenizer = encoder.tokenizer or Tokenizer.from_file(f"{directory}/tokenizer.json")
+    identifiers = {
+        row
+        for f, start in zip(encoder.fields, encoder.field_rows, strict=True)
+        if f.kind == "cross" or (isinstance(f, Vocabulary) and f.identifier)
+        for row in range(start + MISSING + 1, start + f.size)
+    }
+    table = model.table.weight.data
+    with torch.no_grad():
+        table.normal_(std=float(words.std()))
+        for row in range(encoder.piece_row):
+            if row not in identifiers:
+                pieces = tokenizer.encode(encoder.describe(row), add_special_tokens=False).ids
+                table[row] = words[pieces].mean(dim=0) + 0.2 * table[row]  # noise parts bins that share their words
+        if encoder.tokenizer is not None:
+            table[encoder.piece_row :] = words
+        table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
+        table[PIECE] = 0.0
+        table[PAD] = 0.0

@@ -1,0 +1,203 @@
+"""The evaluation report: one self-contained HTML page with its plots inside, readable on paper."""
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+matplotlib.use("svg")
+NORMAL, ANOMALOUS = "#4477aa", "#cc3311"
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;max-width:62rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin:1.6rem 0 .5rem;border-bottom:1px solid #ccc}
+table{border-collapse:collapse;margin:.4rem 0}
+td,th{padding:.2rem .8rem .2rem 0;text-align:right;font-variant-numeric:tabular-nums}
+td:first-child,th:first-child{text-align:left}th{font-weight:600;border-bottom:1px solid #999}
+.plots{display:grid;grid-template-columns:1fr 1fr;gap:.6rem}.plots svg{width:100%;height:auto}.quiet{color:#555}
+.side{display:flex;flex-wrap:wrap;gap:0 3rem}
+@media print{body{margin:0;font-size:11px}h2{break-after:avoid}table,svg{break-inside:avoid}}
+"""
+NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "recall_at_1_fpr": "recall at 1 % false positives",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+}
+
+
+def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """The page for a bundle's manifest and evaluation, both as they are stored."""
+    label, score = np.array(evaluation["label"]), np.array(evaluation["score"])
+    thresholds, found, cost = evaluation["thresholds"], evaluation["metrics"], evaluation["cost"]
+    title = f"{manifest['name']} {manifest['version']}"
+    split = evaluation["split"]
+    data = manifest["training_data"]
+    by_time = "by time, the latest sequences for the test" if split["how"] == "time" else "at random, by label and type"
+    sections = [
+        f"<p class=quiet>Preset {_e(manifest['preset'])}, made {_e(manifest['created'])} from "
+        f"{data['sequences']:,} sequences with {data['events']:,} events, split {by_time}: {split['train']:,} to train, {split['validation']:,} to validate, "
+        f"{split['test']:,} to test. All figures and plots below are of the test part, which nothing was fitted or "
+        "chosen on.</p>",
+        "<h2>Quality</h2><div class=side>",
+        _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
+        _confusion(label, score, thresholds, found["threshold"]),
+        "</div>",
+        f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold with the best F1 on "
+        f"validation data. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: false-positive rates of "
+        f"{manifest['config']['review_fpr']:.0%} and {manifest['config']['block_fpr']:.0%} on validation data.</p>",
+        "<div class=plots>",
+        _roc(label, score),
+        _precision_recall(label, score),
+        _histogram(label, score, thresholds),
+        _matrix(label, score, found["threshold"]),
+        "</div>",
+        "<h2>By type</h2>",
+        _by_type(evaluation, label, score, thresholds),
+        "<h2>The log and its cleaning</h2>",
+        _cleaning(evaluation["cleaning"]),
+        "<h2>What an event is encoded as</h2>",
+        _table(["field", "kind", "rows"], [[f["name"], f["kind"], f"{f['rows']:,}"] for f in evaluation["fields"]]),
+        "<h2>Cost</h2>",
+        _table(
+            ["", ""],
+            [
+                [
+                    "fit, seconds",
+                    f"{cost['seconds']:.0f} ({', '.join(f'{k} {v:.0f}' for k, v in cost['stages'].items() if v >= 1)})",
+                ],
+                ["epochs", f"{evaluation['training']['epochs']:.0f}"],
+                ["peak memory, MB", f"{cost['peak_memory_mb']:,}"],
+                [
+                    "one window on one core, ms",
+                    ", ".join(f"{k} {v:.2f}" for k, v in cost["milliseconds_per_window"].items()),
+                ],
+            ],
+        ),
+    ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{_e(title)}</title><style>{STYLE}</style><h1>Evaluation of {_e(title)}</h1>{''.join(sections)}</html>\n"
+    )
+
+
+def _e(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    top = "<tr>" + "".join(f"<th>{_e(h)}" for h in head) + "</tr>" if any(head) else ""
+    return (
+        f"<table>{top}" + "".join("<tr>" + "".join(f"<td>{_e(v)}" for v in row) + "</tr>" for row in rows) + "</table>"
+    )
+
+
+def _decisions(score: Any, thresholds: Mapping[str, float]) -> tuple[int, int, int]:
+    block = int((score >= thresholds["block"]).sum())
+    review = int((score >= thresholds["review"]).sum()) - block
+    return len(score) - review - block, review, block
+
+
+def _confusion(label: Any, score: Any, thresholds: Mapping[str, float], threshold: float) -> str:
+    rows = [[name, *_decisions(score[label == y], thresholds)] for y, name in ((0, "normal"), (1, "anomalous"))]
+    return _table(["decision on", "allow", "review", "block"], rows)
+
+
+def _by_type(evaluation: Mapping[str, Any], label: Any, score: Any, thresholds: Mapping[str, float]) -> str:
+    types = np.array([t or ("normal" if not y else "unnamed") for t, y in zip(evaluation["type"], label, strict=True)])
+    rows = []
+    for kind in sorted(set(types.tolist()), key=lambda t: (t != "normal", t)):
+        of_kind = score[types == kind]
+        allowed, reviewed, blocked = _decisions(of_kind, thresholds)
+        caught = (reviewed + blocked) / len(of_kind)
+        rows.append([kind, len(of_kind), f"{np.median(of_kind):.3f}", allowed, reviewed, blocked, f"{caught:.0%}"])
+    return _table(["type", "sequences", "median score", "allow", "review", "block", "reviewed or blocked"], rows)
+
+
+def _cleaning(c: Mapping[str, Any]) -> str:
+    rows: list[list[object]] = [["rows read", f"{c['rows']:,}"], ["rows kept", f"{c['kept']:,}"]]
+    rows += [[f"set aside: {reason}", f"{n:,}"] for reason, n in c["rejected"].items()]
+    rows += [
+        ["duplicates of an event_id, dropped", f"{c['duplicates']:,}"],
+        ["out of order in time, sorted", f"{c['out_of_order']:,}"],
+    ]
+    rows += [[f"{name}: empty, kept as missing", f"{n:,}"] for name, n in c["missing"].items()]
+    rows += [[f"{name}: outliers, taken in by the end bins", f"{n:,}"] for name, n in c["clipped"].items()]
+    rows += [[name, f"{n:,}"] for name, n in c["labels"].items()]
+    return _table(["", "count"], rows)
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _roc(label: Any, score: Any) -> str:
+    figure, axes = _figure("ROC", "false-positive rate", "recall")
+    false_rate, true_rate, _ = roc_curve(label, score)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    axes.plot(false_rate, true_rate, color=ANOMALOUS)
+    return _svg(figure)
+
+
+def _precision_recall(label: Any, score: Any) -> str:
+    figure, axes = _figure("Precision and recall", "recall", "precision")
+    precision, recall, _ = precision_recall_curve(label, score)
+    axes.plot(recall, precision, color=ANOMALOUS)
+    axes.axhline(label.mean(), color="#bbbbbb", linewidth=1)
+    axes.set_ylim(0, 1.03)
+    return _svg(figure)
+
+
+def _histogram(label: Any, score: Any, thresholds: Mapping[str, float]) -> str:
+    figure, axes = _figure("Scores", "score", "sequences")
+    axes.hist(
+        [score[label == 0], score[label == 1]],
+        bins=np.linspace(0, 1, 26).tolist(),
+        stacked=True,
+        color=[NORMAL, ANOMALOUS],
+        label=["normal", "anomalous"],
+    )
+    axes.set_yscale("symlog", linthresh=10)
+    for name, style in (("review", ":"), ("block", "--")):
+        axes.axvline(thresholds[name], color="#222222", linestyle=style, linewidth=1, label=name)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _matrix(label: Any, score: Any, threshold: float) -> str:
+    figure, axes = _figure(f"Confusion matrix at {threshold:.3f}", "predicted", "true")
+    counts = np.array([[((label == y) & ((score >= threshold) == p)).sum() for p in (0, 1)] for y in (0, 1)])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y in (0, 1):
+        for p in (0, 1):
+            axes.text(
+                p,
+                y,
+                f"{counts[y, p]:,}\n{shares[y, p]:.1%}",
+                ha="center",
+                va="center",
+                color="white" if shares[y, p] > 0.5 else "black",
+            )
+    axes.set_xticks([0, 1], ["normal", "anomalous"])
+    axes.set_yticks([0, 1], ["normal", "anomalous"], rotation=90, va="center")
+    return _svg(figure)
