@@ -1,9 +1,9 @@
 """Dynamic batching: a bounded queue of windows with one owner, which cuts the next batch whenever the engine is free.
 
 There is no waiting timer: a batch forms while the one before it runs. Batches are cut by length, so that little is
-padding, around the window that is due first. What is due follows start-time fair queueing (Goyal, Vin and Cheng, 1996)
-with each request as one flow: a bulk request's later windows fall due as if they had come in one after another, so a
-small request beside it does not wait for all of them, and nothing waits for ever.
+padding, around the window that is due first. What is due follows the idea of start-time fair queueing (Goyal, Vin and
+Cheng, 1996) with each request as one flow: a bulk request's windows fall due one after another, a window each round, so
+a small request beside it does not wait for all of them; and as every batch moves the clock on, nothing waits for ever.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Batcher:
         self.run, self.queue_tokens, self.batch_tokens, self.metrics = run, queue_tokens, batch_tokens, metrics
         self.queue: list[Waiting] = []
         self.tokens = 0
-        self.now = 0  # virtual time: `due` of the batch served last
+        self.now = 0  # virtual time, in positions
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.closing = False
@@ -139,7 +139,7 @@ class Batcher:
             self._count(-self.tokens)
             return []
         kept.sort(key=lambda w: w.length)
-        first = min(range(len(kept)), key=lambda i: kept[i].due)
+        first = min(range(len(kept)), key=lambda i: (kept[i].due, kept[i].since))
         # lengthen the stretch around the window that is due first, while padding to the longest stays in the budget
         low, high = first, first + 1
         while True:
@@ -154,7 +154,7 @@ class Batcher:
             else:
                 break
         batch = kept[low:high]
-        self.now = max(self.now, kept[first].due)
+        self.now = max(self.now, kept[first].due) + kept[first].length  # one round of the fair queue
         del kept[low:high]
         self._count(sum(w.length for w in kept) - self.tokens)
         now = time.monotonic()

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
 SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
+DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
 
 
 class Metrics:
@@ -86,7 +88,8 @@ class Metrics:
         self._serving: tuple[str, ...] | None = None
         self._recent = np.zeros(SCORE_BINS)
         self._expected = np.ones(SCORE_BINS)
-        self.drift.set_function(lambda: population_stability(self._expected, self._recent))
+        self._scored = 0
+        self.drift.set_function(self._drift)
 
     def serving(self, labels: Sequence[str], validation_scores: Sequence[int]) -> None:
         """Notes which model serves from now on (labels of `model_info`) and forgets the scores of the one before."""
@@ -95,13 +98,18 @@ class Metrics:
         self._serving = tuple(labels)
         self.model_info.labels(*labels).set(1)
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
+        self._scored = 0
 
     def scored(self, score: float, decision: str) -> None:
         """Counts one answer."""
         self.sequences.labels(decision).inc()
         self.score.observe(score)
+        self._scored += 1
         self._recent *= 0.5 ** (1 / DRIFT_MEMORY)
         self._recent[min(int(score * SCORE_BINS), SCORE_BINS - 1)] += 1
+
+    def _drift(self) -> float:
+        return population_stability(self._expected, self._recent) if self._scored >= DRIFT_LEAST else 0.0
 
     def text(self) -> bytes:
         """The exposition that Prometheus scrapes."""
@@ -112,10 +120,8 @@ def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
     """Population stability index of two histograms over the same bins: sum of (f - e) ln(f / e).
 
     0 where they agree; past 0.25 a shift is usually called major (Siddiqi, "Credit risk scorecards", 2006). Half an
-    observation is added to each bin, so that an empty one does not make it infinite. 0 before the first observation.
+    observation is added to each bin, so that an empty one does not make it infinite.
     """
-    if found.sum() == 0:
-        return 0.0
     e, f = expected + 0.5, found + 0.5
     e, f = e / e.sum(), f / f.sum()
     return float(((f - e) * np.log(f / e)).sum())

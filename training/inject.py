@@ -420,7 +420,8 @@ def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
             chosen.append(kind)
         elif types:
             raise LogError(
-                f"attack type {kind!r} needs {lacks} (column {'ts' if lacks == 'times' else 'rating'}), which the log lacks"
+                f"attack type {kind!r} needs {lacks}, which the log lacks; name the column of the log with "
+                f"--columns {'ts' if lacks == 'times' else 'rating'}=THEIRS"
             )
         else:
             logger.warning("left out %s: it needs %s, which the log lacks", kind, lacks)

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from service.encoding import CLS, EVENT, MISSING, PAD, PIECE, Encoder, Vocabulary
+from service.encoding import CLS, EVENT, PAD, PIECE, Encoder, Vocabulary
 from training.config import Preset
 
 
@@ -108,11 +108,14 @@ class BehaviourBert(nn.Module):
         return Logits(sequence_logit, wide, novelty, self.type_head(window), event_logits)
 
 
+@torch.no_grad()
 def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> None:
     """Starts the model from BERT weights: the encoder as it is, and the table from the word pieces of what rows mean.
 
-    A row whose meaning can be put into words ("action purchase", "gap 0.8 to 1.6 s") starts from the mean of their
-    pieces' embeddings; identifiers' names say nothing and start at random, at the pretrained embeddings' scale.
+    A row whose meaning can be put into words ("purchase", "0.8 to 1.6 s") starts from the mean of their pieces'
+    embeddings, less the mean over its field: what a field's rows have in common would drown, in the sum over fields, what
+    tells them apart. A little noise parts rows that share their words. Identifiers and pairs start at random, at the
+    pretrained embeddings' scale.
 
     Raises:
         ValueError: the weights have another shape than the preset.
@@ -135,21 +138,19 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
         raise ValueError(f"{directory} does not fit a BERT encoder: {left[:5]}")
 
     tokenizer = encoder.tokenizer or Tokenizer.from_file(f"{directory}/tokenizer.json")
-    identifiers = {
-        row
-        for f, start in zip(encoder.fields, encoder.field_rows, strict=True)
-        if f.kind == "cross" or (isinstance(f, Vocabulary) and f.identifier)
-        for row in range(start + MISSING + 1, start + f.size)
-    }
+    spread = float(words.std())
     table = model.table.weight.data
-    with torch.no_grad():
-        table.normal_(std=float(words.std()))
-        for row in range(encoder.piece_row):
-            if row not in identifiers:
-                pieces = tokenizer.encode(encoder.describe(row), add_special_tokens=False).ids
-                table[row] = words[pieces].mean(dim=0) + 0.2 * table[row]  # noise parts bins that share their words
-        if encoder.tokenizer is not None:
-            table[encoder.piece_row :] = words
-        table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
-        table[PIECE] = 0.0
-        table[PAD] = 0.0
+    table.normal_(std=spread)
+    for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+        if f.kind == "cross" or (isinstance(f, Vocabulary) and f.identifier):
+            continue  # what these rows are called says nothing
+        pieces = [tokenizer.encode(f.label(row), add_special_tokens=False).ids for row in range(f.size)]
+        means = torch.stack([words[p].mean(dim=0) for p in pieces])
+        means -= means.mean(dim=0)
+        rows = table[start : start + f.size]
+        rows.mul_(0.2).add_(means * (spread / means.std().clamp(min=1e-6)))
+    if encoder.tokenizer is not None:
+        table[encoder.piece_row :] = words
+    table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
+    table[PIECE] = 0.0
+    table[PAD] = 0.0

@@ -40,20 +40,20 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     thresholds, found, cost = evaluation["thresholds"], evaluation["metrics"], evaluation["cost"]
     title = f"{manifest['name']} {manifest['version']}"
     split = evaluation["split"]
-    data = manifest["training_data"]
-    by_time = "by time, the latest sequences for the test" if split["how"] == "time" else "at random, by label and type"
+    data, config = manifest["training_data"], manifest["config"]
+    how = "by time, the latest for the test" if split["how"] == "time" else "at random, by label and type"
     sections = [
         f"<p class=quiet>Preset {_e(manifest['preset'])}, made {_e(manifest['created'])} from "
-        f"{data['sequences']:,} sequences with {data['events']:,} events, split {by_time}: {split['train']:,} to train, {split['validation']:,} to validate, "
-        f"{split['test']:,} to test. All figures and plots below are of the test part, which nothing was fitted or "
-        "chosen on.</p>",
+        f"{data['sequences']:,} sequences with {data['events']:,} events, split {how}: {split['train']:,} to train, "
+        f"{split['validation']:,} to validate, {split['test']:,} to test. All figures and plots below are of the test "
+        "part, which nothing was fitted or chosen on.</p>",
         "<h2>Quality</h2><div class=side>",
         _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
         _confusion(label, score, thresholds, found["threshold"]),
         "</div>",
-        f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold with the best F1 on "
-        f"validation data. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: false-positive rates of "
-        f"{manifest['config']['review_fpr']:.0%} and {manifest['config']['block_fpr']:.0%} on validation data.</p>",
+        f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
+        f"F1 on validation data. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
+        f"false positives of {config['review_fpr']:.0%} and {config['block_fpr']:.0%} there.</p>",
         "<div class=plots>",
         _roc(label, score),
         _precision_recall(label, score),
@@ -85,7 +85,8 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     ]
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{_e(title)}</title><style>{STYLE}</style><h1>Evaluation of {_e(title)}</h1>{''.join(sections)}</html>\n"
+        f"<title>{_e(title)}</title><style>{STYLE}</style><h1>Evaluation of {_e(title)}</h1>"
+        f"{''.join(sections)}</html>\n"
     )
 
 

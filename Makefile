@@ -1,0 +1,58 @@
+# `make run` and `make test` work from a bare checkout with Python 3.11 and make; the rest is for maintainers.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# ONNX Runtime with CUDA where there is an NVIDIA GPU, else the ten times smaller CPU build
+RUNTIME ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+PORT ?= 8080
+
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := build/movielens
+DEMO := build/demo
+LOCK := $(BIN)/pip-compile -q --strip-extras --no-emit-find-links --no-emit-index-url --no-emit-trusted-host \
+	--no-header --no-annotate --unsafe-package setuptools --upgrade pyproject.toml
+
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: install run test lint e2e lock clean
+.DELETE_ON_ERROR:
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,dev]"
+	touch $@
+
+$(DATA)/events.csv: | install
+	$(BIN)/recguard-train movielens --out $(DATA) --cache build/cache
+
+$(DEMO)/events.csv: $(DATA)/events.csv | install
+	$(BIN)/recguard-train inject --events $(DATA)/events.csv --labels $(DATA)/labels.csv --out $(DEMO)
+
+$(DEMO)/bundle/manifest.json: $(DEMO)/events.csv | install
+	$(BIN)/recguard-train fit --events $(DEMO)/events.csv --labels $(DEMO)/labels.csv --out $(DEMO)/bundle --name demo
+
+run: $(DEMO)/bundle/manifest.json
+	RECGUARD_STATE_DIR=$(DEMO)/state $(BIN)/recguard-train demo --bundle $(DEMO)/bundle --events $(DEMO)/events.csv --port $(PORT)
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+e2e: install
+	$(BIN)/pytest -m slow
+
+lock: install
+	$(BIN)/pip install -q pip-tools
+	$(LOCK) --extra cpu --extra train --extra dev -o build/lock.txt
+	$(LOCK) --extra cuda -o build/lock-cuda.txt
+	(sed -n '/^#/p' constraints.txt; sed 's/+cpu$$//' build/lock.txt build/lock-cuda.txt | grep == | sort -u) > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean:
+	rm -rf build $(VENV)

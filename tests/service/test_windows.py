@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.windows import Outputs, combine, cut, pad
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 60))
+def test_cut_covers_everything_once_in_order_within_capacity(costs: list[int], capacity: int) -> None:
+    stretches = cut(np.array(costs), capacity)
+    borders = {0, *np.cumsum(costs).tolist()}
+    assert [a for a, _ in stretches] == [0, *(b for _, b in stretches[:-1])]
+    assert stretches[-1][1] == sum(costs)
+    assert all(0 < b - a <= capacity and {a, b} <= borders for a, b in stretches)
+
+
+@given(st.integers(1, 2000), st.integers(2, 127))
+def test_cut_of_single_positions_is_even_and_in_the_fewest_windows(total: int, capacity: int) -> None:
+    sizes = [b - a for a, b in cut(np.ones(total, dtype=np.int64), capacity)]
+    assert len(sizes) == -(-total // capacity)
+    assert max(sizes) - min(sizes) <= len(sizes)
+
+
+def outputs(deep: list[float], events: np.ndarray) -> Outputs:
+    count = len(deep)
+    f = np.float32
+    return Outputs(
+        np.array(deep, f),
+        np.tile([2.0, 1.0], (count, 1)).astype(f),
+        np.ones(count, f),
+        np.zeros((count, 3), f),
+        events.astype(f),
+    )
+
+
+def test_one_window_is_taken_as_it_is() -> None:
+    found = combine(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), [np.array([-1, 1, 0])], 2)
+    assert found.deep == pytest.approx(1.5)
+    assert found.wide == pytest.approx(2.0)
+    assert found.events.tolist() == pytest.approx([0.2, 0.1])
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=9))
+def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
+    owners = [np.array([-1, i]) for i in range(len(deep))]
+    found = combine(outputs(deep, np.zeros((len(deep), 2))), owners, len(deep))
+    assert np.mean(deep) - 1e-4 <= found.deep <= max(deep) + 1e-4
+
+
+def test_the_linear_part_is_normalised_over_the_whole_sequence() -> None:
+    found = combine(outputs([0.0] * 4, np.zeros((4, 2))), [np.array([-1, i]) for i in range(4)], 4)
+    assert found.wide == pytest.approx(4 * 2 / np.sqrt(4 * 1))
+
+
+def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:
+    found = combine(outputs([0.0, 0.0], np.array([[0, 5.0], [0, 7.0]])), [np.array([-1, 0])] * 2, 1)
+    assert found.events.tolist() == [7.0]
+
+
+def test_pad_puts_zeros_behind_the_shorter() -> None:
+    ids = pad([np.ones((2, 3), np.int32), np.ones((4, 3), np.int32)])
+    assert ids.shape == (2, 4, 3)
+    assert ids.sum(axis=(1, 2)).tolist() == [6, 12]
+    assert not ids[0, 2:].any()

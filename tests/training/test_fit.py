@@ -1,0 +1,294 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from service.bundle import Bundle
+from service.encoding import Encoded
+from service.scoring import Model, columns_of, evidence
+from service.windows import Outputs, pad
+from tests.conftest import shared
+from training.cli import app
+from training.config import PRESETS, FitConfig, pretrained_directory
+from training.export import export_onnx
+from training.finetune import log_mean_exp, run_torch
+from training.fit import fit_bundle, fit_model
+from training.log import clean_events, read_labels
+from training.metrics import metrics, recall_at_fpr
+from training.model import BehaviourBert, load_pretrained
+from training.split import folds, part_at_random, split
+
+runner = CliRunner()
+
+
+def command(*arguments: object) -> str:
+    """Runs recguard-train and gives what it printed; fails the test on an error."""
+    done = runner.invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(*arguments: object) -> str:
+    done = runner.invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 2, done.output
+    return " ".join(done.output.split())
+
+
+def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
+    m = bundle.manifest
+    assert {p.name for p in bundle.path.iterdir()} == {
+        *(
+            "manifest.json",
+            "encoder.json",
+            "model.onnx",
+            "model.int8.onnx",
+            "golden.jsonl",
+            "evaluation.json",
+            "report.html",
+        )
+    }
+    assert m["feature_spec"] == {
+        "action": "categorical",
+        "item_id": "identifier",
+        "category": "categorical",
+        "rating": "numeric",
+        "price": "numeric",
+    }
+    assert {"accuracy", "precision", "recall", "f1", "auc", "average_precision", "recall_at_1_fpr"} <= m["metrics"][
+        "test"
+    ].keys()
+    assert 0 < m["thresholds"]["review"] <= m["thresholds"]["block"] <= 1
+    assert m["training_data"]["split"] in ("time", "random")
+    assert m["variants"]["cpu"] in ("fp32", "int8")
+    assert "takeover" in m["types"]
+
+
+def test_it_tells_attackers_from_the_genuine(bundle: Bundle) -> None:
+    assert bundle.manifest["metrics"]["test"]["auc"] > 0.8
+
+
+def test_int8_ranks_as_full_precision_does(bundle: Bundle) -> None:
+    auc = bundle.manifest["variants"]["validation_auc"]
+    assert abs(auc["int8"] - auc["fp32"]) <= 0.002
+
+
+def test_golden_samples_name_nobody(bundle: Bundle) -> None:
+    fields = {name for sample in bundle.golden() for event in sample["events"] for name in event}
+    assert fields <= bundle.encoder.columns
+
+
+def test_the_report_is_one_page_with_its_plots_and_no_outside_address(bundle: Bundle, tmp_path: Path) -> None:
+    command("report", "--bundle", bundle.path, "--out", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page == (bundle.path / "report.html").read_text()
+    assert page.count("<svg") == 4
+    for word in ("ROC", "Confusion matrix", "takeover", "rows read"):
+        assert word in page
+    assert "src=" not in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+        "http://creativecommons.org/", ""
+    )
+
+
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_the_graph_answers_as_torch_does(preset: str, tmp_path: Path) -> None:
+    from service.engine import Engine
+
+    torch.manual_seed(0)
+    model = BehaviourBert(300, 3, PRESETS[preset], 64)
+    model.wide_rows.uniform_(-1, 1).abs_()
+    export_onnx(model, 5, tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    windows = [rng.integers(5, 300, (n, 5)).astype(np.int32) for n in (2, 17, 40, 64)]
+    for w in windows:
+        w[:, 0] = 2
+        w[0, 0] = 1
+    ids = pad(windows)
+    for ours, theirs in zip(
+        vars(Engine(tmp_path / "model.onnx").run(ids)).values(), vars(run_torch(model)(ids)).values(), strict=True
+    ):
+        assert np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-theirs))).max() < 1e-4
+
+
+def test_pooling_in_training_is_the_pooling_that_serves() -> None:
+    rng = np.random.default_rng(0)
+    owner = np.array([0, 1, 1, 1, 2, 2])
+    logits = rng.normal(0, 5, 6).astype(np.float32)
+    pooled = log_mean_exp(torch.from_numpy(logits), torch.from_numpy(owner), 3).numpy()
+    for i in range(3):
+        rows = np.flatnonzero(owner == i)
+        zeros = np.zeros((len(rows), 2), np.float32)
+        outputs = Outputs(logits[rows], zeros, zeros[:, 0], zeros, zeros)
+        encoded = Encoded([np.ones((2, 3), np.int32)] * len(rows), [np.array([-1, 0], np.int32)] * len(rows), 1, {})
+        batches = iter([outputs])
+        assert evidence([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
+
+
+def test_pretrained_weights_are_kept_and_readable_values_start_from_their_words(bundle: Bundle) -> None:
+    from transformers import BertModel
+
+    source = BertModel.from_pretrained(pretrained_directory(None), add_pooling_layer=False)
+    encoder = bundle.encoder
+    model = BehaviourBert(encoder.rows, 1, PRESETS["base"], 128)
+    load_pretrained(model, encoder, pretrained_directory(None))
+    kept = dict(model.bert.named_parameters())
+    for name, value in source.named_parameters():
+        if "word_embeddings" not in name and "position_embeddings" not in name:
+            assert torch.equal(kept[name], value), name
+    with pytest.raises(ValueError, match="the preset needs"):
+        load_pretrained(BehaviourBert(encoder.rows, 1, PRESETS["tiny"], 128), encoder, pretrained_directory(None))
+
+
+def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:
+    log, report = clean_events(attacked / "events.csv")
+    labels = read_labels(attacked / "labels.csv", log, report)
+    parts = split(log, labels, 0.3, 0.3, 0)
+    some = log.subset(parts.test)
+
+    def scores(seed: int) -> list[float]:
+        fitted = fit_model(log, labels, parts.train, parts.validation, FitConfig(preset="tiny", epochs=1, seed=seed))
+        return fitted.scores(fitted.evidence(some)).tolist()
+
+    first = scores(1)
+    assert first == scores(1)
+    assert first != scores(2)
+
+
+def test_score_writes_a_row_for_every_sequence_in_order_with_a_reason_where_there_is_no_score(
+    bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema=False).head(2000)
+    bad = events.head(1).with_columns(sequence_id=pl.lit("broken"), ts=pl.lit("-1"))
+    pl.concat([events, bad]).write_csv(tmp_path / "e.csv")
+    command(
+        "score",
+        "--bundle",
+        bundle.path,
+        "--events",
+        tmp_path / "e.csv",
+        "--out",
+        tmp_path / "s.csv",
+        "--event-scores",
+        tmp_path / "es.csv",
+    )
+    scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
+    assert scores.columns == ["sequence_id", "score", "decision", "type", "reason"]
+    assert scores["sequence_id"].to_list() == [*events["sequence_id"].unique(maintain_order=True), "broken"]
+    assert scores["score"].is_null().to_list() == [False] * (scores.height - 1) + [True]
+    assert "set aside" in scores["reason"][-1]
+    per_event = pl.read_csv(tmp_path / "es.csv")
+    assert per_event.height == 2000
+    assert per_event["score"].is_between(0, 1).all()
+
+
+def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema_length=None, schema_overrides={"sequence_id": pl.String})
+    wanted = events["sequence_id"][0]
+    events.filter(pl.col("sequence_id") == wanted).write_csv(tmp_path / "e.csv")
+    command("score", "--bundle", bundle.path, "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv")
+    model = Model.load(bundle)
+    rows = events.filter(pl.col("sequence_id") == wanted).to_dicts()
+    encoded = bundle.encoder.encode(columns_of(rows), len(rows))
+    answer = model.finish(encoded, model.engine.run(pad(encoded.windows)))
+    assert pl.read_csv(tmp_path / "s.csv")["score"][0] == pytest.approx(answer.score, abs=1e-5)
+
+
+def test_evaluating_on_the_training_log_warns(bundle: Bundle, attacked: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = ["--events", attacked / "events.csv", "--labels", attacked / "labels.csv"]
+    assert "AUC" in command("evaluate", "--bundle", bundle.path, *log)
+    assert "the log the bundle was trained on" in caplog.text
+
+
+def test_folds_are_kept_as_they_finish_and_pooled(attacked: Path, tmp_path: Path) -> None:
+    log = ["--events", attacked / "events.csv", "--labels", attacked / "labels.csv"]
+    command("evaluate", "--folds", 2, *log, "--out", tmp_path, "--preset", "tiny", "--quiet")
+    first = json.loads((tmp_path / "evaluation.json").read_text())
+    assert first["pooled"]["sequences"] == sum(f["sequences"] for f in first["folds"])
+    (tmp_path / "fold-0.json").touch()
+    kept = (tmp_path / "fold-1.json").stat().st_mtime_ns
+    command("evaluate", "--folds", 2, *log, "--out", tmp_path, "--preset", "tiny", "--quiet")
+    assert (tmp_path / "fold-1.json").stat().st_mtime_ns == kept
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == first
+
+
+def test_a_log_of_words_alone_trains_through_the_same_command(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    good, bad = ["lovely", "shoes", "fit", "well", "colour"], ["win", "free", "click", "prize", "now"]
+    rows = [" ".join(rng.choice(bad if i % 3 == 0 else good, 8)) + f" {i}" for i in range(300)]
+    pl.DataFrame({"sequence_id": [f"m{i}" for i in range(300)], "text": rows}).write_csv(tmp_path / "e.csv")
+    pl.DataFrame(
+        {"sequence_id": [f"m{i}" for i in range(300)], "label": [int(i % 3 == 0) for i in range(300)]}
+    ).write_csv(tmp_path / "l.csv")
+    command(
+        "fit",
+        "--events",
+        tmp_path / "e.csv",
+        "--labels",
+        tmp_path / "l.csv",
+        "--out",
+        tmp_path / "b",
+        "--preset",
+        "tiny",
+        "--epochs",
+        2,
+        "--quiet",
+    )
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest["feature_spec"] == {"text": "text"}
+    assert bundle.manifest["metrics"]["test"]["auc"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ("sequence_id,label\na,0\n", "none of its 1 sequences is in the log"),
+        ("sequence_id\na\n", "column 'label' is missing"),
+        ("", "the file is empty"),
+    ],
+)
+def test_bad_labels_end_the_command_with_one_clear_line(attacked: Path, tmp_path: Path, labels: str, says: str) -> None:
+    (tmp_path / "l.csv").write_text(labels)
+    assert says in refused(
+        "fit", "--events", attacked / "events.csv", "--labels", tmp_path / "l.csv", "--out", tmp_path / "b"
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_failed_fit_leaves_the_old_bundle_in_its_place(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "b")
+    (tmp_path / "e.csv").write_text("nothing,here\n1,2\n")
+    refused("fit", "--events", tmp_path / "e.csv", "--labels", tmp_path / "e.csv", "--out", tmp_path / "b")
+    assert Bundle.open(tmp_path / "b").version == bundle.version
+
+
+def test_prevalence_moves_scores_but_not_their_order(attacked: Path, tmp_path: Path) -> None:
+    config = FitConfig(preset="tiny", epochs=1, prevalence=0.01)
+    rare = fit_bundle(attacked / "events.csv", attacked / "labels.csv", tmp_path / "b", config)
+    assert rare.calibration.prevalence == 0.01
+    assert rare.calibration.shift < 0
+
+
+def test_recall_at_fpr_and_metrics_on_a_case_worked_by_hand() -> None:
+    label = np.array([0] * 100 + [1] * 4, dtype=np.int8)
+    score = np.array([0.1] * 98 + [0.7, 0.9] + [0.95, 0.8, 0.6, 0.05])
+    assert recall_at_fpr(label, score, 0.01) == 0.5
+    m = metrics(label, score, 0.65)
+    assert (m.precision, m.recall, m.f1) == (0.5, 0.5, 0.5)
+    assert m.accuracy == 100 / 104
+
+
+def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
+    folder = shared("amazon_reviewers")
+    log, report = clean_events(folder / "events.csv")
+    labels = read_labels(folder / "labels.csv", log, report)
+    rest, fold = folds(labels, 5, 0)[0]
+    train, validation = part_at_random(labels, rest, 0.2, 0)
+    fitted = fit_model(log, labels, train, validation, FitConfig(preset="tiny", epochs=3))
+    found = metrics(labels.label[fold], fitted.scores(fitted.evidence(log.subset(fold))), 0.5)
+    assert found.auc > 0.97
