@@ -77,6 +77,8 @@ class Engine:
         wanted = providers(requested)
         if requested == "auto" and not _driver_present():
             wanted = ["CPUExecutionProvider"]
+        if len(wanted) > 1:
+            ort.preload_dlls()  # the CUDA libraries that pip installed beside ONNX Runtime, if it did
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -31,9 +31,10 @@ class FitConfig:
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
     patience: int = 2  # epochs without a better validation average precision
-    batch_sequences: int = 16
-    encoder_rate: float = 1e-4  # learning rate of pretrained weights
-    fresh_rate: float = 1e-3  # learning rate of what starts from nothing: field rows, heads, presets from scratch
+    batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
+    pretrained_rate: float = 3e-5  # learning rate of pretrained weights; at 1e-4 they collapsed to a constant
+    scratch_rate: float = 5e-4  # the same for an encoder that starts from nothing
+    fresh_rate: float = 1e-3  # of embedding rows and heads
     dropout: float = 0.1
     unknown_rate: float = 0.05  # share of field values masked in training, so that "unknown" is learned
     window: int = 128  # positions of one pass

@@ -1,11 +1,9 @@
 """The end of `make run`: serves a bundle, shows what it says of users it has never seen, and goes on serving."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,34 +15,35 @@ from rich.table import Table
 from service.bundle import Bundle
 from training.log import Log, clean_events
 
-EACH = 5  # genuine users, and attack users of types that differ, in the table
+GENUINE = 5  # genuine users in the table, beside one attack user of each type
 START_SECONDS = 60.0
 
 
 def run(path: Path, events: Path, port: int, console: Console) -> int:
-    """Runs the demonstration; returns the server's exit code once it is stopped."""
+    """Runs the demonstration; returns the server's exit code, or 0 when the user ends it by Ctrl-C.
+
+    Raises:
+        ValueError: the service did not start.
+    """
     bundle = Bundle.open(path)
-    evaluation = json.loads((path / "evaluation.json").read_text())
+    held_back = _pick(json.loads((path / "evaluation.json").read_text()))
+    log, _ = clean_events(events)
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)])
     try:
         _wait_until_ready(server, url)
-        log, _ = clean_events(events)
-        chosen = _pick(evaluation)
-        answer = _post(f"{url}/v1/score", {"sequences": [_sequence(log, bundle, i) for i in chosen]})
-        console.print(_table(answer, evaluation, chosen))
+        body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}
+        console.print(_table(_post(f"{url}/v1/score", body), held_back))
         console.print(
-            f"\nServing {bundle.name} {bundle.version} on {url} (API page: {url}/docs). Ctrl-C stops it.",
-            soft_wrap=True,
+            f"\nServing {bundle.name} {bundle.version} on {url}", f"API: {url}/docs", "Ctrl-C stops it.", sep="   "
         )
         return server.wait()
     except KeyboardInterrupt:
-        server.send_signal(signal.SIGTERM)
-        return server.wait()
+        return 0
     finally:
         if server.poll() is None:
             server.terminate()
-            server.wait()
+        server.wait()
 
 
 def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str) -> None:
@@ -55,29 +54,28 @@ def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str) -> None:
         try:
             with urllib.request.urlopen(f"{url}/health/ready", timeout=1):
                 return
-        except (urllib.error.URLError, OSError):
-            server_is_up = server.poll() is None
-            if server_is_up:
-                time.sleep(0.1)
+        except OSError:
+            time.sleep(0.1)
     raise ValueError(f"{url} was not ready within {START_SECONDS:.0f} s")
 
 
-def _pick(evaluation: dict[str, Any]) -> list[int]:
-    """Positions, among the held-back sequences, of a few genuine users and of one attack user a type."""
-    genuine = [i for i, y in enumerate(evaluation["label"]) if y == 0][:EACH]
-    first_of: dict[str, int] = {}
-    for i, kind in enumerate(evaluation["type"]):
-        if kind:
-            first_of.setdefault(kind, i)
-    return genuine + [first_of[kind] for kind in sorted(first_of)]
+def _pick(evaluation: dict[str, Any]) -> dict[str, str]:
+    """Held-back sequences to show, with the truth: a few genuine users, and one attack user of each type."""
+    shown: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for sequence_id, label, kind in zip(evaluation["sequences"], evaluation["label"], evaluation["type"], strict=True):
+        truth = (kind or "anomalous") if label else "genuine"
+        counts[truth] = counts.get(truth, 0) + 1
+        if counts[truth] <= (GENUINE if truth == "genuine" else 1):
+            shown[sequence_id] = truth
+    return dict(sorted(shown.items(), key=lambda pair: (pair[1] != "genuine", pair[1])))
 
 
-def _sequence(log: Log, bundle: Bundle, held_back: int) -> dict[str, Any]:
-    evaluation_id = json.loads((bundle.path / "evaluation.json").read_text())["sequences"][held_back]
-    columns, length = log.sequence(log.ids.index(evaluation_id))
+def _sequence(log: Log, bundle: Bundle, sequence_id: str) -> dict[str, Any]:
+    columns, length = log.sequence(log.ids.index(sequence_id))
     used = [name for name in columns if name in bundle.encoder.columns]
     events = [{name: columns[name][t] for name in used if columns[name][t] is not None} for t in range(length)]
-    return {"id": evaluation_id, "events": events}
+    return {"id": sequence_id, "events": events}
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -89,20 +87,20 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return answer
 
 
-def _table(answer: dict[str, Any], evaluation: dict[str, Any], chosen: list[int]) -> Table:
+def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:
     table = Table(title="Held-back users, scored over HTTP", title_justify="left")
     for head in ("user", "truth", "events", "score", "decision", "type given", "worst event"):
         table.add_column(head, justify="right" if head in ("events", "score", "worst event") else "left")
     colours = {"allow": "green", "review": "yellow", "block": "red"}
-    for i, result in zip(chosen, answer["results"], strict=True):
+    for result in answer["results"]:
         events = np.array([e["score"] for e in result["events"]])
         table.add_row(
             result["id"],
-            evaluation["type"][i] or "genuine",
+            truth[result["id"]],
             str(len(events)),
             f"{result['score']:.3f}",
             f"[{colours[result['decision']]}]{result['decision']}[/]",
             result["type"] or "",
-            f"{events.max():.2f} at {int(events.argmax())}",
+            f"no. {int(events.argmax()) + 1}: {events.max():.2f}",
         )
     return table

@@ -23,7 +23,7 @@ from service.encoding import FIRST, Encoded, Encoder, Ids
 from service.scoring import evidence
 from service.windows import Outputs, pad
 from training.calibration import UNLABELLED
-from training.config import FitConfig
+from training.config import PRESETS, FitConfig
 from training.model import BehaviourBert
 
 logger = logging.getLogger(__name__)
@@ -172,16 +172,20 @@ def finetune(
     """
     set_seed(config.seed)
     objective = Objective(model, config)
-    pretrained = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n]
-    known = {id(p) for p in pretrained}
+    encoder_weights = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n]
+    known = {id(p) for p in encoder_weights}
     fresh = [p for p in model.parameters() if id(p) not in known]
-    steps = -(-len(train) // config.batch_sequences) * config.epochs
+    length = float(np.mean([sum(map(len, e.encoded.windows)) for e in train]))
+    batch = int(np.clip(config.batch_tokens / length, 8, 16))
+    steps = -(-len(train) // batch) * config.epochs
+    rate = config.pretrained_rate if PRESETS[config.preset].pretrained else config.scratch_rate
     optimizer = torch.optim.AdamW(
         [
-            {"params": pretrained, "lr": config.encoder_rate},
+            {"params": encoder_weights, "lr": rate},
             {"params": fresh, "lr": config.fresh_rate},
         ],
         weight_decay=0.01,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
@@ -192,7 +196,7 @@ def finetune(
             args=TrainingArguments(
                 output_dir=scratch,
                 num_train_epochs=config.epochs,
-                per_device_train_batch_size=config.batch_sequences,
+                per_device_train_batch_size=batch,
                 eval_strategy="epoch",
                 save_strategy="epoch",
                 save_total_limit=1,

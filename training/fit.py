@@ -27,7 +27,7 @@ from service.encoding import Encoded, Encoder
 from service.engine import Engine
 from service.scoring import Model, columns_of, evidence
 from service.thresholds import Thresholds
-from service.windows import SequenceLogits
+from service.windows import SequenceLogits, pad
 from training import export, report
 from training.calibration import UNLABELLED, fit_calibration
 from training.config import PRESETS, FitConfig, pretrained_directory
@@ -102,6 +102,7 @@ def fit_model(
     model = BehaviourBert(encoder.rows, max(len(types), 1), preset, config.window, config.dropout)
     if preset.pretrained:
         load_pretrained(model, encoder, source)
+        model.center_states(torch.from_numpy(pad([w for e in parts["train"][:64] for w in e.encoded.windows])))
     with _stage("linear part", seconds):
         sequences = [e.encoded for e in parts["train"]]
         wide = fit_wide(sequences, labels.label[train], encoder.rows)

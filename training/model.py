@@ -46,6 +46,8 @@ class BehaviourBert(nn.Module):
     """
 
     wide_rows: Tensor
+    center: Tensor
+    scale: Tensor
     normal_mean: Tensor
     normal_whitening: Tensor
 
@@ -73,6 +75,8 @@ class BehaviourBert(nn.Module):
         self.register_buffer(
             "wide_rows", torch.zeros(rows, 2)
         )  # weight x idf and idf^2 of each row, from training.wide
+        self.register_buffer("center", torch.zeros(hidden))  # mean of the states at the start, see center_states
+        self.register_buffer("scale", torch.ones(hidden))  # their standard deviation
         self.register_buffer("normal_mean", torch.zeros(hidden))
         self.register_buffer("normal_whitening", torch.eye(hidden))  # inverse square root of the covariance
 
@@ -85,7 +89,21 @@ class BehaviourBert(nn.Module):
         """The encoder's states (B, P, H), and which positions are not padding (B, P)."""
         real = ids[:, :, 0] != PAD
         bags = self.table(ids).sum(dim=2)  # (B, P, S, H) -> (B, P, H)
-        return self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state, real
+        states = self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state
+        return (states - self.center) / self.scale, real
+
+    @torch.no_grad()
+    def center_states(self, ids: Tensor) -> None:
+        """Sets the states' centre and scale to those of some windows, before training.
+
+        Pretrained BERT's states share one large component (Ethayarajh, "How contextual are contextualized word
+        representations?", EMNLP 2019); left in, it drowned what tells behaviour apart and the heads learned a constant.
+        """
+        self.eval()
+        states, real = self.states(ids)
+        points = states[real]
+        self.center.copy_(points.mean(dim=0))
+        self.scale.copy_(points.std(dim=0).clamp(min=1e-3))
 
     @staticmethod
     def mean_state(states: Tensor, real: Tensor) -> Tensor:
@@ -113,7 +131,7 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     """Starts the model from BERT weights: the encoder as it is, and the table from the word pieces of what rows mean.
 
     A row whose meaning can be put into words ("purchase", "0.8 to 1.6 s") starts from the mean of their pieces'
-    embeddings, less the mean over its field: what a field's rows have in common would drown, in the sum over fields, what
+    embeddings, less the mean over its field: what a field's rows share would drown, in the sum over fields, what
     tells them apart. A little noise parts rows that share their words. Identifiers and pairs start at random, at the
     pretrained embeddings' scale.
 

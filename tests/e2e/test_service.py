@@ -30,6 +30,9 @@ def sample(service: Service, name: str, **labels: str) -> float:
     return 0.0
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 def score(service: Service, body: object, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes | str) else json.dumps(body)
     return service.client.post("/v1/score", content=content, headers=headers)
@@ -130,7 +133,7 @@ def test_other_problems_have_the_same_shape(service: Service) -> None:
     assert_problem(service.client.get("/nowhere"), 404, "Not Found")
     assert_problem(service.client.get("/v1/score"), 405, "Method Not Allowed")
     assert_problem(score(service, {"sequences": []}, **{"X-Request-Timeout-Ms": "soon"}), 400, "X-Request-Timeout-Ms")
-    assert_problem(service.client.put("/v1/thresholds", content=b"{"), 400, "documented form")
+    assert_problem(service.client.put("/v1/thresholds", content=b"{", headers=JSON), 400, "documented form")
     assert_problem(service.client.put("/v1/thresholds", json={"review": 2, "block": 3}), 422, "/review")
 
 
@@ -157,9 +160,9 @@ def test_metrics_are_those_of_the_contract_and_sound(service: Service, some: lis
     assert sample(service, "recguard_anomaly_score_count") == before + 7
     text = service.client.get("/metrics").text
     names = {family.name for family in text_string_to_metric_families(text)}
-    contract = """requests request_duration_seconds sequences anomaly_score queue_wait_seconds batch_sequences batch_tokens
-        padding_ratio inference_duration_seconds queue_depth_sequences rejected unknown_values score_drift_psi threshold
-        model_info model_reloads queue_tokens queue_capacity_tokens stage_duration_seconds"""
+    contract = """requests request_duration_seconds sequences anomaly_score queue_wait_seconds batch_sequences
+        batch_tokens padding_ratio inference_duration_seconds queue_depth_sequences rejected unknown_values
+        score_drift_psi threshold model_info model_reloads queue_tokens queue_capacity_tokens stage_duration_seconds"""
     assert {f"recguard_{name}" for name in contract.split()} <= names
     promtool = shutil.which("promtool")
     if promtool is None:
