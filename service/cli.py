@@ -1,6 +1,7 @@
 """The command `recguard-serve`."""
 
 import logging
+import signal
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -20,15 +21,18 @@ BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directo
 
 
 class Server(uvicorn.Server):
-    """Turns unready on the first signal, so that a load balancer looks elsewhere while accepted requests finish."""
+    """Turns unready on the first signal, so that a load balancer looks elsewhere while accepted requests finish.
+
+    Unlike uvicorn's own it does not raise the signal again at the end: a drained service has exited well, with code 0.
+    """
 
     def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
         super().__init__(config)
         self.serving = serving
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.serving.draining = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = self.serving.draining = True
 
 
 def _fail(error: Exception) -> typer.Exit:

@@ -20,7 +20,6 @@ from training.config import FitConfig
 from training.fit import fit_bundle
 from training.log import clean_events
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

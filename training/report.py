@@ -20,7 +20,7 @@ table{border-collapse:collapse;margin:.4rem 0}
 td,th{padding:.2rem .8rem .2rem 0;text-align:right;font-variant-numeric:tabular-nums}
 td:first-child,th:first-child{text-align:left}th{font-weight:600;border-bottom:1px solid #999}
 .plots{display:grid;grid-template-columns:1fr 1fr;gap:.6rem}.plots svg{width:100%;height:auto}.quiet{color:#555}
-.side{display:flex;flex-wrap:wrap;gap:0 3rem}
+.side{display:flex;flex-wrap:wrap;align-items:flex-start;gap:0 3rem}
 @media print{body{margin:0;font-size:11px}h2{break-after:avoid}table,svg{break-inside:avoid}}
 """
 NAMES = {

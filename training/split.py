@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from training.log import Labels, Log
+from training.log import Labels, Log, LogError
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
@@ -47,11 +47,25 @@ def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]
     return [(known[rest], known[fold]) for rest, fold in parts]
 
 
+def check_classes(labels: Labels, **parts: Indices) -> None:
+    """Raises LogError where a part lacks one of the two classes."""
+    for name, part in parts.items():
+        if len(set(labels.label[part].tolist())) < 2:
+            normal, anomalous = (int((labels.label[labels.known] == y).sum()) for y in (0, 1))
+            raise LogError(
+                f"{normal} normal and {anomalous} anomalous sequences are too few to split: the {name} part would hold "
+                "only one class; label at least a dozen of each"
+            )
+
+
 def split(log: Log, labels: Labels, validation: float, test: float, seed: int) -> Split:
     """Parts the labelled sequences: by time, the latest for the test, where that leaves both classes in every part.
 
     A group's time is the median of its sequences' last events. Without times, or where one class crowds into one end
     of the log, whole groups are drawn at random so that each part holds the same mixture of labels and types.
+
+    Raises:
+        LogError: too few labels for each part to hold both classes.
     """
     known = np.flatnonzero(labels.known)
     groups = _groups(labels)[known]
@@ -71,6 +85,7 @@ def split(log: Log, labels: Labels, validation: float, test: float, seed: int) -
         logger.info("split at random: by time, a part would lack one of the classes")
     rest, last = part_at_random(labels, known, test, seed)
     first, middle = part_at_random(labels, rest, validation / (1 - test), seed + 1)
+    check_classes(labels, train=first, validation=middle, test=last)
     return Split(first, middle, last, "random")
 
 

@@ -1,5 +1,6 @@
 """What stands under deploy/ fits the service that it watches."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Service, sequences
+from tests.conftest import Service, free_port, sequences
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -40,3 +41,17 @@ def test_every_metric_asked_for_is_one_that_a_running_service_shows(service: Ser
     asked = {name for query in queries for name in re.findall(r"\brecguard_\w+", query)}
     assert len(asked) > 10
     assert asked <= shown
+
+
+def test_the_example_client_passes_decisions_on_and_fails_open(service: Service, attacked: Path) -> None:
+    spec = importlib.util.spec_from_file_location("fail_open", DEPLOY / "examples" / "fail_open.py")
+    assert spec is not None
+    assert spec.loader is not None
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    url = service.client.base_url
+    sequence = sequences(attacked / "events.csv", 1)[0]
+    decision, result = client.decide(url.host, url.port, sequence, timeout=10)
+    assert decision == result["decision"]
+    assert client.decide(url.host, url.port, {"id": "empty", "events": []}, timeout=10) == ("allow", None)
+    assert client.decide("127.0.0.1", free_port(), sequence) == ("allow", None)

@@ -1,9 +1,10 @@
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.log import Labels, Log
+from training.log import Labels, Log, LogError
 from training.split import folds, part_at_random, split
 
 
@@ -52,6 +53,14 @@ def test_where_time_would_leave_a_part_without_a_class_the_split_is_random() -> 
     assert (
         split(log, Labels(labels.known, early, [None] * 200, [None] * 200, labels.groups), 0.2, 0.2, 0).how == "random"
     )
+
+
+def test_too_few_labels_say_so() -> None:
+    log, labels = world(200, 0, timed=False, grouped=False)
+    label = np.zeros(200, dtype=np.int8)
+    label[np.flatnonzero(labels.known)[:2]] = 1
+    with pytest.raises(LogError, match="and 2 anomalous sequences are too few"):
+        split(log, Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups), 0.2, 0.2, 0)
 
 
 def test_a_random_part_keeps_the_mixture_of_types() -> None:
