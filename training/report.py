@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "recguard"  # same evaluation, same page
 NORMAL, ANOMALOUS = "#4477aa", "#cc3311"
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;max-width:62rem;margin:2rem auto;padding:0 1rem}
