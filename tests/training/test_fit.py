@@ -87,7 +87,7 @@ def test_the_report_is_one_page_with_its_plots_and_no_outside_address(bundle: Bu
     page = (tmp_path / "r.html").read_text()
     assert page == (bundle.path / "report.html").read_text()
     assert page.count("<svg") == 4
-    for word in ("ROC", "Confusion matrix", "takeover", "rows read"):
+    for word in ("ROC", "Confusion matrix", "By type", "rows read"):
         assert word in page
     assert "src=" not in page
     assert "<script" not in page
