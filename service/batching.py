@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from service.encoding import Ids
+from service.fields import Ids
 from service.metrics import Metrics
 from service.windows import Outputs, pad
 

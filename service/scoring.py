@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle, BundleError
-from service.encoding import Columns, Encoded, EventError, Ids
+from service.encoding import Encoded
 from service.engine import Engine, Requested
+from service.fields import Columns, EventError, Ids
 from service.thresholds import Decision, Thresholds
 from service.windows import Outputs, SequenceLogits, combine, pad
 

@@ -12,8 +12,9 @@ from pydantic_core import from_json
 
 from service.batching import Batcher, DeadlineExceeded, QueueFull
 from service.bundle import Bundle, BundleError
-from service.encoding import Encoded, EventError
+from service.encoding import Encoded
 from service.engine import ProviderError
+from service.fields import EventError
 from service.metrics import UNLISTED, Metrics
 from service.problems import Problem, of_validation, pointer
 from service.schema import ScoreRequest, Sequence

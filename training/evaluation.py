@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.bundle import Bundle, sha256
-from service.encoding import EventError
+from service.fields import EventError
 from service.scoring import Model
 from training.config import FitConfig
 from training.fit import fit_model

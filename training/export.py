@@ -13,8 +13,9 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from service.encoding import Encoded, Ids
+from service.encoding import Encoded
 from service.engine import INPUT, OUTPUTS, Engine
+from service.fields import Ids
 from service.windows import pad
 from training.model import BehaviourBert
 

@@ -8,7 +8,23 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from service import encoding as enc
+from service.encoding import Encoder
+from service.fields import (
+    Bins,
+    Cross,
+    Deviation,
+    Events,
+    Field,
+    Gap,
+    Hour,
+    Popularity,
+    Repeat,
+    Rhythm,
+    Step,
+    Vocabulary,
+    catalogue_order,
+    pair_keys,
+)
 from training.log import Log
 
 RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
@@ -46,15 +62,15 @@ def _is_prose(column: pl.Series, distinct: int) -> bool:
     return distinct > 0.5 * len(column) and isinstance(words, float) and words >= 4
 
 
-def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int) -> enc.Encoder:
+def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int) -> Encoder:
     """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
 
     Args:
         log: the training part of the log.
         kinds: feature spec, from `column_kinds`.
-        tokenizer: for the text column; needed where `kinds` has one.
+        tokenizer: for the text column; needed where `kinds` has f.
     """
-    fields: list[enc.Field] = []
+    fields: list[Field] = []
     crossed: list[tuple[str, str, int]] = []
     small: list[str] = []
     for name in (n for n, k in kinds.items() if k == "numeric"):
@@ -74,30 +90,30 @@ def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, wi
             if v.name == "action" and len(v.values) > 1:
                 crossed.append((v.name, v.name, 1))
             continue
-        fields.append(enc.Repeat(f"{v.name} repeat", v.name))
+        fields.append(Repeat(f"{v.name} repeat", v.name))
         if v.values:
-            fields.append(enc.Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
-            fields.append(enc.Step(f"{v.name} step", v.name))
+            fields.append(Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
+            fields.append(Step(f"{v.name} step", v.name))
         if v.name == "item_id":
             crossed.extend((v.name, other, 0) for other in small)
             fields.extend(_deviation(v, name, log) for name, kind in kinds.items() if kind == "numeric" and v.values)
     if log.events["ts"].is_not_null().any():
-        fields.extend((enc.Gap(), enc.Rhythm(), enc.Hour()))
+        fields.extend((Gap(), Rhythm(), Hour()))
     text_column = next((n for n, k in kinds.items() if k == "text"), None)
     if text_column is None:
         tokenizer = None
     fields.extend(_crosses(log, fields, crossed))
-    return enc.Encoder(fields, text_column, tokenizer, window)
+    return Encoder(fields, text_column, tokenizer, window)
 
 
-def _bins(name: str, column: pl.Series) -> enc.Bins:
+def _bins(name: str, column: pl.Series) -> Bins:
     values = column.drop_nulls().to_numpy()
     distinct = np.unique(values)
     if len(distinct) <= BINS:
         edges, exact = (distinct[1:] + distinct[:-1]) / 2, distinct
     else:
         edges, exact = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])), np.array([])
-    return enc.Bins(name, edges.tolist(), exact.tolist())
+    return Bins(name, edges.tolist(), exact.tolist())
 
 
 def _holders(log: Log, column: str) -> Counter[str]:
@@ -106,28 +122,28 @@ def _holders(log: Log, column: str) -> Counter[str]:
     return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
 
 
-def _vocabulary(name: str, log: Log, identifier: bool) -> enc.Vocabulary:
-    empty = enc.Vocabulary(name, [], identifier)
+def _vocabulary(name: str, log: Log, identifier: bool) -> Vocabulary:
+    empty = Vocabulary(name, [], identifier)
     holders: Counter[str] = Counter()
     for value, count in _holders(log, name).items():
         holders[empty.known_as(value)] += count
     values = [value for value, count in holders.most_common(MAX_VALUES) if count > 1]
-    return enc.Vocabulary(name, sorted(values, key=enc.catalogue_order), identifier)
+    return Vocabulary(name, sorted(values, key=catalogue_order), identifier)
 
 
-def _levels(vocabulary: enc.Vocabulary, log: Log) -> list[int]:
+def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
     holders = _holders(log, vocabulary.name)
     return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
 
 
-def _deviation(vocabulary: enc.Vocabulary, number: str, log: Log) -> enc.Deviation:
+def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     pairs = log.events.select(vocabulary.name, number).drop_nulls()
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # an item with few numbers leans to the overall mean: four imaginary events there
     sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
     means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
-    return enc.Deviation(
+    return Deviation(
         f"{number} against {vocabulary.name}",
         number,
         vocabulary.name,
@@ -136,31 +152,31 @@ def _deviation(vocabulary: enc.Vocabulary, number: str, log: Log) -> enc.Deviati
     )
 
 
-def _crosses(log: Log, fields: list[enc.Field], wanted: Iterable[tuple[str, str, int]]) -> list[enc.Cross]:
+def _crosses(log: Log, fields: list[Field], wanted: Iterable[tuple[str, str, int]]) -> list[Cross]:
     """One cross for each wanted (left, right, lag), holding the pairs that at least two training sequences show."""
     wanted = list(wanted)
     needed = [f for f in fields if f.name in set(chain.from_iterable((a, b) for a, b, _ in wanted))]
     holders: list[Counter[int]] = [Counter() for _ in wanted]
     for columns, length in log.sequences() if wanted else ():
-        events = enc.Events(columns, length)
+        events = Events(columns, length)
         for f in needed:
             events.ids[f.name] = f.encode(events)
         for counter, (left, right, lag) in zip(holders, wanted, strict=True):
-            keys = enc.pair_keys(events.ids[left], events.ids[right], lag)
+            keys = pair_keys(events.ids[left], events.ids[right], lag)
             counter.update(set(keys[keys >= 0].tolist()))
     crosses = []
     for counter, (left, right, lag) in zip(holders, wanted, strict=True):
         shared = sorted(key for key, count in counter.most_common(MAX_PAIRS) if count > 1)
         name = f"{left} after {right}" if lag else f"{left} with {right}"
-        crosses.append(enc.Cross(name, left, right, [[key >> 32, key & 0xFFFFFFFF] for key in shared], lag))
+        crosses.append(Cross(name, left, right, [[key >> 32, key & 0xFFFFFFFF] for key in shared], lag))
     return crosses
 
 
-def clipped(log: Log, encoder: enc.Encoder) -> dict[str, int]:
+def clipped(log: Log, encoder: Encoder) -> dict[str, int]:
     """How many values of each number lie in the outer thousandths of training, where the end bins take them in."""
     counts = {}
     for f in encoder.fields:
-        if isinstance(f, enc.Bins) and not f.exact:
+        if isinstance(f, Bins) and not f.exact:
             column = log.events[f.name].drop_nulls()
             low, high = column.quantile(0.001), column.quantile(0.999)
             counts[f.name] = int(((column < low) | (column > high)).sum())

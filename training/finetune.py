@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from service.encoding import FIRST, Encoded, Encoder, Ids
+from service.encoding import Encoded, Encoder
+from service.fields import FIRST, Ids
 from service.scoring import evidence
 from service.windows import Outputs, pad
 from training.calibration import UNLABELLED

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from service.encoding import CLS, EVENT, PAD, PIECE, Encoder, Vocabulary
+from service.encoding import CLS, EVENT, PAD, PIECE, Encoder
+from service.fields import Vocabulary
 from training.config import Preset
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batching import Batcher, DeadlineExceeded, QueueFull
-from service.encoding import Ids
+from service.fields import Ids
 from service.metrics import Metrics
 from service.windows import Outputs
 

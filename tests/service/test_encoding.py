@@ -9,25 +9,26 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from service import encoding as enc
+from service import fields
 from training.config import pretrained_directory
 
 
 def encoder(window: int = 128) -> enc.Encoder:
-    items = enc.Vocabulary("item_id", [f"i{k}" for k in range(20)], identifier=True)
+    items = fields.Vocabulary("item_id", [f"i{k}" for k in range(20)], identifier=True)
     return enc.Encoder(
         [
-            enc.Bins("price", [1.0, 5.0, 20.0]),
-            enc.Vocabulary("action", ["click", "purchase"], identifier=False),
+            fields.Bins("price", [1.0, 5.0, 20.0]),
+            fields.Vocabulary("action", ["click", "purchase"], identifier=False),
             items,
-            enc.Repeat("item_id repeat", "item_id"),
-            enc.Popularity("item_id popularity", "item_id", [k % 4 for k in range(20)]),
-            enc.Step("item_id step", "item_id"),
-            enc.Deviation("price against item_id", "price", "item_id", [3.0] * 20, 2.0),
-            enc.Gap(),
-            enc.Rhythm(),
-            enc.Hour(),
-            enc.Cross("item_id with action", "item_id", "action", [[2, 2], [2, 3], [5, 2]]),
-            enc.Cross("action after action", "action", "action", [[2, 2], [3, 2]], lag=1),
+            fields.Repeat("item_id repeat", "item_id"),
+            fields.Popularity("item_id popularity", "item_id", [k % 4 for k in range(20)]),
+            fields.Step("item_id step", "item_id"),
+            fields.Deviation("price against item_id", "price", "item_id", [3.0] * 20, 2.0),
+            fields.Gap(),
+            fields.Rhythm(),
+            fields.Hour(),
+            fields.Cross("item_id with action", "item_id", "action", [[2, 2], [2, 3], [5, 2]]),
+            fields.Cross("action after action", "action", "action", [[2, 2], [3, 2]], lag=1),
         ],
         window=window,
     )
@@ -100,13 +101,13 @@ def test_unknown_and_missing_values_are_told_apart_and_unknown_ones_counted() ->
     assert encoded.unknown == {"action": 1, "item_id": 1}
     slot = [f.name for f in e.fields].index("action") + 1
     ids = encoded.windows[0][1:, slot] - e.field_rows[slot - 1]
-    assert ids.tolist() == [enc.FIRST, enc.UNKNOWN, enc.MISSING]
+    assert ids.tolist() == [fields.FIRST, fields.UNKNOWN, fields.MISSING]
 
 
 def test_numbers_and_their_texts_are_the_same_category() -> None:
-    v = enc.Vocabulary("size", ["5"], identifier=False)
-    ids = [v.encode(enc.Events({"size": [x]}, 1))[0] for x in (5, 5.0, "5", " 5", 6)]
-    assert ids == [enc.FIRST] * 4 + [enc.UNKNOWN]
+    v = fields.Vocabulary("size", ["5"], identifier=False)
+    ids = [v.encode(fields.Events({"size": [x]}, 1))[0] for x in (5, 5.0, "5", " 5", 6)]
+    assert ids == [fields.FIRST] * 4 + [fields.UNKNOWN]
 
 
 def test_derived_fields_say_what_they_should() -> None:
@@ -123,7 +124,7 @@ def test_derived_fields_say_what_they_should() -> None:
 def test_rfc_3339_and_epoch_seconds_are_the_same_time() -> None:
     moment = datetime(2026, 11, 23, 17, 12, tzinfo=UTC)
     texts = ["2026-11-23T17:12:00Z", "2026-11-23T18:12:00+01:00", "2026-11-23 17:12:00", str(moment.timestamp())]
-    assert enc.timestamps(texts).tolist() == [moment.timestamp()] * 4
+    assert fields.timestamps(texts).tolist() == [moment.timestamp()] * 4
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_a_bad_value_is_named_with_its_place_in_the_callers_order(field: str, va
         "action": ["click"] * 3,
     }
     events[field][2] = value
-    with pytest.raises(enc.EventError, match=says) as caught:
+    with pytest.raises(fields.EventError, match=says) as caught:
         encoder().encode(events, 3)
     assert (caught.value.index, caught.value.field) == (2, field)
 

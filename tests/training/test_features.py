@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from service.encoding import Bins, Cross, Deviation, Popularity, Vocabulary
+from service.fields import Bins, Cross, Deviation, Popularity, Vocabulary
 from tests.conftest import genuine_log
 from training.features import clipped, column_kinds, fit_encoder
 from training.log import Log, clean_events
