@@ -164,11 +164,11 @@ class Batcher:
 
     async def _answer(self, batch: list[Waiting]) -> None:
         """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault."""
-        ids = pad([w.window for w in batch])
-        tokens = ids.shape[0] * ids.shape[1]
+        windows = [w.window for w in batch]
         start = time.perf_counter()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self.thread, self.run, ids)
+            run = asyncio.get_running_loop().run_in_executor
+            outputs = await run(self.thread, lambda: self.run(pad(windows)))
         except Exception as error:  # whatever the runtime raises, the loop goes on and every caller gets an answer
             self.metrics.engine_errors.inc()
             if len(batch) == 1:
@@ -181,8 +181,9 @@ class Batcher:
             return
         self.metrics.inference_seconds.observe(time.perf_counter() - start)
         self.metrics.batch_sequences.observe(len(batch))
+        tokens = len(batch) * max(map(len, windows))
         self.metrics.batch_tokens.observe(tokens)
-        self.metrics.padding.observe(1 - sum(w.length for w in batch) / tokens)
+        self.metrics.padding.observe(1 - sum(map(len, windows)) / tokens)
         for k, w in enumerate(batch):
             if not w.answer.done():
                 w.answer.set_result(outputs.row(k))
