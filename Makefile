@@ -44,7 +44,7 @@ lint: install
 test: lint
 	$(BIN)/pytest -m "not slow"
 
-e2e: install
+e2e: install  # tests that take minutes; those on data that is not here skip
 	$(BIN)/pytest -m slow
 
 lock: install

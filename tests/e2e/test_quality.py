@@ -1,0 +1,29 @@
+"""Quality on real labelled data, refitted over five folds with the defaults; minutes each, so `make e2e` runs them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import shared
+from training.config import FitConfig
+from training.evaluation import evaluate_folds
+from training.log import clean_events, read_labels
+from training.metrics import Metrics
+
+pytestmark = pytest.mark.slow
+
+
+def five_folds(name: str, out: Path) -> Metrics:
+    folder = shared(name)
+    log, report = clean_events(folder / "events.csv")
+    return evaluate_folds(log, read_labels(folder / "labels.csv", log, report), 5, FitConfig(), out)
+
+
+def test_review_spammers(tmp_path: Path) -> None:
+    assert five_folds("amazon_reviewers", tmp_path).auc >= 0.980
+
+
+def test_spam_in_words(tmp_path: Path) -> None:
+    found = five_folds("sms_spam", tmp_path)
+    assert found.f1 >= 0.96
+    assert found.average_precision >= 0.985
