@@ -45,7 +45,7 @@ test: lint
 	$(BIN)/pytest -m "not slow"
 
 e2e: install  # tests that take minutes; those on data that is not here skip
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow
 
 lock: install
 	$(BIN)/pip install -q pip-tools
