@@ -1,7 +1,6 @@
 """The HTTP face: routes, limits and problem answers. What they mean is in `serving`."""
 
 import ipaddress
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +19,6 @@ from service.scoring import Model
 from service.serving import Serving
 from service.thresholds import Thresholds
 
-logger = logging.getLogger(__name__)
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": text,

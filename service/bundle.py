@@ -9,7 +9,6 @@ evaluation.json, report.html
 
 import hashlib
 import json
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,6 @@ from service.encoding import Encoder
 from service.engine import Engine, GraphError, Requested
 from service.thresholds import Thresholds
 
-logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 

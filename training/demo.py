@@ -34,9 +34,7 @@ def run(path: Path, events: Path, port: int, console: Console) -> int:
         _wait_until_ready(server, url)
         body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}
         console.print(_table(_post(f"{url}/v1/score", body), held_back))
-        console.print(
-            f"\nServing {bundle.name} {bundle.version} on {url}", f"API: {url}/docs", "Ctrl-C stops it.", sep="   "
-        )
+        console.print(f"\nServing {bundle.name} {bundle.version} on {url} (API page: {url}/docs). Ctrl-C stops it.")
         return server.wait()
     except KeyboardInterrupt:
         return 0
@@ -89,8 +87,8 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:
     table = Table(title="Held-back users, scored over HTTP", title_justify="left")
-    for head in ("user", "truth", "events", "score", "decision", "type given", "worst event"):
-        table.add_column(head, justify="right" if head in ("events", "score", "worst event") else "left")
+    for head in ("user", "truth", "events", "score", "decision", "type given", "worst"):
+        table.add_column(head, justify="right" if head in ("events", "score", "worst") else "left", no_wrap=True)
     colours = {"allow": "green", "review": "yellow", "block": "red"}
     for result in answer["results"]:
         events = np.array([e["score"] for e in result["events"]])
@@ -101,6 +99,6 @@ def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:
             f"{result['score']:.3f}",
             f"[{colours[result['decision']]}]{result['decision']}[/]",
             result["type"] or "",
-            f"no. {int(events.argmax()) + 1}: {events.max():.2f}",
+            f"#{int(events.argmax()) + 1} {events.max():.2f}",
         )
     return table

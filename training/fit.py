@@ -102,7 +102,7 @@ def fit_model(
     model = BehaviourBert(encoder.rows, max(len(types), 1), preset, config.window, config.dropout)
     if preset.pretrained:
         load_pretrained(model, encoder, source)
-        model.center_states(torch.from_numpy(pad([w for e in parts["train"][:64] for w in e.encoded.windows])))
+        model.center_states(torch.from_numpy(pad([w for e in parts["train"] for w in e.encoded.windows][:128])))
     with _stage("linear part", seconds):
         sequences = [e.encoded for e in parts["train"]]
         wide = fit_wide(sequences, labels.label[train], encoder.rows)
@@ -216,7 +216,7 @@ def fit_bundle(
         "variants": variants,
     }
     _write_encoder(fitted, new)
-    _write_golden(fitted, log.subset(parts.validation), manifest, new)
+    _write_golden(fitted, log.subset(parts.validation), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))
     manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -259,7 +259,7 @@ def _export_graphs(fitted: Fitted, log: Log, labels: Labels, parts: Split, folde
     return {"cpu": chosen, "cuda": "fp32", "validation_auc": auc, "milliseconds": times}
 
 
-def _write_golden(fitted: Fitted, validation: Log, manifest: dict[str, Any], folder: Path) -> None:
+def _write_golden(fitted: Fitted, validation: Log, folder: Path) -> None:
     """Keeps a few validation sequences, without ids, with what each variant says of them."""
     reads = fitted.encoder.columns
     order = np.argsort(np.diff(validation.offsets), kind="stable")
