@@ -18,7 +18,7 @@ Requested = Literal["auto", "cuda", "cpu"]
 INPUT = ("ids", "tensor(int32)", ("batch", "positions", "slots"))
 OUTPUTS = (
     ("sequence_logit", "tensor(float)", ("batch",)),
-    ("wide", "tensor(float)", ("batch", "numerator and squared norm")),
+    ("wide", "tensor(float)", ("batch", "numerator, squared norm, and a numerator for each type")),
     ("novelty", "tensor(float)", ("batch",)),
     ("type_logits", "tensor(float)", ("batch", "types")),
     ("event_logits", "tensor(float)", ("batch", "positions")),

@@ -15,7 +15,7 @@ class Outputs:
 
     Attributes:
         sequence_logit: float32 (B,), the deep score.
-        wide: float32 (B, 2), the linear part's numerator and its squared norm.
+        wide: float32 (B, 2 + K), the linear part's numerator, its squared norm, and a numerator for each type.
         novelty: float32 (B,), squared distance from normal behaviour, in units of its mean.
         type_logits: float32 (B, K), one for each anomaly type.
         event_logits: float32 (B, P), one for each position; only event positions mean anything.
@@ -49,12 +49,8 @@ class SequenceLogits:
     deep: float
     wide: float
     novelty: float
-    types: Floats
+    types: NDArray[np.float64]
     events: Floats
-
-    @property
-    def channels(self) -> tuple[float, float, float]:
-        return self.deep, self.wide, self.novelty
 
 
 def cut(costs: NDArray[np.int64], capacity: int) -> list[tuple[int, int]]:
@@ -97,18 +93,20 @@ def combine(outputs: Outputs, owners: list[NDArray[np.int32]], length: int) -> S
 
     Logits are pooled by log-mean-exp, between the mean and the maximum (Pinheiro and Collobert, "From image-level to
     pixel-level labeling with convolutional networks", CVPR 2015); the linear part is summed and normalised as if
-    there were no windows. An event that speaks at several positions counts with its largest logit.
+    there were no windows, and its opinion of the type added to the network's. An event that speaks at several
+    positions counts with its largest logit.
     """
     count = len(owners)
     events = np.full(length, -np.inf, dtype=np.float32)
     for row, owner in zip(outputs.event_logits, owners, strict=True):
         at = np.flatnonzero(owner >= 0)
         np.maximum.at(events, owner[at], row[at])
-    wide, norm = outputs.wide.sum(axis=0, dtype=np.float64)
+    numerator, norm, *of_types = outputs.wide.sum(axis=0, dtype=np.float64)
+    scale = 1 / np.sqrt(max(norm, 1e-12))
     return SequenceLogits(
         deep=float(np.logaddexp.reduce(outputs.sequence_logit.astype(np.float64)) - np.log(count)),
-        wide=float(wide / np.sqrt(max(norm, 1e-12))),
+        wide=float(numerator * scale),
         novelty=float(np.logaddexp.reduce(outputs.novelty.astype(np.float64)) - np.log(count)),
-        types=np.logaddexp.reduce(outputs.type_logits, axis=0) - np.float32(np.log(count)),
+        types=np.logaddexp.reduce(outputs.type_logits, axis=0) - np.log(count) + np.array(of_types) * scale,
         events=events,
     )

@@ -105,7 +105,8 @@ def fit_model(
         model.center_states(torch.from_numpy(pad([w for e in parts["train"] for w in e.encoded.windows][:128])))
     with _stage("linear part", seconds):
         sequences = [e.encoded for e in parts["train"]]
-        wide = fit_wide(sequences, labels.label[train], encoder.rows)
+        kinds_of = np.array([e.type for e in parts["train"]])
+        wide = fit_wide(sequences, labels.label[train], kinds_of, encoder.rows, max(len(types), 1))
         model.wide_rows.copy_(torch.from_numpy(wide))
     with _stage("fine-tuning", seconds):
         training = finetune(model, encoder, parts["train"], parts["validation"], config, quiet)

@@ -5,7 +5,7 @@
       sequence_logit (B,)    attention over event_logits, plus a reading of the whole window
       type_logits (B, K)     which anomaly it would be
       novelty (B,)           distance of the window's mean state from those of training
-    ids -> linear weights -> wide (B, 2): what single values and pairs say, by logistic regression
+    ids -> linear weights -> wide (B, 2 + K): what single values and pairs say, by logistic regression
 
 Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
 event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
@@ -30,7 +30,7 @@ class Logits(NamedTuple):
     """The graph's outputs, in their order."""
 
     sequence_logit: Tensor  # (B,)
-    wide: Tensor  # (B, 2)
+    wide: Tensor  # (B, 2 + K)
     novelty: Tensor  # (B,)
     type_logits: Tensor  # (B, K)
     event_logits: Tensor  # (B, P)
@@ -73,9 +73,7 @@ class BehaviourBert(nn.Module):
             nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
         )
         self.type_head = nn.Linear(2 * hidden, types)
-        self.register_buffer(
-            "wide_rows", torch.zeros(rows, 2)
-        )  # weight x idf and idf^2 of each row, from training.wide
+        self.register_buffer("wide_rows", torch.zeros(rows, 2 + types))  # what each row adds to `wide`
         self.register_buffer("center", torch.zeros(hidden))  # mean of the states at the start, see center_states
         self.register_buffer("scale", torch.ones(hidden))  # their standard deviation
         self.register_buffer("normal_mean", torch.zeros(hidden))
@@ -121,7 +119,7 @@ class BehaviourBert(nn.Module):
         window = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
         sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(window).squeeze(-1)
 
-        wide = nn.functional.embedding(ids, self.wide_rows).sum(dim=(1, 2))  # (B, P, S, 2) -> (B, 2)
+        wide = nn.functional.embedding(ids, self.wide_rows).sum(dim=(1, 2))  # (B, P, S, 2 + K) -> (B, 2 + K)
         distance = (mean - self.normal_mean) @ self.normal_whitening
         novelty = (distance * distance).mean(dim=-1)
         return Logits(sequence_logit, wide, novelty, self.type_head(window), event_logits)

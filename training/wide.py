@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.encoding import MASK, Encoded
+from training.calibration import UNLABELLED
 
 
 def _counts(sequences: Sequence[Encoded], rows: int) -> sp.csr_matrix:
@@ -28,20 +29,37 @@ def _counts(sequences: Sequence[Encoded], rows: int) -> sp.csr_matrix:
 
 
 def fit_wide(
-    sequences: Sequence[Encoded], label: NDArray[np.int8], rows: int, strength: float = 10.0
+    sequences: Sequence[Encoded],
+    label: NDArray[np.int8],
+    types: NDArray[np.int64],
+    rows: int,
+    count: int,
+    strength: float = 10.0,
 ) -> NDArray[np.float32]:
-    """Fits the linear part; returns float32 (rows, 2): each row's weight times idf, and its idf squared.
+    """Fits the linear part, of the label on all sequences and of the type on those that have one.
 
     Args:
         sequences: training sequences.
         label: int8 (N,).
+        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
         rows: rows of the table.
+        count: types, K.
         strength: inverse of the L2 penalty, scikit-learn's C.
+
+    Returns:
+        float32 (rows, 2 + K): each row's weight times idf, its idf squared, and its weights for the types times idf.
     """
     counts = _counts(sequences, rows)
     holders = np.asarray((counts > 0).sum(axis=0)).ravel()
     idf = np.where(holders > 0, np.log((1 + len(sequences)) / (1 + holders)) + 1, 0.0)
     norm = np.sqrt(np.asarray(counts @ (idf * idf)).ravel())
-    features = sp.diags(1 / np.maximum(norm, 1e-6)) @ counts @ sp.diags(idf)
-    model = LogisticRegression(C=strength, max_iter=1000).fit(features, label)
-    return np.stack((model.coef_[0] * idf, idf * idf), axis=1).astype(np.float32)
+    features = sp.csr_matrix(sp.diags(1 / np.maximum(norm, 1e-6)) @ counts @ sp.diags(idf))
+    table = np.zeros((rows, 2 + count))
+    table[:, 0] = LogisticRegression(C=strength, max_iter=1000).fit(features, label).coef_[0] * idf
+    table[:, 1] = idf * idf
+    named = np.flatnonzero(types != UNLABELLED)
+    if len(np.unique(types[named])) > 1:
+        model = LogisticRegression(C=strength, max_iter=1000).fit(features[named], types[named])
+        weights = model.coef_ if len(model.classes_) > 2 else np.concatenate((-model.coef_, model.coef_)) / 2
+        table[:, 2 + model.classes_] = weights.T * idf[:, None]
+    return table.astype(np.float32)

@@ -27,7 +27,7 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
     f = np.float32
     return Outputs(
         np.array(deep, f),
-        np.tile([2.0, 1.0], (count, 1)).astype(f),
+        np.tile([2.0, 1.0, 0.0, 3.0, 0.0], (count, 1)).astype(f),
         np.ones(count, f),
         np.zeros((count, 3), f),
         events.astype(f),
@@ -51,6 +51,7 @@ def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
 def test_the_linear_part_is_normalised_over_the_whole_sequence() -> None:
     found = combine(outputs([0.0] * 4, np.zeros((4, 2))), [np.array([-1, i]) for i in range(4)], 4)
     assert found.wide == pytest.approx(4 * 2 / np.sqrt(4 * 1))
+    assert found.types.tolist() == pytest.approx([0, 4 * 3 / np.sqrt(4 * 1), 0], abs=1e-6)
 
 
 def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:

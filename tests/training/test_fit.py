@@ -124,7 +124,7 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
     for i in range(3):
         rows = np.flatnonzero(owner == i)
         zeros = np.zeros((len(rows), 2), np.float32)
-        outputs = Outputs(logits[rows], zeros, zeros[:, 0], zeros, zeros)
+        outputs = Outputs(logits[rows], np.zeros((len(rows), 4), np.float32), zeros[:, 0], zeros, zeros)
         encoded = Encoded([np.ones((2, 3), np.int32)] * len(rows), [np.array([-1, 0], np.int32)] * len(rows), 1, {})
         batches = iter([outputs])
         assert evidence([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
