@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -86,7 +87,7 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:
-    table = Table(title="Held-back users, scored over HTTP", title_justify="left")
+    table = Table(title="Held-back users, scored over HTTP", title_justify="left", box=SIMPLE)
     for head in ("user", "truth", "events", "score", "decision", "type given", "worst"):
         table.add_column(head, justify="right" if head in ("events", "score", "worst") else "left", no_wrap=True)
     colours = {"allow": "green", "review": "yellow", "block": "red"}
