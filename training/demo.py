@@ -1,6 +1,7 @@
 """The end of `make run`: serves a bundle, shows what it says of users it has never seen, and goes on serving."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ def run(path: Path, events: Path, port: int, console: Console) -> int:
     held_back = _pick(json.loads((path / "evaluation.json").read_text()))
     log, _ = clean_events(events)
     url = f"http://127.0.0.1:{port}"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this ends the server too
     server = subprocess.Popen([sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)])
     try:
         _wait_until_ready(server, url)
