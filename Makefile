@@ -48,6 +48,7 @@ e2e: install  # tests that take minutes; those on data that is not here skip
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow
 
 lock: install
+	mkdir -p build
 	$(BIN)/pip install -q pip-tools
 	$(LOCK) --extra cpu --extra train --extra dev -o build/lock.txt
 	$(LOCK) --extra cuda -o build/lock-cuda.txt
