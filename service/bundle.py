@@ -3,6 +3,7 @@
 manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
 model.onnx          and its variants, model.int8.onnx
+statistics.npz      profile of normal behaviour, and the linear part
 golden.jsonl        inputs with the scores they must give
 evaluation.json, report.html
 """
@@ -19,9 +20,10 @@ from tokenizers import Tokenizer
 from service.calibration import Calibration
 from service.encoding import Encoder
 from service.engine import Engine, GraphError, Requested
+from service.surface import Surface
 from service.thresholds import Thresholds
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 
 
@@ -75,7 +77,7 @@ class Bundle:
                 raise BundleError(f"{file}: missing from the bundle")
             if sha256(file) != expected:
                 raise BundleError(f"{file}: damaged, its SHA-256 is not the manifest's")
-        needed = {"encoder.json", "model.onnx", "golden.jsonl"} - files.keys()
+        needed = {"encoder.json", "model.onnx", "statistics.npz", "golden.jsonl"} - files.keys()
         if needed:
             raise BundleError(f"{path}: the manifest lists no {', '.join(sorted(needed))}")
         return cls(path, manifest)
@@ -103,6 +105,17 @@ class Bundle:
         return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer)
 
     @cached_property
+    def surface(self) -> Surface:
+        path = self.path / "statistics.npz"
+        try:
+            surface = Surface.load(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        if len(surface.linear.idf) != self.encoder.rows:
+            raise BundleError(f"{path}: made for {len(surface.linear.idf)} rows, the encoder has {self.encoder.rows}")
+        return surface
+
+    @cached_property
     def calibration(self) -> Calibration:
         return Calibration.from_json(self.manifest["calibration"])
 
@@ -127,10 +140,10 @@ class Bundle:
             engine = Engine(self.path / file, requested, threads)
         except GraphError as error:
             raise BundleError(str(error)) from error
-        if engine.slots != self.encoder.slots or engine.types != max(len(self.types), 1):
+        if engine.slots != self.encoder.deep_slots or engine.types != max(len(self.types), 1):
             raise BundleError(
                 f"{self.path / file}: takes {engine.slots} slots and gives {engine.types} types; "
-                f"encoder and manifest say {self.encoder.slots} and {max(len(self.types), 1)}"
+                f"encoder and manifest say {self.encoder.deep_slots} and {max(len(self.types), 1)}"
             )
         return engine
 

@@ -6,9 +6,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.windows import SequenceLogits
+CHANNELS = ("deep", "wide", "novelty", "deep_novelty")
+SILENT = -30.0  # log odds of a part that says nothing
 
-CHANNELS = ("deep", "wide", "novelty")
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the parts of a model say of one sequence, uncalibrated.
+
+    Attributes:
+        deep: the network's logit.
+        wide: the linear part's.
+        novelty: distance of the profile from normal, about 1 for normal sequences.
+        deep_novelty: the same for the network's mean state.
+        types: float64 (K,), log odds of each anomaly type but for a constant.
+        events: float32 (T,), the network's logit of each event, in the caller's order.
+    """
+
+    deep: float
+    wide: float
+    novelty: float
+    deep_novelty: float
+    types: NDArray[np.float64]
+    events: NDArray[np.float32]
+
+    @property
+    def channels(self) -> NDArray[np.float64]:
+        """Float64 (4,), as the calibration weighs them: novelties by their logarithm."""
+        return np.array([self.deep, self.wide, log(self.novelty), log(self.deep_novelty)])
+
+
+def log(novelty: float) -> float:
+    """Natural logarithm of a distance, defined at 0."""
+    return float(np.log(max(novelty, 1e-6)))
 
 
 def sigmoid(x: Any) -> Any:
@@ -23,21 +53,28 @@ def logit(p: float) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Logistic calibration (Platt, 1999) of the evidence channels, corrected for prevalence.
+    """Logistic calibration (Platt, 1999) of the evidence, corrected for prevalence, or'ed with an alarm on novelty.
+
+    The learned part knows the attacks it was shown. What is far from anything normal is an anomaly even where the
+    learned part says no, so that the score is 1 - (1 - learned) (1 - alarm).
 
     Attributes:
-        weights: one for each of CHANNELS; novelty enters by its logarithm.
+        weights: one for each of CHANNELS.
         bias: at the prevalence of the data it was fitted on.
         fitted_prevalence: share of anomalous sequences in that data.
         prevalence: share expected in live traffic; the log odds are moved by the difference (Saerens, Latinne and
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
-        event_weight, event_bias: the same for one event's logit.
+        alarm_weight, alarm_at, alarm_most: the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
+        event_weight, event_bias: log odds of one event from its logit.
     """
 
-    weights: tuple[float, float, float]
+    weights: tuple[float, ...]
     bias: float
     fitted_prevalence: float
     prevalence: float
+    alarm_weight: float = 0.0
+    alarm_at: float = 0.0
+    alarm_most: float = 0.0
     event_weight: float = 1.0
     event_bias: float = 0.0
 
@@ -48,11 +85,19 @@ class Calibration:
             return 0.0
         return logit(self.prevalence) - logit(self.fitted_prevalence)
 
-    def score(self, evidence: SequenceLogits) -> float:
-        """Probability that the sequence is anomalous."""
-        return float(sigmoid(np.dot(self.weights, features(evidence)) + self.bias + self.shift))
+    def learned(self, evidence: Evidence) -> float:
+        """Probability, by what training was shown, that the sequence is anomalous."""
+        return float(sigmoid(np.dot(self.weights, evidence.channels) + self.bias + self.shift))
 
-    def event_scores(self, evidence: SequenceLogits) -> NDArray[np.float64]:
+    def alarm(self, evidence: Evidence) -> float:
+        """Probability that the sequence is anomalous because nothing normal is like it."""
+        return self.alarm_most * float(sigmoid(self.alarm_weight * (log(evidence.novelty) - self.alarm_at)))
+
+    def score(self, evidence: Evidence) -> float:
+        """Probability that the sequence is anomalous."""
+        return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
+
+    def event_scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Probability, float64 (T,), that each event is part of an anomaly."""
         return np.asarray(sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias))
 
@@ -62,8 +107,3 @@ class Calibration:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Calibration":
         return cls(**{**data, "weights": tuple(data["weights"])})
-
-
-def features(evidence: SequenceLogits) -> NDArray[np.float64]:
-    """Float64 (3,), the channels as the calibration weighs them."""
-    return np.array([evidence.deep, evidence.wide, np.log(max(evidence.novelty, 1e-6))])

@@ -18,7 +18,6 @@ Requested = Literal["auto", "cuda", "cpu"]
 INPUT = ("ids", "tensor(int32)", ("batch", "positions", "slots"))
 OUTPUTS = (
     ("sequence_logit", "tensor(float)", ("batch",)),
-    ("wide", "tensor(float)", ("batch", "numerator, squared norm, and a numerator for each type")),
     ("novelty", "tensor(float)", ("batch",)),
     ("type_logits", "tensor(float)", ("batch", "types")),
     ("event_logits", "tensor(float)", ("batch", "positions")),
@@ -102,7 +101,7 @@ class Engine:
         if found != wanted:
             raise GraphError(f"{path}: its inputs and outputs are {found}; this service needs {wanted}")
         self.slots = int(inputs[0].shape[2])
-        self.types = int(outputs[3].shape[1])
+        self.types = int(outputs[2].shape[1])
 
     def run(self, ids: NDArray[np.int32]) -> Outputs:
         """Scores windows: int32 (B, P, slots) of table rows, zero where there is nothing.
@@ -111,6 +110,6 @@ class Engine:
             FloatingPointError: the graph answered something that is not a finite number.
         """
         outputs = Outputs(*self.session.run(None, {"ids": ids}))
-        if not (np.isfinite(outputs.sequence_logit).all() and np.isfinite(outputs.wide).all()):
+        if not np.isfinite(outputs.sequence_logit).all():
             raise FloatingPointError("the model answered a value that is not finite")
         return outputs

@@ -5,6 +5,7 @@ and one entry in KINDS. `encoding` lays the fields side by side; `training.featu
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ UNKNOWN, MISSING, FIRST = range(3)  # a field's first rows; FIRST is its first r
 GAP_EDGES = tuple(0.05 * 2.0**k for k in range(31))  # seconds: 50 ms to 1.7 years
 RHYTHM_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # |ln| of two gaps' ratio; a scripted client stays under 0.1
 DEVIATION_EDGES = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)  # standard deviations from the item's mean
+_NUMBERED = re.compile(r"(\D*)(\d{1,18})")
 MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
 
 
@@ -93,9 +95,10 @@ def canonical(value: object) -> str:
     return str(value).strip()
 
 
-def catalogue_order(value: str) -> tuple[object, ...]:
-    """Sort key that orders "item 9" before "item 10", as a catalogue would."""
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d{1,18})", value))
+def catalogue_order(value: str) -> tuple[str, int]:
+    """Sort key that orders "item 9" before "item 10", as a catalogue would; codes such as "B0010MGKA6" by letter."""
+    numbered = _NUMBERED.fullmatch(value)
+    return (numbered[1], int(numbered[2])) if numbered else (value, -1)
 
 
 class Field(Protocol):
@@ -379,8 +382,52 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Neighbourhood:
+    """The stretch of the catalogue an identifier lies in, so that one never seen before still has a place.
+
+    Catalogues give related items neighbouring ids (one brand's variants, one day's uploads), and rings work through
+    them; `training.features` builds this field only where the log shows it.
+    """
+
+    kind: ClassVar[str] = "neighbourhood"
+    name: str
+    column: str
+    starts: list[str]  # the first value of each stretch, in catalogue order
+    known: list[int]  # the stretch of each value of the column's vocabulary
+
+    @property
+    def size(self) -> int:
+        return FIRST + len(self.starts)
+
+    @cached_property
+    def _keys(self) -> list[tuple[str, int]]:
+        return [catalogue_order(value) for value in self.starts]
+
+    @cached_property
+    def _lookup(self) -> Ids:
+        return np.array([UNKNOWN, MISSING, *(FIRST + stretch for stretch in self.known)], dtype=np.int32)
+
+    def stretch(self, value: object) -> int:
+        return max(bisect_right(self._keys, catalogue_order(canonical(value))) - 1, 0)
+
+    def encode(self, events: Events) -> NDArray[np.integer]:
+        ids = events.ids[self.column]
+        found: Ids = self._lookup[ids]
+        values = events.values(self.column)
+        for i in np.flatnonzero(ids == UNKNOWN).tolist():
+            found[i] = FIRST + self.stretch(values[i])
+        return found
+
+    def label(self, row: int) -> str:
+        return _special(row) or f"from {self.starts[row - FIRST]}"
+
+
+@dataclass(frozen=True)
 class Cross:
-    """Two fields' values together, the second taken `lag` events earlier: one row for each pair seen in training."""
+    """Two fields' values together, the second taken `lag` events earlier: one row for each pair seen in training.
+
+    Only the linear part reads it: BERT sees both values anyway, and its table stays small.
+    """
 
     kind: ClassVar[str] = "cross"
     name: str
@@ -399,7 +446,11 @@ class Cross:
         return pairs[:, 0] << 32 | pairs[:, 1]
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        keys = pair_keys(events.ids[self.left], events.ids[self.right], self.lag)
+        return self.find(events.ids[self.left], events.ids[self.right])
+
+    def find(self, left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Ids (T,) of the pairs (left[t], right[t - lag])."""
+        keys = pair_keys(left, right, self.lag)
         at = np.searchsorted(self._keys, keys)
         known = np.append(self._keys, -2)[at] == keys
         return np.where(known, FIRST + at, np.where(keys < 0, MISSING, UNKNOWN))
@@ -416,5 +467,6 @@ def pair_keys(left: NDArray[np.integer], right: NDArray[np.integer], lag: int) -
 
 
 KINDS: dict[str, type] = {
-    kind.kind: kind for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Cross)
+    kind.kind: kind
+    for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Neighbourhood, Cross)
 }

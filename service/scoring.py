@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle, BundleError
+from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import Engine, Requested
 from service.fields import Columns, EventError, Ids
+from service.surface import Surface
 from service.thresholds import Decision, Thresholds
 from service.windows import Outputs, SequenceLogits, combine, pad
+
+UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Score:
     Attributes:
         score: calibrated probability that it is anomalous.
         decision: by the thresholds in force.
-        type: the likeliest anomaly type; None where the decision is allow, or training had no types.
+        type: the likeliest anomaly type, or "unknown"; None where the decision is allow, or training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
         windows: how many windows it was cut into.
     """
@@ -80,19 +84,26 @@ class Model:
 
     def finish(self, encoded: Encoded, outputs: Outputs) -> Score:
         """The answer from the graph's outputs for the sequence's windows, row by row."""
-        return self.judge(combine(outputs, encoded.owners, encoded.length), len(encoded.windows))
+        logits = combine(outputs, encoded.owners, encoded.length)
+        return self.judge(weigh(encoded, logits, self.bundle.surface), len(encoded.windows))
 
-    def judge(self, evidence: SequenceLogits, windows: int = 1) -> Score:
+    def judge(self, evidence: Evidence, windows: int = 1) -> Score:
         """Calibration, policy and type."""
-        score = self.bundle.calibration.score(evidence)
+        calibration = self.bundle.calibration
+        score = calibration.score(evidence)
         decision = self.thresholds.decide(score)
-        named = decision != "allow" and self.bundle.types
-        kind = self.bundle.types[int(np.argmax(evidence.types))] if named else None
-        return Score(score, decision, kind, self.bundle.calibration.event_scores(evidence), windows)
+        kind = self._type(evidence) if decision != "allow" and self.bundle.types else None
+        return Score(score, decision, kind, calibration.event_scores(evidence), windows)
 
-    def evidence(
-        self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048
-    ) -> Iterator[SequenceLogits | EventError]:
+    def _type(self, evidence: Evidence) -> str:
+        """The likeliest type; "unknown" where novelty speaks louder than what was learned, or no type stands out."""
+        alarm, learned = self.bundle.calibration.alarm(evidence), self.bundle.calibration.learned(evidence)
+        likeliest = int(np.argmax(evidence.types))
+        share = 1 / np.exp(evidence.types - evidence.types[likeliest]).sum()
+        unknown = alarm > learned or (alarm > 0.5 and share < 0.5)
+        return UNKNOWN_TYPE if unknown else self.bundle.types[likeliest]
+
+    def evidence(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Evidence | EventError]:
         """Evidence for many sequences in their order, batched by length over `ahead` of them at a time.
 
         A sequence that cannot be encoded yields its EventError in its place.
@@ -100,7 +111,8 @@ class Model:
         sequences = iter(sequences)
         while chunk := list(islice(sequences, ahead)):
             encoded = [self._encode(columns, length) for columns, length in chunk]
-            found = iter(evidence([e for e in encoded if isinstance(e, Encoded)], self.engine.run))
+            usable = [e for e in encoded if isinstance(e, Encoded)]
+            found = iter(evidence(usable, self.engine.run, self.bundle.surface))
             yield from (next(found) if isinstance(e, Encoded) else e for e in encoded)
 
     def _encode(self, columns: Columns, length: int) -> Encoded | EventError:
@@ -110,8 +122,22 @@ class Model:
             return error
 
 
-def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> list[SequenceLogits]:
-    """Evidence for sequences in their order; windows run in batches of like length, at most `tokens` positions."""
+def weigh(encoded: Encoded, logits: SequenceLogits, surface: Surface) -> Evidence:
+    """What network, linear part and profile say of one sequence."""
+    (wide, *types), novelty = surface.read(encoded)
+    return Evidence(logits.deep, wide, novelty, logits.novelty, logits.types + np.array(types), logits.events)
+
+
+def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], surface: Surface) -> list[Evidence]:
+    """Evidence for sequences in their order."""
+    found = network_logits(sequences, run)
+    return [weigh(encoded, logits, surface) for encoded, logits in zip(sequences, found, strict=True)]
+
+
+def network_logits(
+    sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096
+) -> list[SequenceLogits]:
+    """The network's logits for sequences in their order; windows run in batches of like length, at most `tokens`."""
     windows = [(i, w) for i, e in enumerate(sequences) for w in range(len(e.windows))]
     windows.sort(key=lambda at: len(sequences[at[0]].windows[at[1]]))
     rows: dict[tuple[int, int], Outputs] = {}

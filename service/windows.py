@@ -15,14 +15,12 @@ class Outputs:
 
     Attributes:
         sequence_logit: float32 (B,), the deep score.
-        wide: float32 (B, 2 + K), the linear part's numerator, its squared norm, and a numerator for each type.
-        novelty: float32 (B,), squared distance from normal behaviour, in units of its mean.
+        novelty: float32 (B,), squared distance of the mean state from those of normal sequences, over its dimensions.
         type_logits: float32 (B, K), one for each anomaly type.
         event_logits: float32 (B, P), one for each position; only event positions mean anything.
     """
 
     sequence_logit: Floats
-    wide: Floats
     novelty: Floats
     type_logits: Floats
     event_logits: Floats
@@ -44,10 +42,9 @@ class Outputs:
 
 @dataclass(frozen=True)
 class SequenceLogits:
-    """One sequence's uncalibrated evidence: three channels, the types and the events (in the caller's order)."""
+    """What the network says of one sequence: logit and novelty, the types and the events (in the caller's order)."""
 
     deep: float
-    wide: float
     novelty: float
     types: NDArray[np.float64]
     events: Floats
@@ -92,21 +89,17 @@ def combine(outputs: Outputs, owners: list[NDArray[np.int32]], length: int) -> S
     """One sequence's evidence from the outputs for its windows, row by row in their order.
 
     Logits are pooled by log-mean-exp, between the mean and the maximum (Pinheiro and Collobert, "From image-level to
-    pixel-level labeling with convolutional networks", CVPR 2015); the linear part is summed and normalised as if
-    there were no windows, and its opinion of the type added to the network's. An event that speaks at several
-    positions counts with its largest logit.
+    pixel-level labeling with convolutional networks", CVPR 2015). An event that speaks at several positions counts with
+    its largest logit.
     """
     count = len(owners)
     events = np.full(length, -np.inf, dtype=np.float32)
     for row, owner in zip(outputs.event_logits, owners, strict=True):
         at = np.flatnonzero(owner >= 0)
         np.maximum.at(events, owner[at], row[at])
-    numerator, norm, *of_types = outputs.wide.sum(axis=0, dtype=np.float64)
-    scale = 1 / np.sqrt(max(norm, 1e-12))
     return SequenceLogits(
         deep=float(np.logaddexp.reduce(outputs.sequence_logit.astype(np.float64)) - np.log(count)),
-        wide=float(numerator * scale),
         novelty=float(np.logaddexp.reduce(outputs.novelty.astype(np.float64)) - np.log(count)),
-        types=np.logaddexp.reduce(outputs.type_logits, axis=0) - np.log(count) + np.array(of_types) * scale,
+        types=np.logaddexp.reduce(outputs.type_logits.astype(np.float64), axis=0) - np.log(count),
         events=events,
     )

@@ -1,4 +1,4 @@
-"""Fits, on validation data, how much each channel of evidence counts, and what its sum means as a probability."""
+"""Fits, on held-out evidence, how much each channel of evidence counts, and what its sum means as a probability."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from service.calibration import CHANNELS, Calibration, features
-from service.windows import SequenceLogits
+from service.calibration import CHANNELS, SILENT, Calibration, Evidence
 
 UNLABELLED = -100  # an event without a label
+ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
+MOSTLY_RIGHT = 0.75  # share of right alarms below which novelty raises none
+ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's threshold
 
 
 def fit_calibration(
-    evidence: Sequence[SequenceLogits],
+    evidence: Sequence[Evidence],
     label: NDArray[np.int8],
     event_labels: Sequence[NDArray[np.int8]],
     prevalence: float | None = None,
@@ -21,13 +23,13 @@ def fit_calibration(
     """Logistic regression over the channels; a channel that would count against an anomaly is left out.
 
     Args:
-        evidence: of the validation sequences.
+        evidence: of sequences that its parts were fitted without.
         label: int8 (N,).
         event_labels: int8 (T,) for each sequence, UNLABELLED where unknown; where anomalous sequences have none, an
             event's logit is taken as it is.
-        prevalence: share of anomalies in live traffic; None takes the validation data's.
+        prevalence: share of anomalies in live traffic; None takes the share in `label`.
     """
-    points = np.stack([features(e) for e in evidence])
+    points = np.stack([e.channels for e in evidence])
     scale = points.std(axis=0) + 1e-6
     used = np.ones(len(CHANNELS), dtype=bool)
     while True:
@@ -48,11 +50,32 @@ def fit_calibration(
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     fitted = float(label.mean())
+    novelty = np.array([e.novelty for e in evidence])
+    alarm_weight, alarm_at = _alarm(novelty[label == 0], ALARM_SHARE)
+    beyond = label[np.log(np.maximum(novelty, 1e-6)) > alarm_at]
+    right = (beyond.sum() + 1) / (len(beyond) + 2)  # share of the alarms that are right, by Laplace's rule
     return Calibration(
-        weights=(float(weights[0]), float(weights[1]), float(weights[2])),
+        weights=tuple(weights.tolist()),
         bias=float(model.intercept_[0]),
         fitted_prevalence=fitted,
         prevalence=fitted if prevalence is None else prevalence,
+        alarm_weight=alarm_weight,
+        alarm_at=alarm_at,
+        alarm_most=float(right) if right > MOSTLY_RIGHT else 0.0,
         event_weight=event_weight,
         event_bias=event_bias,
     )
+
+
+def calibrate_novelty(novelty: NDArray[np.float64], contamination: float) -> Calibration:
+    """The calibration of a model without labels: novelty alone, one half where the share `contamination` lies above."""
+    alarm_weight, alarm_at = _alarm(novelty, contamination)
+    silent = (0.0,) * len(CHANNELS)
+    return Calibration(silent, SILENT, contamination, contamination, alarm_weight, alarm_at, 1.0)
+
+
+def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:
+    """Weight and threshold with which the share is above one half, and a usual novelty far below it."""
+    values = np.log(np.maximum(novelty, 1e-6))
+    at, middle = np.quantile(values, 1 - share), np.median(values)
+    return float(ALARM_STEEPNESS / max(at - middle, 1e-3)), float(at)

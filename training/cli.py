@@ -88,7 +88,7 @@ def fit(
     pretrained: Pretrained = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="At most; early stopping usually ends sooner.")] = None,
     review_fpr: Annotated[
-        float | None, typer.Option(help="False-positive rate of the review threshold on validation data.")
+        float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
     ] = None,
     block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
     prevalence: Annotated[

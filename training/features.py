@@ -1,8 +1,7 @@
 """Learns the encoder from a training log: which columns are what, and the fields that read them."""
 
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -17,6 +16,7 @@ from service.fields import (
     Field,
     Gap,
     Hour,
+    Neighbourhood,
     Popularity,
     Repeat,
     Rhythm,
@@ -31,6 +31,8 @@ RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label",
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # of one vocabulary; the most widespread are kept
 MAX_PAIRS = 100_000  # of one cross, likewise
+STRETCH = 8  # values of a catalogue that are neighbours, at least
+MAX_STRETCHES = 8192
 BINS = 32  # of a number with more distinct values than that
 
 
@@ -88,12 +90,13 @@ def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, wi
     for v in vocabularies:
         if not v.identifier:
             if v.name == "action" and len(v.values) > 1:
-                crossed.append((v.name, v.name, 1))
+                crossed.extend(((v.name, v.name, 1), (f"{v.name} after {v.name}", v.name, 2)))
             continue
         fields.append(Repeat(f"{v.name} repeat", v.name))
         if v.values:
             fields.append(Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
             fields.append(Step(f"{v.name} step", v.name))
+            fields.extend(_neighbourhood(v, log))
         if v.name == "item_id":
             crossed.extend((v.name, other, 0) for other in small)
             fields.extend(_deviation(v, name, log) for name, kind in kinds.items() if kind == "numeric" and v.values)
@@ -103,7 +106,8 @@ def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, wi
     if text_column is None:
         tokenizer = None
     fields.extend(_crosses(log, fields, crossed))
-    return Encoder(fields, text_column, tokenizer, window)
+    pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
+    return Encoder(fields, text_column, tokenizer, window, pairs)
 
 
 def _bins(name: str, column: pl.Series) -> Bins:
@@ -152,24 +156,74 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     )
 
 
-def _crosses(log: Log, fields: list[Field], wanted: Iterable[tuple[str, str, int]]) -> list[Cross]:
-    """One cross for each wanted (left, right, lag), holding the pairs that at least two training sequences show."""
-    wanted = list(wanted)
-    needed = [f for f in fields if f.name in set(chain.from_iterable((a, b) for a, b, _ in wanted))]
-    holders: list[Counter[int]] = [Counter() for _ in wanted]
-    for columns, length in log.sequences() if wanted else ():
-        events = Events(columns, length)
-        for f in needed:
-            events.ids[f.name] = f.encode(events)
-        for counter, (left, right, lag) in zip(holders, wanted, strict=True):
+def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
+    """The field, where two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
+    column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
+    seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
+    values = sorted(set(seen.values()), key=catalogue_order)
+    size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
+    if len(values) < 4 * size:
+        return []
+    stretch_of = {value: i // size for i, value in enumerate(values)}
+    found = Neighbourhood(
+        f"{vocabulary.name} neighbourhood",
+        vocabulary.name,
+        values[::size],
+        [stretch_of[v] for v in vocabulary.values],
+    )
+    # pairs of different values drawn from one sequence, against pairs drawn from the whole log
+    at = np.array([stretch_of[seen[v]] for v in column[vocabulary.name].to_list()])
+    owner = column["sequence_id"].rle_id().to_numpy()
+    order = np.lexsort((np.random.default_rng(0).random(len(at)), owner))
+    value = column[vocabulary.name].to_numpy()[order]
+    pairs = (owner[1:] == owner[:-1]) & (value[1:] != value[:-1])
+    together = (at[order][1:] == at[order][:-1])[pairs]
+    chance = np.sum((np.bincount(at) / len(at)) ** 2)
+    return [found] if together.sum() >= 10 and together.mean() > 2 * chance else []
+
+
+def _shared(holders: Counter[int]) -> list[list[int]]:
+    """The pairs, unpacked from their keys and sorted, that at least two training sequences hold."""
+    return [[key >> 32, key & 0xFFFFFFFF] for key in sorted(k for k, n in holders.most_common(MAX_PAIRS) if n > 1)]
+
+
+def _piece_pairs(log: Log, column: str, tokenizer: Tokenizer) -> list[list[int]]:
+    holders: Counter[int] = Counter()
+    for columns, _ in log.sequences():
+        keys: set[int] = set()
+        texts = [str(t or "") for t in columns[column]]
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+            ids = np.array(encoding.ids, dtype=np.int64)
+            keys.update(pair_keys(ids, ids, 1)[1:].tolist())
+        holders.update(keys)
+    return _shared(holders)
+
+
+def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str, int]]) -> list[Cross]:
+    """One cross for each wanted (left, right, lag); a cross may build on one before it."""
+    crosses: list[Cross] = []
+    for left, right, lag in wanted:
+        holders: Counter[int] = Counter()
+        available = [*fields, *crosses]
+        needed = _with_sources(available, {left, right})
+        for columns, length in log.sequences():
+            events = Events(columns, length)
+            for f in needed:
+                events.ids[f.name] = f.encode(events)
             keys = pair_keys(events.ids[left], events.ids[right], lag)
-            counter.update(set(keys[keys >= 0].tolist()))
-    crosses = []
-    for counter, (left, right, lag) in zip(holders, wanted, strict=True):
-        shared = sorted(key for key, count in counter.most_common(MAX_PAIRS) if count > 1)
+            holders.update(set(keys[keys >= 0].tolist()))
         name = f"{left} after {right}" if lag else f"{left} with {right}"
-        crosses.append(Cross(name, left, right, [[key >> 32, key & 0xFFFFFFFF] for key in shared], lag))
+        crosses.append(Cross(name, left, right, _shared(holders), lag))
     return crosses
+
+
+def _with_sources(fields: Sequence[Field], names: set[str]) -> list[Field]:
+    """The named fields and those that they build on, in the given order."""
+    needed = set(names)
+    for f in reversed(fields):
+        if f.name in needed and isinstance(f, Cross):
+            needed |= {f.left, f.right}
+    return [f for f in fields if f.name in needed]
 
 
 def clipped(log: Log, encoder: Encoder) -> dict[str, int]:

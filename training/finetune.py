@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from service.encoding import Encoded, Encoder
 from service.fields import FIRST, Ids
-from service.scoring import evidence
+from service.scoring import network_logits
 from service.windows import Outputs, pad
 from training.calibration import UNLABELLED
 from training.config import PRESETS, FitConfig
@@ -58,9 +58,10 @@ class Collator:
         self.most, self.unknown_rate = config.train_windows, config.unknown_rate
         self.rng = np.random.default_rng(config.seed)
         # row -> its field's "unknown" row; rows that are no field's value stand for themselves
-        self.unknown_of = np.arange(encoder.rows, dtype=np.int32)
+        self.unknown_of = np.arange(encoder.deep_rows, dtype=np.int32)
         for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
-            self.unknown_of[start + FIRST : start + f.size] = start
+            if start < encoder.deep_rows:
+                self.unknown_of[start + FIRST : start + f.size] = start
 
     def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
         windows, sequence, events = [], [], []
@@ -141,7 +142,7 @@ def _bfloat16_pays() -> bool:
 class _Trainer(Trainer):
     """Trainer that batches examples of like length, and validates on whole sequences, all windows."""
 
-    validation: list[Example]
+    held: list[Example]
     objective: Objective
 
     def _get_train_sampler(self, *_: Any) -> LengthGroupedSampler:
@@ -150,8 +151,8 @@ class _Trainer(Trainer):
         return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        logits = evidence([e.encoded for e in self.validation], run_torch(self.objective.model))
-        score = average_precision_score([e.label for e in self.validation], [s.deep for s in logits])
+        logits = network_logits([e.encoded for e in self.held], run_torch(self.objective.model))
+        score = average_precision_score([e.label for e in self.held], [s.deep for s in logits])
         metrics = {"eval_average_precision": float(score), "epoch": self.state.epoch or 0.0}
         logger.info("epoch %d: validation average precision %.4f", metrics["epoch"], score)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -161,15 +162,20 @@ class _Trainer(Trainer):
 def finetune(
     model: BehaviourBert,
     encoder: Encoder,
-    train: list[Example],
-    validation: list[Example],
+    train: Sequence[Example],
+    held: Sequence[Example],
     config: FitConfig,
     quiet: bool,
-) -> dict[str, float]:
-    """Trains in place and leaves the weights of the epoch with the best validation average precision.
+    epochs: int = 0,
+) -> int:
+    """Trains in place.
+
+    Args:
+        held: after each epoch the average precision is measured on these, and the best epoch's weights are kept.
+        epochs: train for just so many and measure nothing; 0: until `held` says enough.
 
     Returns:
-        That average precision of the deep part alone, and the epochs run.
+        The epochs whose weights are kept.
     """
     set_seed(config.seed)
     objective = Objective(model, config)
@@ -178,7 +184,8 @@ def finetune(
     fresh = [p for p in model.parameters() if id(p) not in known]
     length = float(np.mean([sum(map(len, e.encoded.windows)) for e in train]))
     batch = int(np.clip(config.batch_tokens / length, 8, 16))
-    steps = -(-len(train) // batch) * config.epochs
+    per_epoch = -(-len(train) // batch)
+    steps = per_epoch * (epochs or config.epochs)
     rate = config.pretrained_rate if PRESETS[config.preset].pretrained else config.scratch_rate
     optimizer = torch.optim.AdamW(
         [
@@ -196,12 +203,12 @@ def finetune(
             model=objective,
             args=TrainingArguments(
                 output_dir=scratch,
-                num_train_epochs=config.epochs,
+                num_train_epochs=epochs or config.epochs,
                 per_device_train_batch_size=batch,
-                eval_strategy="epoch",
-                save_strategy="epoch",
+                eval_strategy="no" if epochs else "epoch",
+                save_strategy="no" if epochs else "epoch",
                 save_total_limit=1,
-                load_best_model_at_end=True,
+                load_best_model_at_end=not epochs,
                 metric_for_best_model="average_precision",
                 seed=config.seed,
                 use_cpu=not torch.cuda.is_available(),
@@ -213,17 +220,16 @@ def finetune(
                 dataloader_pin_memory=False,
             ),
             data_collator=Collator(encoder, config),
-            train_dataset=train,
-            eval_dataset=validation,
-            callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience)],
+            train_dataset=list(train),
+            eval_dataset=list(held),
+            callbacks=[] if epochs else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
             optimizers=(optimizer, schedule),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.objective, trainer.validation = objective, validation
+        trainer.objective, trainer.held = objective, list(held)
         trainer.train()
-        best = trainer.state.best_metric
-        epochs = trainer.state.epoch
-    return {"validation_average_precision_deep": float(best or 0.0), "epochs": float(epochs or 0.0)}
+        best = trainer.state.best_global_step
+    return epochs or round((best or steps) / per_epoch)
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:

@@ -7,7 +7,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from transformers import set_seed
 
 from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
-from service.calibration import Calibration
+from service.calibration import Calibration, Evidence
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
-from service.scoring import Model, columns_of, evidence
+from service.metrics import SCORE_BINS
+from service.scoring import Model, columns_of, evidence, network_logits
+from service.surface import Surface
 from service.thresholds import Thresholds
-from service.windows import SequenceLogits, pad
+from service.windows import pad
 from training import export, report
 from training.calibration import UNLABELLED, fit_calibration
 from training.config import PRESETS, FitConfig, pretrained_directory
@@ -36,38 +37,41 @@ from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, best_f1_threshold, metrics, threshold_at_fpr
 from training.model import BehaviourBert, load_pretrained
-from training.split import Indices, Split, split
-from training.wide import fit_wide
+from training.split import Indices, Split, fold_numbers, held_out, split
+from training.surface import fit_surface
 
 logger = logging.getLogger(__name__)
 GOLDEN, GOLDEN_EVENTS = 8, 200
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
-MAX_INT8_AUC_LOSS = 0.002
+MAX_INT8_CHANGE = 0.01  # mean, in probability
+LINEAR_FOLDS = 5  # of the linear part's cross-fitting
 
 
 @dataclass
 class Fitted:
-    """What a fit leaves: a model with its encoder, calibration and thresholds, and how it did on validation data."""
+    """What a fit leaves: a model with its encoder, calibration and thresholds, and how it did on what was held out."""
 
     model: BehaviourBert
+    surface: Surface
     encoder: Encoder
     kinds: dict[str, str]
     types: list[str]
     calibration: Calibration
     thresholds: Thresholds
     f1_threshold: float
-    validation: Metrics
-    training: dict[str, float]
+    held_out: Metrics
+    held_out_scores: NDArray[np.float64]
+    epochs: list[int]
     clipped: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
 
     def encode(self, log: Log) -> list[Encoded]:
         return [self.encoder.encode(columns, length) for columns, length in log.sequences()]
 
-    def evidence(self, log: Log) -> list[SequenceLogits]:
-        return evidence(self.encode(log), run_torch(self.model))
+    def evidence(self, log: Log) -> list[Evidence]:
+        return evidence(self.encode(log), run_torch(self.model), self.surface)
 
-    def scores(self, found: list[SequenceLogits]) -> NDArray[np.float64]:
+    def scores(self, found: list[Evidence]) -> NDArray[np.float64]:
         return np.array([self.calibration.score(e) for e in found])
 
 
@@ -80,67 +84,101 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     logger.info("%s: %.1f s", name, seconds[name])
 
 
-def fit_model(
-    log: Log, labels: Labels, train: Indices, validation: Indices, config: FitConfig, quiet: bool = True
-) -> Fitted:
-    """Learns encoder, linear part, network, novelty, calibration and thresholds from the given sequences."""
-    preset = PRESETS[config.preset]
+def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True) -> Fitted:
+    """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
+
+    Calibration and thresholds see each sequence as parts see it that were fitted without it (stacking, Wolpert 1992,
+    with cross-fitting). The network that is kept is then trained on all of them, for as many epochs as the others
+    needed.
+    """
     seconds: dict[str, float] = {}
+    log, labels = log.subset(at), labels.subset(at)
     kinds = column_kinds(log.events)
-    train_log = log.subset(train)
     with _stage("encoder", seconds):
-        needs_words = preset.pretrained or "text" in kinds.values()
-        source = pretrained_directory(config.pretrained) if needs_words else ""
-        tokenizer = Tokenizer.from_file(str(Path(source) / "tokenizer.json")) if "text" in kinds.values() else None
-        encoder = fit_encoder(train_log, kinds, tokenizer, config.window)
-        types = sorted({t for t in labels.subset(train).types if t})
-        parts = {
-            name: _examples(log, labels, encoder, types, at)
-            for name, at in (("train", train), ("validation", validation))
-        }
-    set_seed(config.seed)
-    model = BehaviourBert(encoder.rows, max(len(types), 1), preset, config.window, config.dropout)
-    if preset.pretrained:
-        load_pretrained(model, encoder, source)
-        model.center_states(torch.from_numpy(pad([w for e in parts["train"] for w in e.encoded.windows][:128])))
+        tokenizer = (
+            Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
+        )
+        encoder = fit_encoder(log, kinds, tokenizer, config.window)
+        types = sorted({t for t in labels.types if t})
+        examples = _examples(log, labels, encoder, types)
     with _stage("linear part", seconds):
-        sequences = [e.encoded for e in parts["train"]]
-        kinds_of = np.array([e.type for e in parts["train"]])
-        wide = fit_wide(sequences, labels.label[train], kinds_of, encoder.rows, max(len(types), 1))
-        model.wide_rows.copy_(torch.from_numpy(wide))
-    with _stage("fine-tuning", seconds):
-        training = finetune(model, encoder, parts["train"], parts["validation"], config, quiet)
-    with _stage("novelty", seconds):
-        fit_novelty(model, [e.encoded for e in parts["train"] if e.label == 0])
-    with _stage("calibration", seconds):
-        label = labels.label[validation]
-        found = evidence([e.encoded for e in parts["validation"]], run_torch(model))
-        calibration = fit_calibration(found, label, [e.events for e in parts["validation"]], config.prevalence)
-        score = np.array([calibration.score(e) for e in found])
-        review = threshold_at_fpr(label, score, config.review_fpr)
-        block = max(threshold_at_fpr(label, score, config.block_fpr), review)
-        f1_threshold = best_f1_threshold(label, score)
+        surface = fit_surface(
+            encoder,
+            [e.encoded for e in examples],
+            labels.label,
+            np.array([e.type for e in examples]),
+            max(len(types), 1),
+            fold_numbers(labels, LINEAR_FOLDS, config.seed),
+        )
+    parts = held_out(labels, config.folds, config.held_out_share, config.seed)
+    found: dict[int, Evidence] = {}
+    epochs = []
+    with _stage("cross-fitting", seconds):
+        for number, (others, held) in enumerate(parts, 1):
+            logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
+            ours, theirs = [examples[i] for i in others], [examples[i] for i in held]
+            model = _network(encoder, len(types), ours, config)
+            epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
+            fit_novelty(model, [e.encoded for e in ours if e.label == 0])
+            for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
+                wide, *of_types = surface.logits[i]
+                found[int(i)] = Evidence(
+                    network.deep,
+                    wide,
+                    surface.novelty[i],
+                    network.novelty,
+                    network.types + of_types,
+                    network.events,
+                )
+    if len(parts) > 1:
+        with _stage("fine-tuning", seconds):
+            model = _network(encoder, len(types), examples, config)
+            finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
+            fit_novelty(model, [e.encoded for e in examples if e.label == 0])
+    known = sorted(found)
+    label = labels.label[known]
+    evidence_held = [found[i] for i in known]
+    calibration = fit_calibration(evidence_held, label, [examples[i].events for i in known], config.prevalence)
+    score = np.array([calibration.score(e) for e in evidence_held])
+    review = threshold_at_fpr(label, score, config.review_fpr)
+    f1_threshold = best_f1_threshold(label, score)
     return Fitted(
-        model,
-        encoder,
-        kinds,
-        types,
-        calibration,
-        Thresholds(review, block),
-        f1_threshold,
-        metrics(label, score, f1_threshold),
-        training,
-        clipped(train_log, encoder),
-        seconds,
+        model=model,
+        surface=surface.surface,
+        encoder=encoder,
+        kinds=kinds,
+        types=types,
+        calibration=calibration,
+        thresholds=Thresholds(review, max(threshold_at_fpr(label, score, config.block_fpr), review)),
+        f1_threshold=f1_threshold,
+        held_out=metrics(label, score, f1_threshold),
+        held_out_scores=score,
+        epochs=epochs,
+        clipped=clipped(log, encoder),
+        seconds=seconds,
     )
 
 
-def _examples(log: Log, labels: Labels, encoder: Encoder, types: list[str], at: Indices) -> list[Example]:
-    """What training reads of the sequences at the given positions; a normal sequence's events are normal."""
+def _pretrained(config: FitConfig) -> Path:
+    return Path(pretrained_directory(config.pretrained))
+
+
+def _network(encoder: Encoder, types: int, train: Sequence[Example], config: FitConfig) -> BehaviourBert:
+    """A network before its training on the given sequences."""
+    preset = PRESETS[config.preset]
+    set_seed(config.seed)
+    model = BehaviourBert(encoder.deep_rows, max(types, 1), preset, config.window, config.dropout)
+    if preset.pretrained:
+        load_pretrained(model, encoder, str(_pretrained(config)))
+        model.center_states(torch.from_numpy(pad([w for e in train for w in e.encoded.windows][:128])))
+    return model
+
+
+def _examples(log: Log, labels: Labels, encoder: Encoder, types: list[str]) -> list[Example]:
+    """What training reads of the sequences; a normal sequence's events are normal."""
     number = {name: i for i, name in enumerate(types)}
     examples = []
-    for i in at:
-        columns, length = log.sequence(int(i))
+    for i, (columns, length) in enumerate(log.sequences()):
         given = columns.get("event_label")
         if given is not None:
             events = np.array([UNLABELLED if v is None else v for v in given], dtype=np.int8)
@@ -169,21 +207,22 @@ def fit_bundle(
     set_seed(config.seed)
     log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
     labels = read_labels(label_file, log, cleaning, config.max_bad_share)
-    parts = split(log, labels, config.validation_share, config.test_share, config.seed)
+    parts = split(log, labels, config.test_share, config.seed)
     logger.info(
-        "%d sequences, %d events; split by %s into %d, %d, %d",
+        "%d sequences, %d events; split by %s into %d and %d",
         len(log),
         log.events.height,
         parts.how,
-        *map(len, (parts.train, parts.validation, parts.test)),
+        len(parts.train),
+        len(parts.test),
     )
-    fitted = fit_model(log, labels, parts.train, parts.validation, config, quiet)
+    fitted = fit_model(log, labels, parts.train, config, quiet)
     cleaning.clipped = fitted.clipped
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     with _stage("export", fitted.seconds):
-        variants = _export_graphs(fitted, log, labels, parts, new)
+        variants = _export_graphs(fitted, log.subset(parts.train), new)
     test_score = fitted.scores(fitted.evidence(log.subset(parts.test)))
     fingerprint = hashlib.sha256((sha256(events) + sha256(label_file)).encode()).hexdigest()
     evaluation = _evaluation(fitted, log, labels, parts, test_score, cleaning)
@@ -210,14 +249,15 @@ def fit_bundle(
             "split": parts.how,
         },
         "types": fitted.types,
-        "metrics": {"validation": fitted.validation.to_json(), "test": evaluation["metrics"]},
-        "validation_scores": evaluation["validation_scores"],
+        "metrics": {"held_out": fitted.held_out.to_json(), "test": evaluation["metrics"]},
+        "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": asdict(fitted.thresholds),
         "calibration": fitted.calibration.to_json(),
         "variants": variants,
     }
     _write_encoder(fitted, new)
-    _write_golden(fitted, log.subset(parts.validation), new)
+    fitted.surface.save(new / "statistics.npz")
+    _write_golden(fitted, log.subset(parts.train), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))
     manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -235,39 +275,32 @@ def _write_encoder(fitted: Fitted, folder: Path) -> None:
         fitted.encoder.tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _export_graphs(fitted: Fitted, log: Log, labels: Labels, parts: Split, folder: Path) -> dict[str, Any]:
-    """Writes the graphs and chooses by measurement: int8 serves the CPU if it is faster and ranks as well."""
-    export.export_onnx(fitted.model, fitted.encoder.slots, folder / VARIANTS["fp32"])
-    calibration_set = fitted.encode(log.subset(parts.train[:: max(len(parts.train) // 256, 1)]))
-    export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], calibration_set)
-    sequences = fitted.encode(log.subset(parts.validation))
-    label = labels.label[parts.validation]
+def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
+    """Writes the graphs and chooses by measurement: int8 serves the CPU if it is faster and changes scores little."""
+    export.export_onnx(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp32"])
+    sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
+    export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], sequences[::2])
     windows = [w for e in sequences for w in e.windows][:50]
-    auc, times = {}, {}
+    scores, times = {}, {}
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file, "cpu", threads=1)
-        score = [fitted.calibration.score(e) for e in evidence(sequences, engine.run)]
-        auc[precision] = float(roc_auc_score(label, score))
+        scores[precision] = fitted.scores(evidence(sequences, engine.run, fitted.surface))
         times[precision] = round(export.milliseconds(engine, windows), 3)
-    good = auc["int8"] >= auc["fp32"] - MAX_INT8_AUC_LOSS
-    if not good:
-        logger.warning(
-            "int8 ranks worse on validation data (AUC %.4f, fp32 %.4f), so fp32 serves the CPU",
-            auc["int8"],
-            auc["fp32"],
-        )
-    chosen = "int8" if good and times["int8"] < times["fp32"] else "fp32"
-    return {"cpu": chosen, "cuda": "fp32", "validation_auc": auc, "milliseconds": times}
+    change = float(np.abs(scores["int8"] - scores["fp32"]).mean())
+    if change > MAX_INT8_CHANGE:
+        logger.warning("int8 changes scores by %.4f in the mean, so fp32 serves the CPU", change)
+    chosen = "int8" if change <= MAX_INT8_CHANGE and times["int8"] < times["fp32"] else "fp32"
+    return {"cpu": chosen, "cuda": "fp32", "int8_change": change, "milliseconds": times}
 
 
-def _write_golden(fitted: Fitted, validation: Log, folder: Path) -> None:
-    """Keeps a few validation sequences, without ids, with what each variant says of them."""
+def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
+    """Keeps a few sequences, without ids, with what each variant says of them."""
     reads = fitted.encoder.columns
-    order = np.argsort(np.diff(validation.offsets), kind="stable")
+    order = np.argsort(np.diff(log.offsets), kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN, len(order))).astype(int)]
     samples: list[dict[str, Any]] = []
     for i in chosen:
-        columns, length = validation.sequence(int(i))
+        columns, length = log.sequence(int(i))
         shown = range(min(length, GOLDEN_EVENTS))
         samples.append(
             {
@@ -278,7 +311,7 @@ def _write_golden(fitted: Fitted, validation: Log, folder: Path) -> None:
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file, "cpu")
         encoded = [fitted.encoder.encode(columns_of(s["events"]), len(s["events"])) for s in samples]
-        for sample, found in zip(samples, evidence(encoded, engine.run), strict=True):
+        for sample, found in zip(samples, evidence(encoded, engine.run, fitted.surface), strict=True):
             sample["expected"][precision] = {
                 "score": fitted.calibration.score(found),
                 "events": fitted.calibration.event_scores(found).tolist(),
@@ -291,7 +324,6 @@ def _evaluation(
     fitted: Fitted, log: Log, labels: Labels, parts: Split, score: NDArray[np.float64], cleaning: CleaningReport
 ) -> dict[str, Any]:
     """All that the report shows, as plain data."""
-    validation_score = fitted.scores(fitted.evidence(log.subset(parts.validation)))
     return {
         "metrics": metrics(labels.label[parts.test], score, fitted.f1_threshold).to_json(),
         "thresholds": asdict(fitted.thresholds),
@@ -299,14 +331,12 @@ def _evaluation(
         "label": labels.label[parts.test].tolist(),
         "type": [labels.types[i] for i in parts.test],
         "score": score.tolist(),
-        "validation_scores": np.histogram(validation_score, bins=20, range=(0, 1))[0].tolist(),
         "cleaning": asdict(cleaning),
         "split": {
             "how": parts.how,
             "train": len(parts.train),
-            "validation": len(parts.validation),
             "test": len(parts.test),
         },
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
-        "training": fitted.training,
+        "epochs": fitted.epochs,
     }

@@ -1,16 +1,14 @@
-"""The network: BERT over bags of table rows, and a linear model of the same rows beside it.
+"""The network: BERT over bags of table rows.
 
     ids (B, P, S) -> sum of S embeddings (B, P, H) -> BERT -> states (B, P, H)
       event_logits (B, P)    a linear reading of each event's own state
       sequence_logit (B,)    attention over event_logits, plus a reading of the whole window
       type_logits (B, K)     which anomaly it would be
       novelty (B,)           distance of the window's mean state from those of training
-    ids -> linear weights -> wide (B, 2 + K): what single values and pairs say, by logistic regression
 
 Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
 event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
-labels. The linear part follows Cheng et al., "Wide & deep learning for recommender systems", 2016, except that each
-part is fitted on its own and `training.calibration` weighs them on held-back data.
+labels.
 """
 
 from typing import NamedTuple
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from service.encoding import CLS, EVENT, PAD, PIECE, Encoder
-from service.fields import Vocabulary
+from service.fields import Cross, Neighbourhood, Vocabulary
 from training.config import Preset
 
 
@@ -30,7 +28,6 @@ class Logits(NamedTuple):
     """The graph's outputs, in their order."""
 
     sequence_logit: Tensor  # (B,)
-    wide: Tensor  # (B, 2 + K)
     novelty: Tensor  # (B,)
     type_logits: Tensor  # (B, K)
     event_logits: Tensor  # (B, P)
@@ -40,13 +37,12 @@ class BehaviourBert(nn.Module):
     """BERT encoder over behaviour, with its heads.
 
     Args:
-        rows: rows of the embedding table, `Encoder.rows`.
+        rows: rows of the embedding table, `Encoder.deep_rows`.
         types: anomaly types, K >= 1.
         preset: shape of the encoder.
         positions: longest window.
     """
 
-    wide_rows: Tensor
     center: Tensor
     scale: Tensor
     normal_mean: Tensor
@@ -73,7 +69,6 @@ class BehaviourBert(nn.Module):
             nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
         )
         self.type_head = nn.Linear(2 * hidden, types)
-        self.register_buffer("wide_rows", torch.zeros(rows, 2 + types))  # what each row adds to `wide`
         self.register_buffer("center", torch.zeros(hidden))  # mean of the states at the start, see center_states
         self.register_buffer("scale", torch.ones(hidden))  # their standard deviation
         self.register_buffer("normal_mean", torch.zeros(hidden))
@@ -119,10 +114,9 @@ class BehaviourBert(nn.Module):
         window = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
         sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(window).squeeze(-1)
 
-        wide = nn.functional.embedding(ids, self.wide_rows).sum(dim=(1, 2))  # (B, P, S, 2 + K) -> (B, 2 + K)
         distance = (mean - self.normal_mean) @ self.normal_whitening
         novelty = (distance * distance).mean(dim=-1)
-        return Logits(sequence_logit, wide, novelty, self.type_head(window), event_logits)
+        return Logits(sequence_logit, novelty, self.type_head(window), event_logits)
 
 
 @torch.no_grad()
@@ -159,15 +153,15 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     table = model.table.weight.data
     table.normal_(std=spread)
     for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
-        if f.kind == "cross" or (isinstance(f, Vocabulary) and f.identifier):
-            continue  # what these rows are called says nothing
+        if isinstance(f, Cross | Neighbourhood) or (isinstance(f, Vocabulary) and f.identifier):
+            continue  # a cross has no embedding, and what an identifier is called says nothing
         pieces = [tokenizer.encode(f.label(row), add_special_tokens=False).ids for row in range(f.size)]
         means = torch.stack([words[p].mean(dim=0) for p in pieces])
         means -= means.mean(dim=0)
         rows = table[start : start + f.size]
         rows.mul_(0.2).add_(means * (spread / means.std().clamp(min=1e-6)))
     if encoder.tokenizer is not None:
-        table[encoder.piece_row :] = words
+        table[encoder.piece_row : encoder.deep_rows] = words
     table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
     table[PIECE] = 0.0
     table[PAD] = 0.0

@@ -45,15 +45,15 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     how = "by time, the latest for the test" if split["how"] == "time" else "at random, by label and type"
     sections = [
         f"<p class=quiet>Preset {_e(manifest['preset'])}, made {_e(manifest['created'])} from "
-        f"{data['sequences']:,} sequences with {data['events']:,} events, split {how}: {split['train']:,} to train, "
-        f"{split['validation']:,} to validate, {split['test']:,} to test. All figures and plots below are of the test "
+        f"{data['sequences']:,} sequences with {data['events']:,} events, split {how}: {split['train']:,} to fit on, "
+        f"{split['test']:,} to test. All figures and plots below are of the test "
         "part, which nothing was fitted or chosen on.</p>",
         "<h2>Quality</h2><div class=side>",
         _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
         _confusion(label, score, thresholds, found["threshold"]),
         "</div>",
         f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
-        f"F1 on validation data. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
+        f"F1 on held-out scores. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
         f"false positives of {config['review_fpr']:.0%} and {config['block_fpr']:.0%} there.</p>",
         "<div class=plots>",
         _roc(label, score),
@@ -75,7 +75,7 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
                     "fit, seconds",
                     f"{cost['seconds']:.0f} ({', '.join(f'{k} {v:.0f}' for k, v in cost['stages'].items() if v >= 1)})",
                 ],
-                ["epochs", f"{evaluation['training']['epochs']:.0f}"],
+                ["epochs", ", ".join(map(str, evaluation["epochs"]))],
                 ["peak memory, MB", f"{cost['peak_memory_mb']:,}"],
                 [
                     "one window on one core, ms",

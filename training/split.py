@@ -1,4 +1,4 @@
-"""Parts a log into training, validation and test, by whole sequences, so that nothing seen in one is met in another."""
+"""Parts a log by whole sequences and whole groups, so that nothing seen in one part is met in another."""
 
 import logging
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ class Split:
     """Positions of the labelled sequences in each part; `how` is "time" or "random"."""
 
     train: Indices
-    validation: Indices
     test: Indices
     how: str
 
@@ -47,6 +46,16 @@ def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]
     return [(known[rest], known[fold]) for rest, fold in parts]
 
 
+def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:
+    """Int64 (N,), each sequence's fold; fewer folds than `count` where there are fewer groups of a class."""
+    groups = _groups(labels)
+    count = min(count, *(len(np.unique(groups[labels.label == y])) for y in (0, 1)))
+    number = np.zeros(len(labels.label), dtype=np.int64)
+    for k, (_, fold) in enumerate(folds(labels, count, seed)):
+        number[fold] = k
+    return number
+
+
 def check_classes(labels: Labels, **parts: Indices) -> None:
     """Raises LogError where a part lacks one of the two classes."""
     for name, part in parts.items():
@@ -58,8 +67,8 @@ def check_classes(labels: Labels, **parts: Indices) -> None:
             )
 
 
-def split(log: Log, labels: Labels, validation: float, test: float, seed: int) -> Split:
-    """Parts the labelled sequences: by time, the latest for the test, where that leaves both classes in every part.
+def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
+    """Parts the labelled sequences: by time, the latest for the test, where that leaves both classes in both parts.
 
     A group's time is the median of its sequences' last events. Without times, or where one class crowds into one end
     of the log, whole groups are drawn at random so that each part holds the same mixture of labels and types.
@@ -77,16 +86,25 @@ def split(log: Log, labels: Labels, validation: float, test: float, seed: int) -
         order = np.lexsort((groups, middle[groups]))
         at = np.empty(len(known))
         at[order] = (np.arange(len(known)) + 0.5) / len(known)
-        for group in np.unique(groups):  # a group at a border goes to the earlier part, whole
+        for group in np.unique(groups):  # a group at the border goes to the earlier part, whole
             at[groups == group] = at[groups == group].min()
-        parts = [at < 1 - validation - test, (at >= 1 - validation - test) & (at < 1 - test), at >= 1 - test]
-        if all(_holds_both(labels.label[known[part]]) for part in parts):
-            return Split(known[parts[0]], known[parts[1]], known[parts[2]], "time")
+        late = at >= 1 - test
+        if all(_holds_both(labels.label[known[part]]) for part in (late, ~late)):
+            return Split(known[~late], known[late], "time")
         logger.info("split at random: by time, a part would lack one of the classes")
-    rest, last = part_at_random(labels, known, test, seed)
-    first, middle = part_at_random(labels, rest, validation / (1 - test), seed + 1)
-    check_classes(labels, train=first, validation=middle, test=last)
-    return Split(first, middle, last, "random")
+    train, last = part_at_random(labels, known, test, seed)
+    check_classes(labels, train=train, test=last)
+    return Split(train, last, "random")
+
+
+def held_out(labels: Labels, count: int, share: float, seed: int) -> list[tuple[Indices, Indices]]:
+    """(others, held out) positions: each of `count` folds in turn, or where that is 1 a `share` drawn at random."""
+    if count > 1:
+        number = fold_numbers(labels, count, seed)
+        return [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(number.max() + 1)]
+    parts = part_at_random(labels, np.arange(len(labels.label)), share, seed)
+    check_classes(labels, training=parts[0], validation=parts[1])
+    return [parts]
 
 
 def _holds_both(label: NDArray[np.int8]) -> bool:

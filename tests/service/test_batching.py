@@ -20,7 +20,7 @@ def sums(ids: Ids) -> Outputs:
         raise RuntimeError("poisoned")
     total = ids.sum(axis=(1, 2)).astype(np.float32)
     zeros = np.zeros(len(ids), np.float32)
-    return Outputs(total, np.zeros((len(ids), 2), np.float32), zeros, zeros[:, None], ids[:, :, 0].astype(np.float32))
+    return Outputs(total, zeros, zeros[:, None], ids[:, :, 0].astype(np.float32))
 
 
 def window(length: int, value: int = 1) -> Ids:

@@ -44,7 +44,7 @@ def shift_golden(path: Path) -> None:
         (lambda p: (p / "encoder.json").unlink(), "encoder.json: missing"),
         (lambda p: (p / "manifest.json").unlink(), "no manifest.json"),
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
-        (lambda p: edit_manifest(p, lambda m: m.update(schema_version=99)), "schema version 99, this release reads 1"),
+        (lambda p: edit_manifest(p, lambda m: m.update(schema_version=99)), "schema version 99, this release reads 2"),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
         (lambda p: rewrite(p, "model.onnx", "no graph"), "ONNX Runtime cannot load it"),

@@ -63,12 +63,17 @@ def test_every_event_has_one_position_and_every_row_lies_in_its_fields_stretch(
     assert sorted(owners[owners >= 0].tolist()) == list(range(len(events)))
     for rows, owner in zip(encoded.windows, encoded.owners, strict=True):
         assert rows.dtype == np.int32
-        assert rows.shape == (len(owner), e.slots)
+        assert rows.shape == (len(owner), e.deep_slots)
         assert len(rows) <= window
         assert rows[0, 0] == enc.CLS
         assert (rows[1:, 0] == enc.EVENT).all()
-        for slot, (f, start) in enumerate(zip(e.fields, e.field_rows, strict=True), 1):
-            assert ((rows[1:, slot] >= start) & (rows[1:, slot] < start + f.size)).all(), f.name
+        assert rows.max() < e.deep_rows
+    assert encoded.rows.shape == (1 + len(events), e.slots)
+    assert encoded.rows.max() < e.rows
+    assert encoded.belongs.tolist() == [-1, *owners[owners >= 0].tolist()]
+    for slot, f, start in zip(e.field_slots, e.fields, e.field_rows, strict=True):
+        of_field = encoded.rows[1:, slot]
+        assert ((of_field >= start) & (of_field < start + f.size)).all(), f.name
 
 
 @given(st.lists(st.floats(0, 4e9), min_size=2, max_size=30, unique=True), st.randoms())

@@ -27,7 +27,6 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
     f = np.float32
     return Outputs(
         np.array(deep, f),
-        np.tile([2.0, 1.0, 0.0, 3.0, 0.0], (count, 1)).astype(f),
         np.ones(count, f),
         np.zeros((count, 3), f),
         events.astype(f),
@@ -37,7 +36,6 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
 def test_one_window_is_taken_as_it_is() -> None:
     found = combine(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), [np.array([-1, 1, 0])], 2)
     assert found.deep == pytest.approx(1.5)
-    assert found.wide == pytest.approx(2.0)
     assert found.events.tolist() == pytest.approx([0.2, 0.1])
 
 
@@ -46,12 +44,6 @@ def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
     owners = [np.array([-1, i]) for i in range(len(deep))]
     found = combine(outputs(deep, np.zeros((len(deep), 2))), owners, len(deep))
     assert np.mean(deep) - 1e-4 <= found.deep <= max(deep) + 1e-4
-
-
-def test_the_linear_part_is_normalised_over_the_whole_sequence() -> None:
-    found = combine(outputs([0.0] * 4, np.zeros((4, 2))), [np.array([-1, i]) for i in range(4)], 4)
-    assert found.wide == pytest.approx(4 * 2 / np.sqrt(4 * 1))
-    assert found.types.tolist() == pytest.approx([0, 4 * 3 / np.sqrt(4 * 1), 0], abs=1e-6)
 
 
 def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:

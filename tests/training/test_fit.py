@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from service.bundle import Bundle
 from service.encoding import Encoded
-from service.scoring import Model, columns_of, evidence
+from service.scoring import Model, columns_of, network_logits
 from service.windows import Outputs, pad
 from tests.conftest import shared
 from training.cli import app
@@ -21,7 +21,7 @@ from training.fit import fit_bundle, fit_model
 from training.log import clean_events, read_labels
 from training.metrics import metrics, recall_at_fpr
 from training.model import BehaviourBert, load_pretrained
-from training.split import folds, part_at_random, split
+from training.split import folds, split
 
 runner = CliRunner()
 
@@ -46,6 +46,7 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "manifest.json",
             "encoder.json",
             "model.onnx",
+            "statistics.npz",
             "model.int8.onnx",
             "golden.jsonl",
             "evaluation.json",
@@ -72,9 +73,9 @@ def test_it_tells_attackers_from_the_genuine(bundle: Bundle) -> None:
     assert bundle.manifest["metrics"]["test"]["auc"] > 0.8
 
 
-def test_int8_ranks_as_full_precision_does(bundle: Bundle) -> None:
-    auc = bundle.manifest["variants"]["validation_auc"]
-    assert abs(auc["int8"] - auc["fp32"]) <= 0.002
+def test_int8_serves_only_where_it_hardly_changes_scores(bundle: Bundle) -> None:
+    variants = bundle.manifest["variants"]
+    assert variants["cpu"] == "fp32" or variants["int8_change"] <= 0.01
 
 
 def test_golden_samples_name_nobody(bundle: Bundle) -> None:
@@ -102,7 +103,6 @@ def test_the_graph_answers_as_torch_does(preset: str, tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = BehaviourBert(300, 3, PRESETS[preset], 64)
-    model.wide_rows.uniform_(-1, 1).abs_()
     export_onnx(model, 5, tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
     windows = [rng.integers(5, 300, (n, 5)).astype(np.int32) for n in (2, 17, 40, 64)]
@@ -124,10 +124,12 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
     for i in range(3):
         rows = np.flatnonzero(owner == i)
         zeros = np.zeros((len(rows), 2), np.float32)
-        outputs = Outputs(logits[rows], np.zeros((len(rows), 4), np.float32), zeros[:, 0], zeros, zeros)
-        encoded = Encoded([np.ones((2, 3), np.int32)] * len(rows), [np.array([-1, 0], np.int32)] * len(rows), 1, {})
+        outputs = Outputs(logits[rows], zeros[:, 0], zeros, zeros)
+        nothing = np.zeros((0, 3), np.int32)
+        window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
+        encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0])
         batches = iter([outputs])
-        assert evidence([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
+        assert network_logits([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
 
 
 def test_pretrained_weights_are_kept_and_readable_values_start_from_their_words(bundle: Bundle) -> None:
@@ -135,24 +137,24 @@ def test_pretrained_weights_are_kept_and_readable_values_start_from_their_words(
 
     source = BertModel.from_pretrained(pretrained_directory(None), add_pooling_layer=False)
     encoder = bundle.encoder
-    model = BehaviourBert(encoder.rows, 1, PRESETS["base"], 128)
+    model = BehaviourBert(encoder.deep_rows, 1, PRESETS["base"], 128)
     load_pretrained(model, encoder, pretrained_directory(None))
     kept = dict(model.bert.named_parameters())
     for name, value in source.named_parameters():
         if "word_embeddings" not in name and "position_embeddings" not in name:
             assert torch.equal(kept[name], value), name
     with pytest.raises(ValueError, match="the preset needs"):
-        load_pretrained(BehaviourBert(encoder.rows, 1, PRESETS["tiny"], 128), encoder, pretrained_directory(None))
+        load_pretrained(BehaviourBert(encoder.deep_rows, 1, PRESETS["tiny"], 128), encoder, pretrained_directory(None))
 
 
 def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:
     log, report = clean_events(attacked / "events.csv")
     labels = read_labels(attacked / "labels.csv", log, report)
-    parts = split(log, labels, 0.3, 0.3, 0)
+    parts = split(log, labels, 0.3, 0)
     some = log.subset(parts.test)
 
     def scores(seed: int) -> list[float]:
-        fitted = fit_model(log, labels, parts.train, parts.validation, FitConfig(preset="tiny", epochs=1, seed=seed))
+        fitted = fit_model(log, labels, parts.train, FitConfig(preset="tiny", epochs=1, folds=1, seed=seed))
         return fitted.scores(fitted.evidence(some)).tolist()
 
     first = scores(1)
@@ -289,7 +291,6 @@ def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
     log, report = clean_events(folder / "events.csv")
     labels = read_labels(folder / "labels.csv", log, report)
     rest, fold = folds(labels, 5, 0)[0]
-    train, validation = part_at_random(labels, rest, 0.2, 0)
-    fitted = fit_model(log, labels, train, validation, FitConfig(preset="tiny", epochs=3))
+    fitted = fit_model(log, labels, rest, FitConfig(preset="tiny", epochs=3))
     found = metrics(labels.label[fold], fitted.scores(fitted.evidence(log.subset(fold))), 0.5)
     assert found.auc > 0.97

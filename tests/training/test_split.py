@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.log import Labels, Log, LogError
-from training.split import folds, part_at_random, split
+from training.split import folds, held_out, part_at_random, split
 
 
 def world(count: int, seed: int, timed: bool, grouped: bool) -> tuple[Log, Labels]:
@@ -26,12 +26,12 @@ def test_parts_share_no_sequence_and_no_group_and_hold_every_label(
     count: int, seed: int, timed: bool, grouped: bool
 ) -> None:
     log, labels = world(count, seed, timed, grouped)
-    parts = split(log, labels, 0.2, 0.2, seed)
-    together = np.concatenate((parts.train, parts.validation, parts.test))
+    parts = split(log, labels, 0.2, seed)
+    together = np.concatenate((parts.train, parts.test))
     assert sorted(together.tolist()) == np.flatnonzero(labels.known).tolist()
-    of_part = [{labels.split_group[i] for i in part} - {None} for part in (parts.train, parts.validation, parts.test)]
+    of_part = [{labels.split_group[i] for i in part} - {None} for part in (parts.train, parts.test)]
     assert sum(map(len, of_part)) == len(set().union(*of_part))
-    for part in (parts.train, parts.validation, parts.test):
+    for part in (parts.train, parts.test):
         assert set(labels.label[part].tolist()) == {0, 1}
         assert 0.05 * count < len(part) < 0.9 * count
     assert timed or parts.how == "random"
@@ -41,18 +41,15 @@ def test_parts_share_no_sequence_and_no_group_and_hold_every_label(
 @given(st.integers(0, 99))
 def test_by_time_the_test_part_is_the_latest(seed: int) -> None:
     log, labels = world(400, seed, timed=True, grouped=False)
-    parts = split(log, labels, 0.2, 0.2, seed)
+    parts = split(log, labels, 0.2, seed)
     assert parts.how == "time"
-    assert log.ends[parts.train].max() <= log.ends[parts.validation].min()
-    assert log.ends[parts.validation].max() <= log.ends[parts.test].min()
+    assert log.ends[parts.train].max() <= log.ends[parts.test].min()
 
 
 def test_where_time_would_leave_a_part_without_a_class_the_split_is_random() -> None:
     log, labels = world(200, 0, timed=True, grouped=False)
     early = (log.ends < np.quantile(log.ends, 0.3)).astype(np.int8)
-    assert (
-        split(log, Labels(labels.known, early, [None] * 200, [None] * 200, labels.groups), 0.2, 0.2, 0).how == "random"
-    )
+    assert split(log, Labels(labels.known, early, [None] * 200, [None] * 200, labels.groups), 0.2, 0).how == "random"
 
 
 def test_too_few_labels_say_so() -> None:
@@ -60,7 +57,7 @@ def test_too_few_labels_say_so() -> None:
     label = np.zeros(200, dtype=np.int8)
     label[np.flatnonzero(labels.known)[:2]] = 1
     with pytest.raises(LogError, match="and 2 anomalous sequences are too few"):
-        split(log, Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups), 0.2, 0.2, 0)
+        split(log, Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups), 0.2, 0)
 
 
 def test_a_random_part_keeps_the_mixture_of_types() -> None:
@@ -82,3 +79,17 @@ def test_folds_cover_everybody_once_and_keep_groups_whole() -> None:
         seen += fold.tolist()
         assert not {labels.split_group[i] for i in rest} & {labels.split_group[i] for i in fold} - {None}
     assert sorted(seen) == np.flatnonzero(labels.known).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_held_out_is_nowhere_else_and_by_folds_it_is_everybody(count: int) -> None:
+    _, labels = world(300, 3, timed=False, grouped=True)
+    labels = labels.subset(np.flatnonzero(labels.known))
+    parts = held_out(labels, count, 0.2, 0)
+    assert len(parts) == count
+    for others, held in parts:
+        assert not set(others.tolist()) & set(held.tolist())
+        assert not {labels.split_group[i] for i in others} & {labels.split_group[i] for i in held} - {None}
+    held_once = np.concatenate([held for _, held in parts])
+    assert len(set(held_once.tolist())) == len(held_once)
+    assert len(held_once) == (len(labels.label) if count > 1 else pytest.approx(0.2 * len(labels.label), rel=0.2))

@@ -1,0 +1,53 @@
+"""The linear part: logistic regression over the table rows that a sequence uses, and over its profile.
+
+A row used n times counts n idf / sqrt(sum over all uses of idf^2), which is TF-IDF but for the norm, where a repeated
+row counts by its uses. The profile's standardised measures enter as they are and squared, for both ends of a measure
+can be suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender systems",
+2016; each part is fitted on its own and `calibration` weighs them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding import Encoded
+from service.profile import LIMIT, Floats
+
+MEASURES = 0.3  # weight of the standardised measures among the features, whose norm is 1
+
+
+def dense(description: Floats) -> Floats:
+    """The features (..., 4 F) that stand for a profile (..., 2 F)."""
+    return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fitted linear part for the label and K types.
+
+    Attributes:
+        idf: float64 (rows,), 0 for rows that training never used.
+        weights: float64 (1 + K, rows), times idf.
+        dense_weights: float64 (1 + K, 4 F).
+        bias: float64 (1 + K,).
+    """
+
+    idf: Floats
+    weights: Floats
+    dense_weights: Floats
+    bias: Floats
+
+    def norm(self, rows: NDArray[np.integer], counts: Floats) -> float:
+        return float(np.sqrt(max(counts @ np.square(self.idf[rows]), 1e-12)))
+
+    def logits(self, encoded: Encoded, description: Floats) -> Floats:
+        """Float64 (1 + K,): the label's logit, and one for each type."""
+        rows, counts = encoded.usage
+        of_rows = self.weights[:, rows] @ counts / self.norm(rows, counts)
+        return np.asarray(of_rows + self.dense_weights @ dense(description) + self.bias)
+
+    def contributions(self, encoded: Encoded) -> Floats:
+        """Float64 (Q, slots): what each value at each position adds to the label's logit."""
+        rows, counts = encoded.usage
+        return np.asarray(self.weights[0][encoded.rows] / self.norm(rows, counts))

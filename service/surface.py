@@ -1,0 +1,49 @@
+"""What is read off a sequence's values without the network, and where it is kept: `statistics.npz` of the bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.encoding import Encoded
+from service.linear import Linear
+from service.profile import Floats, Profile
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Profile and linear part of one model."""
+
+    profile: Profile
+    linear: Linear
+
+    def read(self, encoded: Encoded) -> tuple[Floats, float]:
+        """The linear part's logits, float64 (1 + K,), of the label and of each type; and the profile's novelty."""
+        description = self.profile.describe(encoded)
+        return self.linear.logits(encoded, description), float(self.profile.novelty(description))
+
+    def save(self, path: Path) -> None:
+        p, linear = self.profile, self.linear
+        np.savez(
+            path,
+            fields=np.array(p.fields),
+            field=p.field,
+            surprise=p.surprise.astype(np.float32),
+            mean=p.mean,
+            scale=p.scale,
+            whitening=p.whitening,
+            idf=linear.idf.astype(np.float32),
+            weights=linear.weights.astype(np.float32),
+            dense_weights=linear.dense_weights,
+            bias=linear.bias,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Surface":
+        """Reads what `save` wrote; raises ValueError or KeyError on anything else."""
+        with np.load(path, allow_pickle=False) as kept:
+            a = {name: kept[name].astype(np.float64) if kept[name].dtype == np.float32 else kept[name] for name in kept}
+        profile = Profile(
+            tuple(a.pop("fields").tolist()), *(a.pop(n) for n in ("field", "surprise", "mean", "scale", "whitening"))
+        )
+        return cls(profile, Linear(**a))

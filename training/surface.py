@@ -1,0 +1,170 @@
+"""Fits what is read off a sequence's values without the network: its profile and the linear part.
+
+A sequence that a table of counts was made from looks more at home in it than a new one would. So every measure that
+something is fitted on comes from counts of other sequences (cross-fitting), and so does every logit that calibration
+sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
+
+from service.encoding import Encoded, Encoder
+from service.linear import Linear, dense
+from service.profile import Profile, measure
+from service.surface import Surface
+from training.calibration import UNLABELLED
+
+TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
+TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal
+ROUNDS = 8  # of that trimming
+STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedSurface:
+    """The fitted parts, and what they say of each sequence they were fitted on when fitted without it.
+
+    Attributes:
+        surface: fitted on all sequences.
+        logits: float64 (N, 1 + K), the linear part's, cross-fitted.
+        novelty: float64 (N,), the profile's, cross-fitted.
+    """
+
+    surface: Surface
+    logits: Floats
+    novelty: Floats
+
+
+def fit_surface(
+    encoder: Encoder,
+    sequences: Sequence[Encoded],
+    label: NDArray[np.int8],
+    types: NDArray[np.int64],
+    count: int,
+    fold: NDArray[np.int64],
+) -> FittedSurface:
+    """Fits profile and linear part on labelled sequences.
+
+    Args:
+        encoder: whose rows the sequences use.
+        sequences: N of them.
+        label: int8 (N,), of both classes.
+        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
+        count: types, K.
+        fold: int64 (N,), the fold of cross-fitting each sequence belongs to.
+    """
+    counts = _counts(encoder, sequences)
+    profile, described = fit_profile(encoder, sequences, counts, label == 0)
+    linear = _fit_linear(counts, described, label, types, count)
+    logits, novelty = np.zeros((len(sequences), 1 + count)), np.zeros(len(sequences))
+    for k in range(fold.max() + 1):
+        rest = np.flatnonzero(fold != k)
+        others = [sequences[i] for i in rest.tolist()]
+        without, of_others = fit_profile(encoder, others, counts[rest], label[rest] == 0)
+        part = _fit_linear(counts[rest], of_others, label[rest], types[rest], count)
+        for i in np.flatnonzero(fold == k).tolist():
+            description = without.describe(sequences[i])
+            logits[i], novelty[i] = part.logits(sequences[i], description), without.novelty(description)
+    return FittedSurface(Surface(profile, linear), logits, novelty)
+
+
+def fit_unlabelled(encoder: Encoder, sequences: Sequence[Encoded]) -> FittedSurface:
+    """Fits the profile without labels; the linear part says nothing.
+
+    What is normal is found by trimming: the most novel sequences are left out, counts and covariance are made anew from
+    the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
+    covariance determinant estimator", Technometrics 1999, with the counts renewed as well.
+    """
+    counts = _counts(encoder, sequences)
+    normal = np.ones(len(sequences), dtype=bool)
+    for _ in range(ROUNDS):
+        profile, described = fit_profile(encoder, sequences, counts, normal)
+        novelty = profile.novelty(described)
+        kept = novelty <= np.quantile(novelty, 1 - TRIMMED)
+        if (kept == normal).all():
+            break
+        normal = kept
+    zeros = np.zeros((2, encoder.rows))
+    silent = Linear(zeros[0], zeros, np.zeros((2, 2 * described.shape[1])), np.zeros(2))
+    return FittedSurface(Surface(profile, silent), np.zeros((len(sequences), 2)), novelty)
+
+
+def fit_profile(
+    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
+) -> tuple[Profile, Floats]:
+    """The profile of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
+    names = tuple(name for name, _, _ in encoder.stretches)
+    field = np.zeros(encoder.rows, dtype=np.int16)
+    for number, (_, start, end) in enumerate(encoder.stretches):
+        field[start:end] = number
+    tables = min(TABLES, int(normal.sum()))
+    fold = _spread(normal, tables)
+    holders = np.stack([np.asarray((counts[normal & (fold == k)] > 0).sum(axis=0)).ravel() for k in range(tables)])
+    total = holders.sum(axis=0)
+    measures = np.empty((len(sequences), 2 * len(names)))
+    for k in range(tables):
+        surprise = _surprise(total - holders[k], field, len(names))
+        for i in np.flatnonzero(fold == k).tolist():
+            measures[i] = measure(sequences[i], field, surprise, len(names))
+    usual = measures[normal]
+    mean = np.nan_to_num(np.nanmean(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0))
+    scale = np.nan_to_num(np.nanstd(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0)) + 1e-3
+    profile = Profile(names, field, _surprise(total, field, len(names)), mean, scale, np.eye(len(mean)))
+    described = profile.standardise(measures)
+    values, vectors = np.linalg.eigh(LedoitWolf().fit(described[normal]).covariance_)
+    whitening = vectors / np.sqrt(np.maximum(values, 1e-6))
+    return Profile(names, field, profile.surprise, mean, scale, whitening), described
+
+
+def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
+    """-ln of each row's share among the holders of its field, with half a holder added to each row."""
+    smoothed = holders + 0.5
+    return np.asarray(np.log(np.bincount(field, smoothed, fields)[field] / smoothed))
+
+
+def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Int64 (N,), one of `count` parts for each sequence, drawn so that both strata are spread evenly."""
+    order = np.lexsort((np.random.default_rng(0).random(len(stratum)), stratum))
+    part = np.empty(len(stratum), dtype=np.int64)
+    part[order] = np.arange(len(stratum)) % count
+    return part
+
+
+def _counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
+    """Float64 (N, rows): how often each sequence uses each row."""
+    usages = [encoded.usage for encoded in sequences]
+    indptr = np.cumsum([0, *(len(rows) for rows, _ in usages)])
+    indices, data = np.concatenate([rows for rows, _ in usages]), np.concatenate([n for _, n in usages])
+    return sp.csr_matrix((data, indices, indptr), shape=(len(sequences), encoder.rows))
+
+
+def _fit_linear(
+    counts: sp.csr_matrix, described: Floats, label: NDArray[np.int8], types: NDArray[np.int64], count: int
+) -> Linear:
+    holders = np.asarray((counts > 0).sum(axis=0)).ravel()
+    idf = np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
+    norm = np.sqrt(np.asarray(counts @ (idf * idf)).ravel())
+    features = sp.hstack(
+        (sp.diags(1 / np.maximum(norm, 1e-6)) @ counts @ sp.diags(idf), dense(described)), format="csr"
+    )
+    coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
+    model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, label)
+    coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
+    named = np.flatnonzero(types != UNLABELLED)
+    if len(np.unique(types[named])) > 1:
+        model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features[named], types[named])
+        two = len(model.classes_) == 2  # then there is one line between them; half of it for each
+        coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
+        bias[1 + model.classes_] = (
+            np.concatenate((-model.intercept_, model.intercept_)) / 2 if two else model.intercept_
+        )
+    rows = counts.shape[1]
+    return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:], bias)
