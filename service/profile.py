@@ -22,11 +22,13 @@ def measure(encoded: Encoded, field: NDArray[np.integer], surprise: Floats, fiel
 
     Args:
         encoded: the sequence.
-        field: int (rows,), the field of each table row.
+        field: int (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), -ln of the row's share among its field's in normal sequences.
         fields: F.
     """
     rows, counts = encoded.usage
+    of_event = field[rows] >= 0
+    rows, counts = rows[of_event], counts[of_event]
     of = field[rows]
     total = np.bincount(of, counts, fields)
     with np.errstate(invalid="ignore"):
@@ -41,7 +43,7 @@ class Profile:
 
     Attributes:
         fields: the fields' names, F of them.
-        field: int16 (rows,), the field of each table row.
+        field: int16 (rows,), the field of each table row, -1 for those that describe no event.
         surprise: float64 (rows,), see `measure`.
         mean, scale: float64 (2 F,), of the measures of normal sequences.
         whitening: float64 (2 F, 2 F), inverse square root of the covariance of their standardised measures.

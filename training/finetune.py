@@ -1,33 +1,28 @@
-"""Fine-tunes the network on labelled sequences with the transformers Trainer.
+"""Fine-tunes the network on labelled sequences.
 
 One training example is a whole sequence: all its windows run together and their logits are pooled as in
 `service.windows.combine`, so that what is learned is what is served.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from service.encoding import Encoded, Encoder
 from service.fields import FIRST, Ids
 from service.scoring import network_logits
 from service.windows import Outputs, pad
 from training.calibration import UNLABELLED
-from training.config import PRESETS, FitConfig
+from training.config import FitConfig
+from training.loop import some_windows, train
 from training.model import BehaviourBert
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,7 @@ class Collator:
         windows, sequence, events = [], [], []
         for i, example in enumerate(examples):
             encoded = example.encoded
-            first = int(self.rng.integers(0, max(len(encoded.windows) - self.most, 0) + 1))
-            for k in range(first, min(first + self.most, len(encoded.windows))):
+            for k in some_windows(encoded, self.most, self.rng):
                 windows.append(encoded.windows[k])
                 owner = encoded.owners[k]
                 events.append(np.where(owner >= 0, example.events[owner], UNLABELLED))
@@ -131,38 +125,10 @@ def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
     return run
 
 
-def _bfloat16_pays() -> bool:
-    """Whether products in bfloat16 run in hardware here; where they are emulated they are slower than float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-class _Trainer(Trainer):
-    """Trainer that batches examples of like length, and validates on whole sequences, all windows."""
-
-    held: list[Example]
-    objective: Objective
-
-    def _get_train_sampler(self, *_: Any) -> LengthGroupedSampler:
-        lengths = [sum(map(len, e.encoded.windows)) for e in self.train_dataset]  # type: ignore[union-attr]
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        logits = network_logits([e.encoded for e in self.held], run_torch(self.objective.model))
-        score = average_precision_score([e.label for e in self.held], [s.deep for s in logits])
-        metrics = {"eval_average_precision": float(score), "epoch": self.state.epoch or 0.0}
-        logger.info("epoch %d: validation average precision %.4f", metrics["epoch"], score)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
 def finetune(
     model: BehaviourBert,
     encoder: Encoder,
-    train: Sequence[Example],
+    examples: Sequence[Example],
     held: Sequence[Example],
     config: FitConfig,
     quiet: bool,
@@ -177,59 +143,15 @@ def finetune(
     Returns:
         The epochs whose weights are kept.
     """
-    set_seed(config.seed)
-    objective = Objective(model, config)
-    encoder_weights = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n]
-    known = {id(p) for p in encoder_weights}
-    fresh = [p for p in model.parameters() if id(p) not in known]
-    length = float(np.mean([sum(map(len, e.encoded.windows)) for e in train]))
-    batch = int(np.clip(config.batch_tokens / length, 8, 16))
-    per_epoch = -(-len(train) // batch)
-    steps = per_epoch * (epochs or config.epochs)
-    rate = config.pretrained_rate if PRESETS[config.preset].pretrained else config.scratch_rate
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": encoder_weights, "lr": rate},
-            {"params": fresh, "lr": config.fresh_rate},
-        ],
-        weight_decay=0.01,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
-    )
-    with TemporaryDirectory(prefix="recguard-fit-") as scratch:
-        trainer = _Trainer(
-            model=objective,
-            args=TrainingArguments(
-                output_dir=scratch,
-                num_train_epochs=epochs or config.epochs,
-                per_device_train_batch_size=batch,
-                eval_strategy="no" if epochs else "epoch",
-                save_strategy="no" if epochs else "epoch",
-                save_total_limit=1,
-                load_best_model_at_end=not epochs,
-                metric_for_best_model="average_precision",
-                seed=config.seed,
-                use_cpu=not torch.cuda.is_available(),
-                bf16=_bfloat16_pays(),
-                remove_unused_columns=False,
-                disable_tqdm=quiet,
-                report_to=[],
-                logging_strategy="no",
-                dataloader_pin_memory=False,
-            ),
-            data_collator=Collator(encoder, config),
-            train_dataset=list(train),
-            eval_dataset=list(held),
-            callbacks=[] if epochs else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
-            optimizers=(optimizer, schedule),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.objective, trainer.held = objective, list(held)
-        trainer.train()
-        best = trainer.state.best_global_step
-    return epochs or round((best or steps) / per_epoch)
+
+    def average_precision() -> float:
+        logits = network_logits([e.encoded for e in held], run_torch(model))
+        return float(average_precision_score([e.label for e in held], [s.deep for s in logits]))
+
+    encoded = [e.encoded for e in examples]
+    objective, collator = Objective(model, config), Collator(encoder, config)
+    measure = None if epochs else average_precision
+    return train(objective, model, examples, encoded, collator, config, epochs or config.epochs, quiet, measure)
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:
@@ -239,8 +161,6 @@ def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:
     framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018; the shrinkage is Ledoit
     and Wolf's.
     """
-    from sklearn.covariance import LedoitWolf
-
     windows = sorted((w for encoded in normal for w in encoded.windows), key=len)
     means = []
     model.eval()

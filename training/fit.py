@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, best_f1_threshold, metrics, threshold_at_fpr
 from training.model import BehaviourBert, load_pretrained
+from training.pretrain import pretrain
 from training.split import Indices, Split, fold_numbers, held_out, split
 from training.surface import fit_surface
 
@@ -110,6 +112,10 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
+    start = _start(encoder, [e.encoded for e in examples], len(types), config)
+    if config.pretrain_epochs:
+        with _stage("pretraining", seconds):
+            pretrain(start, encoder, [e.encoded for e in examples], config, quiet)
     parts = held_out(labels, config.folds, config.held_out_share, config.seed)
     found: dict[int, Evidence] = {}
     epochs = []
@@ -117,7 +123,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         for number, (others, held) in enumerate(parts, 1):
             logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
             ours, theirs = [examples[i] for i in others], [examples[i] for i in held]
-            model = _network(encoder, len(types), ours, config)
+            model = deepcopy(start)
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
             fit_novelty(model, [e.encoded for e in ours if e.label == 0])
             for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
@@ -130,15 +136,15 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
                     network.types + of_types,
                     network.events,
                 )
-    if len(parts) > 1:
-        with _stage("fine-tuning", seconds):
-            model = _network(encoder, len(types), examples, config)
-            finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
-            fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     known = sorted(found)
     label = labels.label[known]
     evidence_held = [found[i] for i in known]
     calibration = fit_calibration(evidence_held, label, [examples[i].events for i in known], config.prevalence)
+    if len(parts) > 1:
+        with _stage("fine-tuning", seconds):
+            model = deepcopy(start)
+            finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
+            fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = np.array([calibration.score(e) for e in evidence_held])
     review = threshold_at_fpr(label, score, config.review_fpr)
     f1_threshold = best_f1_threshold(label, score)
@@ -163,14 +169,14 @@ def _pretrained(config: FitConfig) -> Path:
     return Path(pretrained_directory(config.pretrained))
 
 
-def _network(encoder: Encoder, types: int, train: Sequence[Example], config: FitConfig) -> BehaviourBert:
-    """A network before its training on the given sequences."""
+def _start(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
+    """The network before all training; no label has a part in it."""
     preset = PRESETS[config.preset]
     set_seed(config.seed)
     model = BehaviourBert(encoder.deep_rows, max(types, 1), preset, config.window, config.dropout)
     if preset.pretrained:
         load_pretrained(model, encoder, str(_pretrained(config)))
-        model.center_states(torch.from_numpy(pad([w for e in train for w in e.encoded.windows][:128])))
+        model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.windows][:128])))
     return model
 
 

@@ -101,9 +101,11 @@ def fit_profile(
     encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
 ) -> tuple[Profile, Floats]:
     """The profile of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
-    names = tuple(name for name, _, _ in encoder.stretches)
-    field = np.zeros(encoder.rows, dtype=np.int16)
-    for number, (_, start, end) in enumerate(encoder.stretches):
+    # what sums up the whole sequence (its length, say) is one value, and its surprise only adds noise to the distance
+    of_events = [s for s in encoder.stretches if not encoder.length_row <= s[1] < encoder.shape_row]
+    names = tuple(name for name, _, _ in of_events)
+    field = np.full(encoder.rows, -1, dtype=np.int16)
+    for number, (_, start, end) in enumerate(of_events):
         field[start:end] = number
     tables = min(TABLES, int(normal.sum()))
     fold = _spread(normal, tables)
@@ -127,7 +129,8 @@ def fit_profile(
 def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
     """-ln of each row's share among the holders of its field, with half a holder added to each row."""
     smoothed = holders + 0.5
-    return np.asarray(np.log(np.bincount(field, smoothed, fields)[field] / smoothed))
+    total = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
+    return np.where(field < 0, 0.0, np.log(total[field] / smoothed))
 
 
 def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:

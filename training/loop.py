@@ -1,0 +1,129 @@
+"""The training loop that pretraining and fine-tuning share, on the transformers Trainer."""
+
+import logging
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from service.encoding import Encoded
+from training.config import PRESETS, FitConfig
+from training.model import BehaviourBert
+
+logger = logging.getLogger(__name__)
+
+
+class _Trainer(Trainer):
+    """Trainer that batches sequences of like length, and measures what it is told to measure."""
+
+    lengths: list[int]
+    measure: Callable[[], float]
+
+    def _get_train_sampler(self, *_: Any) -> LengthGroupedSampler:
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=self.lengths, generator=generator)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        metrics = {"eval_measured": self.measure(), "epoch": self.state.epoch or 0.0}
+        logger.info("epoch %d: %.4f on what is held out", metrics["epoch"], metrics["eval_measured"])
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def train(
+    objective: nn.Module,
+    model: BehaviourBert,
+    examples: Sequence[Any],
+    encoded: Sequence[Encoded],
+    collator: Callable[[list[Any]], dict[str, Tensor]],
+    config: FitConfig,
+    epochs: int,
+    quiet: bool,
+    measure: Callable[[], float] | None = None,
+) -> int:
+    """Trains in place with AdamW, a short warm-up and a linear fall to zero.
+
+    Args:
+        objective: a module that gives {"loss": ...} for what `collator` makes of examples; it holds the model.
+        examples, encoded: what the collator takes, and the sequence of each.
+        epochs: at most, where there is a measure; else exactly.
+        measure: is asked after each epoch; the weights of the epoch where it was largest are kept, and training ends
+            after `config.patience` epochs without a larger one.
+
+    Returns:
+        The epochs whose weights are kept.
+    """
+    set_seed(config.seed)
+    lengths = [sum(map(len, e.windows)) for e in encoded]
+    batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))
+    per_epoch = -(-len(examples) // batch)
+    steps = per_epoch * epochs
+    encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n]
+    known = {id(p) for p in encoder}
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": encoder,
+                "lr": config.pretrained_rate if PRESETS[config.preset].pretrained else config.scratch_rate,
+            },
+            {"params": [p for p in objective.parameters() if id(p) not in known], "lr": config.fresh_rate},
+        ],
+        weight_decay=0.01,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
+    )
+    when = "no" if measure is None else "epoch"
+    with TemporaryDirectory(prefix="recguard-fit-") as scratch:
+        trainer = _Trainer(
+            model=objective,
+            args=TrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=epochs,
+                per_device_train_batch_size=batch,
+                eval_strategy=when,
+                save_strategy=when,
+                save_total_limit=1,
+                load_best_model_at_end=measure is not None,
+                metric_for_best_model="measured",
+                seed=config.seed,
+                use_cpu=not torch.cuda.is_available(),
+                bf16=_bfloat16_pays(),
+                remove_unused_columns=False,
+                disable_tqdm=quiet,
+                report_to=[],
+                logging_strategy="no",
+                dataloader_pin_memory=False,
+            ),
+            data_collator=collator,
+            train_dataset=list(examples),
+            eval_dataset=list(examples[:1]),  # unused: `measure` knows what it measures on
+            callbacks=[] if measure is None else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
+            optimizers=(optimizer, schedule),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.lengths = lengths
+        if measure is not None:
+            trainer.measure = measure
+        trainer.train()
+        return round((trainer.state.best_global_step or steps) / per_epoch)
+
+
+def _bfloat16_pays() -> bool:
+    """Whether products in bfloat16 run in hardware here; where they are emulated they are slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def some_windows(encoded: Encoded, most: int, rng: np.random.Generator) -> range:
+    """A run of at most `most` windows of a sequence, drawn anew each time where it has more."""
+    first = int(rng.integers(0, max(len(encoded.windows) - most, 0) + 1))
+    return range(first, min(first + most, len(encoded.windows)))
