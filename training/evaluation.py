@@ -90,7 +90,9 @@ def evaluate_bundle(
     if usable.sum() < labels.known.sum():
         logger.warning("%d labelled sequences could not be scored", labels.known.sum() - usable.sum())
     score = np.array([s if isinstance(s, float) else np.nan for s in scores])[usable]
-    found = metrics(labels.label[usable], score, bundle.manifest["metrics"]["test"]["threshold"])
+    tested = bundle.manifest["metrics"]["test"]  # None where the bundle was fitted without labels
+    threshold = tested["threshold"] if tested else bundle.thresholds.review
+    found = metrics(labels.label[usable], score, threshold)
     if out is not None:
         _write(out, {"metrics": found.to_json(), "bundle": bundle.version})
     return found

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from training.metrics import Metrics, best_f1_threshold, metrics, threshold_at_f
 from training.model import BehaviourBert, load_pretrained
 from training.pretrain import pretrain
 from training.split import Indices, Split, fold_numbers, held_out, split
-from training.surface import fit_surface
+from training.surface import as_unseen, fit_surface, fit_unlabelled, row_counts
 
 logger = logging.getLogger(__name__)
 GOLDEN, GOLDEN_EVENTS = 8, 200
@@ -64,6 +64,7 @@ class Fitted:
     held_out: Metrics
     held_out_scores: NDArray[np.float64]
     epochs: list[int]
+    config: FitConfig
     clipped: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -96,11 +97,15 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     seconds: dict[str, float] = {}
     log, labels = log.subset(at), labels.subset(at)
     kinds = column_kinds(log.events)
+    config = config.settled(kinds)
     with _stage("encoder", seconds):
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
         encoder = fit_encoder(log, kinds, tokenizer, config.window)
+        presumed = not labels.known.any()
+        if presumed:
+            labels = _presumed(log, encoder, config)
         types = sorted({t for t in labels.types if t})
         examples = _examples(log, labels, encoder, types)
     with _stage("linear part", seconds):
@@ -120,9 +125,15 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     found: dict[int, Evidence] = {}
     epochs = []
     with _stage("cross-fitting", seconds):
+        fold = np.full(len(examples), -1)
+        for number, (_, held) in enumerate(parts):
+            fold[held] = number
+        encoded = [e.encoded for e in examples]
+        unseen = as_unseen(encoder, encoded, row_counts(encoder, encoded), fold)
         for number, (others, held) in enumerate(parts, 1):
             logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
-            ours, theirs = [examples[i] for i in others], [examples[i] for i in held]
+            ours = [examples[i] for i in others]
+            theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
             model = deepcopy(start)
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
             fit_novelty(model, [e.encoded for e in ours if e.label == 0])
@@ -146,7 +157,10 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
             fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = np.array([calibration.score(e) for e in evidence_held])
-    review = threshold_at_fpr(label, score, config.review_fpr)
+    if presumed:
+        review, block = np.quantile(score, [1 - config.contamination, 1 - config.contamination / 5]).tolist()
+    else:
+        review, block = (threshold_at_fpr(label, score, fpr) for fpr in (config.review_fpr, config.block_fpr))
     f1_threshold = best_f1_threshold(label, score)
     return Fitted(
         model=model,
@@ -155,14 +169,27 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         kinds=kinds,
         types=types,
         calibration=calibration,
-        thresholds=Thresholds(review, max(threshold_at_fpr(label, score, config.block_fpr), review)),
+        thresholds=Thresholds(review, max(block, review)),
         f1_threshold=f1_threshold,
         held_out=metrics(label, score, f1_threshold),
         held_out_scores=score,
         epochs=epochs,
+        config=config,
         clipped=clipped(log, encoder),
         seconds=seconds,
     )
+
+
+def _presumed(log: Log, encoder: Encoder, config: FitConfig) -> Labels:
+    """Labels in place of none: the share `contamination` that lies farthest from normal is taken for anomalous.
+
+    What is learned from them finds more than the distance itself does, since attackers share more than their distance.
+    """
+    sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
+    novelty = fit_unlabelled(encoder, sequences).novelty
+    presumed = (novelty > np.quantile(novelty, 1 - config.contamination)).astype(np.int8)
+    nothing = Labels.none(len(log))
+    return replace(nothing, known=~nothing.known, label=presumed)
 
 
 def _pretrained(config: FitConfig) -> Path:
@@ -197,7 +224,7 @@ def _examples(log: Log, labels: Labels, encoder: Encoder, types: list[str]) -> l
 
 def fit_bundle(
     events: Path,
-    label_file: Path,
+    label_file: Path | None,
     out: Path,
     config: FitConfig,
     columns: dict[str, str] | None = None,
@@ -212,16 +239,16 @@ def fit_bundle(
     start = time.perf_counter()
     set_seed(config.seed)
     log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
-    labels = read_labels(label_file, log, cleaning, config.max_bad_share)
-    parts = split(log, labels, config.test_share, config.seed)
-    logger.info(
-        "%d sequences, %d events; split by %s into %d and %d",
-        len(log),
-        log.events.height,
-        parts.how,
-        len(parts.train),
-        len(parts.test),
-    )
+    if label_file is None:
+        labels, parts = Labels.none(len(log)), Split(np.arange(len(log)), np.arange(0), "none")
+        logger.info("%d sequences, %d events, no labels", len(log), log.events.height)
+    else:
+        labels = read_labels(label_file, log, cleaning, config.max_bad_share)
+        parts = split(log, labels, config.test_share, config.seed)
+        sizes = len(parts.train), len(parts.test)
+        logger.info(
+            "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
+        )
     fitted = fit_model(log, labels, parts.train, config, quiet)
     cleaning.clipped = fitted.clipped
     new = out.with_name(out.name + ".new")
@@ -230,7 +257,8 @@ def fit_bundle(
     with _stage("export", fitted.seconds):
         variants = _export_graphs(fitted, log.subset(parts.train), new)
     test_score = fitted.scores(fitted.evidence(log.subset(parts.test)))
-    fingerprint = hashlib.sha256((sha256(events) + sha256(label_file)).encode()).hexdigest()
+    digests = [sha256(file) for file in (events, label_file) if file is not None]
+    fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()
     evaluation = _evaluation(fitted, log, labels, parts, test_score, cleaning)
     evaluation["cost"] = {
         "seconds": round(time.perf_counter() - start, 1),
@@ -246,8 +274,8 @@ def fit_bundle(
         "version": f"{datetime.now(UTC):%Y-%m-%d}.{sha256(new / 'model.onnx')[:8]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "feature_spec": fitted.kinds,
-        "preset": config.preset,
-        "config": asdict(config),
+        "preset": fitted.config.preset,
+        "config": asdict(fitted.config),
         "training_data": {
             "fingerprint": fingerprint,
             "sequences": len(log),
@@ -255,7 +283,10 @@ def fit_bundle(
             "split": parts.how,
         },
         "types": fitted.types,
-        "metrics": {"held_out": fitted.held_out.to_json(), "test": evaluation["metrics"]},
+        "metrics": {
+            "held_out": fitted.held_out.to_json() if label_file else None,
+            "test": evaluation["metrics"],
+        },
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": asdict(fitted.thresholds),
         "calibration": fitted.calibration.to_json(),
@@ -331,7 +362,7 @@ def _evaluation(
 ) -> dict[str, Any]:
     """All that the report shows, as plain data."""
     return {
-        "metrics": metrics(labels.label[parts.test], score, fitted.f1_threshold).to_json(),
+        "metrics": metrics(labels.label[parts.test], score, fitted.f1_threshold).to_json() if len(score) else None,
         "thresholds": asdict(fitted.thresholds),
         "sequences": [log.ids[i] for i in parts.test],
         "label": labels.label[parts.test].tolist(),

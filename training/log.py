@@ -339,8 +339,14 @@ class Labels:
             self.label[indices],
             [self.types[i] for i in indices],
             [self.split_group[i] for i in indices],
-            self.groups[indices],
+            self.groups[indices] if self.groups.width else self.groups,
         )
+
+    @classmethod
+    def none(cls, count: int) -> "Labels":
+        """For `count` sequences of which nothing is known."""
+        nothing: list[str | None] = [None] * count
+        return cls(np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int8), nothing, nothing, pl.DataFrame())
 
 
 def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int8]
+BINS = 15  # of the reliability plot
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Metrics:
     auc: float
     average_precision: float
     recall_at_1_fpr: float
+    expected_calibration_error: float
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -46,7 +48,23 @@ def metrics(label: Labels, score: Scores, threshold: float, flagged: NDArray[np.
         auc=float(roc_auc_score(label, score)),
         average_precision=float(average_precision_score(label, score)),
         recall_at_1_fpr=recall_at_fpr(label, score, 0.01),
+        expected_calibration_error=expected_calibration_error(label, score),
     )
+
+
+def reliability(label: Labels, score: Scores) -> tuple[NDArray[np.int64], Scores, Scores]:
+    """Sequences, mean score and share of anomalies in each of BINS equal bins of the score that is not empty."""
+    at = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(at, minlength=BINS)
+    used = counts > 0
+    means = (np.bincount(at, values, BINS)[used] / counts[used] for values in (score, label))
+    return (counts[used], *means)  # type: ignore[return-value]
+
+
+def expected_calibration_error(label: Labels, score: Scores) -> float:
+    """Mean distance of score from share of anomalies over those bins (Guo et al., "On calibration", ICML 2017)."""
+    counts, scores, shares = reliability(label, score)
+    return float(np.sum(counts * np.abs(scores - shares)) / counts.sum())
 
 
 def recall_at_fpr(label: Labels, score: Scores, fpr: float) -> float:

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from training.metrics import reliability
+
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "recguard"  # same evaluation, same page
 NORMAL, ANOMALOUS = "#4477aa", "#cc3311"
@@ -32,37 +34,20 @@ NAMES = {
     "precision": "precision",
     "recall": "recall",
     "accuracy": "accuracy",
+    "expected_calibration_error": "expected calibration error",
 }
 
 
 def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     """The page for a bundle's manifest and evaluation, both as they are stored."""
-    label, score = np.array(evaluation["label"]), np.array(evaluation["score"])
-    thresholds, found, cost = evaluation["thresholds"], evaluation["metrics"], evaluation["cost"]
+    cost, data = evaluation["cost"], manifest["training_data"]
     title = f"{manifest['name']} {manifest['version']}"
-    split = evaluation["split"]
-    data, config = manifest["training_data"], manifest["config"]
-    how = "by time, the latest for the test" if split["how"] == "time" else "at random, by label and type"
+    made = (
+        f"Preset {_e(manifest['preset'])}, made {_e(manifest['created'])} from {data['sequences']:,} sequences with "
+        f"{data['events']:,} events"
+    )
     sections = [
-        f"<p class=quiet>Preset {_e(manifest['preset'])}, made {_e(manifest['created'])} from "
-        f"{data['sequences']:,} sequences with {data['events']:,} events, split {how}: {split['train']:,} to fit on, "
-        f"{split['test']:,} to test. All figures and plots below are of the test "
-        "part, which nothing was fitted or chosen on.</p>",
-        "<h2>Quality</h2><div class=side>",
-        _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
-        _confusion(label, score, thresholds, found["threshold"]),
-        "</div>",
-        f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
-        f"F1 on held-out scores. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
-        f"false positives of {config['review_fpr']:.0%} and {config['block_fpr']:.0%} there.</p>",
-        "<div class=plots>",
-        _roc(label, score),
-        _precision_recall(label, score),
-        _histogram(label, score, thresholds),
-        _matrix(label, score, found["threshold"]),
-        "</div>",
-        "<h2>By type</h2>",
-        _by_type(evaluation, label, score, thresholds),
+        *(_quality(manifest, evaluation, made) if evaluation["metrics"] else _without_labels(manifest, made)),
         "<h2>The log and its cleaning</h2>",
         _cleaning(evaluation["cleaning"]),
         "<h2>What an event is encoded as</h2>",
@@ -89,6 +74,52 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         f"<title>{_e(title)}</title><style>{STYLE}</style><h1>Evaluation of {_e(title)}</h1>"
         f"{''.join(sections)}</html>\n"
     )
+
+
+def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: str) -> list[str]:
+    """How well the model does on the test part."""
+    label, score = np.array(evaluation["label"]), np.array(evaluation["score"])
+    thresholds, found, config = evaluation["thresholds"], evaluation["metrics"], manifest["config"]
+    split = evaluation["split"]
+    how = "by time, the latest for the test" if split["how"] == "time" else "at random, by label and type"
+    return [
+        f"<p class=quiet>{made}, split {how}: {split['train']:,} to fit on, {split['test']:,} to test. All figures and "
+        "plots below are of the test part, which nothing was fitted or chosen on.</p>",
+        "<h2>Quality</h2><div class=side>",
+        _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
+        _confusion(label, score, thresholds, found["threshold"]),
+        "</div>",
+        f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
+        f"F1 on held-out scores. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
+        f"false positives of {config['review_fpr']:.0%} and {config['block_fpr']:.0%} there.</p>",
+        "<div class=plots>",
+        _roc(label, score),
+        _precision_recall(label, score),
+        _histogram(label, score, thresholds),
+        _matrix(label, score, found["threshold"]),
+        "</div><div class=plots>",
+        _reliability(label, score, found["expected_calibration_error"]),
+        "</div>",
+        "<h2>By type</h2>",
+        _by_type(evaluation, label, score, thresholds),
+    ]
+
+
+def _without_labels(manifest: Mapping[str, Any], made: str) -> list[str]:
+    """What can be said of a model that was fitted without labels."""
+    thresholds, share = manifest["thresholds"], manifest["config"]["contamination"]
+    return [
+        f"<p class=quiet>{made}, without labels. What lies farthest from the rest was taken for anomalous, and nothing "
+        "here says whether it is: label some of what is flagged and run <code>recguard-train evaluate --bundle</code>."
+        "</p><h2>Thresholds</h2>",
+        _table(
+            ["decision", "from score", "share of this log"],
+            [
+                ["review or block", f"{thresholds['review']:.3f}", f"{share:.1%}"],
+                ["block", f"{thresholds['block']:.3f}", f"{share / 5:.1%}"],
+            ],
+        ),
+    ]
 
 
 def _e(value: object) -> str:
@@ -166,6 +197,15 @@ def _precision_recall(label: Any, score: Any) -> str:
     axes.plot(recall, precision, color=ANOMALOUS)
     axes.axhline(label.mean(), color="#bbbbbb", linewidth=1)
     axes.set_ylim(0, 1.03)
+    return _svg(figure)
+
+
+def _reliability(label: Any, score: Any, error: float) -> str:
+    figure, axes = _figure(f"Calibration, expected error {error:.3f}", "score", "share anomalous")
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    counts, scores, shares = reliability(label, score)
+    axes.scatter(scores, shares, s=8 + 120 * counts / counts.max(), color=ANOMALOUS, alpha=0.7, linewidths=0)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     return _svg(figure)
 
 

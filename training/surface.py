@@ -6,7 +6,7 @@ sees.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
 from service.encoding import Encoded, Encoder
+from service.fields import FIRST, UNKNOWN
 from service.linear import Linear, dense
 from service.profile import Profile, measure
 from service.surface import Surface
@@ -61,8 +62,9 @@ def fit_surface(
         count: types, K.
         fold: int64 (N,), the fold of cross-fitting each sequence belongs to.
     """
-    counts = _counts(encoder, sequences)
+    counts = row_counts(encoder, sequences)
     profile, described = fit_profile(encoder, sequences, counts, label == 0)
+    unseen = as_unseen(encoder, sequences, counts, fold)
     linear = _fit_linear(counts, described, label, types, count)
     logits, novelty = np.zeros((len(sequences), 1 + count)), np.zeros(len(sequences))
     for k in range(fold.max() + 1):
@@ -71,8 +73,8 @@ def fit_surface(
         without, of_others = fit_profile(encoder, others, counts[rest], label[rest] == 0)
         part = _fit_linear(counts[rest], of_others, label[rest], types[rest], count)
         for i in np.flatnonzero(fold == k).tolist():
-            description = without.describe(sequences[i])
-            logits[i], novelty[i] = part.logits(sequences[i], description), without.novelty(description)
+            description = without.describe(unseen[i])
+            logits[i], novelty[i] = part.logits(unseen[i], description), without.novelty(description)
     return FittedSurface(Surface(profile, linear), logits, novelty)
 
 
@@ -83,7 +85,7 @@ def fit_unlabelled(encoder: Encoder, sequences: Sequence[Encoded]) -> FittedSurf
     the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
     covariance determinant estimator", Technometrics 1999, with the counts renewed as well.
     """
-    counts = _counts(encoder, sequences)
+    counts = row_counts(encoder, sequences)
     normal = np.ones(len(sequences), dtype=bool)
     for _ in range(ROUNDS):
         profile, described = fit_profile(encoder, sequences, counts, normal)
@@ -109,7 +111,10 @@ def fit_profile(
         field[start:end] = number
     tables = min(TABLES, int(normal.sum()))
     fold = _spread(normal, tables)
-    holders = np.stack([np.asarray((counts[normal & (fold == k)] > 0).sum(axis=0)).ravel() for k in range(tables)])
+    sequences = as_unseen(encoder, sequences, counts, fold)
+    holders = _holders(
+        row_counts(encoder, [sequences[i] for i in np.flatnonzero(normal).tolist()]), fold[normal], tables
+    )
     total = holders.sum(axis=0)
     measures = np.empty((len(sequences), 2 * len(names)))
     for k in range(tables):
@@ -124,6 +129,39 @@ def fit_profile(
     values, vectors = np.linalg.eigh(LedoitWolf().fit(described[normal]).covariance_)
     whitening = vectors / np.sqrt(np.maximum(values, 1e-6))
     return Profile(names, field, profile.surprise, mean, scale, whitening), described
+
+
+def as_unseen(
+    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, fold: NDArray[np.int64]
+) -> list[Encoded]:
+    """Each sequence as an encoder would encode it that was learned from the other folds.
+
+    A sequence of the training log finds values and pairs in the table that only it and one other hold; a new sequence
+    would find them unknown. What is fitted must see the second, or new sequences all look strange.
+
+    Args:
+        counts: (N, rows), how often each sequence uses each row.
+        fold: int64 (N,), 0 or more; a sequence of fold -1 stays as it is and counts among the others.
+    """
+    learned = np.zeros(encoder.rows, dtype=bool)  # rows that the table has because two sequences hold their value
+    unknown = np.arange(encoder.rows, dtype=np.int32)
+    for start, end in encoder.learned:
+        learned[start + FIRST : end] = True
+        unknown[start + FIRST : end] = start + UNKNOWN
+    holders = _holders(counts, fold, int(fold.max()) + 1)
+    total = np.asarray((counts > 0).sum(axis=0)).ravel()
+    seen: list[Encoded] = list(sequences)
+    for k in range(len(holders)):
+        lookup = np.where(learned & (total - holders[k] < 2), unknown, np.arange(encoder.rows, dtype=np.int32))
+        for i in np.flatnonzero(fold == k).tolist():
+            e = sequences[i]
+            seen[i] = replace(e, rows=lookup[e.rows], windows=[lookup[w] for w in e.windows])
+    return seen
+
+
+def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Int64 (folds, rows): how many sequences of each fold use each row."""
+    return np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)])
 
 
 def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
@@ -141,7 +179,7 @@ def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
     return part
 
 
-def _counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
+def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
     """Float64 (N, rows): how often each sequence uses each row."""
     usages = [encoded.usage for encoded in sequences]
     indptr = np.cumsum([0, *(len(rows) for rows, _ in usages)])

@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from service.bundle import Bundle
@@ -13,15 +16,18 @@ from service.encoding import Encoded
 from service.scoring import Model, columns_of, network_logits
 from service.windows import Outputs, pad
 from tests.conftest import shared
+from training.calibration import UNLABELLED
 from training.cli import app
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.export import export_onnx
+from training.features import column_kinds, fit_encoder
 from training.finetune import log_mean_exp, run_torch
 from training.fit import fit_bundle, fit_model
 from training.log import clean_events, read_labels
-from training.metrics import metrics, recall_at_fpr
+from training.metrics import expected_calibration_error, metrics, recall_at_fpr
 from training.model import BehaviourBert, load_pretrained
 from training.split import folds, split
+from training.surface import fit_surface
 
 runner = CliRunner()
 
@@ -87,7 +93,7 @@ def test_the_report_is_one_page_with_its_plots_and_no_outside_address(bundle: Bu
     command("report", "--bundle", bundle.path, "--out", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert page == (bundle.path / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     for word in ("ROC", "Confusion matrix", "By type", "rows read"):
         assert word in page
     assert "src=" not in page
@@ -294,3 +300,45 @@ def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
     fitted = fit_model(log, labels, rest, FitConfig(preset="tiny", epochs=3))
     found = metrics(labels.label[fold], fitted.scores(fitted.evidence(log.subset(fold))), 0.5)
     assert found.auc > 0.97
+
+
+def test_calibration_error_on_a_case_worked_by_hand() -> None:
+    label = np.array([0, 0, 0, 1, 1, 0], dtype=np.int8)
+    score = np.array([0.01, 0.01, 0.01, 0.01, 0.95, 0.95])
+    assert expected_calibration_error(label, score) == pytest.approx((4 * 0.24 + 2 * 0.45) / 6)
+
+
+def test_without_labels_novelty_finds_the_attackers_and_contamination_sets_the_alert_rate(
+    attacked: Path, tmp_path: Path
+) -> None:
+    log, report = clean_events(attacked / "events.csv")
+    labels = read_labels(attacked / "labels.csv", log, report)
+    wanted = [i for i, t in enumerate(labels.types) if labels.label[i] == 0 or t == "click_farm"]
+    events = log.events.filter(pl.col("sequence_id").is_in([log.ids[i] for i in wanted]))
+    events.drop("event_label").write_csv(tmp_path / "e.csv")
+    command(
+        "fit", "--events", tmp_path / "e.csv", "--out", tmp_path / "b", "--epochs", 1, "--contamination", 0.1, "--quiet"
+    )
+    command("score", "--bundle", tmp_path / "b", "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv", "--quiet")
+    scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
+    label = {log.ids[i]: labels.label[i] for i in wanted}
+    truth = np.array([label[i] for i in scores["sequence_id"]])
+    assert roc_auc_score(truth, scores["score"].to_numpy()) > 0.9
+    assert 0.02 < (scores["decision"] != "allow").mean() < 0.2
+    assert "without labels" in (tmp_path / "b" / "report.html").read_text()
+
+
+@given(st.integers(0, 50))
+@settings(max_examples=3, deadline=None)
+def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(attacked: Path, seed: int) -> None:
+    log, report = clean_events(attacked / "events.csv")
+    labels = read_labels(attacked / "labels.csv", log, report)
+    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
+    rng = np.random.default_rng(seed)
+    label = rng.permutation(labels.label)
+    fold = rng.integers(0, 5, len(label))
+    found = fit_surface(encoder, sequences, label, np.full(len(label), UNLABELLED), 1, fold)
+    spread = 4 * np.sqrt(len(label) / (12 * label.sum() * (len(label) - label.sum())))  # four standard errors of chance
+    assert abs(roc_auc_score(label, found.logits[:, 0]) - 0.5) < spread
+    assert abs(roc_auc_score(label, found.novelty) - 0.5) < spread
