@@ -1,9 +1,9 @@
 """The linear part: logistic regression over the table rows that a sequence uses, and over its profile.
 
-A row used n times counts n idf / sqrt(sum over all uses of idf^2), which is TF-IDF but for the norm, where a repeated
-row counts by its uses. The profile's standardised measures enter as they are and squared, for both ends of a measure
-can be suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender systems",
-2016; each part is fitted on its own and `calibration` weighs them.
+A row that is used weighs its idf, however often it is used, and the weights of a sequence have norm 1. How often is
+told by the profile, whose standardised measures enter as they are and squared, for both ends of a measure can be
+suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender systems", 2016;
+each part is fitted on its own and `calibration` weighs them.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding import Encoded
+from service.encoding import MASK, Encoded
 from service.profile import LIMIT, Floats
 
-MEASURES = 0.3  # weight of the standardised measures among the features, whose norm is 1
+MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
 
 
 def dense(description: Floats) -> Floats:
@@ -38,16 +38,18 @@ class Linear:
     dense_weights: Floats
     bias: Floats
 
-    def norm(self, rows: NDArray[np.integer], counts: Floats) -> float:
-        return float(np.sqrt(max(counts @ np.square(self.idf[rows]), 1e-12)))
-
     def logits(self, encoded: Encoded, description: Floats) -> Floats:
         """Float64 (1 + K,): the label's logit, and one for each type."""
-        rows, counts = encoded.usage
-        of_rows = self.weights[:, rows] @ counts / self.norm(rows, counts)
+        rows, _ = encoded.usage
+        of_rows = self.weights[:, rows].sum(axis=1) / self._norm(rows)
         return np.asarray(of_rows + self.dense_weights @ dense(description) + self.bias)
 
     def contributions(self, encoded: Encoded) -> Floats:
         """Float64 (Q, slots): what each value at each position adds to the label's logit."""
         rows, counts = encoded.usage
-        return np.asarray(self.weights[0][encoded.rows] / self.norm(rows, counts))
+        of_row = self.weights[0][rows] / self._norm(rows) / counts  # a row's part is shared by its uses
+        at = np.minimum(np.searchsorted(rows, encoded.rows), len(rows) - 1)
+        return np.asarray(np.where(encoded.rows > MASK, of_row[at], 0.0))
+
+    def _norm(self, rows: NDArray[np.integer]) -> float:
+        return float(np.sqrt(max(np.square(self.idf[rows]).sum(), 1e-12)))

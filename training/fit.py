@@ -107,7 +107,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         if presumed:
             labels = _presumed(log, encoder, config)
         types = sorted({t for t in labels.types if t})
-        examples = _examples(log, labels, encoder, types)
+        examples = examples_of(log, labels, encoder, types)
     with _stage("linear part", seconds):
         surface = fit_surface(
             encoder,
@@ -117,7 +117,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
-    start = _start(encoder, [e.encoded for e in examples], len(types), config)
+    start = untrained(encoder, [e.encoded for e in examples], len(types), config)
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):
             pretrain(start, encoder, [e.encoded for e in examples], config, quiet)
@@ -196,18 +196,18 @@ def _pretrained(config: FitConfig) -> Path:
     return Path(pretrained_directory(config.pretrained))
 
 
-def _start(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
+def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
     """The network before all training; no label has a part in it."""
     preset = PRESETS[config.preset]
     set_seed(config.seed)
     model = BehaviourBert(encoder.deep_rows, max(types, 1), preset, config.window, config.dropout)
-    if preset.pretrained:
+    if config.starts_pretrained:
         load_pretrained(model, encoder, str(_pretrained(config)))
         model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.windows][:128])))
     return model
 
 
-def _examples(log: Log, labels: Labels, encoder: Encoder, types: list[str]) -> list[Example]:
+def examples_of(log: Log, labels: Labels, encoder: Encoder, types: list[str]) -> list[Example]:
     """What training reads of the sequences; a normal sequence's events are normal."""
     number = {name: i for i, name in enumerate(types)}
     examples = []

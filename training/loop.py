@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traini
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from service.encoding import Encoded
-from training.config import PRESETS, FitConfig
+from training.config import FitConfig
 from training.model import BehaviourBert
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def train(
         [
             {
                 "params": encoder,
-                "lr": config.pretrained_rate if PRESETS[config.preset].pretrained else config.scratch_rate,
+                "lr": config.pretrained_rate if config.starts_pretrained else config.scratch_rate,
             },
             {"params": [p for p in objective.parameters() if id(p) not in known], "lr": config.fresh_rate},
         ],

@@ -51,9 +51,9 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         "<h2>The log and its cleaning</h2>",
         _cleaning(evaluation["cleaning"]),
         "<h2>What an event is encoded as</h2>",
-        _table(["field", "kind", "rows"], [[f["name"], f["kind"], f"{f['rows']:,}"] for f in evaluation["fields"]]),
+        table(["field", "kind", "rows"], [[f["name"], f["kind"], f"{f['rows']:,}"] for f in evaluation["fields"]]),
         "<h2>Cost</h2>",
-        _table(
+        table(
             ["", ""],
             [
                 [
@@ -69,10 +69,14 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
             ],
         ),
     ]
+    return page(f"Evaluation of {title}", "".join(sections))
+
+
+def page(title: str, body: str) -> str:
+    """A self-contained HTML page around a body of HTML."""
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{_e(title)}</title><style>{STYLE}</style><h1>Evaluation of {_e(title)}</h1>"
-        f"{''.join(sections)}</html>\n"
+        f"<title>{_e(title)}</title><style>{STYLE}</style><h1>{_e(title)}</h1>{body}</html>\n"
     )
 
 
@@ -86,7 +90,7 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
         f"<p class=quiet>{made}, split {how}: {split['train']:,} to fit on, {split['test']:,} to test. All figures and "
         "plots below are of the test part, which nothing was fitted or chosen on.</p>",
         "<h2>Quality</h2><div class=side>",
-        _table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
+        table(["measure", "test"], [[NAMES[k], f"{found[k]:.3f}"] for k in NAMES]),
         _confusion(label, score, thresholds, found["threshold"]),
         "</div>",
         f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
@@ -112,7 +116,7 @@ def _without_labels(manifest: Mapping[str, Any], made: str) -> list[str]:
         f"<p class=quiet>{made}, without labels. What lies farthest from the rest was taken for anomalous, and nothing "
         "here says whether it is: label some of what is flagged and run <code>recguard-train evaluate --bundle</code>."
         "</p><h2>Thresholds</h2>",
-        _table(
+        table(
             ["decision", "from score", "share of this log"],
             [
                 ["review or block", f"{thresholds['review']:.3f}", f"{share:.1%}"],
@@ -126,7 +130,8 @@ def _e(value: object) -> str:
     return html.escape(str(value))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table; no head where all its words are empty."""
     top = "<tr>" + "".join(f"<th>{_e(h)}" for h in head) + "</tr>" if any(head) else ""
     return (
         f"<table>{top}" + "".join("<tr>" + "".join(f"<td>{_e(v)}" for v in row) + "</tr>" for row in rows) + "</table>"
@@ -141,7 +146,7 @@ def _decisions(score: Any, thresholds: Mapping[str, float]) -> tuple[int, int, i
 
 def _confusion(label: Any, score: Any, thresholds: Mapping[str, float], threshold: float) -> str:
     rows = [[name, *_decisions(score[label == y], thresholds)] for y, name in ((0, "normal"), (1, "anomalous"))]
-    return _table(["decision on", "allow", "review", "block"], rows)
+    return table(["decision on", "allow", "review", "block"], rows)
 
 
 def _by_type(evaluation: Mapping[str, Any], label: Any, score: Any, thresholds: Mapping[str, float]) -> str:
@@ -152,7 +157,7 @@ def _by_type(evaluation: Mapping[str, Any], label: Any, score: Any, thresholds: 
         allowed, reviewed, blocked = _decisions(of_kind, thresholds)
         caught = (reviewed + blocked) / len(of_kind)
         rows.append([kind, len(of_kind), f"{np.median(of_kind):.3f}", allowed, reviewed, blocked, f"{caught:.0%}"])
-    return _table(["type", "sequences", "median score", "allow", "review", "block", "reviewed or blocked"], rows)
+    return table(["type", "sequences", "median score", "allow", "review", "block", "reviewed or blocked"], rows)
 
 
 def _cleaning(c: Mapping[str, Any]) -> str:
@@ -165,52 +170,54 @@ def _cleaning(c: Mapping[str, Any]) -> str:
     rows += [[f"{name}: empty, kept as missing", f"{n:,}"] for name, n in c["missing"].items()]
     rows += [[f"{name}: outliers, taken in by the end bins", f"{n:,}"] for name, n in c["clipped"].items()]
     rows += [[name, f"{n:,}"] for name, n in c["labels"].items()]
-    return _table(["", "count"], rows)
+    return table(["", "count"], rows)
 
 
-def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = figure.add_subplot()
+def figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty plot of the size that all have."""
+    plot = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = plot.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return plot, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg(plot: Figure) -> str:
+    """The figure as an element of a page."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plot.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
 def _roc(label: Any, score: Any) -> str:
-    figure, axes = _figure("ROC", "false-positive rate", "recall")
+    plot, axes = figure("ROC", "false-positive rate", "recall")
     false_rate, true_rate, _ = roc_curve(label, score)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     axes.plot(false_rate, true_rate, color=ANOMALOUS)
-    return _svg(figure)
+    return svg(plot)
 
 
 def _precision_recall(label: Any, score: Any) -> str:
-    figure, axes = _figure("Precision and recall", "recall", "precision")
+    plot, axes = figure("Precision and recall", "recall", "precision")
     precision, recall, _ = precision_recall_curve(label, score)
     axes.plot(recall, precision, color=ANOMALOUS)
     axes.axhline(label.mean(), color="#bbbbbb", linewidth=1)
     axes.set_ylim(0, 1.03)
-    return _svg(figure)
+    return svg(plot)
 
 
 def _reliability(label: Any, score: Any, error: float) -> str:
-    figure, axes = _figure(f"Calibration, expected error {error:.3f}", "score", "share anomalous")
+    plot, axes = figure(f"Calibration, expected error {error:.3f}", "score", "share anomalous")
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     counts, scores, shares = reliability(label, score)
     axes.scatter(scores, shares, s=8 + 120 * counts / counts.max(), color=ANOMALOUS, alpha=0.7, linewidths=0)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    return _svg(figure)
+    return svg(plot)
 
 
 def _histogram(label: Any, score: Any, thresholds: Mapping[str, float]) -> str:
-    figure, axes = _figure("Scores", "score", "sequences")
+    plot, axes = figure("Scores", "score", "sequences")
     axes.hist(
         [score[label == 0], score[label == 1]],
         bins=np.linspace(0, 1, 26).tolist(),
@@ -222,11 +229,11 @@ def _histogram(label: Any, score: Any, thresholds: Mapping[str, float]) -> str:
     for name, style in (("review", ":"), ("block", "--")):
         axes.axvline(thresholds[name], color="#222222", linestyle=style, linewidth=1, label=name)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(plot)
 
 
 def _matrix(label: Any, score: Any, threshold: float) -> str:
-    figure, axes = _figure(f"Confusion matrix at {threshold:.3f}", "predicted", "true")
+    plot, axes = figure(f"Confusion matrix at {threshold:.3f}", "predicted", "true")
     counts = np.array([[((label == y) & ((score >= threshold) == p)).sum() for p in (0, 1)] for y in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -242,4 +249,4 @@ def _matrix(label: Any, score: Any, threshold: float) -> str:
             )
     axes.set_xticks([0, 1], ["normal", "anomalous"])
     axes.set_yticks([0, 1], ["normal", "anomalous"], rotation=90, va="center")
-    return _svg(figure)
+    return svg(plot)

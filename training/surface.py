@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
 
 from service.encoding import Encoded, Encoder
 from service.fields import FIRST, UNKNOWN
@@ -112,8 +113,10 @@ def fit_profile(
     tables = min(TABLES, int(normal.sum()))
     fold = _spread(normal, tables)
     sequences = as_unseen(encoder, sequences, counts, fold)
-    holders = _holders(
-        row_counts(encoder, [sequences[i] for i in np.flatnonzero(normal).tolist()]), fold[normal], tables
+    # a value is as common as the log says; "unknown" as common as new sequences will find it
+    holders = np.maximum(
+        _holders(counts[normal], fold[normal], tables),
+        _holders(row_counts(encoder, [sequences[i] for i in np.flatnonzero(normal).tolist()]), fold[normal], tables),
     )
     total = holders.sum(axis=0)
     measures = np.empty((len(sequences), 2 * len(names)))
@@ -192,10 +195,7 @@ def _fit_linear(
 ) -> Linear:
     holders = np.asarray((counts > 0).sum(axis=0)).ravel()
     idf = np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
-    norm = np.sqrt(np.asarray(counts @ (idf * idf)).ravel())
-    features = sp.hstack(
-        (sp.diags(1 / np.maximum(norm, 1e-6)) @ counts @ sp.diags(idf), dense(described)), format="csr"
-    )
+    features = sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
     coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
     model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, label)
     coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]

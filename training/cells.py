@@ -1,0 +1,32 @@
+"""Long measurements in cells: each result is kept as a JSON file when it is there, so that a stopped run goes on."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.log import Labels, Log
+
+
+def fingerprint(log: Log, labels: Labels) -> str:
+    """Names a labelled log by its contents, so that a result is never taken for one of other data."""
+    rows = log.events.hash_rows(seed=0).to_numpy().tobytes()
+    return hashlib.sha256(rows + labels.label.tobytes() + labels.known.tobytes()).hexdigest()
+
+
+def cell(path: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives, plain data, with the `seconds` it took; taken from `path` if kept there under the settings."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("settings") == json.loads(json.dumps(settings)):
+        return dict(kept["result"])
+    start = time.perf_counter()
+    result = work()
+    result.setdefault("seconds", time.perf_counter() - start)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"settings": settings, "result": result}))
+    os.replace(new, path)
+    return result
