@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHANNELS = ("deep", "wide", "novelty", "deep_novelty")
-SILENT = -30.0  # log odds of a part that says nothing
+CHANNELS = ("deep", "wide", "company", "novelty", "deep_novelty")
 
 
 @dataclass(frozen=True)
@@ -17,6 +16,7 @@ class Evidence:
     Attributes:
         deep: the network's logit.
         wide: the linear part's.
+        company: how suspicious those are that hold the same values, see `service.company`.
         novelty: distance of the profile from normal, about 1 for normal sequences.
         deep_novelty: the same for the network's mean state.
         types: float64 (K,), log odds of each anomaly type but for a constant.
@@ -25,6 +25,7 @@ class Evidence:
 
     deep: float
     wide: float
+    company: float
     novelty: float
     deep_novelty: float
     types: NDArray[np.float64]
@@ -32,8 +33,8 @@ class Evidence:
 
     @property
     def channels(self) -> NDArray[np.float64]:
-        """Float64 (4,), as the calibration weighs them: novelties by their logarithm."""
-        return np.array([self.deep, self.wide, log(self.novelty), log(self.deep_novelty)])
+        """Float64 (5,), as the calibration weighs them: novelties by their logarithm."""
+        return np.array([self.deep, self.wide, self.company, log(self.novelty), log(self.deep_novelty)])
 
 
 def log(novelty: float) -> float:

@@ -221,6 +221,17 @@ class Encoder:
         return sorted(found, key=lambda stretch: stretch[1])
 
     @property
+    def values(self) -> list[tuple[int, int]]:
+        """First row and end of each stretch whose rows are single values that training met: those of vocabularies, and
+        word pieces."""
+        found = [
+            (start, start + f.size)
+            for f, start in zip(self.fields, self.field_rows, strict=True)
+            if isinstance(f, Vocabulary)
+        ]
+        return [*found, (self.piece_row, self.deep_rows)] if self.tokenizer is not None else found
+
+    @property
     def learned(self) -> list[tuple[int, int]]:
         """First row and end of each stretch whose values are those that training met; the rest is "unknown" there."""
         found = [

@@ -52,6 +52,7 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REQUEST)]})
 
     sequences: list[Sequence] = Field(min_length=1)
+    reasons: int = Field(0, ge=0, le=100, description="How many reasons to give with each score, at most.")
 
 
 class ModelName(BaseModel):
@@ -67,6 +68,15 @@ class EventScore(BaseModel):
     score: float = Field(ge=0, le=1, description="Probability that the event is part of an anomaly.")
 
 
+class ScoreReason(BaseModel):
+    """One part of a score."""
+
+    event: int | None = Field(description="Index of the event; null for what the sequence as a whole adds.")
+    field: str
+    value: str = Field(description="The field's value, in words.")
+    contribution: float = Field(description="Natural log odds added to the score; below 0 it speaks for normal.")
+
+
 class Result(BaseModel):
     """The answer for one sequence that could be scored."""
 
@@ -77,6 +87,7 @@ class Result(BaseModel):
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
+    reasons: list[ScoreReason] = Field(default_factory=list, description="If asked for; what counts most comes first.")
 
 
 class ProblemDocument(BaseModel):

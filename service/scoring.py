@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle, BundleError
-from service.calibration import Evidence
+from service.calibration import Calibration, Evidence
 from service.encoding import Encoded
 from service.engine import Engine, Requested
 from service.fields import Columns, EventError, Ids
-from service.surface import Surface
+from service.reasons import Reason, reasons
+from service.surface import Reading, Surface
 from service.thresholds import Decision, Thresholds
 from service.windows import Outputs, SequenceLogits, combine, pad
 
@@ -28,14 +29,36 @@ class Score:
         decision: by the thresholds in force.
         type: the likeliest anomaly type, or "unknown"; None where the decision is allow, or training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
-        windows: how many windows it was cut into.
     """
 
     score: float
     decision: Decision
     type: str | None
     events: NDArray[np.float64]
-    windows: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What turns evidence into an answer: calibration, the types' names, and the thresholds in force."""
+
+    calibration: Calibration
+    types: Sequence[str]
+    thresholds: Thresholds
+
+    def answer(self, evidence: Evidence) -> Score:
+        """Score, decision and type of one sequence, and the scores of its events."""
+        score = self.calibration.score(evidence)
+        decision = self.thresholds.decide(score)
+        kind = self.type(evidence) if decision != "allow" and self.types else None
+        return Score(score, decision, kind, self.calibration.event_scores(evidence))
+
+    def type(self, evidence: Evidence) -> str:
+        """The likeliest type; "unknown" where novelty speaks louder than what was learned, or no type stands out."""
+        alarm, learned = self.calibration.alarm(evidence), self.calibration.learned(evidence)
+        likeliest = int(np.argmax(evidence.types))
+        share = 1 / np.exp(evidence.types - evidence.types[likeliest]).sum()
+        unknown = alarm > learned or (alarm > 0.5 and share < 0.5)
+        return UNKNOWN_TYPE if unknown else self.types[likeliest]
 
 
 def columns_of(events: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
@@ -73,7 +96,7 @@ class Model:
         """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
             encoded = self.bundle.encoder.encode(columns_of(sample["events"]), len(sample["events"]))
-            found = self.finish(encoded, self.engine.run(pad(encoded.windows)))
+            found = self.judge.answer(self.weigh(encoded, self.engine.run(pad(encoded.windows))))
             expected = sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:
@@ -82,26 +105,17 @@ class Model:
                     f"on {self.engine.provider} ({self.engine.precision}); its tolerance is {expected['tolerance']}"
                 )
 
-    def finish(self, encoded: Encoded, outputs: Outputs) -> Score:
-        """The answer from the graph's outputs for the sequence's windows, row by row."""
-        logits = combine(outputs, encoded.owners, encoded.length)
-        return self.judge(weigh(encoded, logits, self.bundle.surface), len(encoded.windows))
+    @property
+    def judge(self) -> Judge:
+        return Judge(self.bundle.calibration, self.bundle.types, self.thresholds)
 
-    def judge(self, evidence: Evidence, windows: int = 1) -> Score:
-        """Calibration, policy and type."""
-        calibration = self.bundle.calibration
-        score = calibration.score(evidence)
-        decision = self.thresholds.decide(score)
-        kind = self._type(evidence) if decision != "allow" and self.bundle.types else None
-        return Score(score, decision, kind, calibration.event_scores(evidence), windows)
+    def weigh(self, encoded: Encoded, outputs: Outputs) -> Evidence:
+        """Evidence for a sequence from the graph's outputs for its windows, row by row."""
+        return weigh(encoded, combine(outputs, encoded.owners, encoded.length), self.bundle.surface)
 
-    def _type(self, evidence: Evidence) -> str:
-        """The likeliest type; "unknown" where novelty speaks louder than what was learned, or no type stands out."""
-        alarm, learned = self.bundle.calibration.alarm(evidence), self.bundle.calibration.learned(evidence)
-        likeliest = int(np.argmax(evidence.types))
-        share = 1 / np.exp(evidence.types - evidence.types[likeliest]).sum()
-        unknown = alarm > learned or (alarm > 0.5 and share < 0.5)
-        return UNKNOWN_TYPE if unknown else self.bundle.types[likeliest]
+    def reasons(self, encoded: Encoded, evidence: Evidence) -> list[Reason]:
+        """Why the sequence scored as it did, what counts most first."""
+        return reasons(encoded, evidence, self.bundle.encoder, self.bundle.surface, self.bundle.calibration)
 
     def evidence(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Evidence | EventError]:
         """Evidence for many sequences in their order, batched by length over `ahead` of them at a time.
@@ -123,9 +137,22 @@ class Model:
 
 
 def weigh(encoded: Encoded, logits: SequenceLogits, surface: Surface) -> Evidence:
-    """What network, linear part and profile say of one sequence."""
-    (wide, *types), novelty = surface.read(encoded)
-    return Evidence(logits.deep, wide, novelty, logits.novelty, logits.types + np.array(types), logits.events)
+    """What network and surface say of one sequence."""
+    return gather(logits, surface.read(encoded))
+
+
+def gather(logits: SequenceLogits, reading: Reading) -> Evidence:
+    """Puts what the parts of a model say of one sequence together."""
+    wide, *types = reading.logits
+    return Evidence(
+        deep=logits.deep,
+        wide=wide,
+        company=reading.company,
+        novelty=reading.novelty,
+        deep_novelty=logits.novelty,
+        types=logits.types + np.array(types),
+        events=logits.events,
+    )
 
 
 def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], surface: Surface) -> list[Evidence]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -98,7 +98,7 @@ class Serving:
         active = self.current()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         with self.metrics.stage_seconds.labels("parse").time():
-            sequences = parse(body, self.settings.max_sequences)
+            sequences, reasons = parse(body, self.settings.max_sequences)
         start = time.perf_counter()
         encoded: list[Encoded | dict[str, Any]] = []
         for i, sequence in enumerate(sequences):
@@ -125,7 +125,8 @@ class Serving:
             if isinstance(e, dict):
                 results.append(e)
             else:
-                results.append(self._result(sequence.id, active.model, e, [next(rows) for _ in e.windows]))  # type: ignore[union-attr]
+                of_windows = [next(rows) for _ in e.windows]
+                results.append(self._result(sequence.id, active.model, e, of_windows, reasons))  # type: ignore[union-attr]
         self.metrics.failed.inc(sum("error" in result for result in results))
         bundle = active.model.bundle
         return {"model": {"name": bundle.name, "version": bundle.version}, "results": results}
@@ -157,22 +158,26 @@ class Serving:
         return encoded
 
     def _result(
-        self, sequence_id: str, model: Model, encoded: Encoded, rows: list[Outputs | BaseException]
+        self, sequence_id: str, model: Model, encoded: Encoded, rows: list[Outputs | BaseException], reasons: int
     ) -> dict[str, Any]:
         outputs = [row for row in rows if isinstance(row, Outputs)]
         if len(outputs) < len(rows):
             return failed(sequence_id, 500, "the model failed on this sequence; the log has the reason")
-        answer = model.finish(encoded, Outputs.stack(outputs))
+        evidence = model.weigh(encoded, Outputs.stack(outputs))
+        answer = model.judge.answer(evidence)
         self.metrics.scored(answer.score, answer.decision)
-        return {
+        result = {
             "id": sequence_id,
             "score_id": uuid.uuid4().hex,
             "score": round(answer.score, 6),
             "decision": answer.decision,
             "type": answer.type,
             "events": [{"score": s} for s in answer.events.round(6).tolist()],
-            "windows": answer.windows,
+            "windows": len(encoded.windows),
         }
+        if reasons:
+            result["reasons"] = [asdict(reason) for reason in model.reasons(encoded, evidence)[:reasons]]
+        return result
 
     @property
     def thresholds(self) -> tuple[Thresholds, str]:
@@ -216,14 +221,18 @@ def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[
     return {"id": sequence_id, "error": problem.document()}
 
 
-def parse(body: bytes, max_sequences: int) -> list[Sequence | dict[str, Any]]:
-    """The request's sequences; one that is malformed comes back as its answer, and its neighbours are not affected.
+def parse(body: bytes, max_sequences: int) -> tuple[list[Sequence | dict[str, Any]], int]:
+    """The request's sequences, and how many reasons are wanted for each.
+
+    A sequence that is malformed comes back as its answer, and its neighbours are not affected.
 
     Raises:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     try:
-        sequences: list[Any] = list(ScoreRequest.model_validate_json(body).sequences)
+        request = ScoreRequest.model_validate_json(body)
+        sequences: list[Any] = list(request.sequences)
+        reasons = request.reasons
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         if details[0]["type"] == "json_invalid":
@@ -231,10 +240,12 @@ def parse(body: bytes, max_sequences: int) -> list[Sequence | dict[str, Any]]:
         outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != "sequences"]
         if outside:
             raise Problem(422, "the request is not of the documented form", of_validation(outside)) from None
-        sequences = [_parse_one(i, given) for i, given in enumerate(from_json(body)["sequences"])]
+        content = from_json(body)
+        sequences = [_parse_one(i, given) for i, given in enumerate(content["sequences"])]
+        reasons = content.get("reasons", 0)
     if len(sequences) > max_sequences:
         raise Problem(413, f"{len(sequences)} sequences in one request; at most {max_sequences} may be sent")
-    return sequences
+    return sequences, reasons
 
 
 def _parse_one(index: int, given: Any) -> Sequence | dict[str, Any]:

@@ -5,22 +5,42 @@ from pathlib import Path
 
 import numpy as np
 
+from service.company import Company
 from service.encoding import Encoded
 from service.linear import Linear
 from service.profile import Floats, Profile
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a surface says of one sequence.
+
+    Attributes:
+        logits: float64 (1 + K,), the linear part's, of the label and of each type.
+        company: see `service.company`.
+        novelty: the profile's.
+    """
+
+    logits: Floats
+    company: float
+    novelty: float
+
+
+@dataclass(frozen=True)
 class Surface:
-    """Profile and linear part of one model."""
+    """Profile, linear part and company of one model."""
 
     profile: Profile
     linear: Linear
+    company: Company
 
-    def read(self, encoded: Encoded) -> tuple[Floats, float]:
-        """The linear part's logits, float64 (1 + K,), of the label and of each type; and the profile's novelty."""
+    def read(self, encoded: Encoded) -> Reading:
         description = self.profile.describe(encoded)
-        return self.linear.logits(encoded, description), float(self.profile.novelty(description))
+        return Reading(
+            self.linear.logits(encoded, description),
+            self.company.read(encoded),
+            float(self.profile.novelty(description)),
+        )
 
     def save(self, path: Path) -> None:
         p, linear = self.profile, self.linear
@@ -36,6 +56,8 @@ class Surface:
             weights=linear.weights.astype(np.float32),
             dense_weights=linear.dense_weights,
             bias=linear.bias,
+            suspicion=self.company.suspicion.astype(np.float32),
+            weight=self.company.weight.astype(np.float32),
         )
 
     @classmethod
@@ -46,4 +68,5 @@ class Surface:
         profile = Profile(
             tuple(a.pop("fields").tolist()), *(a.pop(n) for n in ("field", "surprise", "mean", "scale", "whitening"))
         )
-        return cls(profile, Linear(**a))
+        company = Company(a.pop("suspicion"), a.pop("weight"))
+        return cls(profile, Linear(**a), company)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from service.calibration import CHANNELS, SILENT, Calibration, Evidence
+from service.calibration import CHANNELS, Calibration, Evidence
 
 UNLABELLED = -100  # an event without a label
 ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
@@ -65,13 +65,6 @@ def fit_calibration(
         event_weight=event_weight,
         event_bias=event_bias,
     )
-
-
-def calibrate_novelty(novelty: NDArray[np.float64], contamination: float) -> Calibration:
-    """The calibration of a model without labels: novelty alone, one half where the share `contamination` lies above."""
-    alarm_weight, alarm_at = _alarm(novelty, contamination)
-    silent = (0.0,) * len(CHANNELS)
-    return Calibration(silent, SILENT, contamination, contamination, alarm_weight, alarm_at, 1.0)
 
 
 def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:

@@ -93,6 +93,16 @@ def fit(
         float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
     ] = None,
     block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
+    review_precision: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose the review threshold by its precision instead.")
+    ] = None,
+    block_precision: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose the block threshold by its precision instead.")
+    ] = None,
+    cost_fp: Annotated[
+        float | None, typer.Option(min=0.0, help="Cost of a false alarm; with --cost-fn, block where it costs least.")
+    ] = None,
+    cost_fn: Annotated[float | None, typer.Option(min=0.0, help="Cost of a missed anomaly.")] = None,
     contamination: Annotated[
         float | None,
         typer.Option(min=0.001, max=0.5, help="Without labels: share of sequences to flag; by default 0.05."),
@@ -112,6 +122,8 @@ def fit(
         from training.fit import fit_bundle
         from training.log import parse_columns
 
+        if (cost_fp is None) != (cost_fn is None):
+            raise ValueError("--cost-fp and --cost-fn belong together: what counts is one against the other")
         config = _config(
             seed,
             preset,
@@ -119,6 +131,10 @@ def fit(
             epochs=epochs,
             review_fpr=review_fpr,
             block_fpr=block_fpr,
+            review_precision=review_precision,
+            block_precision=block_precision,
+            cost_fp=cost_fp,
+            cost_fn=cost_fn,
             contamination=contamination,
             pretrain_epochs=pretrain_epochs,
             prevalence=prevalence,
@@ -243,7 +259,7 @@ def score(
                 if isinstance(found, ValueError):
                     answers[sequence_id] = [sequence_id, "", "", "", str(found)]
                     continue
-                answer = model.judge(found)
+                answer = model.judge.answer(found)
                 answers[sequence_id] = [sequence_id, f"{answer.score:.6g}", answer.decision, answer.type or "", ""]
                 if event_rows:
                     event_rows.writerows([sequence_id, i, f"{s:.6g}"] for i, s in enumerate(answer.events))

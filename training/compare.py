@@ -18,9 +18,10 @@ from training import report
 from training.cells import cell, fingerprint
 from training.config import FitConfig
 from training.log import Labels, Log
-from training.metrics import best_f1_threshold, metrics
+from training.metrics import metrics
 from training.rivals import METHODS, OURS, Method
 from training.split import folds
+from training.thresholds import best_f1
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -125,7 +126,7 @@ def _row(
 
     values = measure(slice(None))
     intervals = np.transpose(_interval(label, measure))
-    best = metrics(label, score, best_f1_threshold(label, score))
+    best = metrics(label, score, best_f1(label, score))
     return {
         **{n: [v, *i] for n, v, i in zip(SHOWN, values, intervals.tolist(), strict=True)},
         "f1_in_hindsight": best.f1,

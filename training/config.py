@@ -50,6 +50,10 @@ class FitConfig:
     test_share: float = 0.15
     review_fpr: float = 0.05  # false-positive rate, on held-out scores, of the review threshold
     block_fpr: float = 0.01
+    review_precision: float | None = None  # precision there, in place of the false-positive rate
+    block_precision: float | None = None
+    cost_fp: float | None = None  # of a false alarm; with cost_fn, that of a miss, the block threshold costs least
+    cost_fn: float | None = None
     contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
     max_bad_share: float = 0.05  # of rows; more is fatal

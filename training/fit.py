@@ -26,21 +26,22 @@ from service.calibration import Calibration, Evidence
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
 from service.metrics import SCORE_BINS
-from service.scoring import Model, columns_of, evidence, network_logits
+from service.scoring import Judge, Model, columns_of, evidence, gather, network_logits
 from service.surface import Surface
 from service.thresholds import Thresholds
 from service.windows import pad
-from training import export, report
+from training import export, report, thresholds
+from training.assess import assess
 from training.calibration import UNLABELLED, fit_calibration
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
-from training.metrics import Metrics, best_f1_threshold, metrics, threshold_at_fpr
+from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, load_pretrained
 from training.pretrain import pretrain
 from training.split import Indices, Split, fold_numbers, held_out, split
-from training.surface import as_unseen, fit_surface, fit_unlabelled, row_counts
+from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
 
 logger = logging.getLogger(__name__)
 GOLDEN, GOLDEN_EVENTS = 8, 200
@@ -76,6 +77,10 @@ class Fitted:
 
     def scores(self, found: list[Evidence]) -> NDArray[np.float64]:
         return np.array([self.calibration.score(e) for e in found])
+
+    @property
+    def judge(self) -> Judge:
+        return Judge(self.calibration, self.types, self.thresholds)
 
 
 @contextmanager
@@ -138,15 +143,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
             fit_novelty(model, [e.encoded for e in ours if e.label == 0])
             for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
-                wide, *of_types = surface.logits[i]
-                found[int(i)] = Evidence(
-                    network.deep,
-                    wide,
-                    surface.novelty[i],
-                    network.novelty,
-                    network.types + of_types,
-                    network.events,
-                )
+                found[int(i)] = gather(network, surface.readings[i])
     known = sorted(found)
     label = labels.label[known]
     evidence_held = [found[i] for i in known]
@@ -158,10 +155,10 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = np.array([calibration.score(e) for e in evidence_held])
     if presumed:
-        review, block = np.quantile(score, [1 - config.contamination, 1 - config.contamination / 5]).tolist()
+        chosen = thresholds.without_labels(score, config.contamination)
     else:
-        review, block = (threshold_at_fpr(label, score, fpr) for fpr in (config.review_fpr, config.block_fpr))
-    f1_threshold = best_f1_threshold(label, score)
+        chosen = thresholds.choose(label, score, config)
+    f1_threshold = thresholds.best_f1(label, score)
     return Fitted(
         model=model,
         surface=surface.surface,
@@ -169,7 +166,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         kinds=kinds,
         types=types,
         calibration=calibration,
-        thresholds=Thresholds(review, max(block, review)),
+        thresholds=chosen,
         f1_threshold=f1_threshold,
         held_out=metrics(label, score, f1_threshold),
         held_out_scores=score,
@@ -186,7 +183,7 @@ def _presumed(log: Log, encoder: Encoder, config: FitConfig) -> Labels:
     What is learned from them finds more than the distance itself does, since attackers share more than their distance.
     """
     sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
-    novelty = fit_unlabelled(encoder, sequences).novelty
+    novelty = normal_by_trimming(encoder, sequences)
     presumed = (novelty > np.quantile(novelty, 1 - config.contamination)).astype(np.int8)
     nothing = Labels.none(len(log))
     return replace(nothing, known=~nothing.known, label=presumed)
@@ -256,10 +253,10 @@ def fit_bundle(
     new.mkdir(parents=True)
     with _stage("export", fitted.seconds):
         variants = _export_graphs(fitted, log.subset(parts.train), new)
-    test_score = fitted.scores(fitted.evidence(log.subset(parts.test)))
     digests = [sha256(file) for file in (events, label_file) if file is not None]
     fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()
-    evaluation = _evaluation(fitted, log, labels, parts, test_score, cleaning)
+    with _stage("evaluation", fitted.seconds):
+        evaluation = _evaluation(fitted, log, labels, parts, cleaning)
     evaluation["cost"] = {
         "seconds": round(time.perf_counter() - start, 1),
         "stages": fitted.seconds,
@@ -357,23 +354,17 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
     (folder / "golden.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
 
 
-def _evaluation(
-    fitted: Fitted, log: Log, labels: Labels, parts: Split, score: NDArray[np.float64], cleaning: CleaningReport
-) -> dict[str, Any]:
+def _evaluation(fitted: Fitted, log: Log, labels: Labels, parts: Split, cleaning: CleaningReport) -> dict[str, Any]:
     """All that the report shows, as plain data."""
+    test, of_test = log.subset(parts.test), labels.subset(parts.test)
+    quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}
+    if len(test):
+        quality = assess(test, of_test, fitted.evidence(test), fitted.judge, fitted.f1_threshold, fitted.evidence)
     return {
-        "metrics": metrics(labels.label[parts.test], score, fitted.f1_threshold).to_json() if len(score) else None,
+        **quality,
         "thresholds": asdict(fitted.thresholds),
-        "sequences": [log.ids[i] for i in parts.test],
-        "label": labels.label[parts.test].tolist(),
-        "type": [labels.types[i] for i in parts.test],
-        "score": score.tolist(),
         "cleaning": asdict(cleaning),
-        "split": {
-            "how": parts.how,
-            "train": len(parts.train),
-            "test": len(parts.test),
-        },
+        "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
         "epochs": fitted.epochs,
     }

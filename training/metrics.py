@@ -1,10 +1,10 @@
-"""Quality of scores against labels, and the thresholds chosen by it."""
+"""Quality of scores against labels."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int8]
@@ -71,20 +71,3 @@ def recall_at_fpr(label: Labels, score: Scores, fpr: float) -> float:
     """Largest recall of any threshold whose false-positive rate is at most `fpr`."""
     false_rate, true_rate, _ = roc_curve(label, score, drop_intermediate=False)
     return float(true_rate[false_rate <= fpr].max())
-
-
-def threshold_at_fpr(label: Labels, score: Scores, fpr: float) -> float:
-    """Threshold that the share `fpr` of the normal sequences reaches, at most; halfway to the next score above."""
-    normal = np.sort(score[label == 0])[::-1]
-    first_below = normal[min(int(fpr * len(normal)), len(normal) - 1)]
-    above = score[score > first_below]
-    return float((first_below + (above.min() if above.size else 1.0)) / 2)
-
-
-def best_f1_threshold(label: Labels, score: Scores) -> float:
-    """Threshold with the largest F1; halfway to the next score below."""
-    precision, recall, thresholds = precision_recall_curve(label, score)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = thresholds[int(np.argmax(f1[:-1]))]
-    below = score[score < best]
-    return float((best + (below.max() if below.size else 0.0)) / 2)

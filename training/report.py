@@ -16,6 +16,7 @@ from training.metrics import reliability
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "recguard"  # same evaluation, same page
 NORMAL, ANOMALOUS = "#4477aa", "#cc3311"
+STRIP = 150  # cells
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;max-width:62rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin:1.6rem 0 .5rem;border-bottom:1px solid #ccc}
@@ -24,6 +25,8 @@ td,th{padding:.2rem .8rem .2rem 0;text-align:right;font-variant-numeric:tabular-
 td:first-child,th:first-child{text-align:left}th{font-weight:600;border-bottom:1px solid #999}
 .plots{display:grid;grid-template-columns:1fr 1fr;gap:.6rem}.plots svg{width:100%;height:auto}.quiet{color:#555}
 .side{display:flex;flex-wrap:wrap;align-items:flex-start;gap:0 3rem}
+h3{font-size:1rem;margin:1rem 0 .2rem}.strips{width:100%}.strips td{white-space:nowrap}.strips td:last-child{width:60%}
+.strips svg{display:block;width:100%;height:1rem;background:#f0f0f0;print-color-adjust:exact}
 @media print{body{margin:0;font-size:11px}h2{break-after:avoid}table,svg{break-inside:avoid}}
 """
 NAMES = {
@@ -106,6 +109,13 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
         "</div>",
         "<h2>By type</h2>",
         _by_type(evaluation, label, score, thresholds),
+        "<div class=plots>",
+        _type_matrix(evaluation),
+        _importance(evaluation["importance"]),
+        "</div>",
+        *_groups(evaluation["groups"]),
+        *_events(evaluation["events"]),
+        *_strips(evaluation["strips"]),
     ]
 
 
@@ -158,6 +168,95 @@ def _by_type(evaluation: Mapping[str, Any], label: Any, score: Any, thresholds: 
         caught = (reviewed + blocked) / len(of_kind)
         rows.append([kind, len(of_kind), f"{np.median(of_kind):.3f}", allowed, reviewed, blocked, f"{caught:.0%}"])
     return table(["type", "sequences", "median score", "allow", "review", "block", "reviewed or blocked"], rows)
+
+
+def _type_matrix(evaluation: Mapping[str, Any]) -> str:
+    """True type against the type named, in shares of the true type; what was let through has none."""
+    pairs = [
+        (kind or "unnamed", named or "let through")
+        for kind, named, y in zip(evaluation["type"], evaluation["named"], evaluation["label"], strict=True)
+        if y
+    ]
+    true = sorted({t for t, _ in pairs})
+    last = ["unknown", "let through"]
+    named = [*sorted({n for _, n in pairs} - set(last)), *last]
+    counts = np.array([[pairs.count((t, n)) for n in named] for t in true])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    plot, axes = figure("Type named", "named", "true")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, x in np.argwhere(counts):
+        axes.text(x, y, counts[y, x], ha="center", va="center", size=6, color="w" if shares[y, x] > 0.5 else "k")
+    axes.set_xticks(range(len(named)), named, rotation=45, ha="right", size=7)
+    axes.set_yticks(range(len(true)), true, size=7)
+    return svg(plot)
+
+
+def _importance(rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = rows[:15][::-1]
+    plot, axes = figure("What each column is worth", "average precision lost when it is shuffled", "")
+    axes.barh([r["column"] for r in shown], [r["loss"] for r in shown], color=NORMAL)
+    return svg(plot)
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+
+    def rate(found: Sequence[float] | None) -> str:
+        return "{:.1%} ({:.1%} to {:.1%}) of {:,}".format(*found) if found else "none"
+
+    table_rows = [[r["column"], r["value"], rate(r["false_positive_rate"]), rate(r["recall"])] for r in rows]
+    return [
+        "<h2>By group</h2>",
+        table(["column", "value", "normal, reviewed or blocked", "anomalous, reviewed or blocked"], table_rows),
+        "<p class=quiet>In brackets, 95 % intervals (Wilson): groups whose intervals overlap may well be treated "
+        "alike.</p>",
+    ]
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "<h2>Which events</h2>",
+        table(
+            ["type", "sequences", "events", "share anomalous", "AUC", "average precision"],
+            [
+                [
+                    r["type"],
+                    r["sequences"],
+                    f"{r['events']:,}",
+                    f"{r['share']:.0%}",
+                    f"{r['auc']:.3f}",
+                    f"{r['average_precision']:.3f}",
+                ]
+                for r in rows
+            ],
+        ),
+        "<p class=quiet>Of the events' scores, in anomalous sequences that are anomalous only in part.</p>",
+    ]
+
+
+def _strips(strips: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """One strip a sequence, its events from left to right, the darker the higher their score."""
+    parts = ["<h2>Event by event</h2>"]
+    for title, rows in strips.items():
+        parts.append(f"<h3>{_e(title.capitalize())}</h3><table class=strips>")
+        for r in rows:
+            name = f"{_e(r['sequence'])}<td>{_e(r['type'] or '')}<td>{r['score']:.3f}<td>{len(r['events']):,} events"
+            parts.append(f"<tr><td>{name}<td>{_strip(r['events'])}")
+        parts.append("</table>")
+    return [*parts, "<p class=quiet>Events from left to right; the darker, the likelier part of an anomaly.</p>"]
+
+
+def _strip(events: Sequence[float]) -> str:
+    """At most STRIP cells; where there are more events, a cell shows the highest score of its stretch."""
+    cells = [max(part) for part in np.array_split(np.array(events), min(len(events), STRIP))]
+    rects = "".join(f"<rect x={i} width=1.05 height=1 opacity={c:.2f} />" for i, c in enumerate(cells) if c >= 0.005)
+    return (
+        f"<svg viewBox='0 0 {len(cells)} 1' preserveAspectRatio=none fill='{ANOMALOUS}' role=img "
+        f"aria-label='highest score {max(cells):.2f}'>{rects}</svg>"
+    )
 
 
 def _cleaning(c: Mapping[str, Any]) -> str:

@@ -42,9 +42,9 @@ from training.features import column_kinds, fit_encoder
 from training.finetune import finetune, run_torch
 from training.fit import examples_of, fit_model, untrained
 from training.log import Labels, Log
-from training.metrics import best_f1_threshold
 from training.model import BehaviourBert
 from training.split import held_out
+from training.thresholds import best_f1
 
 Floats = NDArray[np.float64]
 COMPONENTS = 32  # of the decomposition that dense methods see
@@ -151,7 +151,7 @@ def supervised(estimator: Any, log: Log, labels: Labels, config: FitConfig) -> D
     _, recipe, crossed = max(tried, key=lambda t: float(t[0]))
     words = Words(log, recipe)
     model.fit(words(log), y)
-    return Detector(lambda other: model.predict_proba(words(other))[:, 1], best_f1_threshold(y, crossed))
+    return Detector(lambda other: model.predict_proba(words(other))[:, 1], best_f1(y, crossed))
 
 
 def unsupervised(name: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
@@ -164,7 +164,7 @@ def unsupervised(name: str, log: Log, labels: Labels, config: FitConfig) -> Dete
     model = _pyod(name, min(float(labels.label.mean()), 0.5), config.seed).fit(points)
     return Detector(
         lambda other: np.asarray(model.decision_function(features.transform(words(other)))),
-        best_f1_threshold(labels.label, np.asarray(model.decision_scores_)),
+        best_f1(labels.label, np.asarray(model.decision_scores_)),
     )
 
 
@@ -239,7 +239,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
 
     return Detector(
         lambda other: scores([encoder.encode(*s) for s in read(other).sequences()]),
-        best_f1_threshold(labels.label[held], scores([e.encoded for e in theirs])),
+        best_f1(labels.label[held], scores([e.encoded for e in theirs])),
     )
 
 
@@ -263,7 +263,7 @@ def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
     forest = IsolationForest(random_state=config.seed).fit(of_training)
     return Detector(
         lambda other: -forest.score_samples(points([encoder.encode(*s) for s in described(other).sequences()])),
-        best_f1_threshold(labels.label, -forest.score_samples(of_training)),
+        best_f1(labels.label, -forest.score_samples(of_training)),
     )
 
 

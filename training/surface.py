@@ -15,17 +15,20 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
+from service.company import Company
 from service.encoding import Encoded, Encoder
 from service.fields import FIRST, UNKNOWN
 from service.linear import Linear, dense
 from service.profile import Profile, measure
-from service.surface import Surface
+from service.surface import Reading, Surface
 from training.calibration import UNLABELLED
 
 TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal
 ROUNDS = 8  # of that trimming
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
+SURE = 4.0  # log odds beyond which a holder is no more suspicious
+FEW = 2.0  # holders that a value is given beside its own, of no suspicion
 
 Floats = NDArray[np.float64]
 
@@ -36,13 +39,11 @@ class FittedSurface:
 
     Attributes:
         surface: fitted on all sequences.
-        logits: float64 (N, 1 + K), the linear part's, cross-fitted.
-        novelty: float64 (N,), the profile's, cross-fitted.
+        readings: N of them, cross-fitted.
     """
 
     surface: Surface
-    logits: Floats
-    novelty: Floats
+    readings: list[Reading]
 
 
 def fit_surface(
@@ -64,23 +65,28 @@ def fit_surface(
         fold: int64 (N,), the fold of cross-fitting each sequence belongs to.
     """
     counts = row_counts(encoder, sequences)
-    profile, described = fit_profile(encoder, sequences, counts, label == 0)
     unseen = as_unseen(encoder, sequences, counts, fold)
-    linear = _fit_linear(counts, described, label, types, count)
-    logits, novelty = np.zeros((len(sequences), 1 + count)), np.zeros(len(sequences))
+    seen = row_counts(encoder, unseen)
+    readings: list[Reading | None] = [None] * len(sequences)
     for k in range(fold.max() + 1):
         rest = np.flatnonzero(fold != k)
         others = [sequences[i] for i in rest.tolist()]
-        without, of_others = fit_profile(encoder, others, counts[rest], label[rest] == 0)
-        part = _fit_linear(counts[rest], of_others, label[rest], types[rest], count)
+        profile, described = fit_profile(encoder, others, counts[rest], label[rest] == 0)
+        linear = _fit_linear(counts[rest], described, label[rest], types[rest], count)
+        # the others' logits without this fold's labels, nor their own
+        logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
+        part = Surface(profile, linear, _fit_company(encoder, counts[rest], logits))
         for i in np.flatnonzero(fold == k).tolist():
-            description = without.describe(unseen[i])
-            logits[i], novelty[i] = part.logits(unseen[i], description), without.novelty(description)
-    return FittedSurface(Surface(profile, linear), logits, novelty)
+            readings[i] = part.read(unseen[i])
+    found = [r for r in readings if r is not None]
+    profile, described = fit_profile(encoder, sequences, counts, label == 0)
+    linear = _fit_linear(counts, described, label, types, count)
+    company = _fit_company(encoder, counts, np.array([r.logits[0] for r in found]))
+    return FittedSurface(Surface(profile, linear, company), found)
 
 
-def fit_unlabelled(encoder: Encoder, sequences: Sequence[Encoded]) -> FittedSurface:
-    """Fits the profile without labels; the linear part says nothing.
+def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
+    """Novelty of each sequence, float64 (N,), from a profile that was fitted without labels.
 
     What is normal is found by trimming: the most novel sequences are left out, counts and covariance are made anew from
     the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
@@ -95,9 +101,7 @@ def fit_unlabelled(encoder: Encoder, sequences: Sequence[Encoded]) -> FittedSurf
         if (kept == normal).all():
             break
         normal = kept
-    zeros = np.zeros((2, encoder.rows))
-    silent = Linear(zeros[0], zeros, np.zeros((2, 2 * described.shape[1])), np.zeros(2))
-    return FittedSurface(Surface(profile, silent), np.zeros((len(sequences), 2)), novelty)
+    return novelty
 
 
 def fit_profile(
@@ -190,12 +194,22 @@ def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
     return sp.csr_matrix((data, indices, indptr), shape=(len(sequences), encoder.rows))
 
 
+def _idf(counts: sp.csr_matrix) -> Floats:
+    """Inverse document frequency of each row, 0 where no sequence uses it."""
+    holders = np.asarray((counts > 0).sum(axis=0)).ravel()
+    return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
+
+
+def _features(counts: sp.csr_matrix, idf: Floats, described: Floats) -> sp.csr_matrix:
+    """What `service.linear` weighs, (N, rows + 4 F)."""
+    return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
+
+
 def _fit_linear(
     counts: sp.csr_matrix, described: Floats, label: NDArray[np.int8], types: NDArray[np.int64], count: int
 ) -> Linear:
-    holders = np.asarray((counts > 0).sum(axis=0)).ravel()
-    idf = np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
-    features = sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
+    idf = _idf(counts)
+    features = _features(counts, idf, described)
     coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
     model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, label)
     coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
@@ -209,3 +223,33 @@ def _fit_linear(
         )
     rows = counts.shape[1]
     return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:], bias)
+
+
+def _crossed_logits(
+    counts: sp.csr_matrix,
+    seen: sp.csr_matrix,
+    described: Floats,
+    label: NDArray[np.int8],
+    fold: NDArray[np.int64],
+) -> Floats:
+    """Float64 (N,), the label's linear logit of each sequence, fitted without its fold."""
+    logits = np.zeros(len(label))
+    for k in np.unique(fold):
+        rest = fold != k
+        idf = _idf(counts[rest])
+        model = LogisticRegression(C=STRENGTH, max_iter=2000)
+        model.fit(_features(counts[rest], idf, described[rest]), label[rest])
+        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest]))
+    return logits
+
+
+def _fit_company(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> Company:
+    """The company of each value, from its holders' logits fitted without them."""
+    logits = np.clip(logits, -SURE, SURE)
+    held = (counts > 0).astype(np.float64)
+    holders = np.asarray(held.sum(axis=0)).ravel()
+    is_value = np.zeros(encoder.rows, dtype=bool)
+    for start, end in encoder.values:
+        is_value[start + FIRST : end] = True
+    suspicion = np.asarray(held.T @ (logits - logits.mean())).ravel() / (holders + FEW)
+    return Company(suspicion, np.where(is_value, _idf(counts), 0.0))

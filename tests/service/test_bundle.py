@@ -82,6 +82,8 @@ def test_a_score_does_not_depend_on_its_neighbours(bundle: Bundle, precision: st
     owners = [e for e in encoded for _ in e.windows]
     for k, (window, owner) in enumerate(zip(windows, owners, strict=True)):
         if len(owner.windows) == 1:
-            a, b = model.finish(owner, model.engine.run(window[None])), model.finish(owner, together.row(k))
+            a, b = (
+                model.judge.answer(model.weigh(owner, o)) for o in (model.engine.run(window[None]), together.row(k))
+            )
             assert abs(a.score - b.score) < 1e-3
             assert np.abs(a.events - b.events).max() < 1e-3
