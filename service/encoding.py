@@ -20,6 +20,7 @@ from service.fields import (
     FIRST,
     KINDS,
     UNKNOWN,
+    Change,
     Columns,
     Cross,
     EventError,
@@ -120,7 +121,9 @@ class Encoder:
     @property
     def columns(self) -> frozenset[str]:
         """Event fields that the encoder reads."""
-        read = {getattr(f, "column", f.name) for f in self.fields if not isinstance(f, Gap | Rhythm | Hour | Cross)}
+        read = {
+            getattr(f, "column", f.name) for f in self.fields if not isinstance(f, Gap | Rhythm | Hour | Change | Cross)
+        }
         return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
 
     def encode(self, columns: Columns, length: int) -> Encoded:

@@ -25,6 +25,8 @@ GAP_EDGES = tuple(0.05 * 2.0**k for k in range(31))  # seconds: 50 ms to 1.7 yea
 RHYTHM_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # |ln| of two gaps' ratio; a scripted client stays under 0.1
 DEVIATION_EDGES = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)  # standard deviations from the item's mean
 _NUMBERED = re.compile(r"(\D*)(\d{1,18})")
+CHANGE_PRIOR = 3.0  # imaginary events of a stretch, spread as the log's are
+CHANGE_LIMIT = 8  # log odds of a change
 MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
 
 
@@ -231,7 +233,7 @@ class Gap:
     """Seconds since the event before, on a logarithmic scale."""
 
     kind: ClassVar[str] = "gap"
-    name: str = "gap"
+    name: str = "time gap"
     size: int = FIRST + len(GAP_EDGES) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
@@ -249,7 +251,7 @@ class Rhythm:
     """
 
     kind: ClassVar[str] = "rhythm"
-    name: str = "rhythm"
+    name: str = "time rhythm"
     size: int = FIRST + len(RHYTHM_EDGES) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
@@ -264,7 +266,7 @@ class Hour:
     """Hour of the day, UTC."""
 
     kind: ClassVar[str] = "hour"
-    name: str = "hour"
+    name: str = "hour of day"
     size: int = FIRST + 24
 
     def encode(self, events: Events) -> NDArray[np.integer]:
@@ -423,6 +425,62 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True)
+class Change:
+    """How likely it is that somebody else took over before this event, by what the sequence's own values say.
+
+    A Bayesian change point (Barry and Hartigan, "A Bayesian analysis for change point problems", JASA 1993) over the
+    ids of some fields at once. Each stretch of a sequence draws its ids from shares of its own, with a Dirichlet prior
+    around the log's; a change anywhere is as likely as none. Ids of one sequence depend on one another, so that the
+    evidence counts but half.
+    """
+
+    kind: ClassVar[str] = "change"
+    name: str
+    sources: list[str]
+    frequencies: list[list[float]]  # for each source, the share of each id among the log's events
+    size: int = FIRST + 2 * CHANGE_LIMIT + 1
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *map(len, self.frequencies[:-1])])[:, None]
+
+    @cached_property
+    def _prior(self) -> Floats:
+        return CHANGE_PRIOR * np.concatenate([np.asarray(f) for f in self.frequencies])
+
+    def support(self, ids: NDArray[np.integer]) -> Floats:
+        """Log Bayes factor, (T - 1,), of a change right after each event but the last; `ids` is (sources, T), T > 1."""
+        at, last = np.arange(ids.shape[1]), ids.shape[1] - 1
+        order = np.argsort(ids, axis=1, kind="stable")
+        ranked = np.take_along_axis(ids, order, axis=1)
+        differs = ranked[:, 1:] != ranked[:, :-1]
+        starts, ends = np.zeros(ids.shape, dtype=np.int64), np.full(ids.shape, last)
+        starts[:, 1:] = np.where(differs, at[1:], 0)
+        ends[:, :-1] = np.where(differs, at[:-1], last)
+        earlier, later = np.empty_like(starts), np.empty_like(starts)  # events with the same id
+        np.put_along_axis(earlier, order, at - np.maximum.accumulate(starts, axis=1), axis=1)
+        np.put_along_axis(later, order, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1] - at, axis=1)
+        prior = self._prior[self._offsets + ids]
+        forward = np.cumsum(np.log((earlier + prior) / (at + CHANGE_PRIOR)), axis=1)
+        backward = np.cumsum(np.log((later + prior) / (last - at + CHANGE_PRIOR))[:, ::-1], axis=1)[:, ::-1]
+        return np.asarray((forward[:, :-1] + backward[:, 1:] - forward[:, -1:]).sum(axis=0) / 2)
+
+    def encode(self, events: Events) -> NDArray[np.integer]:
+        found = np.full(events.length, FIRST)
+        if events.length > 1:
+            support = self.support(np.stack([events.ids[name] for name in self.sources])) - np.log(events.length - 1)
+            most = max(float(support.max()), 0.0)
+            changed = np.cumsum(np.exp(support - most))
+            not_yet = np.exp(-most) + changed[-1] - changed
+            odds = np.log(np.maximum(changed, 1e-12) / np.maximum(not_yet, 1e-12))
+            found[1:] += np.clip(np.rint(odds), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
+        return found
+
+    def label(self, row: int) -> str:
+        return _special(row) or f"{1 / (1 + np.exp(FIRST + CHANGE_LIMIT - row)):.2%} likely"
+
+
+@dataclass(frozen=True)
 class Cross:
     """Two fields' values together, the second taken `lag` events earlier: one row for each pair seen in training.
 
@@ -468,5 +526,5 @@ def pair_keys(left: NDArray[np.integer], right: NDArray[np.integer], lag: int) -
 
 KINDS: dict[str, type] = {
     kind.kind: kind
-    for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Neighbourhood, Cross)
+    for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Neighbourhood, Change, Cross)
 }

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +65,15 @@ def _session(quiet: bool) -> Iterator[bool]:
     except (LogError, BundleError, FileNotFoundError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def _bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A progress bar, and the function that moves it by one and says what was done."""
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, advance=1, description=done)
 
 
 def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
@@ -206,25 +215,43 @@ def compare(
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
         log, cleaning = clean_events(events, parse_columns(columns))
         known = read_labels(labels, log, cleaning)
-        with Progress(
-            *Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True), disable=not show
-        ) as bar:
-            task = bar.add_task("comparing", total=len(names) * folds)
-            found = run(
-                log,
-                known,
-                out,
-                _config(seed, "auto", pretrained),
-                folds,
-                names,
-                lambda done: bar.update(task, advance=1, description=done),
-            )
+        with _bar(show, "comparing", len(names) * folds) as advance:
+            found = run(log, known, out, _config(seed, "auto", pretrained), folds, names, advance)
         table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
         for name, row in found["rows"].items():
             values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
             table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
         console.print(table)
         console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
+
+
+@app.command()
+def study(
+    events: EventsFile,
+    labels: LabelsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for study.html, study.json and the cells.")],
+    parts: Annotated[str, typer.Option("--parts", help="Which, separated by commas.")] = "all,labels,unseen",
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
+    with _session(quiet) as show:
+        from training.log import clean_events, parse_columns, read_labels
+        from training.study import PARTS
+        from training.study import study as run
+
+        wanted = parts.split(",")
+        if unknown := [part for part in wanted if part not in PARTS]:
+            raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
+        log, cleaning = clean_events(events, parse_columns(columns))
+        known = read_labels(labels, log, cleaning)
+        with _bar(show, "studying") as advance:
+            run(log, known, out, _config(seed, preset, pretrained), folds, wanted, advance)
+        console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)
 
 
 @app.command()

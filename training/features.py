@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.encoding import Encoder
 from service.fields import (
     Bins,
+    Change,
     Cross,
     Deviation,
     Events,
@@ -31,6 +33,7 @@ RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label",
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # of one vocabulary; the most widespread are kept
 MAX_PAIRS = 100_000  # of one cross, likewise
+CHANGE_SEQUENCES = 1000  # from which change points are learned
 STRETCH = 8  # values of a catalogue that are neighbours, at least
 MAX_STRETCHES = 8192
 BINS = 32  # of a number with more distinct values than that
@@ -105,6 +108,7 @@ def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, wi
     text_column = next((n for n, k in kinds.items() if k == "text"), None)
     if text_column is None:
         tokenizer = None
+    fields.extend(_change(fields, log))
     fields.extend(_crosses(log, fields, crossed))
     pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
     return Encoder(fields, text_column, tokenizer, window, pairs)
@@ -180,6 +184,27 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
     together = (at[order][1:] == at[order][:-1])[pairs]
     chance = np.sum((np.bincount(at) / len(at)) ** 2)
     return [found] if together.sum() >= 10 and together.mean() > 2 * chance else []
+
+
+def _change(fields: Sequence[Field], log: Log) -> list[Change]:
+    """The change point over those fields in which sequences seldom change: most of them show no change there."""
+    drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
+    ids: list[dict[str, NDArray[np.integer]]] = []
+    for i in drawn:
+        events = Events(*log.sequence(i))
+        for f in fields:
+            events.ids[f.name] = f.encode(events)
+        ids.append(events.ids)
+    stable, frequencies = [], []
+    for f in fields:
+        counts = np.bincount(np.concatenate([of[f.name] for of in ids]), minlength=f.size) + 0.5
+        shares = (counts / counts.sum()).tolist()
+        alone = Change(f.name, [f.name], [shares])
+        supports = [alone.support(of[f.name][None]) for of in ids if len(of[f.name]) > 1]
+        if supports and np.median([np.logaddexp.reduce(s) - np.log(len(s)) for s in supports]) < 0:
+            stable.append(f.name)
+            frequencies.append(shares)
+    return [Change("point of change", stable, frequencies)] if stable else []
 
 
 def _shared(holders: Counter[int]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from transformers import set_seed
 
@@ -40,7 +41,7 @@ from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, load_pretrained
 from training.pretrain import pretrain
-from training.split import Indices, Split, fold_numbers, held_out, split
+from training.split import Indices, Split, check_enough, fold_numbers, held_out, split
 from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ GOLDEN, GOLDEN_EVENTS = 8, 200
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
 MAX_INT8_CHANGE = 0.01  # mean, in probability
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
+FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
+TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
 
 
 @dataclass
@@ -108,24 +111,27 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
         encoder = fit_encoder(log, kinds, tokenizer, config.window)
+        everything = [encoder.encode(columns, length) for columns, length in log.sequences()]
         presumed = not labels.known.any()
-        if presumed:
-            labels = _presumed(log, encoder, config)
+        labels = presume(encoder, everything, labels, config)
+        known = np.flatnonzero(labels.known)
+        log, labels, encoded = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
+        check_enough(labels)
         types = sorted({t for t in labels.types if t})
-        examples = examples_of(log, labels, encoder, types)
+        examples = examples_of(log, labels, encoded, types)
     with _stage("linear part", seconds):
         surface = fit_surface(
             encoder,
-            [e.encoded for e in examples],
+            encoded,
             labels.label,
             np.array([e.type for e in examples]),
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
-    start = untrained(encoder, [e.encoded for e in examples], len(types), config)
+    start = untrained(encoder, everything, len(types), config)
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):
-            pretrain(start, encoder, [e.encoded for e in examples], config, quiet)
+            pretrain(start, encoder, everything, config, quiet)
     parts = held_out(labels, config.folds, config.held_out_share, config.seed)
     found: dict[int, Evidence] = {}
     epochs = []
@@ -133,7 +139,6 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         fold = np.full(len(examples), -1)
         for number, (_, held) in enumerate(parts):
             fold[held] = number
-        encoded = [e.encoded for e in examples]
         unseen = as_unseen(encoder, encoded, row_counts(encoder, encoded), fold)
         for number, (others, held) in enumerate(parts, 1):
             logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
@@ -144,10 +149,10 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             fit_novelty(model, [e.encoded for e in ours if e.label == 0])
             for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
                 found[int(i)] = gather(network, surface.readings[i])
-    known = sorted(found)
-    label = labels.label[known]
-    evidence_held = [found[i] for i in known]
-    calibration = fit_calibration(evidence_held, label, [examples[i].events for i in known], config.prevalence)
+    held_back = sorted(found)
+    label = labels.label[held_back]
+    evidence_held = [found[i] for i in held_back]
+    calibration = fit_calibration(evidence_held, label, [examples[i].events for i in held_back], config.prevalence)
     if len(parts) > 1:
         with _stage("fine-tuning", seconds):
             model = deepcopy(start)
@@ -177,16 +182,24 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     )
 
 
-def _presumed(log: Log, encoder: Encoder, config: FitConfig) -> Labels:
-    """Labels in place of none: the share `contamination` that lies farthest from normal is taken for anomalous.
+def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, config: FitConfig) -> Labels:
+    """Labels in place of missing ones where there are too few to learn from: what lies far from normal is anomalous.
 
-    What is learned from them finds more than the distance itself does, since attackers share more than their distance.
+    The share `contamination` that lies farthest is taken for anomalous and the rest for normal. What is learned from
+    that finds more than the distance itself does, since attackers share more than their distance. Where the labels that
+    there are say that distance is no sign of anomalies, they stay alone.
     """
-    sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
+    if labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
+        return labels
     novelty = normal_by_trimming(encoder, sequences)
-    presumed = (novelty > np.quantile(novelty, 1 - config.contamination)).astype(np.int8)
-    nothing = Labels.none(len(log))
-    return replace(nothing, known=~nothing.known, label=presumed)
+    told, of_told = labels.label[labels.known], novelty[labels.known]
+    if len(np.unique(told)) == 2 and (trust := float(roc_auc_score(told, of_told))) < TRUSTED:
+        logger.warning("unlabelled sequences are left out: distance from normal ranks the labels at AUC %.2f", trust)
+        return labels
+    farthest = novelty > np.quantile(novelty, 1 - config.contamination)
+    logger.info("%d unlabelled sequences are judged by their distance from normal", (~labels.known).sum())
+    label = np.where(labels.known, labels.label, farthest).astype(np.int8)
+    return replace(labels, known=np.ones_like(labels.known), label=label)
 
 
 def _pretrained(config: FitConfig) -> Path:
@@ -204,18 +217,18 @@ def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config
     return model
 
 
-def examples_of(log: Log, labels: Labels, encoder: Encoder, types: list[str]) -> list[Example]:
+def examples_of(log: Log, labels: Labels, encoded: Sequence[Encoded], types: list[str]) -> list[Example]:
     """What training reads of the sequences; a normal sequence's events are normal."""
     number = {name: i for i, name in enumerate(types)}
     examples = []
-    for i, (columns, length) in enumerate(log.sequences()):
+    for i, (sequence, (columns, length)) in enumerate(zip(encoded, log.sequences(), strict=True)):
         given = columns.get("event_label")
         if given is not None:
             events = np.array([UNLABELLED if v is None else v for v in given], dtype=np.int8)
         else:
             events = np.full(length, UNLABELLED if labels.label[i] else 0, dtype=np.int8)
         kind = number.get(labels.types[i] or "", UNLABELLED)
-        examples.append(Example(encoder.encode(columns, length), int(labels.label[i]), kind, events))
+        examples.append(Example(sequence, int(labels.label[i]), kind, events))
     return examples
 
 
@@ -246,7 +259,7 @@ def fit_bundle(
         logger.info(
             "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
         )
-    fitted = fit_model(log, labels, parts.train, config, quiet)
+    fitted = fit_model(log, labels, np.setdiff1d(np.arange(len(log)), parts.test), config, quiet)
     cleaning.clipped = fitted.clipped
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)

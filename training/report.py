@@ -113,8 +113,8 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
         _type_matrix(evaluation),
         _importance(evaluation["importance"]),
         "</div>",
-        *_groups(evaluation["groups"]),
-        *_events(evaluation["events"]),
+        *groups(evaluation["groups"]),
+        *events(evaluation["events"]),
         *_strips(evaluation["strips"]),
     ]
 
@@ -146,6 +146,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return (
         f"<table>{top}" + "".join("<tr>" + "".join(f"<td>{_e(v)}" for v in row) + "</tr>" for row in rows) + "</table>"
     )
+
+
+def share(found: Sequence[float] | None) -> str:
+    """A share with its interval, as `assess.wilson` gives it."""
+    return "{:.1%} ({:.1%} to {:.1%}) of {:,}".format(*found) if found else "none"
 
 
 def _decisions(score: Any, thresholds: Mapping[str, float]) -> tuple[int, int, int]:
@@ -198,14 +203,11 @@ def _importance(rows: Sequence[Mapping[str, Any]]) -> str:
     return svg(plot)
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section on rates by group, if there are any."""
     if not rows:
         return []
-
-    def rate(found: Sequence[float] | None) -> str:
-        return "{:.1%} ({:.1%} to {:.1%}) of {:,}".format(*found) if found else "none"
-
-    table_rows = [[r["column"], r["value"], rate(r["false_positive_rate"]), rate(r["recall"])] for r in rows]
+    table_rows = [[r["column"], r["value"], share(r["false_positive_rate"]), share(r["recall"])] for r in rows]
     return [
         "<h2>By group</h2>",
         table(["column", "value", "normal, reviewed or blocked", "anomalous, reviewed or blocked"], table_rows),
@@ -214,7 +216,8 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _events(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def events(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section on the quality of events' scores, if there is any."""
     if not rows:
         return []
     return [

@@ -8,8 +8,10 @@ no labels takes it from the scores of its own training part.
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -161,7 +163,8 @@ def unsupervised(name: str, log: Log, labels: Labels, config: FitConfig) -> Dete
     features = _dense().fit(bags)
     points = features.transform(bags)
     torch.manual_seed(config.seed)
-    model = _pyod(name, min(float(labels.label.mean()), 0.5), config.seed).fit(points)
+    with redirect_stdout(StringIO()):  # some print their epochs
+        model = _pyod(name, min(float(labels.label.mean()), 0.5), config.seed).fit(points)
     return Detector(
         lambda other: np.asarray(model.decision_function(features.transform(words(other)))),
         best_f1(labels.label, np.asarray(model.decision_scores_)),
@@ -223,8 +226,9 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     read = described if kind == "words" else _as_read
     config = replace(config, preset="base" if kind == "words" else "tiny").settled({})
     encoder = _encoder(read(log), config)
-    examples = examples_of(read(log), labels, encoder, [])
-    model = untrained(encoder, [e.encoded for e in examples], 0, config)
+    encoded = [encoder.encode(*s) for s in read(log).sequences()]
+    examples = examples_of(read(log), labels, encoded, [])
+    model = untrained(encoder, encoded, 0, config)
     if kind != "words":
         body: Any = _Body(kind, encoder.deep_rows, PRESETS[config.preset].hidden)
         body.config.max_position_embeddings = config.window

@@ -12,11 +12,12 @@ from training.log import Labels, Log, LogError
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 FEWEST = 5  # sequences of each class that a part must hold to be of use
+ENOUGH = 12  # groups of each class from which a test part is set aside
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the labelled sequences in each part; `how` is "time" or "random"."""
+    """Positions of the labelled sequences in each part; `how` is "time" or "random", or "none": all is for training."""
 
     train: Indices
     test: Indices
@@ -48,12 +49,26 @@ def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]
 
 def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:
     """Int64 (N,), each sequence's fold; fewer folds than `count` where there are fewer groups of a class."""
-    groups = _groups(labels)
-    count = min(count, *(len(np.unique(groups[labels.label == y])) for y in (0, 1)))
+    count = min(count, _fewest(labels))
     number = np.zeros(len(labels.label), dtype=np.int64)
     for k, (_, fold) in enumerate(folds(labels, count, seed)):
         number[fold] = k
     return number
+
+
+def _fewest(labels: Labels) -> int:
+    """Groups with a label of the class that has fewer."""
+    groups = _groups(labels)
+    return min(len(np.unique(groups[labels.known & (labels.label == y)])) for y in (0, 1))
+
+
+def check_enough(labels: Labels) -> None:
+    """Raises LogError where there are too few labels to learn from and to check what was learned."""
+    if (fewest := _fewest(labels)) < 3:
+        raise LogError(
+            f"one class has only {fewest} labelled sequences (or groups that stay together); label at least 3 of each, "
+            "or fit without labels"
+        )
 
 
 def check_classes(labels: Labels, **parts: Indices) -> None:
@@ -73,10 +88,14 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
     A group's time is the median of its sequences' last events. Without times, or where one class crowds into one end
     of the log, whole groups are drawn at random so that each part holds the same mixture of labels and types.
 
-    Raises:
-        LogError: too few labels for each part to hold both classes.
+    With too few labels for a test part there is none, and the log says so.
     """
     known = np.flatnonzero(labels.known)
+    if (fewest := _fewest(labels)) < ENOUGH:
+        logger.warning(
+            "no test part: one class has only %d labelled sequences (or groups), fewer than %d", fewest, ENOUGH
+        )
+        return Split(known, known[:0], "none")
     groups = _groups(labels)[known]
     ends = log.ends[known]
     if not np.isnan(ends).any():
@@ -98,7 +117,11 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
 
 
 def held_out(labels: Labels, count: int, share: float, seed: int) -> list[tuple[Indices, Indices]]:
-    """(others, held out) positions: each of `count` folds in turn, or where that is 1 a `share` drawn at random."""
+    """(others, held out) positions: each of `count` folds in turn, or where that is 1 a `share` drawn at random.
+
+    With few labels the one part would be too small, and there are three folds instead.
+    """
+    count = max(count, 3) if _fewest(labels) < ENOUGH else count
     if count > 1:
         number = fold_numbers(labels, count, seed)
         return [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(number.max() + 1)]
