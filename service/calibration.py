@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHANNELS = ("deep", "wide", "company", "novelty", "deep_novelty")
+CHANNELS = ("deep", "wide", "company", "novelty")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,6 @@ class Evidence:
         wide: the linear part's.
         company: how suspicious those are that hold the same values, see `service.company`.
         novelty: distance of the profile from normal, about 1 for normal sequences.
-        deep_novelty: the same for the network's mean state.
         types: float64 (K,), log odds of each anomaly type but for a constant.
         events: float32 (T,), the network's logit of each event, in the caller's order.
     """
@@ -27,14 +26,13 @@ class Evidence:
     wide: float
     company: float
     novelty: float
-    deep_novelty: float
     types: NDArray[np.float64]
     events: NDArray[np.float32]
 
     @property
     def channels(self) -> NDArray[np.float64]:
-        """Float64 (5,), as the calibration weighs them: novelties by their logarithm."""
-        return np.array([self.deep, self.wide, self.company, log(self.novelty), log(self.deep_novelty)])
+        """Float64 (4,), as the calibration weighs them: novelty by its logarithm."""
+        return np.array([self.deep, self.wide, self.company, log(self.novelty)])
 
 
 def log(novelty: float) -> float:

@@ -45,7 +45,7 @@ def reasons(
             None,
             NOVELTY,
             f"{evidence.novelty:.1f} times a normal sequence's",
-            weight["novelty"] * log(evidence.novelty) + weight["deep_novelty"] * log(evidence.deep_novelty),
+            weight["novelty"] * log(evidence.novelty),
         ),
     ]
     learned, score = calibration.learned(evidence), calibration.score(evidence)

@@ -149,7 +149,6 @@ def gather(logits: SequenceLogits, reading: Reading) -> Evidence:
         wide=wide,
         company=reading.company,
         novelty=reading.novelty,
-        deep_novelty=logits.novelty,
         types=logits.types + np.array(types),
         events=logits.events,
     )

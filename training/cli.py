@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +19,10 @@ from rich.table import Table
 
 from service.bundle import Bundle, BundleError
 from training.config import PRESETS, FitConfig
+
+if TYPE_CHECKING:
+    from training.log import Labels, Log
+    from training.split import Indices
 
 app = typer.Typer(
     help="Trains, evaluates and applies recguard models offline.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -76,6 +81,20 @@ def _bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[
         yield lambda done: bar.update(task, advance=1, description=done)
 
 
+def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices", config: FitConfig) -> FitConfig:
+    from training.features import column_kinds
+    from training.tune import tune
+
+    with _bar(show, "searching", trials) as advance:
+        return tune(log, labels, at, config.settled(column_kinds(log.events)), trials, advance)
+
+
+def _preset(name: str | None) -> str | None:
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"{name}: there are the presets {', '.join(PRESETS)}")
+    return name
+
+
 def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
     if preset not in (*PRESETS, "auto"):
         raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)} and auto")
@@ -119,6 +138,22 @@ def fit(
     pretrain_epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes of masked-event pretraining over all sequences; by default none.")
     ] = None,
+    augment: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Probability of each small change to an event in training.")
+    ] = None,
+    adversarial: Annotated[
+        float | None, typer.Option(min=0.0, help="Adversarial noise in embedding space, as a share; try 0.02.")
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, help="Rank of LoRA adapters, trained in place of a large encoder's weights.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Preset of a larger network from which the one that serves learns as well.")
+    ] = None,
+    tune: Annotated[
+        int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
+    ] = 0,
+    tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
     prevalence: Annotated[
         float | None,
         typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
@@ -147,8 +182,16 @@ def fit(
             contamination=contamination,
             pretrain_epochs=pretrain_epochs,
             prevalence=prevalence,
+            augment=augment,
+            adversarial=adversarial,
+            lora_rank=lora,
+            teacher=_preset(teacher),
+            tensorboard=str(tensorboard) if tensorboard else None,
         )
-        bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, quiet=not show)
+        if tune and labels is None:
+            raise ValueError("--tune needs --labels: without them there is nothing to measure by")
+        search = partial(_search, tune, show) if tune else None
+        bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, not show, search)
         if labels is not None:
             _print_metrics(bundle.manifest["metrics"]["test"], f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)

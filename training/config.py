@@ -41,6 +41,12 @@ class FitConfig:
     fresh_rate: float = 1e-3  # of embedding rows and heads
     dropout: float = 0.1
     unknown_rate: float = 0.2  # share of field values hidden in training, so that no value alone decides
+    augment: float = 0.0  # probability of each small change to a position in training, see `training.augment`
+    adversarial: float = 0.0  # length of adversarial noise on the bags, as a share of their own
+    lora_rank: int = 0  # of low-rank adapters that are trained in place of the encoder's weights; 0: all weights are
+    teacher: str | None = None  # preset of a network that the trained one learns from as well
+    teacher_weight: float = 1.0  # of its judgement beside the label
+    tensorboard: str | None = None  # directory where losses and measures are kept
     window: int = 128  # positions of one pass
     train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss

@@ -19,10 +19,11 @@ from service.encoding import Encoded, Encoder
 from service.fields import FIRST, Ids
 from service.scoring import network_logits
 from service.windows import Outputs, pad
+from training.augment import Augment
 from training.calibration import UNLABELLED
 from training.config import FitConfig
 from training.loop import some_windows, train
-from training.model import BehaviourBert
+from training.model import BehaviourBert, Logits
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Example:
         label: 1 anomalous, 0 normal.
         type: index of the anomaly type, UNLABELLED where normal or unnamed.
         events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
+        taught: a teacher's probability that it is anomalous; None without a teacher.
     """
 
     encoded: Encoded
     label: int
     type: int
     events: NDArray[np.int8]
+    taught: float | None = None
 
 
 class Collator:
@@ -49,9 +52,10 @@ class Collator:
     values becomes unknown.
     """
 
-    def __init__(self, encoder: Encoder, config: FitConfig) -> None:
+    def __init__(self, encoder: Encoder, config: FitConfig, table: Tensor) -> None:
         self.most, self.unknown_rate = config.train_windows, config.unknown_rate
         self.rng = np.random.default_rng(config.seed)
+        self.augment = Augment(encoder, config.augment, table, self.rng) if config.augment else None
         # row -> its field's "unknown" row; rows that are no field's value stand for themselves
         self.unknown_of = np.arange(encoder.deep_rows, dtype=np.int32)
         for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
@@ -73,10 +77,14 @@ class Collator:
         event_labels = np.full(ids.shape[:2], UNLABELLED, dtype=np.int64)
         for row, known in zip(event_labels, events, strict=True):
             row[: len(known)] = known
+        if self.augment is not None:
+            ids, event_labels = self.augment(ids, event_labels)
+        taught = [float(e.label) if e.taught is None else e.taught for e in examples]
         return {
             "ids": torch.from_numpy(ids),
             "sequence": torch.tensor(sequence),
             "labels": torch.tensor([e.label for e in examples], dtype=torch.float32),
+            "taught": torch.tensor(taught, dtype=torch.float32),
             "types": torch.tensor([e.type for e in examples]),
             "event_labels": torch.from_numpy(event_labels),
         }
@@ -92,26 +100,47 @@ def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
 
 
 class Objective(nn.Module):
-    """The multi-task loss: sequence, events where known, type where named."""
+    """The multi-task loss: sequence, events where known, type where named, a teacher's judgement where there is one.
+
+    With `config.adversarial` the same loss is added for bags moved by a little noise in the direction that raises it
+    most (Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR
+    2017).
+    """
 
     def __init__(self, model: BehaviourBert, config: FitConfig) -> None:
         super().__init__()
-        self.model, self.event_weight, self.type_weight = model, config.event_weight, config.type_weight
+        self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
 
     def forward(
-        self, ids: Tensor, sequence: Tensor, labels: Tensor, types: Tensor, event_labels: Tensor
+        self, ids: Tensor, sequence: Tensor, labels: Tensor, taught: Tensor, types: Tensor, event_labels: Tensor
     ) -> dict[str, Tensor]:
-        out = self.model(ids)
+        known = (sequence, labels, taught, types, event_labels)
+        if not (self.settings.adversarial and self.training):
+            return {"loss": self._loss(self.model(ids), *known)}
+        bags = self.model.bags(ids).detach()
+        noise = torch.zeros_like(bags, requires_grad=True)
+        loss = self._loss(self.model(ids, noise), *known)
+        (gradient,) = torch.autograd.grad(loss, noise, retain_graph=True)
+        length = self.settings.adversarial * bags.norm(dim=(1, 2), keepdim=True)
+        worst = length * gradient / gradient.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        return {"loss": loss + self._loss(self.model(ids, worst), *known)}
+
+    def _loss(
+        self, out: Logits, sequence: Tensor, labels: Tensor, taught: Tensor, types: Tensor, event_labels: Tensor
+    ) -> Tensor:
+        config = self.settings
         logits = log_mean_exp(out.sequence_logit, sequence, len(labels))
         loss = F.binary_cross_entropy_with_logits(logits, labels)
+        if config.teacher is not None:
+            loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, taught)
         known = event_labels != UNLABELLED
         if known.any():
             event_loss = F.binary_cross_entropy_with_logits(out.event_logits[known], event_labels[known].float())
-            loss = loss + self.event_weight * event_loss
+            loss = loss + config.event_weight * event_loss
         if (types != UNLABELLED).any():
             pooled = log_mean_exp(out.type_logits, sequence, len(labels))
-            loss = loss + self.type_weight * F.cross_entropy(pooled, types, ignore_index=UNLABELLED)
-        return {"loss": loss, "logits": logits}
+            loss = loss + config.type_weight * F.cross_entropy(pooled, types, ignore_index=UNLABELLED)
+        return loss
 
 
 def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
@@ -149,7 +178,7 @@ def finetune(
         return float(average_precision_score([e.label for e in held], [s.deep for s in logits]))
 
     encoded = [e.encoded for e in examples]
-    objective, collator = Objective(model, config), Collator(encoder, config)
+    objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
     measure = None if epochs else average_precision
     return train(objective, model, examples, encoded, collator, config, epochs or config.epochs, quiet, measure)
 

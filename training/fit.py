@@ -7,7 +7,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from transformers import set_seed
 
 from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
-from service.calibration import Calibration, Evidence
+from service.calibration import Calibration, Evidence, sigmoid
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
 from service.metrics import SCORE_BINS
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 GOLDEN, GOLDEN_EVENTS = 8, 200
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
 MAX_INT8_CHANGE = 0.01  # mean, in probability
+TEACHER_FOLDS = 3
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
 FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
 TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
@@ -132,6 +133,9 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):
             pretrain(start, encoder, everything, config, quiet)
+    if config.teacher is not None:
+        with _stage("teacher", seconds):
+            examples = taught(examples, labels, encoder, len(types), config, quiet)
     parts = held_out(labels, config.folds, config.held_out_share, config.seed)
     found: dict[int, Evidence] = {}
     epochs = []
@@ -180,6 +184,25 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         clipped=clipped(log, encoder),
         seconds=seconds,
     )
+
+
+def taught(
+    examples: Sequence[Example], labels: Labels, encoder: Encoder, types: int, config: FitConfig, quiet: bool
+) -> list[Example]:
+    """The examples with a larger network's probability, which it gives to those it was not trained on.
+
+    Distillation after Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+    """
+    assert config.teacher is not None
+    config = replace(config, preset=config.teacher, teacher=None)
+    start = untrained(encoder, [e.encoded for e in examples], types, config)
+    found = list(examples)
+    for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
+        model, theirs = deepcopy(start), [examples[i] for i in held]
+        finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
+        for i, logits in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
+            found[i] = replace(examples[i], taught=float(sigmoid(logits.deep)))
+    return found
 
 
 def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, config: FitConfig) -> Labels:
@@ -240,8 +263,12 @@ def fit_bundle(
     columns: dict[str, str] | None = None,
     name: str | None = None,
     quiet: bool = True,
+    search: Callable[[Log, Labels, Indices, FitConfig], FitConfig] | None = None,
 ) -> Bundle:
     """Fits on a log and writes a bundle; what stood at `out` before is replaced only by a whole new one.
+
+    Args:
+        search: finds a better configuration on the training part, see `training.tune`.
 
     Raises:
         LogError: the log or the labels cannot be used.
@@ -259,7 +286,10 @@ def fit_bundle(
         logger.info(
             "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
         )
-    fitted = fit_model(log, labels, np.setdiff1d(np.arange(len(log)), parts.test), config, quiet)
+    rest = np.setdiff1d(np.arange(len(log)), parts.test)
+    if search is not None:
+        config = search(log, labels, rest, config)
+    fitted = fit_model(log, labels, rest, config, quiet)
     cleaning.clipped = fitted.clipped
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)

@@ -2,13 +2,21 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from service.encoding import Encoded
@@ -30,6 +38,8 @@ class _Trainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {"eval_measured": self.measure(), "epoch": self.state.epoch or 0.0}
+        if self.args.logging_strategy != "no":
+            self.log(dict(metrics))
         logger.info("epoch %d: %.4f on what is held out", metrics["epoch"], metrics["eval_measured"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -59,11 +69,12 @@ def train(
         The epochs whose weights are kept.
     """
     set_seed(config.seed)
+    adapters = _adapters(model, config) if config.lora_rank else None
     lengths = [sum(map(len, e.windows)) for e in encoded]
     batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))
     per_epoch = -(-len(examples) // batch)
     steps = per_epoch * epochs
-    encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n]
+    encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
     known = {id(p) for p in encoder}
     optimizer = torch.optim.AdamW(
         [
@@ -98,7 +109,7 @@ def train(
                 remove_unused_columns=False,
                 disable_tqdm=quiet,
                 report_to=[],
-                logging_strategy="no",
+                logging_strategy="epoch" if config.tensorboard else "no",
                 dataloader_pin_memory=False,
             ),
             data_collator=collator,
@@ -111,8 +122,35 @@ def train(
         trainer.lengths = lengths
         if measure is not None:
             trainer.measure = measure
+        if config.tensorboard:
+            trainer.add_callback(_board(Path(config.tensorboard), type(objective).__name__))
         trainer.train()
+        if adapters is not None:
+            model.bert = adapters.merge_and_unload()
+            model.requires_grad_(True)
         return round((trainer.state.best_global_step or steps) / per_epoch)
+
+
+def _board(directory: Path, name: str) -> TrainerCallback:
+    """Writes losses and measures for TensorBoard, each training under a number of its own."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    number = len(list(directory.glob("*")))
+    return TensorBoardCallback(SummaryWriter(str(directory / f"{number:03d}-{name}")))  # type: ignore[no-untyped-call]
+
+
+def _adapters(model: BehaviourBert, config: FitConfig) -> Any:
+    """Low-rank adapters in the encoder, in place of whose weights they are trained (Hu et al., "LoRA", ICLR 2022)."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    adapted = LoraConfig(
+        r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=["query", "key", "value", "dense"]
+    )
+    adapters = LoraModel(model.bert, adapted, "default")
+    model.table.weight.requires_grad_(True)  # its rows are new to the encoder
+    return adapters
 
 
 def _bfloat16_pays() -> bool:

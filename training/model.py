@@ -79,10 +79,15 @@ class BehaviourBert(nn.Module):
         """The one embedding table, (rows, H)."""
         return self.bert.embeddings.word_embeddings
 
-    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's states (B, P, H), and which positions are not padding (B, P)."""
+    def bags(self, ids: Tensor) -> Tensor:
+        """What the encoder reads: each position's summed embeddings, (B, P, S) -> (B, P, H)."""
+        bags: Tensor = self.table(ids).sum(dim=2)
+        return bags
+
+    def states(self, ids: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The encoder's states (B, P, H), and which positions are not padding (B, P); noise is added to the bags."""
         real = ids[:, :, 0] != PAD
-        bags = self.table(ids).sum(dim=2)  # (B, P, S, H) -> (B, P, H)
+        bags = self.bags(ids) if noise is None else self.bags(ids) + noise
         states = self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state
         return (states - self.center) / self.scale, real
 
@@ -105,9 +110,9 @@ class BehaviourBert(nn.Module):
         weights = real.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
-    def forward(self, ids: Tensor) -> Logits:
+    def forward(self, ids: Tensor, noise: Tensor | None = None) -> Logits:
         """Scores windows: `ids` int (B, P, S), zero where there is no value."""
-        states, real = self.states(ids)
+        states, real = self.states(ids, noise)
         event_logits = self.event_head(states).squeeze(-1)  # (B, P)
         attention = self.attention_head(states).squeeze(-1).masked_fill(ids[:, :, 0] != EVENT, -1e4).softmax(dim=1)
         mean = self.mean_state(states, real)  # (B, H)

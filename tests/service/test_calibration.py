@@ -9,7 +9,7 @@ from service.calibration import Calibration, Evidence, logit, sigmoid
 
 
 def evidence(deep: float = 0.0, wide: float = 0.0, novelty: float = 1.0) -> Evidence:
-    return Evidence(deep, wide, 0.0, novelty, 1.0, np.zeros(1), np.array([0.0, 2.0], np.float32))
+    return Evidence(deep, wide, 0.0, novelty, np.zeros(1), np.array([0.0, 2.0], np.float32))
 
 
 @given(st.floats(-1e6, 1e6))
@@ -22,8 +22,8 @@ def test_sigmoid_is_a_probability_and_the_inverse_of_logit(x: float) -> None:
 
 @given(st.floats(0.001, 0.9), st.floats(0.001, 0.9), st.floats(-5, 5))
 def test_prevalence_moves_the_odds_by_its_own_odds(fitted: float, live: float, deep: float) -> None:
-    before = Calibration((1.0, 0.0, 0.0, 0.0, 0.0), 0.3, fitted, fitted).score(evidence(deep))
-    after = Calibration((1.0, 0.0, 0.0, 0.0, 0.0), 0.3, fitted, live).score(evidence(deep))
+    before = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, fitted).score(evidence(deep))
+    after = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, live).score(evidence(deep))
     assert logit(after) - logit(before) == pytest.approx(logit(live) - logit(fitted), abs=1e-6)
 
 
@@ -31,14 +31,14 @@ def test_prevalence_moves_the_odds_by_its_own_odds(fitted: float, live: float, d
 def test_more_novelty_never_lowers_a_score_and_the_alarm_alone_can_raise_one(
     deep: float, novelty: float, factor: float
 ) -> None:
-    c = Calibration((1.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9)
+    c = Calibration((1.0, 0.0, 0.0, 0.0), 0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9)
     assert c.score(evidence(deep, novelty=novelty * factor)) >= c.score(evidence(deep, novelty=novelty))
     assert c.score(evidence(deep)) >= c.learned(evidence(deep))
     assert c.score(evidence(-30.0, novelty=1e4)) == pytest.approx(0.9, abs=1e-6)
 
 
 def test_json_restores_the_same_calibration() -> None:
-    c = Calibration((1.0, 2.0, 0.7, 0.5, 0.1), -1.0, 0.2, 0.01, 3.0, 1.0, 0.8, 1.5, -2.0)
+    c = Calibration((1.0, 2.0, 0.7, 0.5), -1.0, 0.2, 0.01, 3.0, 1.0, 0.8, 1.5, -2.0)
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert again == c
     assert again.event_scores(evidence()).tolist() == pytest.approx([float(sigmoid(-2.0)), float(sigmoid(1.0))])
