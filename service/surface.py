@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.calibration import log
 from service.company import Company
 from service.encoding import Encoded
 from service.linear import Linear
@@ -24,6 +25,11 @@ class Reading:
     logits: Floats
     company: float
     novelty: float
+
+    @property
+    def channels(self) -> Floats:
+        """Float64 (3,), as the calibration weighs them: novelty by its logarithm."""
+        return np.array([self.logits[0], self.company, log(self.novelty)])
 
 
 @dataclass(frozen=True)

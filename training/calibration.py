@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from service.calibration import CHANNELS, Calibration, Evidence
+from service.calibration import Calibration, Evidence
 
 UNLABELLED = -100  # an event without a label
 ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
@@ -29,18 +29,7 @@ def fit_calibration(
             event's logit is taken as it is.
         prevalence: share of anomalies in live traffic; None takes the share in `label`.
     """
-    points = np.stack([e.channels for e in evidence])
-    scale = points.std(axis=0) + 1e-6
-    used = np.ones(len(CHANNELS), dtype=bool)
-    while True:
-        model = LogisticRegression(C=1.0).fit(points[:, used] / scale[used], label)
-        negative = model.coef_[0] < 0
-        if not negative.any() or used.sum() == 1:
-            break
-        used[np.flatnonzero(used)[int(np.argmin(model.coef_[0]))]] = False
-    weights = np.zeros(len(CHANNELS))
-    weights[used] = model.coef_[0] / scale[used]
-
+    weights, bias = weigh(np.stack([e.channels for e in evidence]), label)
     event_weight, event_bias = 1.0, 0.0
     logits = np.concatenate([e.events for e in evidence])
     known = np.concatenate(event_labels)
@@ -56,7 +45,7 @@ def fit_calibration(
     right = (beyond.sum() + 1) / (len(beyond) + 2)  # share of the alarms that are right, by Laplace's rule
     return Calibration(
         weights=tuple(weights.tolist()),
-        bias=float(model.intercept_[0]),
+        bias=bias,
         fitted_prevalence=fitted,
         prevalence=fitted if prevalence is None else prevalence,
         alarm_weight=alarm_weight,
@@ -65,6 +54,20 @@ def fit_calibration(
         event_weight=event_weight,
         event_bias=event_bias,
     )
+
+
+def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray[np.float64], float]:
+    """Weights (C,) and bias of a logistic regression on channels (N, C); what would count against anomalies gets 0."""
+    scale = points.std(axis=0) + 1e-6
+    used = np.ones(points.shape[1], dtype=bool)
+    while True:
+        model = LogisticRegression(C=1.0).fit(points[:, used] / scale[used], label)
+        if model.coef_[0].min() >= 0 or used.sum() == 1:
+            break
+        used[np.flatnonzero(used)[int(np.argmin(model.coef_[0]))]] = False
+    weights = np.zeros(points.shape[1])
+    weights[used] = model.coef_[0] / scale[used]
+    return np.maximum(weights, 0.0), float(model.intercept_[0])
 
 
 def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:

@@ -28,6 +28,13 @@ app = typer.Typer(
     help="Trains, evaluates and applies recguard models offline.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 console = Console()
+EXTRAS = {
+    "pyod": "compare",
+    "captum": "compare",
+    "peft": "options",
+    "optuna": "options",
+    "tensorboard": "options",
+}  # packages that only some commands need, and the extra that has them
 
 EventsFile = Annotated[
     Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event a row.")
@@ -67,6 +74,12 @@ def _session(quiet: bool) -> Iterator[bool]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield show
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        message = f"error: {error.name} is not installed; pip install 'recguard[{EXTRAS[error.name]}]'"
+        Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
     except (LogError, BundleError, FileNotFoundError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -35,6 +35,7 @@ class Example:
         label: 1 anomalous, 0 normal.
         type: index of the anomaly type, UNLABELLED where normal or unnamed.
         events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
+        offset: log odds that linear part, company and novelty give it already; the network learns what these miss.
         taught: a teacher's probability that it is anomalous; None without a teacher.
     """
 
@@ -42,6 +43,7 @@ class Example:
     label: int
     type: int
     events: NDArray[np.int8]
+    offset: float = 0.0
     taught: float | None = None
 
 
@@ -84,6 +86,7 @@ class Collator:
             "ids": torch.from_numpy(ids),
             "sequence": torch.tensor(sequence),
             "labels": torch.tensor([e.label for e in examples], dtype=torch.float32),
+            "offset": torch.tensor([e.offset for e in examples], dtype=torch.float32),
             "taught": torch.tensor(taught, dtype=torch.float32),
             "types": torch.tensor([e.type for e in examples]),
             "event_labels": torch.from_numpy(event_labels),
@@ -102,6 +105,9 @@ def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
 class Objective(nn.Module):
     """The multi-task loss: sequence, events where known, type where named, a teacher's judgement where there is one.
 
+    The sequence's logit is added to what the parts beside the network give, and so fits their residual, as the next
+    step of boosting would (Friedman, "Greedy function approximation", Annals of Statistics 2001).
+
     With `config.adversarial` the same loss is added for bags moved by a little noise in the direction that raises it
     most (Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR
     2017).
@@ -112,9 +118,16 @@ class Objective(nn.Module):
         self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
 
     def forward(
-        self, ids: Tensor, sequence: Tensor, labels: Tensor, taught: Tensor, types: Tensor, event_labels: Tensor
+        self,
+        ids: Tensor,
+        sequence: Tensor,
+        labels: Tensor,
+        offset: Tensor,
+        taught: Tensor,
+        types: Tensor,
+        event_labels: Tensor,
     ) -> dict[str, Tensor]:
-        known = (sequence, labels, taught, types, event_labels)
+        known = (sequence, labels, offset, taught, types, event_labels)
         if not (self.settings.adversarial and self.training):
             return {"loss": self._loss(self.model(ids), *known)}
         bags = self.model.bags(ids).detach()
@@ -126,10 +139,17 @@ class Objective(nn.Module):
         return {"loss": loss + self._loss(self.model(ids, worst), *known)}
 
     def _loss(
-        self, out: Logits, sequence: Tensor, labels: Tensor, taught: Tensor, types: Tensor, event_labels: Tensor
+        self,
+        out: Logits,
+        sequence: Tensor,
+        labels: Tensor,
+        offset: Tensor,
+        taught: Tensor,
+        types: Tensor,
+        event_labels: Tensor,
     ) -> Tensor:
         config = self.settings
-        logits = log_mean_exp(out.sequence_logit, sequence, len(labels))
+        logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + offset
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         if config.teacher is not None:
             loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, taught)
@@ -175,7 +195,8 @@ def finetune(
 
     def average_precision() -> float:
         logits = network_logits([e.encoded for e in held], run_torch(model))
-        return float(average_precision_score([e.label for e in held], [s.deep for s in logits]))
+        score = [s.deep + e.offset for s, e in zip(logits, held, strict=True)]
+        return float(average_precision_score([e.label for e in held], score))
 
     encoded = [e.encoded for e in examples]
     objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)

@@ -33,7 +33,7 @@ from service.thresholds import Thresholds
 from service.windows import pad
 from training import export, report, thresholds
 from training.assess import assess
-from training.calibration import UNLABELLED, fit_calibration
+from training.calibration import UNLABELLED, fit_calibration, weigh
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
@@ -129,6 +129,9 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
+    points = np.stack([reading.channels for reading in surface.readings])
+    weights, bias = weigh(points, labels.label)
+    examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
     start = untrained(encoder, everything, len(types), config)
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):
@@ -201,7 +204,7 @@ def taught(
         model, theirs = deepcopy(start), [examples[i] for i in held]
         finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
         for i, logits in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
-            found[i] = replace(examples[i], taught=float(sigmoid(logits.deep)))
+            found[i] = replace(examples[i], taught=float(sigmoid(logits.deep + examples[i].offset)))
     return found
 
 

@@ -56,10 +56,10 @@ def test_a_cell_of_other_labels_is_measured_anew(labelled: tuple[Log, Labels], t
 
 def test_a_study_answers_each_of_its_questions(labelled: tuple[Log, Labels], tmp_path: Path) -> None:
     log, labels = labelled
-    kept = {"click_farm", "takeover", None}
+    kept = {"click_farm", "crawler", "takeover", None}
     at = np.array([i for i, t in enumerate(labels.types) if t in kept])
     found = study(log.subset(at), labels.subset(at), tmp_path, QUICK, 2, ["all", "unseen"])
-    assert set(found["unseen"]) == {"click_farm", "takeover"}
+    assert set(found["unseen"]) == kept - {None}
     assert set(found["all"]["stress"]) == set(STRESS)
     assert found["all"]["events"][0]["type"] == "all types"
     curves = found["all"]["deletion"]
