@@ -43,6 +43,9 @@ LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequenc
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
+GroupBy = Annotated[
+    str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
 Preset = Annotated[
     str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}, or auto: base for text, else tiny.")
@@ -100,6 +103,15 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
     with _bar(show, "searching", trials) as advance:
         return tune(log, labels, at, config.settled(column_kinds(log.events)), trials, advance)
+
+
+def _labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
+    from training.log import clean_events, parse_columns, read_labels
+    from training.split import grouped_by
+
+    log, cleaning = clean_events(events, parse_columns(columns))
+    known = read_labels(labels, log, cleaning)
+    return log, grouped_by(log, known, group_by) if group_by else known
 
 
 def _preset(name: str | None) -> str | None:
@@ -205,8 +217,8 @@ def fit(
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
         search = partial(_search, tune, show) if tune else None
         bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, not show, search)
-        if labels is not None:
-            _print_metrics(bundle.manifest["metrics"]["test"], f"{bundle.name} {bundle.version}, test part")
+        if tested := bundle.manifest["metrics"]["test"]:
+            _print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
 
 
@@ -222,6 +234,7 @@ def evaluate(
         Path | None, typer.Option("--out", help="Directory for evaluation.json; needed with --folds.")
     ] = None,
     columns: ColumnMap = None,
+    group_by: GroupBy = None,
     preset: Preset = FitConfig.preset,
     pretrained: Pretrained = None,
     seed: Seed = 0,
@@ -230,7 +243,7 @@ def evaluate(
     """Measures quality: of a bundle on a labelled log, or of refits over folds."""
     with _session(quiet) as show:
         from training.evaluation import evaluate_bundle, evaluate_folds
-        from training.log import clean_events, parse_columns, read_labels
+        from training.log import parse_columns
 
         if (bundle is None) == (folds is None):
             raise ValueError("give either --bundle or --folds")
@@ -239,10 +252,8 @@ def evaluate(
         else:
             if out is None:
                 raise ValueError("--folds needs --out, where each fold is kept as it finishes")
-            log, cleaning = clean_events(events, parse_columns(columns))
-            found = evaluate_folds(
-                log, read_labels(labels, log, cleaning), folds or 0, _config(seed, preset, pretrained), out, not show
-            )
+            log, known = _labelled(events, labels, columns, group_by)
+            found = evaluate_folds(log, known, folds or 0, _config(seed, preset, pretrained), out, not show)
         _print_metrics(found.to_json(), f"{events}")
 
 
@@ -256,6 +267,7 @@ def compare(
     ] = None,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     columns: ColumnMap = None,
+    group_by: GroupBy = None,
     pretrained: Pretrained = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -263,14 +275,12 @@ def compare(
     """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
     with _session(quiet) as show:
         from training.compare import compare as run
-        from training.log import clean_events, parse_columns, read_labels
         from training.rivals import METHODS
 
         names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
         if unknown := [name for name in names if name not in METHODS]:
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
-        log, cleaning = clean_events(events, parse_columns(columns))
-        known = read_labels(labels, log, cleaning)
+        log, known = _labelled(events, labels, columns, group_by)
         with _bar(show, "comparing", len(names) * folds) as advance:
             found = run(log, known, out, _config(seed, "auto", pretrained), folds, names, advance)
         table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
@@ -296,15 +306,13 @@ def study(
 ) -> None:
     """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
     with _session(quiet) as show:
-        from training.log import clean_events, parse_columns, read_labels
         from training.study import PARTS
         from training.study import study as run
 
         wanted = parts.split(",")
         if unknown := [part for part in wanted if part not in PARTS]:
             raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
-        log, cleaning = clean_events(events, parse_columns(columns))
-        known = read_labels(labels, log, cleaning)
+        log, known = _labelled(events, labels, columns, None)
         with _bar(show, "studying") as advance:
             run(log, known, out, _config(seed, preset, pretrained), folds, wanted, advance)
         console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from service.encoding import Encoded, Encoder
@@ -46,6 +46,11 @@ class Example:
     offset: float = 0.0
     taught: float | None = None
 
+    @property
+    def mixed(self) -> bool:
+        """Whether it is known to hold both normal and anomalous events."""
+        return {0, 1} <= set(self.events.tolist())
+
 
 class Collator:
     """Puts examples into one batch: windows stacked, each with the example it belongs to.
@@ -65,7 +70,7 @@ class Collator:
                 self.unknown_of[start + FIRST : start + f.size] = start
 
     def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
-        windows, sequence, events = [], [], []
+        windows, sequence, events, mixed = [], [], [], []
         for i, example in enumerate(examples):
             encoded = example.encoded
             for k in some_windows(encoded, self.most, self.rng):
@@ -73,6 +78,7 @@ class Collator:
                 owner = encoded.owners[k]
                 events.append(np.where(owner >= 0, example.events[owner], UNLABELLED))
                 sequence.append(i)
+                mixed.append(example.mixed)
         ids = pad(windows)
         hidden = self.rng.random(ids.shape) < self.unknown_rate
         ids = np.where(hidden, self.unknown_of[ids], ids)
@@ -90,6 +96,7 @@ class Collator:
             "taught": torch.tensor(taught, dtype=torch.float32),
             "types": torch.tensor([e.type for e in examples]),
             "event_labels": torch.from_numpy(event_labels),
+            "mixed": torch.tensor(mixed),
         }
 
 
@@ -126,8 +133,9 @@ class Objective(nn.Module):
         taught: Tensor,
         types: Tensor,
         event_labels: Tensor,
+        mixed: Tensor,
     ) -> dict[str, Tensor]:
-        known = (sequence, labels, offset, taught, types, event_labels)
+        known = (sequence, labels, offset, taught, types, event_labels, mixed)
         if not (self.settings.adversarial and self.training):
             return {"loss": self._loss(self.model(ids), *known)}
         bags = self.model.bags(ids).detach()
@@ -147,6 +155,7 @@ class Objective(nn.Module):
         taught: Tensor,
         types: Tensor,
         event_labels: Tensor,
+        mixed: Tensor,
     ) -> Tensor:
         config = self.settings
         logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + offset
@@ -154,9 +163,11 @@ class Objective(nn.Module):
         if config.teacher is not None:
             loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, taught)
         known = event_labels != UNLABELLED
-        if known.any():
-            event_loss = F.binary_cross_entropy_with_logits(out.event_logits[known], event_labels[known].float())
-            loss = loss + config.event_weight * event_loss
+        # where a sequence is anomalous in part, telling which part is a task of its own, and there are few of them
+        for among in (known, known & mixed.unsqueeze(1)):
+            if among.any():
+                event_loss = F.binary_cross_entropy_with_logits(out.event_logits[among], event_labels[among].float())
+                loss = loss + config.event_weight * event_loss
         if (types != UNLABELLED).any():
             pooled = log_mean_exp(out.type_logits, sequence, len(labels))
             loss = loss + config.type_weight * F.cross_entropy(pooled, types, ignore_index=UNLABELLED)
@@ -186,21 +197,27 @@ def finetune(
     """Trains in place.
 
     Args:
-        held: after each epoch the average precision is measured on these, and the best epoch's weights are kept.
+        held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
+            anomalous in part; the weights of the best epoch are kept.
         epochs: train for just so many and measure nothing; 0: until `held` says enough.
 
     Returns:
         The epochs whose weights are kept.
     """
 
-    def average_precision() -> float:
+    def quality() -> float:
         logits = network_logits([e.encoded for e in held], run_torch(model))
         score = [s.deep + e.offset for s, e in zip(logits, held, strict=True)]
-        return float(average_precision_score([e.label for e in held], score))
+        found = [float(average_precision_score([e.label for e in held], score))]
+        mixed = [(e.events, s.events) for e, s in zip(held, logits, strict=True) if e.mixed]
+        if mixed:
+            truth, said = (np.concatenate(parts) for parts in zip(*mixed, strict=True))
+            found.append(float(roc_auc_score(truth[truth >= 0], said[truth >= 0])))
+        return float(np.mean(found))
 
     encoded = [e.encoded for e in examples]
     objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
-    measure = None if epochs else average_precision
+    measure = None if epochs else quality
     return train(objective, model, examples, encoded, collator, config, epochs or config.epochs, quiet, measure)
 
 

@@ -50,7 +50,7 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         f"{data['events']:,} events"
     )
     sections = [
-        *(_quality(manifest, evaluation, made) if evaluation["metrics"] else _without_labels(manifest, made)),
+        *(_quality(manifest, evaluation, made) if evaluation["metrics"] else _untested(manifest, made)),
         "<h2>The log and its cleaning</h2>",
         _cleaning(evaluation["cleaning"]),
         "<h2>What an event is encoded as</h2>",
@@ -119,20 +119,20 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
     ]
 
 
-def _without_labels(manifest: Mapping[str, Any], made: str) -> list[str]:
-    """What can be said of a model that was fitted without labels."""
+def _untested(manifest: Mapping[str, Any], made: str) -> list[str]:
+    """What can be said of a model without a test part."""
     thresholds, share = manifest["thresholds"], manifest["config"]["contamination"]
+    if manifest["metrics"]["held_out"]:
+        why, rows = "with too few labels to set some aside for a test.", [["review", ""], ["block", ""]]
+    else:
+        why = "without labels. What lies farthest from the rest was taken for anomalous."
+        rows = [["review", f"{share:.1%} of this log is flagged"], ["block", f"{share / 5:.1%} of this log is blocked"]]
+    for row in rows:
+        row.insert(1, f"{thresholds[row[0]]:.3f}")
     return [
-        f"<p class=quiet>{made}, without labels. What lies farthest from the rest was taken for anomalous, and nothing "
-        "here says whether it is: label some of what is flagged and run <code>recguard-train evaluate --bundle</code>."
-        "</p><h2>Thresholds</h2>",
-        table(
-            ["decision", "from score", "share of this log"],
-            [
-                ["review or block", f"{thresholds['review']:.3f}", f"{share:.1%}"],
-                ["block", f"{thresholds['block']:.3f}", f"{share / 5:.1%}"],
-            ],
-        ),
+        f"<p class=quiet>{made}, {why} Nothing here says how good the model is: label some of what it flags and run "
+        "<code>recguard-train evaluate --bundle</code>.</p><h2>Thresholds</h2>",
+        table(["decision", "from score", ""], rows),
     ]
 
 

@@ -1,7 +1,7 @@
 """Parts a log by whole sequences and whole groups, so that nothing seen in one part is met in another."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,20 @@ def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]
     else:
         parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups)
     return [(known[rest], known[fold]) for rest, fold in parts]
+
+
+def grouped_by(log: Log, labels: Labels, column: str) -> Labels:
+    """The labels with sequences that say the same in a column kept together; letter case and spaces do not count.
+
+    Raises:
+        LogError: the log lacks the column.
+    """
+    if column not in log.events.columns:
+        raise LogError(f"--group-by {column}: the log has no such column; present: {', '.join(log.events.columns)}")
+    said: list[str | None] = [
+        " ".join(" ".join(str(v) for v in columns[column]).lower().split()) for columns, _ in log.sequences()
+    ]
+    return replace(labels, split_group=said)
 
 
 def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:

@@ -200,9 +200,9 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
     kinds = sorted({t for t in truth.types if t})
     of_kind = {k: np.array([t == k for t in truth.types]) for k in kinds}
     return {
-        "metrics": metrics(truth.label, score, float("nan"), chosen).to_json(),
+        "metrics": metrics(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
         "recall_by_type": {k: wilson(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
-        "named": {k: Counter(named[i] or "let through" for i in np.flatnonzero(m)) for k, m in of_kind.items()},
+        "named": {k: dict(Counter(named[i] or "let through" for i in np.flatnonzero(m))) for k, m in of_kind.items()},
         "groups": group_rates(truth, flagged),
         "events": event_quality(log.subset(at), truth, [np.array(e) for c in cells for e in c["events"]]),
         "deletion": {

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from training.calibration import UNLABELLED
 from training.config import FitConfig, pretrained_directory
 from training.features import column_kinds, fit_encoder
 from training.finetune import Collator, Example, Objective, finetune
-from training.fit import fit_model, taught, untrained
+from training.fit import fit_bundle, fit_model, taught, untrained
 from training.log import Labels, Log, clean_events, read_labels
 from training.tune import tune
 
@@ -145,3 +146,15 @@ def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labe
     assert fitted.held_out.sequences == len(log)
     none = replace(labels, known=np.zeros(len(log), dtype=bool))
     assert fit_model(log, none, np.arange(len(log)), replace(QUICK, folds=3)).held_out.sequences == len(log)
+
+
+def test_a_bundle_of_a_dozen_labels_says_that_it_is_untested(attacked: Path, tmp_path: Path) -> None:
+    events = pl.read_csv(attacked / "events.csv", schema_overrides={"sequence_id": pl.String}).drop("event_label")
+    events.write_csv(tmp_path / "events.csv")
+    labels = pl.read_csv(attacked / "labels.csv", schema_overrides={"sequence_id": pl.String})
+    few = pl.concat([labels.filter(label=y).head(6) for y in (0, 1)]).drop("split_group")
+    few.write_csv(tmp_path / "labels.csv")
+    bundle = fit_bundle(tmp_path / "events.csv", tmp_path / "labels.csv", tmp_path / "b", QUICK)
+    assert bundle.manifest["metrics"]["test"] is None
+    assert bundle.manifest["metrics"]["held_out"] is not None
+    assert "with too few labels" in (tmp_path / "b" / "report.html").read_text()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.log import Labels, Log, LogError
-from training.split import folds, held_out, part_at_random, split
+from training.split import check_enough, folds, grouped_by, held_out, part_at_random, split
 
 
 def world(count: int, seed: int, timed: bool, grouped: bool) -> tuple[Log, Labels]:
@@ -52,12 +54,22 @@ def test_where_time_would_leave_a_part_without_a_class_the_split_is_random() -> 
     assert split(log, Labels(labels.known, early, [None] * 200, [None] * 200, labels.groups), 0.2, 0).how == "random"
 
 
-def test_too_few_labels_say_so() -> None:
+def test_too_few_labels_say_so(caplog: pytest.LogCaptureFixture) -> None:
     log, labels = world(200, 0, timed=False, grouped=False)
-    label = np.zeros(200, dtype=np.int8)
-    label[np.flatnonzero(labels.known)[:2]] = 1
-    with pytest.raises(LogError, match="and 2 anomalous sequences are too few"):
-        split(log, Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups), 0.2, 0)
+    known = np.flatnonzero(labels.known)
+    for count in (2, 11):
+        label = np.zeros(200, dtype=np.int8)
+        label[known[:count]] = 1
+        few = Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups)
+        found = split(log, few, 0.2, 0)
+        assert (found.how, len(found.test)) == ("none", 0)
+        assert found.train.tolist() == known.tolist()
+        assert f"one class has only {count} labelled" in caplog.text
+        if count == 2:
+            with pytest.raises(LogError, match="only 2 labelled sequences"):
+                check_enough(few)
+        else:
+            check_enough(few)
 
 
 def test_a_random_part_keeps_the_mixture_of_types() -> None:
@@ -93,3 +105,13 @@ def test_what_is_held_out_is_nowhere_else_and_by_folds_it_is_everybody(count: in
     held_once = np.concatenate([held for _, held in parts])
     assert len(set(held_once.tolist())) == len(held_once)
     assert len(held_once) == (len(labels.label) if count > 1 else pytest.approx(0.2 * len(labels.label), rel=0.2))
+
+
+def test_sequences_that_say_the_same_stay_in_one_fold() -> None:
+    texts = ["Win CASH  now", "win cash now", "hello there", "see you"] * 10
+    log = Log.of(pl.DataFrame({"sequence_id": [str(i) for i in range(40)], "ts": [None] * 40, "text": texts}))
+    labels = replace(Labels.none(40), known=np.ones(40, dtype=bool), label=np.array([1, 1, 0, 0] * 10, dtype=np.int8))
+    grouped = grouped_by(log, labels, "text")
+    assert len(set(grouped.split_group)) == 3
+    with pytest.raises(LogError, match="--group-by words"):
+        grouped_by(log, labels, "words")
