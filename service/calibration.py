@@ -20,6 +20,7 @@ class Evidence:
         novelty: distance of the profile from normal, about 1 for normal sequences.
         types: float64 (K,), log odds of each anomaly type but for a constant.
         events: float32 (T,), the network's logit of each event, in the caller's order.
+        changed: float64 (T,), log odds that hands changed before it, likewise.
     """
 
     deep: float
@@ -28,6 +29,7 @@ class Evidence:
     novelty: float
     types: NDArray[np.float64]
     events: NDArray[np.float32]
+    changed: NDArray[np.float64]
 
     @property
     def channels(self) -> NDArray[np.float64]:
@@ -65,6 +67,8 @@ class Calibration:
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
         alarm_weight, alarm_at, alarm_most: the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
         event_weight, event_bias: log odds of one event from its logit.
+        partial: for each type, the share of its sequences that are anomalous only in part.
+        part_weight, part_bias: log odds of one event of such a sequence, from those that hands changed before it.
     """
 
     weights: tuple[float, ...]
@@ -76,6 +80,9 @@ class Calibration:
     alarm_most: float = 0.0
     event_weight: float = 1.0
     event_bias: float = 0.0
+    partial: tuple[float, ...] = ()
+    part_weight: float = 0.0
+    part_bias: float = 0.0
 
     @property
     def shift(self) -> float:
@@ -97,12 +104,22 @@ class Calibration:
         return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
 
     def event_scores(self, evidence: Evidence) -> NDArray[np.float64]:
-        """Probability, float64 (T,), that each event is part of an anomaly."""
-        return np.asarray(sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias))
+        """Probability, float64 (T,), that each event is part of an anomaly.
+
+        A mixture: as far as the sequence is an anomaly of a type that leaves part of it normal, the change of hands
+        says which part; for the rest the network speaks.
+        """
+        by_network = sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias)
+        if not any(self.partial):
+            return np.asarray(by_network)
+        odds = np.exp(evidence.types - evidence.types.max())
+        in_part = self.score(evidence) * float(odds @ self.partial / odds.sum())
+        by_change = sigmoid(self.part_weight * evidence.changed + self.part_bias)
+        return np.asarray(in_part * by_change + (1 - in_part) * by_network)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Calibration":
-        return cls(**{**data, "weights": tuple(data["weights"])})
+        return cls(**{**data, "weights": tuple(data["weights"]), "partial": tuple(data["partial"])})

@@ -59,6 +59,7 @@ class Encoded:
         unknown: values that the training log did not hold, counted by field.
         rows: int32 (Q, slots), the table rows of [CLS] and of every position, pairs included.
         belongs: int32 (Q,), the event each of those is a part of (its own words included), -1 for [CLS].
+        changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
     """
 
     windows: list[Ids]
@@ -67,6 +68,7 @@ class Encoded:
     unknown: dict[str, int]
     rows: Ids
     belongs: Ids
+    changed: NDArray[np.float64]
 
     @cached_property
     def usage(self) -> tuple[Ids, NDArray[np.float64]]:
@@ -138,6 +140,10 @@ class Encoder:
             if isinstance(f, Vocabulary) and (count := int(np.count_nonzero(ids == UNKNOWN))):
                 unknown[f.name] = count
         owners = np.arange(length, dtype=np.int32) if events.order is None else events.order.astype(np.int32)
+        changed = np.zeros(length)
+        for f in self.fields:
+            if isinstance(f, Change):
+                changed[owners] = f.log_odds(events.ids[f.name])
         costs = np.ones(length, dtype=np.int64)
         if self.text_column is not None:
             rows, owners, costs = self._with_text(rows, owners, events)
@@ -154,6 +160,7 @@ class Encoder:
             unknown=unknown,
             rows=np.concatenate((cls, rows)),
             belongs=np.concatenate(([-1], np.repeat(owners[np.cumsum(costs) - 1], costs))).astype(np.int32),
+            changed=changed,
         )
 
     def _summary(self, events: Events) -> list[int]:

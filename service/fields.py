@@ -476,6 +476,11 @@ class Change:
             found[1:] += np.clip(np.rint(odds), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
         return found
 
+    @staticmethod
+    def log_odds(ids: NDArray[np.integer]) -> Floats:
+        """What ids (T,) stand for."""
+        return np.asarray(ids - FIRST - CHANGE_LIMIT, dtype=np.float64)
+
     def label(self, row: int) -> str:
         return _special(row) or f"{1 / (1 + np.exp(FIRST + CHANGE_LIMIT - row)):.2%} likely"
 

@@ -138,10 +138,10 @@ class Model:
 
 def weigh(encoded: Encoded, logits: SequenceLogits, surface: Surface) -> Evidence:
     """What network and surface say of one sequence."""
-    return gather(logits, surface.read(encoded))
+    return gather(encoded, logits, surface.read(encoded))
 
 
-def gather(logits: SequenceLogits, reading: Reading) -> Evidence:
+def gather(encoded: Encoded, logits: SequenceLogits, reading: Reading) -> Evidence:
     """Puts what the parts of a model say of one sequence together."""
     wide, *types = reading.logits
     return Evidence(
@@ -151,6 +151,7 @@ def gather(logits: SequenceLogits, reading: Reading) -> Evidence:
         novelty=reading.novelty,
         types=logits.types + np.array(types),
         events=logits.events,
+        changed=encoded.changed,
     )
 
 

@@ -17,6 +17,7 @@ ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's thresh
 def fit_calibration(
     evidence: Sequence[Evidence],
     label: NDArray[np.int8],
+    types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
     prevalence: float | None = None,
 ) -> Calibration:
@@ -25,6 +26,7 @@ def fit_calibration(
     Args:
         evidence: of sequences that its parts were fitted without.
         label: int8 (N,).
+        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
         event_labels: int8 (T,) for each sequence, UNLABELLED where unknown; where anomalous sequences have none, an
             event's logit is taken as it is.
         prevalence: share of anomalies in live traffic; None takes the share in `label`.
@@ -38,6 +40,7 @@ def fit_calibration(
         events = LogisticRegression(C=1.0).fit(logits[known >= 0, None], known[known >= 0])
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
+    partial, part_weight, part_bias = _parts(evidence, label, types, event_labels)
     fitted = float(label.mean())
     novelty = np.array([e.novelty for e in evidence])
     alarm_weight, alarm_at = _alarm(novelty[label == 0], ALARM_SHARE)
@@ -53,7 +56,33 @@ def fit_calibration(
         alarm_most=float(right) if right > MOSTLY_RIGHT else 0.0,
         event_weight=event_weight,
         event_bias=event_bias,
+        partial=partial,
+        part_weight=part_weight,
+        part_bias=part_bias,
     )
+
+
+def _parts(
+    evidence: Sequence[Evidence],
+    label: NDArray[np.int8],
+    types: NDArray[np.int64],
+    event_labels: Sequence[NDArray[np.int8]],
+) -> tuple[tuple[float, ...], float, float]:
+    """Each type's share of sequences that are anomalous only in part, and what a change of hands says there."""
+    mixed = np.array([{0, 1} <= set(e.tolist()) for e in event_labels]) & (label == 1)
+    if not mixed.any():
+        return (), 0.0, 0.0
+    overall = float(mixed[label == 1].mean())
+    partial = tuple(
+        float(mixed[types == k].mean()) if (types == k).any() else overall for k in range(len(evidence[0].types))
+    )
+    among = np.flatnonzero(mixed).tolist()
+    changed = np.concatenate([evidence[i].changed for i in among])
+    truth = np.concatenate([event_labels[i] for i in among])
+    model = LogisticRegression(C=1.0).fit(changed[truth >= 0, None], truth[truth >= 0])
+    if model.coef_[0, 0] <= 0:
+        return (), 0.0, 0.0
+    return partial, float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
 def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray[np.float64], float]:

@@ -155,11 +155,14 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
             fit_novelty(model, [e.encoded for e in ours if e.label == 0])
             for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
-                found[int(i)] = gather(network, surface.readings[i])
+                found[int(i)] = gather(encoded[i], network, surface.readings[i])
     held_back = sorted(found)
     label = labels.label[held_back]
     evidence_held = [found[i] for i in held_back]
-    calibration = fit_calibration(evidence_held, label, [examples[i].events for i in held_back], config.prevalence)
+    types_held = np.array([examples[i].type for i in held_back])
+    calibration = fit_calibration(
+        evidence_held, label, types_held, [examples[i].events for i in held_back], config.prevalence
+    )
     if len(parts) > 1:
         with _stage("fine-tuning", seconds):
             model = deepcopy(start)

@@ -9,7 +9,7 @@ from service.calibration import Calibration, Evidence, logit, sigmoid
 
 
 def evidence(deep: float = 0.0, wide: float = 0.0, novelty: float = 1.0) -> Evidence:
-    return Evidence(deep, wide, 0.0, novelty, np.zeros(1), np.array([0.0, 2.0], np.float32))
+    return Evidence(deep, wide, 0.0, novelty, np.zeros(1), np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0]))
 
 
 @given(st.floats(-1e6, 1e6))
@@ -42,3 +42,10 @@ def test_json_restores_the_same_calibration() -> None:
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert again == c
     assert again.event_scores(evidence()).tolist() == pytest.approx([float(sigmoid(-2.0)), float(sigmoid(1.0))])
+
+
+def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> None:
+    c = Calibration((1.0, 0.0, 0.0, 0.0), 0.0, 0.2, 0.2, partial=(1.0,), part_weight=1.0, part_bias=0.0)
+    before, after = c.event_scores(evidence(deep=20.0))
+    assert before < 0.01 < 0.99 < after
+    assert c.event_scores(evidence(deep=-20.0)).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)

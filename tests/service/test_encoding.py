@@ -122,8 +122,8 @@ def test_derived_fields_say_what_they_should() -> None:
     said = [e.describe(int(r)) for r in row]
     assert "item_id repeat at most 4 events ago" in said
     assert "item_id step 2 to 4 back" in said
-    assert "rhythm 0.01 to 0.03" in said or "rhythm -inf to 0.01" in said
-    assert "hour 0 h" in said
+    assert "time rhythm 0.01 to 0.03" in said or "time rhythm -inf to 0.01" in said
+    assert "hour of day 0 h" in said
 
 
 def test_rfc_3339_and_epoch_seconds_are_the_same_time() -> None:
@@ -184,3 +184,36 @@ def test_a_long_text_loses_no_word(words: enc.Encoder) -> None:
     assert pieces == words.tokenizer.encode(f"{text} delta", add_special_tokens=False).ids
     assert all(len(w) <= 16 for w in encoded.windows)
     assert {int(o) for owner in encoded.owners for o in owner} == {-1, 0, 1}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=2, max_size=30))
+def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(pairs: list[tuple[int, int]]) -> None:
+    frequencies = [[0.4, 0.3, 0.2, 0.1], [0.5, 0.25, 0.25]]
+    change = fields.Change("change", ["a", "b"], frequencies)
+    ids = np.array(pairs).T
+
+    def log_likelihood(values: list[int], shares: list[float]) -> float:
+        total = 0.0
+        for i, value in enumerate(values):  # Polya's urn: each draw makes its value likelier
+            total += math.log((values[:i].count(value) + 3 * shares[value]) / (i + 3))
+        return total
+
+    for t, found in enumerate(change.support(ids), 1):
+        wanted = sum(
+            log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares)
+            for row, shares in zip(ids.tolist(), frequencies, strict=True)
+        )
+        assert found == pytest.approx(wanted / 2, abs=1e-9)
+
+
+def test_after_another_takes_over_a_change_is_likely_and_before_it_is_not() -> None:
+    change = fields.Change("change", ["a"], [[0.25] * 4])
+    events = fields.Events({}, 40)
+    events.ids["a"] = np.array([0, 1] * 10 + [2, 3] * 10)
+    odds = change.log_odds(change.encode(events))
+    assert (np.diff(odds) >= 0).all()
+    assert odds[15] < -2
+    assert odds[22] > 2
+    one = fields.Events({}, 1)
+    one.ids["a"] = np.array([0])
+    assert change.log_odds(change.encode(one)).tolist() == [-8.0]
