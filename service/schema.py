@@ -52,7 +52,7 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REQUEST)]})
 
     sequences: list[Sequence] = Field(min_length=1)
-    reasons: int = Field(0, ge=0, le=100, description="How many reasons to give with each score, at most.")
+    reasons: int = Field(0, ge=0, le=100, strict=True, description="How many reasons to give with each score, at most.")
 
 
 class ModelName(BaseModel):

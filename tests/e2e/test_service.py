@@ -280,3 +280,21 @@ def test_a_service_that_cannot_serve_does_not_start(bundle: Bundle, tmp_path: Pa
     assert (missing.returncode, "no such bundle" in missing.stderr) == (2, True)
     good = start("check", "--bundle", str(bundle.path))
     assert (good.returncode, "golden samples" in good.stdout) == (0, True)
+
+
+def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path) -> None:
+    body = {"sequences": sequences(attacked / "events.csv", 3), "reasons": 4}
+    results = service.client.post("/v1/score", json=body).json()["results"]
+    for sequence, result in zip(body["sequences"], results, strict=True):
+        assert 1 <= len(result["reasons"]) <= 4
+        for reason in result["reasons"]:
+            assert set(reason) == {"event", "field", "value", "contribution"}
+            assert reason["event"] is None or 0 <= reason["event"] < len(sequence["events"])
+    plain = service.client.post("/v1/score", json={"sequences": body["sequences"]}).json()["results"]
+    assert all("reasons" not in result for result in plain)
+    assert service.client.post("/v1/score", json={**body, "reasons": 101}).status_code == 422
+    assert service.client.post("/v1/score", json={**body, "reasons": "5"}).status_code == 422
+    one_bad = {"sequences": [*body["sequences"], {"id": "bad"}], "reasons": 2}
+    *good, bad = service.client.post("/v1/score", json=one_bad).json()["results"]
+    assert all(len(result["reasons"]) == 2 for result in good)
+    assert "error" in bad
