@@ -97,8 +97,8 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
         _confusion(label, score, thresholds, found["threshold"]),
         "</div>",
         f"<p class=quiet>F1, precision, recall and accuracy at {found['threshold']:.3f}, the threshold of the best "
-        f"F1 on held-out scores. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}: "
-        f"false positives of {config['review_fpr']:.0%} and {config['block_fpr']:.0%} there.</p>",
+        f"F1 on held-out scores. Review from {thresholds['review']:.3f}, block from {thresholds['block']:.3f}, chosen "
+        f"there by {_chosen_by(config)}.</p>",
         "<div class=plots>",
         _roc(label, score),
         _precision_recall(label, score),
@@ -117,6 +117,17 @@ def _quality(manifest: Mapping[str, Any], evaluation: Mapping[str, Any], made: s
         *events(evaluation["events"]),
         *_strips(evaluation["strips"]),
     ]
+
+
+def _chosen_by(config: Mapping[str, Any]) -> str:
+    """How the thresholds were chosen, review and block, as `thresholds.choose` does it."""
+    rates = [f"a false-positive rate of {config[f'{level}_fpr']:.1%}" for level in ("review", "block")]
+    for i, level in enumerate(("review", "block")):
+        if (precision := config[f"{level}_precision"]) is not None:
+            rates[i] = f"a precision of {precision:.1%}"
+    if config["cost_fp"] is not None:
+        rates[1] = f"least cost, {config['cost_fp']:g} for a false alarm and {config['cost_fn']:g} for a miss"
+    return " and ".join(rates)
 
 
 def _untested(manifest: Mapping[str, Any], made: str) -> list[str]:
