@@ -94,8 +94,10 @@ def test_the_report_is_one_page_with_its_plots_and_no_outside_address(bundle: Bu
     command("report", "--bundle", bundle.path, "--out", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert page == (bundle.path / "report.html").read_text()
-    assert page.count("<svg") == 5
-    for word in ("ROC", "Confusion matrix", "By type", "rows read"):
+    strips = page.count("aria-label='highest score")
+    assert strips == 18  # best finds, worst misses, worst false alarms
+    assert page.count("<svg") == 7 + strips
+    for word in ("ROC", "Confusion matrix", "By type", "Which events", "Event by event", "rows read"):
         assert word in page
     assert "src=" not in page
     assert "<script" not in page
@@ -134,7 +136,7 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
         outputs = Outputs(logits[rows], zeros[:, 0], zeros, zeros)
         nothing = np.zeros((0, 3), np.int32)
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
-        encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0])
+        encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0], np.zeros(1))
         batches = iter([outputs])
         assert network_logits([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
 
@@ -204,7 +206,7 @@ def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked
     model = Model.load(bundle)
     rows = events.filter(pl.col("sequence_id") == wanted).to_dicts()
     encoded = bundle.encoder.encode(columns_of(rows), len(rows))
-    answer = model.finish(encoded, model.engine.run(pad(encoded.windows)))
+    answer = model.judge.answer(model.weigh(encoded, model.engine.run(pad(encoded.windows))))
     assert pl.read_csv(tmp_path / "s.csv")["score"][0] == pytest.approx(answer.score, abs=1e-5)
 
 
