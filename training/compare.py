@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 SHOWN = {"auc": "AUC", "average_precision": "average precision", "f1": "F1", "recall_at_1_fpr": "recall at 1 % FPR"}
 RESAMPLES = 400
+NEAR = 0.15  # of the best, within which a method is plotted
 
 
 def compare(
@@ -162,13 +163,16 @@ def _page(result: dict[str, Any]) -> str:
         "same resamples, so an interval above 0 is a true lead of ours. Milliseconds are of scoring a log on one core, "
         "encoding included.</p>"
         + report.table(head, rows)
-        + "<h2>Quality against time</h2><div class=plots>"
+        + "<h2>Quality against time</h2><p class=quiet>Of the methods that come near the best.</p><div class=plots>"
         + "".join(_frontier(result["rows"], measure) for measure in ("average_precision", "recall_at_1_fpr"))
         + "</div>",
     )
 
 
 def _frontier(rows: dict[str, Any], measure: str) -> str:
+    """Quality against time, of the methods that come near the best."""
+    best = max(row[measure][0] for row in rows.values())
+    rows = {name: row for name, row in rows.items() if row[measure][0] > best - NEAR}
     plot, axes = report.figure("", "milliseconds a sequence, one core", SHOWN[measure])
     axes.set_xscale("log")
     for name, row in rows.items():
