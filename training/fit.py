@@ -153,7 +153,6 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
             model = deepcopy(start)
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
-            fit_novelty(model, [e.encoded for e in ours if e.label == 0])
             for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
                 found[int(i)] = gather(encoded[i], network, surface.readings[i])
     held_back = sorted(found)
@@ -167,7 +166,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         with _stage("fine-tuning", seconds):
             model = deepcopy(start)
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
-            fit_novelty(model, [e.encoded for e in examples if e.label == 0])
+    fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = np.array([calibration.score(e) for e in evidence_held])
     if presumed:
         chosen = thresholds.without_labels(score, config.contamination)
