@@ -33,8 +33,13 @@ class Evidence:
 
     @property
     def channels(self) -> NDArray[np.float64]:
-        """Float64 (4,), as the calibration weighs them: novelty by its logarithm."""
-        return np.array([self.deep, self.wide, self.company, log(self.novelty)])
+        """Float64 (4,), as the calibration weighs them."""
+        return np.array([self.deep, *beside(self.wide, self.company, self.novelty)])
+
+
+def beside(wide: float, company: float, novelty: float) -> tuple[float, float, float]:
+    """The channels beside the network's, as they are weighed: novelty by its logarithm."""
+    return wide, company, log(novelty)
 
 
 def log(novelty: float) -> float:
@@ -103,8 +108,8 @@ class Calibration:
         """Probability that the sequence is anomalous."""
         return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
 
-    def event_scores(self, evidence: Evidence) -> NDArray[np.float64]:
-        """Probability, float64 (T,), that each event is part of an anomaly.
+    def event_scores(self, evidence: Evidence, score: float) -> NDArray[np.float64]:
+        """Probability, float64 (T,), that each event is part of an anomaly, given the sequence's score.
 
         A mixture: as far as the sequence is an anomaly of a type that leaves part of it normal, the change of hands
         says which part; for the rest the network speaks.
@@ -113,7 +118,7 @@ class Calibration:
         if not any(self.partial):
             return np.asarray(by_network)
         odds = np.exp(evidence.types - evidence.types.max())
-        in_part = self.score(evidence) * float(odds @ self.partial / odds.sum())
+        in_part = score * float(odds @ self.partial / odds.sum())
         by_change = sigmoid(self.part_weight * evidence.changed + self.part_bias)
         return np.asarray(in_part * by_change + (1 - in_part) * by_network)
 

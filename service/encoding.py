@@ -134,16 +134,17 @@ class Encoder:
         rows = np.zeros((length, self.slots), dtype=np.int32)
         rows[:, 0] = EVENT
         unknown = {}
+        odds = np.zeros(length)
         for slot, f, start in zip(self.field_slots, self.fields, self.field_rows, strict=True):
             ids = events.ids[f.name] = f.encode(events)
             rows[:, slot] = ids + start
             if isinstance(f, Vocabulary) and (count := int(np.count_nonzero(ids == UNKNOWN))):
                 unknown[f.name] = count
+            elif isinstance(f, Change):
+                odds = f.log_odds(ids)
         owners = np.arange(length, dtype=np.int32) if events.order is None else events.order.astype(np.int32)
-        changed = np.zeros(length)
-        for f in self.fields:
-            if isinstance(f, Change):
-                changed[owners] = f.log_odds(events.ids[f.name])
+        changed = np.empty(length)
+        changed[owners] = odds
         costs = np.ones(length, dtype=np.int64)
         if self.text_column is not None:
             rows, owners, costs = self._with_text(rows, owners, events)
@@ -232,24 +233,17 @@ class Encoder:
 
     @property
     def values(self) -> list[tuple[int, int]]:
-        """First row and end of each stretch whose rows are single values that training met: those of vocabularies, and
-        word pieces."""
-        found = [
-            (start, start + f.size)
-            for f, start in zip(self.fields, self.field_rows, strict=True)
-            if isinstance(f, Vocabulary)
-        ]
-        return [*found, (self.piece_row, self.deep_rows)] if self.tokenizer is not None else found
+        """First row and end of each stretch whose rows are single values that training met, word pieces among them."""
+        return self._of_kind(Vocabulary) + ([(self.piece_row, self.deep_rows)] if self.tokenizer else [])
 
     @property
     def learned(self) -> list[tuple[int, int]]:
         """First row and end of each stretch whose values are those that training met; the rest is "unknown" there."""
-        found = [
-            (start, start + f.size)
-            for f, start in zip(self.fields, self.field_rows, strict=True)
-            if isinstance(f, Vocabulary | Cross)
-        ]
-        return [*found, (self.pair_row, self.rows)] if self.tokenizer is not None else found
+        return self._of_kind(Vocabulary, Cross) + ([(self.pair_row, self.rows)] if self.tokenizer else [])
+
+    def _of_kind(self, *kinds: type) -> list[tuple[int, int]]:
+        fields = zip(self.fields, self.field_rows, strict=True)
+        return [(start, start + f.size) for f, start in fields if isinstance(f, kinds)]
 
     def describe(self, row: int) -> str:
         """What a row of the table stands for, as `field value`, in words."""

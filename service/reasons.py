@@ -32,12 +32,17 @@ class Reason:
 
 
 def reasons(
-    encoded: Encoded, evidence: Evidence, encoder: Encoder, surface: Surface, calibration: Calibration
+    encoded: Encoded,
+    evidence: Evidence,
+    encoder: Encoder,
+    surface: Surface,
+    calibration: Calibration,
+    most: int | None = None,
 ) -> list[Reason]:
-    """All reasons, those that count most first; with the model's constant they sum to the score's log odds."""
+    """At most so many reasons, what counts most first; all of them sum to the score's log odds but for a constant."""
     weight = dict(zip(CHANNELS, calibration.weights, strict=True))
     found = [
-        *_of_values(encoded, encoder, surface, weight["wide"]),
+        *_of_values(encoded, encoder, surface, weight["wide"], most),
         *_of_profile(encoded, surface, weight["wide"]),
         Reason(None, NETWORK, "as the network reads them", weight["deep"] * evidence.deep),
         Reason(None, COMPANY, "how they look who hold the same values", weight["company"] * evidence.company),
@@ -51,22 +56,18 @@ def reasons(
     learned, score = calibration.learned(evidence), calibration.score(evidence)
     if 0 < learned < score < 1:
         found.append(Reason(None, NOVELTY, "an alarm: nothing normal is like it", logit(score) - logit(learned)))
-    return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))
+    return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
 
 
-def constant(surface: Surface, calibration: Calibration) -> float:
-    """The log odds of a sequence that nothing speaks for or against."""
-    wide = calibration.weights[CHANNELS.index("wide")]
-    return calibration.bias + calibration.shift + wide * float(surface.linear.bias[0])
-
-
-def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: float) -> list[Reason]:
-    """One reason for each value of each event; a value that an event has twice counts once, with both."""
+def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: float, most: int | None) -> list[Reason]:
+    """One reason for each value of each event, the largest; a value that an event has twice counts once, with both."""
     contributions = weight * surface.linear.contributions(encoded)
     at, slot = np.nonzero((encoded.rows > MASK) & (contributions != 0))
     keys = np.stack((encoded.belongs[at], encoded.rows[at, slot]))
     (events, rows), which = np.unique(keys, axis=1, return_inverse=True)
     sums = np.bincount(which.ravel(), contributions[at, slot], len(rows))
+    largest = np.argsort(-np.abs(sums), kind="stable")[:most]  # to put a row into words takes time
+    events, rows, sums = events[largest], rows[largest], sums[largest]
     return [
         Reason(None if event < 0 else event, *encoder.meaning(row), total)
         for event, row, total in zip(events.tolist(), rows.tolist(), sums.tolist(), strict=True)

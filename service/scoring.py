@@ -50,7 +50,7 @@ class Judge:
         score = self.calibration.score(evidence)
         decision = self.thresholds.decide(score)
         kind = self.type(evidence) if decision != "allow" and self.types else None
-        return Score(score, decision, kind, self.calibration.event_scores(evidence))
+        return Score(score, decision, kind, self.calibration.event_scores(evidence, score))
 
     def type(self, evidence: Evidence) -> str:
         """The likeliest type; "unknown" where novelty speaks louder than what was learned, or no type stands out."""
@@ -113,9 +113,9 @@ class Model:
         """Evidence for a sequence from the graph's outputs for its windows, row by row."""
         return weigh(encoded, combine(outputs, encoded.owners, encoded.length), self.bundle.surface)
 
-    def reasons(self, encoded: Encoded, evidence: Evidence) -> list[Reason]:
+    def reasons(self, encoded: Encoded, evidence: Evidence, most: int) -> list[Reason]:
         """Why the sequence scored as it did, what counts most first."""
-        return reasons(encoded, evidence, self.bundle.encoder, self.bundle.surface, self.bundle.calibration)
+        return reasons(encoded, evidence, self.bundle.encoder, self.bundle.surface, self.bundle.calibration, most)
 
     def evidence(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Evidence | EventError]:
         """Evidence for many sequences in their order, batched by length over `ahead` of them at a time.

@@ -120,13 +120,13 @@ class Serving:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {timeout_ms:g} ms") from None
         self.metrics.stage_seconds.labels("infer").observe(time.perf_counter() - start)
-        results = []
+        results: list[Any] = []
         for sequence, e in zip(sequences, encoded, strict=True):
-            if isinstance(e, dict):
+            if isinstance(e, dict) or isinstance(sequence, dict):
                 results.append(e)
             else:
                 of_windows = [next(rows) for _ in e.windows]
-                results.append(self._result(sequence.id, active.model, e, of_windows, reasons))  # type: ignore[union-attr]
+                results.append(self._result(sequence.id, active.model, e, of_windows, reasons))
         self.metrics.failed.inc(sum("error" in result for result in results))
         bundle = active.model.bundle
         return {"model": {"name": bundle.name, "version": bundle.version}, "results": results}
@@ -176,7 +176,7 @@ class Serving:
             "windows": len(encoded.windows),
         }
         if reasons:
-            result["reasons"] = [asdict(reason) for reason in model.reasons(encoded, evidence)[:reasons]]
+            result["reasons"] = [asdict(reason) for reason in model.reasons(encoded, evidence, reasons)]
         return result
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.calibration import log
+from service.calibration import beside
 from service.company import Company
 from service.encoding import Encoded
 from service.linear import Linear
@@ -28,8 +28,8 @@ class Reading:
 
     @property
     def channels(self) -> Floats:
-        """Float64 (3,), as the calibration weighs them: novelty by its logarithm."""
-        return np.array([self.logits[0], self.company, log(self.novelty)])
+        """Float64 (3,), as the calibration weighs them."""
+        return np.array(beside(self.logits[0], self.company, self.novelty))
 
 
 @dataclass(frozen=True)

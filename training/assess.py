@@ -46,7 +46,7 @@ def assess(
         "label": labels.label.tolist(),
         "type": labels.types,
         "score": score.tolist(),
-        "named": [a.type if f else None for a, f in zip(answers, flagged, strict=True)],
+        "named": [a.type for a in answers],
         "groups": group_rates(labels, flagged),
         "events": event_quality(log, labels, events),
         "strips": _strips(log, labels, score, events),

@@ -15,7 +15,7 @@ from service.encoding import EVENT, PAD, PIECE, Encoder
 from service.fields import FIRST, Gap, Ids, Vocabulary
 from training.calibration import UNLABELLED
 
-COMMON = 4096  # word pieces that synonyms are looked for among
+CHUNK = 4096  # word pieces compared with all others at a time
 
 
 class Augment:
@@ -36,8 +36,8 @@ class Augment:
         if encoder.tokenizer is not None:
             first = encoder.piece_row
             words = F.normalize(table[first : encoder.deep_rows].detach().float(), dim=1)
-            for start in range(0, len(words), COMMON):
-                near = words[start : start + COMMON] @ words.T
+            for start in range(0, len(words), CHUNK):
+                near = words[start : start + CHUNK] @ words.T
                 near[torch.arange(len(near)), torch.arange(start, start + len(near))] = -1
                 self.synonym[first + start : first + start + len(near)] = first + near.argmax(dim=1).numpy()
 

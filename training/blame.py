@@ -42,7 +42,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     long = [i for i in tried if log.offsets[i + 1] - log.offsets[i] >= SHORTEST][:MOST]
     sequences = [log.sequence(i) for i in long]
     encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
-    own = [fitted.calibration.event_scores(e) for e in evidence(encoded, run_torch(fitted.model), fitted.surface)]
+    own = [fitted.judge.answer(e).events for e in evidence(encoded, run_torch(fitted.model), fitted.surface)]
     curves = {}
     for name, order in orders.items():
         reduced = []

@@ -14,7 +14,8 @@ from training.log import Labels, Log
 def fingerprint(log: Log, labels: Labels) -> str:
     """Names a labelled log by its contents, so that a result is never taken for one of other data."""
     rows = log.events.hash_rows(seed=0).to_numpy().tobytes()
-    return hashlib.sha256(rows + labels.label.tobytes() + labels.known.tobytes()).hexdigest()
+    named = json.dumps([labels.types, labels.split_group]).encode()
+    return hashlib.sha256(rows + labels.label.tobytes() + labels.known.tobytes() + named).hexdigest()
 
 
 def cell(path: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -247,6 +247,8 @@ def evaluate(
 
         if (bundle is None) == (folds is None):
             raise ValueError("give either --bundle or --folds")
+        if bundle is not None and group_by is not None:
+            raise ValueError("--group-by is about folds; a bundle is evaluated on the whole log")
         if bundle is not None:
             found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns))
         else:

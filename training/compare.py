@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def compare(
         for k, (rest, fold) in enumerate(parts):
             settings = {"data": data, "config": asdict(config), "folds": count, "fold": k, "method": name}
             path = out / "cells" / f"{_slug(name)}-{k}.json"
-            cells.append(cell(path, settings, lambda m=method, r=rest, f=fold: _measure(m, log, labels, r, f, config)))  # type: ignore[misc]
+            cells.append(cell(path, settings, partial(_measure, method, log, labels, rest, fold, config)))
             advance(f"{name}, fold {k + 1} of {count}")
         found[name] = cells
     tested = np.concatenate([fold for _, fold in parts])
@@ -73,10 +74,7 @@ def compare(
     if OURS in rows:
         ours, _ = pooled[OURS]
         for name, row in rows.items():
-            row["behind_ours"] = _interval(
-                label,
-                lambda i, s=pooled[name][0]: _ap(label[i], ours[i]) - _ap(label[i], s[i]),  # type: ignore[misc]
-            )
+            row["behind_ours"] = _interval(label, partial(_lead, label, ours, pooled[name][0]))
     result = {"sequences": len(label), "anomalous": int(label.sum()), "folds": count, "seed": config.seed, "rows": rows}
     (out / "compare.json").write_text(json.dumps(result, indent=1))
     (out / "compare.html").write_text(_page(result))
@@ -114,8 +112,9 @@ def _ranks(score: Floats) -> Floats:
     return np.searchsorted(np.sort(score), score) / len(score)
 
 
-def _ap(label: NDArray[np.int8], score: Floats) -> float:
-    return float(average_precision_score(label, score))
+def _lead(label: NDArray[np.int8], ours: Floats, score: Floats, at: NDArray[np.int64]) -> float:
+    """How far ours is ahead in average precision on the sequences at the given positions."""
+    return float(average_precision_score(label[at], ours[at]) - average_precision_score(label[at], score[at]))
 
 
 def _row(

@@ -4,8 +4,9 @@ One training example is a whole sequence: all its windows run together and their
 `service.windows.combine`, so that what is learned is what is served.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Collator:
             if start < encoder.deep_rows:
                 self.unknown_of[start + FIRST : start + f.size] = start
 
-    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[Example]) -> dict[str, Any]:
         windows, sequence, events, mixed = [], [], [], []
         for i, example in enumerate(examples):
             encoded = example.encoded
@@ -90,13 +91,15 @@ class Collator:
         taught = [float(e.label) if e.taught is None else e.taught for e in examples]
         return {
             "ids": torch.from_numpy(ids),
-            "sequence": torch.tensor(sequence),
-            "labels": torch.tensor([e.label for e in examples], dtype=torch.float32),
-            "offset": torch.tensor([e.offset for e in examples], dtype=torch.float32),
-            "taught": torch.tensor(taught, dtype=torch.float32),
-            "types": torch.tensor([e.type for e in examples]),
-            "event_labels": torch.from_numpy(event_labels),
-            "mixed": torch.tensor(mixed),
+            "truth": {
+                "sequence": torch.tensor(sequence),
+                "labels": torch.tensor([e.label for e in examples], dtype=torch.float32),
+                "offset": torch.tensor([e.offset for e in examples], dtype=torch.float32),
+                "taught": torch.tensor(taught, dtype=torch.float32),
+                "types": torch.tensor([e.type for e in examples]),
+                "event_labels": torch.from_numpy(event_labels),
+                "mixed": torch.tensor(mixed),
+            },
         }
 
 
@@ -124,47 +127,27 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
 
-    def forward(
-        self,
-        ids: Tensor,
-        sequence: Tensor,
-        labels: Tensor,
-        offset: Tensor,
-        taught: Tensor,
-        types: Tensor,
-        event_labels: Tensor,
-        mixed: Tensor,
-    ) -> dict[str, Tensor]:
-        known = (sequence, labels, offset, taught, types, event_labels, mixed)
+    def forward(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
         if not (self.settings.adversarial and self.training):
-            return {"loss": self._loss(self.model(ids), *known)}
+            return {"loss": self._loss(self.model(ids), truth)}
         bags = self.model.bags(ids).detach()
         noise = torch.zeros_like(bags, requires_grad=True)
-        loss = self._loss(self.model(ids, noise), *known)
+        loss = self._loss(self.model(ids, noise), truth)
         (gradient,) = torch.autograd.grad(loss, noise, retain_graph=True)
         length = self.settings.adversarial * bags.norm(dim=(1, 2), keepdim=True)
         worst = length * gradient / gradient.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-        return {"loss": loss + self._loss(self.model(ids, worst), *known)}
+        return {"loss": loss + self._loss(self.model(ids, worst), truth)}
 
-    def _loss(
-        self,
-        out: Logits,
-        sequence: Tensor,
-        labels: Tensor,
-        offset: Tensor,
-        taught: Tensor,
-        types: Tensor,
-        event_labels: Tensor,
-        mixed: Tensor,
-    ) -> Tensor:
-        config = self.settings
-        logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + offset
+    def _loss(self, out: Logits, truth: Mapping[str, Tensor]) -> Tensor:
+        config, sequence, labels, types = self.settings, truth["sequence"], truth["labels"], truth["types"]
+        event_labels = truth["event_labels"]
+        logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + truth["offset"]
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         if config.teacher is not None:
-            loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, taught)
+            loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, truth["taught"])
         known = event_labels != UNLABELLED
         # where a sequence is anomalous in part, telling which part is a task of its own, and there are few of them
-        for among in (known, known & mixed.unsqueeze(1)):
+        for among in (known, known & truth["mixed"].unsqueeze(1)):
             if among.any():
                 event_loss = F.binary_cross_entropy_with_logits(out.event_logits[among], event_labels[among].float())
                 loss = loss + config.event_weight * event_loss

@@ -395,8 +395,8 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
         encoded = [fitted.encoder.encode(columns_of(s["events"]), len(s["events"])) for s in samples]
         for sample, found in zip(samples, evidence(encoded, engine.run, fitted.surface), strict=True):
             sample["expected"][precision] = {
-                "score": fitted.calibration.score(found),
-                "events": fitted.calibration.event_scores(found).tolist(),
+                "score": (answer := fitted.judge.answer(found)).score,
+                "events": answer.events.tolist(),
                 "tolerance": TOLERANCE[precision],
             }
     (folder / "golden.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))

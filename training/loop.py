@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -50,7 +50,7 @@ def train(
     model: BehaviourBert,
     examples: Sequence[Any],
     encoded: Sequence[Encoded],
-    collator: Callable[[list[Any]], dict[str, Tensor]],
+    collator: Callable[[list[Any]], dict[str, Any]],
     config: FitConfig,
     epochs: int,
     quiet: bool,
@@ -137,7 +137,9 @@ def _board(directory: Path, name: str) -> TrainerCallback:
     from transformers.integrations.integration_utils import TensorBoardCallback
 
     number = len(list(directory.glob("*")))
-    return TensorBoardCallback(SummaryWriter(str(directory / f"{number:03d}-{name}")))  # type: ignore[no-untyped-call]
+    callback: Callable[[Any], TrainerCallback] = TensorBoardCallback  # transformers and torch leave both untyped
+    writer: Callable[[str], Any] = SummaryWriter
+    return callback(writer(str(directory / f"{number:03d}-{name}")))
 
 
 def _adapters(model: BehaviourBert, config: FitConfig) -> Any:

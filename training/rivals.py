@@ -28,7 +28,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -128,18 +128,8 @@ def _as_it_is(words: list[str]) -> list[str]:
 
 def _dense() -> Any:
     """Dense features of bags of words: a decomposition of TF-IDF beside the statistics, standardised."""
-    return make_pipeline(_Both(), StandardScaler())
-
-
-class _Both(FunctionTransformer):  # type: ignore[misc]
-    """SVD components and statistics side by side."""
-
-    def fit(self, words: Any, y: Any = None) -> "_Both":
-        self.svd_ = make_pipeline(_tf_idf(), TruncatedSVD(COMPONENTS, random_state=0)).fit(words)
-        return self
-
-    def transform(self, words: Any) -> Floats:
-        return np.hstack((self.svd_.transform(words), statistics(words)))
+    decomposed = make_pipeline(_tf_idf(), TruncatedSVD(COMPONENTS, random_state=0))
+    return make_pipeline(make_union(decomposed, FunctionTransformer(statistics)), StandardScaler())
 
 
 def supervised(estimator: Any, log: Log, labels: Labels, config: FitConfig) -> Detector:

@@ -26,7 +26,7 @@ from training.split import Indices, folds
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
-SIZES = (0, 10, 50, 200, None)  # labels that training is given; None: all
+SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
 PARTS = ("all", "labels", "unseen")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
@@ -59,17 +59,18 @@ def study(
         return found
 
     result: dict[str, Any] = {"sequences": int(labels.known.sum()), "folds": count, "seed": config.seed}
+    whole = []
+    if {"all", "labels"} & set(parts):
+        whole = [kept(f"all-{k}", partial(_all, log, labels, *split[k], config)) for k in range(count)]
     if "all" in parts:
-        cells = [kept(f"all-{k}", partial(_all, log, labels, *split[k], config)) for k in range(count)]
-        result["all"] = _pooled(log, labels, [fold for _, fold in split], cells)
+        result["all"] = _pooled(log, labels, [fold for _, fold in split], whole)
     if "labels" in parts:
         result["labels"] = {}
         for size in SIZES:
-            name = "all" if size is None else str(size)
-            of_size = partial(_few, log, labels, config, size)
-            result["labels"][name] = _spread(
-                [kept(f"labels-{name}-{k}", partial(of_size, *split[k])) for k in range(count)]
-            )
+            few = partial(_few, log, labels, config, size)
+            cells = [kept(f"labels-{size}-{k}", partial(few, *split[k])) for k in range(count)]
+            result["labels"][str(size)] = _spread(labels, [fold for _, fold in split], cells)
+        result["labels"]["all"] = _spread(labels, [fold for _, fold in split], whole)
     if "unseen" in parts:
         kinds = sorted({t for t in labels.types if t})
         result["unseen"] = {
@@ -106,23 +107,15 @@ def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConf
 
 
 def _few(
-    log: Log, labels: Labels, config: FitConfig, size: int | None, rest: Indices, fold: Indices
-) -> dict[str, float]:
-    """Quality with so many labels; the other sequences stay, without theirs."""
-    if size is not None:
-        rng = np.random.default_rng(config.seed)
-        drawn = rng.permutation(rest)
-        first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
-        chosen = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))[:size]
-        labels = replace(labels, known=np.isin(np.arange(len(log)), np.append(chosen, fold)))
-    fitted = fit_model(log, labels, rest, config)
-    score = fitted.scores(fitted.evidence(log.subset(fold)))
-    label = labels.label[fold]
-    return {
-        "auc": float(roc_auc_score(label, score)),
-        "average_precision": float(average_precision_score(label, score)),
-        "recall_at_1_fpr": recall_at_fpr(label, score, 0.01),
-    }
+    log: Log, labels: Labels, config: FitConfig, size: int, rest: Indices, fold: Indices
+) -> dict[str, list[float]]:
+    """Scores of a fold with so many labels in training; the other sequences stay, without theirs."""
+    drawn = np.random.default_rng(config.seed).permutation(rest)
+    first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
+    chosen = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))[:size]
+    few = replace(labels, known=np.isin(np.arange(len(log)), chosen))
+    fitted = fit_model(log, few, rest, config)
+    return {"score": fitted.scores(fitted.evidence(log.subset(fold))).tolist()}
 
 
 def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indices, fold: Indices) -> dict[str, Any]:
@@ -215,13 +208,18 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
     }
 
 
-def _spread(cells: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    """Mean and range over the folds."""
-    return {
-        name: [float(np.mean(v)), float(np.min(v)), float(np.max(v))]
-        for name in MEASURES
-        for v in [[c[name] for c in cells]]
-    }
+def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean and range over the folds, of each of MEASURES."""
+    found = [
+        (
+            roc_auc_score(labels.label[fold], c["score"]),
+            average_precision_score(labels.label[fold], c["score"]),
+            recall_at_fpr(labels.label[fold], np.array(c["score"]), 0.01),
+        )
+        for fold, c in zip(parts, cells, strict=True)
+    ]
+    columns = np.array(found).T
+    return {name: [float(v.mean()), float(v.min()), float(v.max())] for name, v in zip(MEASURES, columns, strict=True)}
 
 
 def _page(result: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import optuna
 
@@ -34,10 +35,10 @@ def tune(
     }
 
     def value(trial: optuna.Trial) -> float:
-        drawn: dict[str, float] = {n: trial.suggest_float(n, *r, log=True) for n, r in ranges.items()}
+        drawn: dict[str, Any] = {n: trial.suggest_float(n, *r, log=True) for n, r in ranges.items()}
         for name in ("dropout", "unknown_rate"):
             drawn[name] = trial.suggest_float(name, 0.0, 0.5)
-        found = fit_model(log, labels, at, replace(config, **drawn)).held_out.average_precision  # type: ignore[arg-type]
+        found = fit_model(log, labels, at, replace(config, **drawn)).held_out.average_precision
         advance(f"trial {trial.number + 1}: {found:.4f}")
         return found
 

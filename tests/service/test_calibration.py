@@ -41,11 +41,11 @@ def test_json_restores_the_same_calibration() -> None:
     c = Calibration((1.0, 2.0, 0.7, 0.5), -1.0, 0.2, 0.01, 3.0, 1.0, 0.8, 1.5, -2.0)
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert again == c
-    assert again.event_scores(evidence()).tolist() == pytest.approx([float(sigmoid(-2.0)), float(sigmoid(1.0))])
+    assert again.event_scores(evidence(), 0.5).tolist() == pytest.approx([float(sigmoid(-2.0)), float(sigmoid(1.0))])
 
 
 def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> None:
     c = Calibration((1.0, 0.0, 0.0, 0.0), 0.0, 0.2, 0.2, partial=(1.0,), part_weight=1.0, part_bias=0.0)
-    before, after = c.event_scores(evidence(deep=20.0))
+    before, after = c.event_scores(evidence(), 1.0)
     assert before < 0.01 < 0.99 < after
-    assert c.event_scores(evidence(deep=-20.0)).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)
+    assert c.event_scores(evidence(), 0.0).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)

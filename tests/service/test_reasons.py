@@ -2,18 +2,21 @@ import numpy as np
 import pytest
 
 from service.bundle import Bundle
-from service.calibration import logit
-from service.reasons import constant, reasons
+from service.calibration import CHANNELS, logit
+from service.reasons import reasons
 from service.scoring import columns_of, evidence
 
 
 def test_reasons_sum_to_the_log_odds_of_the_score(bundle: Bundle) -> None:
     encoder, calibration, surface = bundle.encoder, bundle.calibration, bundle.surface
+    wide = calibration.weights[CHANNELS.index("wide")]
+    constant = calibration.bias + calibration.shift + wide * surface.linear.bias[0]  # where nothing speaks
     encoded = [encoder.encode(columns_of(s["events"]), len(s["events"])) for s in bundle.golden()]
     for e, found in zip(encoded, evidence(encoded, bundle.engine("cpu").run, surface), strict=True):
         of_sequence = reasons(e, found, encoder, surface, calibration)
-        odds = sum(r.contribution for r in of_sequence) + constant(surface, calibration)
+        odds = sum(r.contribution for r in of_sequence) + constant
         assert odds == pytest.approx(logit(np.clip(calibration.score(found), 1e-9, 1 - 1e-9)), abs=1e-3)
         sizes = [abs(r.contribution) for r in of_sequence]
         assert sizes == sorted(sizes, reverse=True)
+        assert reasons(e, found, encoder, surface, calibration, 5) == of_sequence[:5]
         assert {r.event for r in of_sequence} <= {None, *range(e.length)}

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from training.assess import importance, wilson
+from training.cells import fingerprint
 from training.compare import compare
 from training.config import FitConfig
 from training.fit import fit_model
@@ -51,6 +52,8 @@ def test_a_cell_of_other_labels_is_measured_anew(labelled: tuple[Log, Labels], t
     before = compare(log, labels, tmp_path, QUICK, 2, names)
     shuffled = replace(labels, label=np.random.default_rng(0).permutation(labels.label))
     after = compare(log, shuffled, tmp_path, QUICK, 2, names)
+    regrouped = replace(labels, split_group=[f"g{i % 40}" for i in range(len(log))])
+    assert fingerprint(log, regrouped) != fingerprint(log, labels)  # its folds are others
     assert after["rows"][names[0]]["auc"][0] < before["rows"][names[0]]["auc"][0] - 0.2
 
 
@@ -75,7 +78,7 @@ def test_stress_changes_what_it_says_and_nothing_else(labelled: tuple[Log, Label
     log, _ = labelled
     one = log.subset(np.array([0])).events
     slow = STRESS["ten times slower"](one, log.events)
-    assert slow["ts"].max() - slow["ts"].min() == 10 * (one["ts"].max() - one["ts"].min())  # type: ignore[operator]
+    assert np.ptp(slow["ts"].to_numpy()) == 10 * np.ptp(one["ts"].to_numpy())
     assert slow.drop("ts").equals(one.drop("ts"))
     hidden = STRESS["camouflaged with popular events"](one, log.events)
     assert hidden[: one.height].equals(one)
@@ -101,3 +104,12 @@ def test_an_interval_on_a_case_from_the_literature() -> None:
     # 81 of 263: 0.2553 to 0.3662 (Newcombe, "Two-sided confidence intervals", Statistics in Medicine 1998, method 3)
     assert wilson(81, 263) == pytest.approx([81 / 263, 0.2553, 0.3662, 263], abs=1e-4)
     assert wilson(0, 0) is None
+
+
+def test_quality_by_labels_ends_with_all_of_them(labelled: tuple[Log, Labels], tmp_path: Path) -> None:
+    found = study(*labelled, tmp_path, QUICK, 2, ["labels"])["labels"]
+    assert list(found) == ["0", "10", "50", "200", "all"]
+    for row in found.values():
+        assert all(low <= mean <= high for mean, low, high in row.values())
+    assert found["all"]["auc"][0] > 0.8
+    assert not list((tmp_path / "cells").glob("labels-all*"))  # the fits on all labels serve
