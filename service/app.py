@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -161,7 +160,7 @@ def create_app(serving: Serving) -> FastAPI:
         A sequence that cannot be scored has an `error` in its place; the others are not affected.
         """
         answer = await serving.score(await request.body(), _timeout(request, serving.settings.timeout_ms))
-        return Response(to_json(answer), media_type="application/json")
+        return Response(answer, media_type="application/json")
 
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, str]:

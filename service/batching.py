@@ -1,23 +1,31 @@
-"""Dynamic batching: a bounded queue of windows with one owner, which cuts the next batch whenever the engine is free.
+"""Dynamic batching: a bounded queue with one owner, which cuts the next batch whenever the engine is free.
 
-There is no waiting timer: a batch forms while the one before it runs. Batches are cut by length, so that little is
-padding, around the window that is due first. What is due follows the idea of start-time fair queueing (Goyal, Vin and
-Cheng, 1996) with each request as one flow: a bulk request's windows fall due one after another, a window each round, so
-a small request beside it does not wait for all of them; and as every batch moves the clock on, nothing waits for ever.
+A sequence waits as it came. When the engine is about to run dry, those that are due are encoded together, since arrays
+of many cost little more than arrays of one, and their windows wait for a batch. There is no waiting timer: a batch
+forms while the one before it runs. Batches are cut by length, so that little is padding, around the window that is due
+first. What is due follows the idea of start-time fair queueing (Goyal, Vin and Cheng, 1996) with each request as one
+flow: a bulk request's sequences fall due one after another, so a small request beside it does not wait for all of them;
+and as every batch moves the clock on, nothing waits for ever.
 """
 
 import asyncio
+import heapq
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, TypeVar
 
-from service.fields import Ids
+from service.encoding import Encoded
+from service.fields import Columns, EventError, Ids
 from service.metrics import Metrics
-from service.windows import Outputs, pad
+from service.windows import Outputs, Row, pad
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+Given = tuple[Columns, int]  # a sequence's columns and its length
 
 
 class QueueFull(Exception):
@@ -29,40 +37,70 @@ class DeadlineExceeded(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
-    """One window in the queue.
+class Waiting(Generic[Answer]):
+    """One sequence, from its arrival to its answer.
 
     Attributes:
-        window: int32 (P, slots).
+        given: what came.
+        tokens: positions it is taken to need, while it is not encoded; then those that still wait.
         due: virtual time; the smallest is served first.
-        answer: resolves to the window's outputs, one row; cancelled when nobody waits for it any more.
+        answer: resolves to the answer, or to what went wrong; cancelled when nobody waits for it any more.
+        encoded: once it is.
+        rows: what the engine said of each window so far.
         since: monotonic time of its arrival, seconds.
     """
 
-    window: Ids
+    given: Given
+    tokens: int
     due: int
-    answer: "asyncio.Future[Outputs]"
+    answer: "asyncio.Future[Answer | Exception]"
+    encoded: Encoded | None = None
+    rows: "list[Row | None]" = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False, slots=True)
+class Window(Generic[Answer]):
+    """One window of a waiting sequence: its rows int32 (P, slots), its number, and when it is due."""
+
+    sequence: Waiting[Answer]
+    number: int
+    ids: Ids
+    due: int
 
     @property
     def length(self) -> int:
-        return len(self.window)
+        return len(self.ids)
 
 
-class Batcher:
+class Batcher(Generic[Answer]):
     """Queue and batch loop for one engine; every method runs on the event loop, only `run` in a thread.
 
     Args:
+        encode: gives each sequence's windows, or why it has none.
         run: the engine, int32 (B, P, slots) to outputs; may raise.
+        judge: gives each sequence's answer from the rows for its windows, all windows in their order.
         queue_tokens: positions that may wait.
         batch_tokens: positions of one batch, padding included; at least a window's.
         metrics: where it counts.
     """
 
-    def __init__(self, run: Callable[[Ids], Outputs], queue_tokens: int, batch_tokens: int, metrics: Metrics) -> None:
-        self.run, self.queue_tokens, self.batch_tokens, self.metrics = run, queue_tokens, batch_tokens, metrics
-        self.queue: list[Waiting] = []
-        self.tokens = 0
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Given]], Iterable[Encoded | EventError]],
+        run: Callable[[Ids], Outputs],
+        judge: Callable[[Sequence[Encoded], Sequence[Row]], Sequence[Answer]],
+        queue_tokens: int,
+        batch_tokens: int,
+        metrics: Metrics,
+    ) -> None:
+        self.encode, self.run, self.judge = encode, run, judge
+        self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
+        self.arrived: list[tuple[int, int, Waiting[Answer]]] = []  # a heap by what is due
+        self.number = count()
+        self.unencoded = 0  # positions in it
+        self.windows: list[Window[Answer]] = []
+        self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -84,11 +122,11 @@ class Batcher:
     def full(self) -> bool:
         return self.tokens >= self.queue_tokens
 
-    async def score(self, windows: Sequence[Ids], deadline: float) -> list[Outputs | BaseException]:
-        """Outputs for one request's windows, in order; where the engine fails on a window, what it raised.
+    async def score(self, sequences: Sequence[Given], deadline: float) -> list[Answer | Exception]:
+        """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
 
         Args:
-            windows: int32 (P, slots) each, at least one.
+            sequences: at least one.
             deadline: event-loop time.
 
         Raises:
@@ -99,47 +137,81 @@ class Batcher:
             raise QueueFull
         loop = asyncio.get_running_loop()
         due, waiting = self.now, []
-        for window in windows:
-            waiting.append(Waiting(window, due, loop.create_future()))
-            due += len(window)
-        self.queue.extend(waiting)
+        for given in sequences:
+            one: Waiting[Answer] = Waiting(given, given[1] + 1, due, loop.create_future())
+            heapq.heappush(self.arrived, (due, next(self.number), one))
+            waiting.append(one)
+            due += one.tokens
+        self.unencoded += due - self.now
         self._count(due - self.now)
+        if self.unencoded >= self.batch_tokens:
+            self._encode()
         self.filled.set()
-        answers = [w.answer for w in waiting]
         try:
-            _, late = await asyncio.wait(answers, timeout=max(deadline - loop.time(), 0))
-            if late:
-                raise DeadlineExceeded
-            return [answer.exception() or answer.result() for answer in answers]
+            async with asyncio.timeout_at(deadline):
+                return [await one.answer for one in waiting]
+        except TimeoutError:
+            raise DeadlineExceeded from None
         finally:
-            for answer in answers:
-                answer.cancel()  # no effect on what is answered; the rest is dropped when the batch is cut
+            for one in waiting:
+                one.answer.cancel()  # no effect on what is answered; the rest is dropped before it costs compute
 
     def _count(self, tokens: int) -> None:
         self.tokens += tokens
-        self.metrics.queue_depth.set(len(self.queue))
+        self.metrics.queue_depth.set(len(self.arrived) + len(self.windows))
         self.metrics.queue_tokens.set(self.tokens)
 
     async def _serve(self) -> None:
         while True:
+            self._encode()
             batch = self._cut()
             if batch:
                 await self._answer(batch)
+            elif self.arrived:
+                continue
             elif self.closing:
                 return
             else:
                 self.filled.clear()
                 await self.filled.wait()
 
-    def _cut(self) -> list[Waiting]:
+    def _encode(self) -> None:
+        """Encodes what is due, until two batches are ready to be cut."""
+        room = 2 * self.batch_tokens - (self.tokens - self.unencoded)
+        taken = []
+        while self.arrived and room > 0:
+            _, _, one = heapq.heappop(self.arrived)
+            self.unencoded -= one.tokens
+            if one.answer.done():
+                self.tokens -= one.tokens
+            else:
+                taken.append(one)
+                room -= one.tokens
+        if not taken:
+            return
+        start = time.perf_counter()
+        for one, encoded in zip(taken, self.encode([one.given for one in taken]), strict=True):
+            self.tokens -= one.tokens
+            if isinstance(encoded, EventError):
+                one.answer.set_result(encoded)
+                continue
+            one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.windows), 0, one.due
+            for number, ids in enumerate(encoded.windows):
+                self.windows.append(Window(one, number, ids, due))
+                due += len(ids)
+                self.tokens += len(ids)
+        self.metrics.stages["encode"].observe(time.perf_counter() - start)
+
+    def _cut(self) -> list[Window[Answer]]:
         """Takes the next batch off the queue, and with it whatever nobody waits for any more."""
-        kept = [w for w in self.queue if not w.answer.done()]
-        self.queue = kept
+        kept = [w for w in self.windows if not w.sequence.answer.done()]
+        self.windows = kept
+        encoded = self.tokens - self.unencoded
         if not kept:
-            self._count(-self.tokens)
+            self._count(-encoded)
             return []
         kept.sort(key=lambda w: w.length)
-        first = min(range(len(kept)), key=lambda i: (kept[i].due, kept[i].since))
+        first = min(range(len(kept)), key=lambda i: (kept[i].due, kept[i].sequence.since))
         # lengthen the stretch around the window that is due first, while padding to the longest stays in the budget
         low, high = first, first + 1
         while True:
@@ -156,15 +228,15 @@ class Batcher:
         batch = kept[low:high]
         self.now = max(self.now, kept[first].due) + kept[first].length  # one round of the fair queue
         del kept[low:high]
-        self._count(sum(w.length for w in kept) - self.tokens)
+        self._count(sum(w.length for w in kept) - encoded)
         now = time.monotonic()
         for w in batch:
-            self.metrics.queue_wait.observe(now - w.since)
+            self.metrics.queue_wait.observe(now - w.sequence.since)
         return batch
 
-    async def _answer(self, batch: list[Waiting]) -> None:
+    async def _answer(self, batch: list[Window[Answer]]) -> None:
         """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault."""
-        windows = [w.window for w in batch]
+        windows = [w.ids for w in batch]
         start = time.perf_counter()
         try:
             run = asyncio.get_running_loop().run_in_executor
@@ -173,8 +245,7 @@ class Batcher:
             self.metrics.engine_errors.inc()
             if len(batch) == 1:
                 logger.exception("the engine failed on a window of %d positions", batch[0].length)
-                if not batch[0].answer.done():
-                    batch[0].answer.set_exception(error)
+                self._resolve([batch[0].sequence], [error])
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 await self._answer(half)
@@ -184,6 +255,27 @@ class Batcher:
         tokens = len(batch) * max(map(len, windows))
         self.metrics.batch_tokens.observe(tokens)
         self.metrics.padding.observe(1 - sum(map(len, windows)) / tokens)
+        finished = []
         for k, w in enumerate(batch):
-            if not w.answer.done():
-                w.answer.set_result(outputs.row(k))
+            w.sequence.rows[w.number] = (outputs, k)
+            if None not in w.sequence.rows and not w.sequence.answer.done():
+                finished.append(w.sequence)
+        if finished:
+            self._judge(finished)
+
+    def _judge(self, finished: "list[Waiting[Answer]]") -> None:
+        """Answers sequences whose windows have all run."""
+        rows = [row for one in finished for row in one.rows if row is not None]
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = self.judge([one.encoded for one in finished if one.encoded is not None], rows)
+        except Exception as error:  # as above: these callers get it, and the loop goes on
+            logger.exception("%d sequences could not be judged", len(finished))
+            answers = [error] * len(finished)
+        self._resolve(finished, answers)
+
+    @staticmethod
+    def _resolve(waiting: "Sequence[Waiting[Answer]]", answers: Sequence[Answer | Exception]) -> None:
+        for one, answer in zip(waiting, answers, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(answer)

@@ -7,7 +7,9 @@ where those who hold it are suspicious for the rest of what they hold, as neighb
 
 from dataclasses import dataclass
 
-from service.encoding import Encoded
+import numpy as np
+
+from service.encoding import Usage
 from service.profile import Floats
 
 
@@ -24,8 +26,8 @@ class Company:
     suspicion: Floats
     weight: Floats
 
-    def read(self, encoded: Encoded) -> float:
-        """The weighted mean over the values that the sequence holds, each counted once; 0 if it holds none."""
-        rows, _ = encoded.usage
-        weight = self.weight[rows]
-        return float(weight @ self.suspicion[rows] / max(weight.sum(), 1e-9))
+    def read(self, usage: Usage) -> Floats:
+        """Float64 (N,), the weighted mean over the values a sequence holds, each counted once; 0 if it holds none."""
+        weight = self.weight[usage.rows]
+        total = np.bincount(usage.owner, weight, usage.length)
+        return np.bincount(usage.owner, weight * self.suspicion[usage.rows], usage.length) / np.maximum(total, 1e-9)

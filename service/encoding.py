@@ -7,10 +7,10 @@ embeddings for BERT; the rest, pairs of values and of word pieces, only weigh in
 too long for one pass.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain, islice, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from service.fields import (
 from service.windows import cut
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
+AT_ONCE = 512  # sequences encoded together
 LENGTH_ROWS = 16  # floor(log2(events)) of the whole sequence, on its [CLS] position
 SPAN_ROWS = 32  # floor(log2(seconds + 1)) from first to last event, likewise
 DISTINCT_ROWS = 32  # floor(2 log2(distinct values)) of a vocabulary in the whole sequence, likewise
@@ -70,11 +71,43 @@ class Encoded:
     belongs: Ids
     changed: NDArray[np.float64]
 
-    @cached_property
-    def usage(self) -> tuple[Ids, NDArray[np.float64]]:
-        """The rows that the sequence uses, each once, and how often; roles and padding left out."""
-        rows, counts = np.unique(self.rows[self.rows > MASK], return_counts=True)
-        return rows, counts.astype(np.float64)
+
+@dataclass(frozen=True)
+class Usage:
+    """The table rows that some sequences use, each once a sequence; roles and padding left out.
+
+    Attributes:
+        owner: int64 (U,), the sequence, ascending.
+        rows: int64 (U,), ascending within it.
+        counts: float64 (U,), how often it uses the row.
+        length: sequences, N.
+    """
+
+    owner: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    counts: NDArray[np.float64]
+    length: int
+
+    @classmethod
+    def of(cls, sequences: Sequence[Encoded]) -> "Usage":
+        parts = [cls._of_some(sequences[k : k + AT_ONCE]) for k in range(0, len(sequences), AT_ONCE)]
+        keys = np.concatenate([part + (k * AT_ONCE << 32) for k, (part, _) in enumerate(parts)])
+        counts = np.concatenate([counts for _, counts in parts])
+        return cls(keys >> 32, keys & 0xFFFFFFFF, counts.astype(np.float64), len(sequences))
+
+    @staticmethod
+    def _of_some(sequences: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rows = np.concatenate([e.rows for e in sequences])
+        owner = np.repeat(np.arange(len(sequences)), [len(e.rows) for e in sequences])
+        keys = (owner[:, None] << 32 | rows)[rows > MASK]
+        keys.sort()
+        first = np.flatnonzero(np.append([True], keys[1:] != keys[:-1])[: len(keys)])
+        return keys[first], np.diff(first, append=len(keys))
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums (N, ...) of values (U, ...) over each sequence's rows, of which it has at least that of its length."""
+        starts = np.searchsorted(self.owner, np.arange(self.length))
+        return np.asarray(np.add.reduceat(values, starts, axis=0))
 
 
 class Encoder:
@@ -120,7 +153,7 @@ class Encoder:
             tokenizer.no_truncation()
             tokenizer.no_padding()
 
-    @property
+    @cached_property
     def columns(self) -> frozenset[str]:
         """Event fields that the encoder reads."""
         read = {
@@ -130,61 +163,106 @@ class Encoder:
 
     def encode(self, columns: Columns, length: int) -> Encoded:
         """Encodes one sequence of `length` >= 1 events; raises EventError on a value of the wrong kind."""
-        events = Events(columns, length)
-        rows = np.zeros((length, self.slots), dtype=np.int32)
+        [encoded] = self._encode([(columns, length)])
+        return encoded
+
+    def encode_all(self, sequences: Iterable[tuple[Columns, int]]) -> Iterator[Encoded | EventError]:
+        """Encodes sequences, many at once; one with a value of the wrong kind yields its EventError in its place."""
+        sequences = iter(sequences)
+        while some := list(islice(sequences, AT_ONCE)):
+            try:
+                yield from self._encode(some)
+            except EventError:
+                yield from map(self._encode_or_say_why, some)
+
+    def _encode_or_say_why(self, sequence: tuple[Columns, int]) -> Encoded | EventError:
+        try:
+            return self.encode(*sequence)
+        except EventError as error:
+            return error
+
+    def _encode(self, sequences: Sequence[tuple[Columns, int]]) -> list[Encoded]:
+        lengths = [length for _, length in sequences]
+        events = Events(joined(sequences, self.columns), lengths)
+        rows: Ids = np.zeros((events.length, self.slots), dtype=np.int32)
         rows[:, 0] = EVENT
-        unknown = {}
-        odds = np.zeros(length)
+        unknown = []
+        changed = np.zeros(events.length)
+        moved = slice(None) if events.order is None else events.order
         for slot, f, start in zip(self.field_slots, self.fields, self.field_rows, strict=True):
             ids = events.ids[f.name] = f.encode(events)
             rows[:, slot] = ids + start
-            if isinstance(f, Vocabulary) and (count := int(np.count_nonzero(ids == UNKNOWN))):
-                unknown[f.name] = count
+            if isinstance(f, Vocabulary) and (ids == UNKNOWN).any():
+                unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
             elif isinstance(f, Change):
-                odds = f.log_odds(ids)
-        owners = np.arange(length, dtype=np.int32) if events.order is None else events.order.astype(np.int32)
-        changed = np.empty(length)
-        changed[owners] = odds
-        costs = np.ones(length, dtype=np.int64)
-        if self.text_column is not None:
-            rows, owners, costs = self._with_text(rows, owners, events)
+                changed[moved] = f.log_odds(ids)
+        owners: Ids = events.at.astype(np.int32)
+        if events.order is not None:
+            owners = (events.order - events.starts[events.owner]).astype(np.int32)
+        if self.text_column is None:
+            costs, units = np.ones(events.length, dtype=np.int64), events.lengths
+            speaks, belongs = owners, owners
+        else:
+            rows, speaks, belongs, costs, units = self._with_text(rows, owners, events)
+        sizes = np.add.reduceat(costs, np.cumsum(units) - units)  # positions of each sequence, [CLS] apart
+        # [CLS] in front of each sequence's positions
+        starts = np.cumsum(sizes) - sizes
+        is_cls = np.zeros(len(rows) + len(starts), dtype=bool)
+        is_cls[starts + np.arange(len(starts))] = True
+        positions = _between(is_cls, self._summary(events), rows)
+        nobody = np.full(len(starts), -1, dtype=np.int32)
+        speaks, belongs = _between(is_cls, nobody, speaks), _between(is_cls, nobody, belongs)
+        found = []
+        unit = event = 0
+        for i, (start, size) in enumerate(zip(np.flatnonzero(is_cls).tolist(), sizes.tolist(), strict=True)):
+            of_sequence = positions[start : start + 1 + size]
+            deep, owner = of_sequence[:, : self.deep_slots], speaks[start : start + 1 + size]
+            if size < self.window:
+                windows, owners_of = [deep], [owner]
+            else:
+                stretches = cut(costs[unit : unit + int(units[i])], self.window - 1)
+                windows = [np.concatenate((deep[:1], deep[1 + a : 1 + b])) for a, b in stretches]
+                owners_of = [np.concatenate((owner[:1], owner[1 + a : 1 + b])) for a, b in stretches]
+            found.append(
+                Encoded(
+                    windows=windows,
+                    owners=owners_of,
+                    length=lengths[i],
+                    unknown={name: counts[i] for name, counts in unknown if counts[i]},
+                    rows=of_sequence,
+                    belongs=belongs[start : start + 1 + size],
+                    changed=changed[event : event + lengths[i]],
+                )
+            )
+            unit += int(units[i])
+            event += lengths[i]
+        return found
 
-        cls = np.zeros((1, self.slots), dtype=np.int32)
-        summary = self._summary(events)
-        cls[0, : 1 + len(summary)] = (CLS, *summary)
-        stretches = cut(costs, self.window - 1)
-        deep = np.concatenate((cls, rows))[:, : self.deep_slots]
-        return Encoded(
-            windows=[np.concatenate((deep[:1], deep[1 + a : 1 + b])) for a, b in stretches],
-            owners=[np.concatenate((np.array([-1], dtype=np.int32), owners[a:b])) for a, b in stretches],
-            length=length,
-            unknown=unknown,
-            rows=np.concatenate((cls, rows)),
-            belongs=np.concatenate(([-1], np.repeat(owners[np.cumsum(costs) - 1], costs))).astype(np.int32),
-            changed=changed,
-        )
+    def _summary(self, events: Events) -> Ids:
+        """Int32 (N, slots), the [CLS] rows: length of the sequence, its span, how many values, how much the first."""
+        summary = np.zeros((len(events.lengths), self.slots), dtype=np.int32)
+        first = np.fmin.reduceat(events.ts, events.starts)
+        span = np.nan_to_num(np.fmax.reduceat(events.ts, events.starts) - first)
+        summary[:, 0] = CLS
+        summary[:, 1] = self.length_row + np.minimum(np.log2(events.lengths).astype(np.int64), LENGTH_ROWS - 1)
+        summary[:, 2] = self.span_row + np.minimum(np.log2(span + 1).astype(np.int64), SPAN_ROWS - 1)
+        for k, (vocabulary, start) in enumerate(zip(self.vocabularies, self.summary_rows, strict=True)):
+            codes, counts = np.unique(events.codes(vocabulary.name), return_counts=True)
+            several = np.bincount(codes >> 32)
+            leader = np.maximum.reduceat(counts, np.cumsum(several) - several) / events.lengths
+            variety = np.minimum((2 * np.log2(several)).astype(np.int64), DISTINCT_ROWS - 1)
+            summary[:, 3 + 2 * k] = start + variety
+            summary[:, 4 + 2 * k] = start + DISTINCT_ROWS + ((LEADER_ROWS - 1) * leader).astype(np.int64)
+        return summary
 
-    def _summary(self, events: Events) -> list[int]:
-        """Rows that tell of the whole sequence: its length, its span in time, how many values, how much the first."""
-        known_times = events.ts[~np.isnan(events.ts)]
-        span = known_times.max() - known_times.min() if known_times.size else 0.0
-        rows = [
-            self.length_row + min(events.length.bit_length() - 1, LENGTH_ROWS - 1),
-            self.span_row + min(int(np.log2(span + 1)), SPAN_ROWS - 1),
-        ]
-        for vocabulary, start in zip(self.vocabularies, self.summary_rows, strict=True):
-            counts = Counter(events.values(vocabulary.name))
-            leader = max(counts.values()) / events.length
-            rows += [
-                start + min(int(2 * np.log2(len(counts))), DISTINCT_ROWS - 1),
-                start + DISTINCT_ROWS + int((LEADER_ROWS - 1) * leader),
-            ]
-        return rows
-
-    def _with_text(self, rows: Ids, owners: Ids, events: Events) -> tuple[Ids, Ids, NDArray[np.int64]]:
+    def _with_text(
+        self, rows: Ids, owners: Ids, events: Events
+    ) -> tuple[Ids, Ids, Ids, NDArray[np.int64], NDArray[np.int64]]:
         """Puts each event's word pieces in front of it, repeating the event behind every stretch that fills a window.
 
-        Returns the rows and owners by position, and the cost in positions of each uncuttable unit.
+        Returns:
+            rows of the positions; the event each speaks for, and the event it is a part of; the cost in positions of
+            each uncuttable unit; the units of each sequence.
         """
         assert self.tokenizer is not None
         assert self.text_column is not None
@@ -193,18 +271,25 @@ class Encoder:
             if text is not None and not isinstance(text, str):
                 raise EventError(events.caller_index(i), self.text_column, f"{text!r} is not a text")
         capacity = self.window - 2
-        all_rows, all_owners, costs = [], [], []
-        for i, encoding in enumerate(
-            self.tokenizer.encode_batch([str(t or "") for t in texts], add_special_tokens=False)
-        ):
+        all_rows, speaks, belongs, costs = [], [], [], []
+        units = np.zeros(len(events.lengths), dtype=np.int64)
+        encodings = self.tokenizer.encode_batch([str(t or "") for t in texts], add_special_tokens=False)
+        for i, (encoding, sequence) in enumerate(zip(encodings, events.owner.tolist(), strict=True)):
             pieces = self._pieces(str(texts[i] or ""), encoding)
             for start in range(0, max(len(pieces), 1), capacity):
                 part = pieces[start : start + capacity]
-                unit = np.concatenate((part, rows[i : i + 1]))
-                all_rows.append(unit)
-                all_owners.append(np.array([-1] * len(part) + [owners[i]], dtype=np.int32))
-                costs.append(len(unit))
-        return np.concatenate(all_rows), np.concatenate(all_owners), np.array(costs)
+                all_rows += [part, rows[i : i + 1]]
+                speaks += [-1] * len(part) + [owners[i]]
+                belongs += [owners[i]] * (len(part) + 1)
+                costs.append(len(part) + 1)
+                units[sequence] += 1
+        return (
+            np.concatenate(all_rows),
+            np.array(speaks, dtype=np.int32),
+            np.array(belongs, dtype=np.int32),
+            np.array(costs),
+            units,
+        )
 
     def _pieces(self, text: str, encoding: Encoding) -> Ids:
         """Int32 (pieces, slots): each piece with its shape, and the pair it makes with the piece before."""
@@ -213,7 +298,7 @@ class Encoder:
         rows[:, 0] = PIECE
         rows[:, 1] = self.piece_row + ids
         rows[:, 2] = [self.shape_row + _shape(text[a:b]) for a, b in encoding.offsets]
-        rows[:, self.deep_slots] = self.pair_row + self.piece_pairs.find(ids, ids)
+        rows[:, self.deep_slots] = self.pair_row + self.piece_pairs.find(ids, ids, np.arange(len(ids)))
         return rows
 
     @cached_property
@@ -292,6 +377,23 @@ class Encoder:
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
         return cls(fields, data["text_column"], tokenizer, data["window"], data["piece_pairs"])  # type: ignore[arg-type]
+
+
+def joined(sequences: Sequence[tuple[Columns, int]], names: Iterable[str]) -> dict[str, list[object]]:
+    """The named columns of several sequences, one behind the other; None where a sequence has no such column."""
+    found: dict[str, list[object]] = {}
+    for name in names:
+        parts = [(columns.get(name), length) for columns, length in sequences]
+        if any(values is not None for values, _ in parts):
+            found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))
+    return found
+
+
+def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
+    """The inserted rows where `at` says, the others around them."""
+    found = np.empty((len(at), *others.shape[1:]), dtype=np.int32)
+    found[at], found[~at] = inserted, others
+    return found
 
 
 def _shape(piece: str) -> int:

@@ -110,6 +110,6 @@ class Engine:
             FloatingPointError: the graph answered something that is not a finite number.
         """
         outputs = Outputs(*self.session.run(None, {"ids": ids}))
-        if not np.isfinite(outputs.sequence_logit).all():
+        if not all(np.isfinite(values).all() for values in vars(outputs).values()):
             raise FloatingPointError("the model answered a value that is not finite")
         return outputs

@@ -34,23 +34,25 @@ class EventError(ValueError):
     """A value that cannot be encoded.
 
     Attributes:
-        index: position of the event in the caller's order.
-        field: name of the event's field.
+        index: position of the event in the caller's order; None for all of a column.
+        field: name of the event's field; None for all of an event.
         reason: what is wrong and what would be right.
     """
 
-    def __init__(self, index: int, field: str, reason: str) -> None:
-        super().__init__(f"event {index}, field {field!r}: {reason}")
+    def __init__(self, index: int | None, field: str | None, reason: str) -> None:
+        places = [] if index is None else [f"event {index}"]
+        places += [] if field is None else [f"field {field!r}"]
+        super().__init__(f"{', '.join(places)}: {reason}")
         self.index, self.field, self.reason = index, field, reason
 
 
 def numbers(name: str, values: Sequence[object]) -> Floats:
     """Float64 (T,) of the values, NaN where None; raises EventError on what is not a finite number."""
     try:
-        array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+        array = np.array(values, dtype=np.float64)  # None becomes NaN
     except (TypeError, ValueError):
         array = None
-    if array is not None and np.count_nonzero(np.isfinite(array)) + sum(v is None for v in values) == len(values):
+    if array is not None and np.count_nonzero(np.isfinite(array)) + list(values).count(None) == len(values):
         return array
     for index, value in enumerate(values):
         try:
@@ -124,29 +126,68 @@ class Field(Protocol):
 
 
 class Events:
-    """The events of one sequence in time order, with what several fields derive from them worked out once.
+    """The events of some sequences, one behind the other and in time order, with what several fields derive from them.
 
-    Events keep the given order where any timestamp is missing; otherwise they are sorted by time, equal times as given.
+    A sequence keeps the given order where any of its times is missing; else it is sorted, equal times as given.
+
+    Args:
+        columns: column name -> one value an event, in the callers' order.
+        lengths: events of each sequence, at least 1; int64 (N,), T together.
+
+    Attributes:
+        owner: int64 (T,), the sequence of each event.
+        at: int64 (T,), its place in the sequence.
+        order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
     """
 
-    def __init__(self, columns: Columns, length: int) -> None:
-        self.length = length
+    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64]) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.length = int(self.lengths.sum())
+        self.owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        self.at = np.arange(self.length) - self.starts[self.owner]
         self.ids: dict[str, NDArray[np.integer]] = {}
-        given = timestamps(columns.get("ts", ())) if columns.get("ts") is not None else np.full(length, np.nan)
-        if np.isnan(given).any() or bool((given[1:] >= given[:-1]).all()):
+        self._numbers: dict[str, Floats] = {}
+        self._codes: dict[str, NDArray[np.int64]] = {}
+        given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
+        timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
+        if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
             self.order, self.ts, self.columns = None, given, columns
         else:
-            self.order = np.argsort(given, kind="stable")
+            self.order = np.lexsort((np.where(timed, given, 0.0), self.owner))
             self.ts = given[self.order]
-            self.columns = {name: [values[i] for i in self.order] for name, values in columns.items()}
+            moved = self.order.tolist()
+            self.columns = {name: [values[i] for i in moved] for name, values in columns.items()}
 
     def values(self, column: str) -> Sequence[object]:
         return self.columns.get(column) or [None] * self.length
 
+    def numbers(self, column: str) -> Floats:
+        """The column as numbers, (T,), NaN where missing; raises EventError with the caller's index."""
+        if column not in self._numbers:
+            try:
+                self._numbers[column] = numbers(column, self.values(column))
+            except EventError as error:
+                at = None if error.index is None else self.caller_index(error.index)
+                raise EventError(at, error.field, error.reason) from None
+        return self._numbers[column]
+
+    def codes(self, column: str) -> NDArray[np.int64]:
+        """Int64 (T,): equal where sequence and value of the column are; the sequence is its upper half."""
+        if column not in self._codes:
+            seen: dict[object, int] = {}
+            of_values = [seen.setdefault(value, len(seen)) for value in self.values(column)]
+            self._codes[column] = self.owner << 32 | np.array(of_values, dtype=np.int64)
+        return self._codes[column]
+
+    def before(self, values: Floats) -> Floats:
+        """The value of the event before, (T,); NaN for the first of each sequence."""
+        return np.where(self.at == 0, np.nan, np.roll(values, 1))
+
     @cached_property
     def gaps(self) -> Floats:
         """Seconds since the event before, (T,); NaN for the first and where a time is missing."""
-        return np.diff(self.ts, prepend=np.nan)
+        return self.ts - self.before(self.ts)
 
     def caller_index(self, position: int) -> int:
         return position if self.order is None else int(self.order[position])
@@ -155,6 +196,12 @@ class Events:
 def _binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
     """Ids by the edges each value reaches, MISSING where NaN."""
     return np.where(np.isnan(values), MISSING, FIRST + np.searchsorted(np.asarray(edges), values, side="right"))
+
+
+def _running(values: Floats, events: Events) -> Floats:
+    """Sum of each sequence's values up to and with each event, (T,)."""
+    total = np.cumsum(values)
+    return np.asarray(total - (total - values)[events.starts][events.owner])
 
 
 def _interval(edges: Sequence[float], row: int) -> str:
@@ -219,10 +266,7 @@ class Bins:
         return FIRST + len(self.edges) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        try:
-            return _binned(numbers(self.name, events.values(self.name)), self.edges)
-        except EventError as error:
-            raise EventError(events.caller_index(error.index), error.field, error.reason) from None
+        return _binned(events.numbers(self.name), self.edges)
 
     def label(self, row: int) -> str:
         return _special(row) or (f"{self.exact[row - FIRST]:g}" if self.exact else _interval(self.edges, row))
@@ -255,7 +299,8 @@ class Rhythm:
     size: int = FIRST + len(RHYTHM_EDGES) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        return _binned(np.abs(np.diff(np.log(np.maximum(events.gaps, 0) + 0.01), prepend=np.nan)), RHYTHM_EDGES)
+        gaps = np.log(np.maximum(events.gaps, 0) + 0.01)
+        return _binned(np.abs(gaps - events.before(gaps)), RHYTHM_EDGES)
 
     def label(self, row: int) -> str:
         return _special(row) or _interval(RHYTHM_EDGES, row)
@@ -287,14 +332,14 @@ class Repeat:
     size: int = FIRST + 12
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        last: dict[object, int] = {}
+        codes = events.codes(self.column)
+        order = np.argsort(codes, kind="stable")
+        again = np.append([False], codes[order[1:]] == codes[order[:-1]])
         distance = np.zeros(events.length)
-        for i, value in enumerate(events.values(self.column)):
-            distance[i] = np.nan if value is None else i - last.get(value, i)
-            last[value] = i
-        with np.errstate(divide="ignore"):
-            steps = np.where(distance == 0, 0, 1 + np.ceil(np.log2(distance)))
-        return np.where(np.isnan(distance), MISSING, FIRST + np.minimum(np.nan_to_num(steps), 11)).astype(np.int64)
+        distance[order[again]] = np.diff(order, prepend=0)[again]
+        steps = np.where(distance == 0, 0, 1 + np.ceil(np.log2(np.maximum(distance, 1))))
+        missing = events.ids[self.column] == MISSING
+        return np.where(missing, MISSING, FIRST + np.minimum(steps, 11)).astype(np.int64)
 
     def label(self, row: int) -> str:
         first_time = "first time" if row == FIRST else f"at most {2 ** (row - FIRST - 1)} events ago"
@@ -347,7 +392,7 @@ class Deviation:
         return np.array([np.nan, np.nan, *self.means])
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        values = numbers(self.column, events.values(self.column))
+        values = events.numbers(self.column)
         return _binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
 
     def label(self, row: int) -> str:
@@ -366,7 +411,7 @@ class Step:
     def encode(self, events: Events) -> NDArray[np.integer]:
         ids = events.ids[self.column].astype(np.float64)
         ids[ids < FIRST] = np.nan
-        return _binned(np.diff(ids, prepend=np.nan), (-30, -4, -1, 0, 1, 2, 5, 31))
+        return _binned(ids - events.before(ids), (-30, -4, -1, 0, 1, 2, 5, 31))
 
     def label(self, row: int) -> str:
         steps = (
@@ -448,33 +493,40 @@ class Change:
     def _prior(self) -> Floats:
         return CHANGE_PRIOR * np.concatenate([np.asarray(f) for f in self.frequencies])
 
-    def support(self, ids: NDArray[np.integer]) -> Floats:
-        """Log Bayes factor, (T - 1,), of a change right after each event but the last; `ids` is (sources, T), T > 1."""
-        at, last = np.arange(ids.shape[1]), ids.shape[1] - 1
-        order = np.argsort(ids, axis=1, kind="stable")
-        ranked = np.take_along_axis(ids, order, axis=1)
+    def support(self, ids: NDArray[np.integer], events: Events) -> Floats:
+        """Log Bayes factor, (T,), of a change right before each event; -inf for the first. `ids` is (sources, T)."""
+        at, last = events.at, events.lengths[events.owner] - 1
+        place = np.arange(events.length)
+        keys = events.owner * (int(ids.max()) + 1) + ids
+        order = np.argsort(keys, axis=1, kind="stable")
+        ranked = np.take_along_axis(keys, order, axis=1)
         differs = ranked[:, 1:] != ranked[:, :-1]
-        starts, ends = np.zeros(ids.shape, dtype=np.int64), np.full(ids.shape, last)
-        starts[:, 1:] = np.where(differs, at[1:], 0)
-        ends[:, :-1] = np.where(differs, at[:-1], last)
+        starts, ends = np.zeros(ids.shape, dtype=np.int64), np.full(ids.shape, events.length - 1)
+        starts[:, 1:] = np.where(differs, place[1:], 0)
+        ends[:, :-1] = np.where(differs, place[:-1], events.length - 1)
         earlier, later = np.empty_like(starts), np.empty_like(starts)  # events with the same id
-        np.put_along_axis(earlier, order, at - np.maximum.accumulate(starts, axis=1), axis=1)
-        np.put_along_axis(later, order, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1] - at, axis=1)
+        np.put_along_axis(earlier, order, place - np.maximum.accumulate(starts, axis=1), axis=1)
+        np.put_along_axis(later, order, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1] - place, axis=1)
         prior = self._prior[self._offsets + ids]
-        forward = np.cumsum(np.log((earlier + prior) / (at + CHANGE_PRIOR)), axis=1)
-        backward = np.cumsum(np.log((later + prior) / (last - at + CHANGE_PRIOR))[:, ::-1], axis=1)[:, ::-1]
-        return np.asarray((forward[:, :-1] + backward[:, 1:] - forward[:, -1:]).sum(axis=0) / 2)
+        drawn = np.log((earlier + prior) / (at + CHANGE_PRIOR)).sum(axis=0)  # each event, given those before it
+        drawn_back = np.log((later + prior) / (last - at + CHANGE_PRIOR)).sum(axis=0)  # and those after it
+        before = _running(drawn, events) - drawn  # the stretch before each event
+        whole, whole_back = (np.add.reduceat(x, events.starts)[events.owner] for x in (drawn, drawn_back))
+        after = whole_back - _running(drawn_back, events) + drawn_back  # the stretch from it on
+        return np.where(at == 0, -np.inf, (before + after - whole) / 2)
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        found = np.full(events.length, FIRST)
-        if events.length > 1:
-            support = self.support(np.stack([events.ids[name] for name in self.sources])) - np.log(events.length - 1)
-            most = max(float(support.max()), 0.0)
-            changed = np.cumsum(np.exp(support - most))
-            not_yet = np.exp(-most) + changed[-1] - changed
-            odds = np.log(np.maximum(changed, 1e-12) / np.maximum(not_yet, 1e-12))
-            found[1:] += np.clip(np.rint(odds), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
-        return found
+        several = np.maximum(events.lengths[events.owner] - 1, 1)
+        support = self.support(np.stack([events.ids[name] for name in self.sources]), events) - np.log(several)
+        most = np.maximum(np.maximum.reduceat(support, events.starts), 0.0)[events.owner]
+        likely = np.exp(support - most)
+        changed = _running(likely, events)
+        total = np.add.reduceat(likely, events.starts)[events.owner]
+        not_yet = np.exp(-most) + np.maximum(total - changed, 0.0)
+        odds = np.log(np.maximum(changed, 1e-12) / np.maximum(not_yet, 1e-12))
+        # rounded first, so that sums over other neighbours do not tip a tie
+        steps = np.clip(np.rint(odds.round(6)), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
+        return np.where(events.at == 0, FIRST, FIRST + steps)
 
     @staticmethod
     def log_odds(ids: NDArray[np.integer]) -> Floats:
@@ -509,24 +561,26 @@ class Cross:
         return pairs[:, 0] << 32 | pairs[:, 1]
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        return self.find(events.ids[self.left], events.ids[self.right])
+        return self.find(events.ids[self.left], events.ids[self.right], events.at)
 
-    def find(self, left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Ids (T,) of the pairs (left[t], right[t - lag])."""
-        keys = pair_keys(left, right, self.lag)
-        at = np.searchsorted(self._keys, keys)
-        known = np.append(self._keys, -2)[at] == keys
-        return np.where(known, FIRST + at, np.where(keys < 0, MISSING, UNKNOWN))
+    def find(
+        self, left: NDArray[np.integer], right: NDArray[np.integer], at: NDArray[np.integer]
+    ) -> NDArray[np.integer]:
+        """Ids (T,) of the pairs (left[t], right[t - lag]); `at` is each one's place in its sequence."""
+        keys = pair_keys(left, right, self.lag, at)
+        place = np.searchsorted(self._keys, keys)
+        known = np.append(self._keys, -2)[place] == keys
+        return np.where(known, FIRST + place, np.where(keys < 0, MISSING, UNKNOWN))
 
     def label(self, row: int) -> str:
         return _special(row) or "pair {} {}".format(*self.pairs[row - FIRST])
 
 
-def pair_keys(left: NDArray[np.integer], right: NDArray[np.integer], lag: int) -> NDArray[np.int64]:
-    """Int64 (T,) keys of the pairs (left[t], right[t - lag]), -1 for the first `lag` events."""
-    keys = np.full(len(left), -1, dtype=np.int64)
-    keys[lag:] = left[lag:].astype(np.int64) << 32 | right[: len(right) - lag].astype(np.int64)
-    return keys
+def pair_keys(
+    left: NDArray[np.integer], right: NDArray[np.integer], lag: int, at: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Int64 (T,) keys of the pairs (left[t], right[t - lag]), -1 for the first `lag` of each sequence."""
+    return np.where(at < lag, -1, left.astype(np.int64) << 32 | np.roll(right, lag).astype(np.int64))
 
 
 KINDS: dict[str, type] = {

@@ -7,11 +7,11 @@ each part is fitted on its own and `calibration` weighs them.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.encoding import MASK, Encoded
+from service.encoding import MASK, Encoded, Usage
 from service.profile import LIMIT, Floats
 
 MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
@@ -38,18 +38,22 @@ class Linear:
     dense_weights: Floats
     bias: Floats
 
-    def logits(self, encoded: Encoded, description: Floats) -> Floats:
-        """Float64 (1 + K,): the label's logit, and one for each type."""
-        rows, _ = encoded.usage
-        of_rows = self.weights[:, rows].sum(axis=1) / self._norm(rows)
-        return np.asarray(of_rows + self.dense_weights @ dense(description) + self.bias)
+    def logits(self, usage: Usage, description: Floats) -> Floats:
+        """Float64 (N, 1 + K): the label's logit, and one for each type."""
+        of_rows = usage.sum(self._by_row[usage.rows]) / self._norms(usage)[:, None]
+        return np.asarray(of_rows + dense(description) @ self.dense_weights.T + self.bias)
 
     def contributions(self, encoded: Encoded) -> Floats:
         """Float64 (Q, slots): what each value at each position adds to the label's logit."""
-        rows, counts = encoded.usage
-        of_row = self.weights[0][rows] / self._norm(rows) / counts  # a row's part is shared by its uses
-        at = np.minimum(np.searchsorted(rows, encoded.rows), len(rows) - 1)
+        usage = Usage.of([encoded])
+        of_row = self.weights[0][usage.rows] / self._norms(usage) / usage.counts  # a row's part is shared by its uses
+        at = np.minimum(np.searchsorted(usage.rows, encoded.rows), len(usage.rows) - 1)
         return np.asarray(np.where(encoded.rows > MASK, of_row[at], 0.0))
 
-    def _norm(self, rows: NDArray[np.integer]) -> float:
-        return float(np.sqrt(max(np.square(self.idf[rows]).sum(), 1e-12)))
+    @cached_property
+    def _by_row(self) -> Floats:
+        return np.ascontiguousarray(self.weights.T)
+
+    def _norms(self, usage: Usage) -> Floats:
+        squares = np.bincount(usage.owner, np.square(self.idf[usage.rows]), usage.length)
+        return np.sqrt(np.maximum(squares, 1e-12))

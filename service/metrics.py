@@ -1,5 +1,6 @@
 """The service's Prometheus metrics: base units, few labels, never a user or an item."""
 
+from collections import Counter as Counted
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has t
 SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
+STAGES = ("parse", "encode", "infer", "judge", "respond")  # encode and judge are timed for several sequences at once
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
 DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
@@ -38,6 +40,7 @@ class Metrics:
             buckets=LATENCY,
             registry=r,
         )
+        self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
@@ -100,13 +103,15 @@ class Metrics:
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._scored = 0
 
-    def scored(self, score: float, decision: str) -> None:
-        """Counts one answer."""
-        self.sequences.labels(decision).inc()
-        self.score.observe(score)
-        self._scored += 1
-        self._recent *= 0.5 ** (1 / DRIFT_MEMORY)
-        self._recent[min(int(score * SCORE_BINS), SCORE_BINS - 1)] += 1
+    def scored(self, scores: Sequence[float], decisions: Sequence[str]) -> None:
+        """Counts answers."""
+        for decision, n in Counted(decisions).items():
+            self.sequences.labels(decision).inc(n)
+        for score in scores:
+            self.score.observe(score)
+        self._scored += len(scores)
+        self._recent *= 0.5 ** (len(scores) / DRIFT_MEMORY)
+        np.add.at(self._recent, np.minimum((np.array(scores) * SCORE_BINS).astype(int), SCORE_BINS - 1), 1)
 
     def _drift(self) -> float:
         return population_stability(self._expected, self._recent) if self._scored >= DRIFT_LEAST else 0.0

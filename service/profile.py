@@ -11,30 +11,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding import Encoded
+from service.encoding import Usage
 
 Floats = NDArray[np.float64]
 LIMIT = 8.0  # standard deviations; what lies beyond says no more
 
 
-def measure(encoded: Encoded, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
-    """Mean surprise in nats and entropy of each field, float64 (2 F,), NaN where the sequence has no value in it.
+def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
+    """Mean surprise in nats and entropy of each field, float64 (N, 2 F), NaN where a sequence has no value in it.
 
     Args:
-        encoded: the sequence.
+        usage: of N sequences.
         field: int (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), -ln of the row's share among its field's in normal sequences.
         fields: F.
     """
-    rows, counts = encoded.usage
-    of_event = field[rows] >= 0
-    rows, counts = rows[of_event], counts[of_event]
-    of = field[rows]
-    total = np.bincount(of, counts, fields)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(of, counts * surprise[rows], fields) / total
-        entropy = np.log(total) - np.bincount(of, counts * np.log(counts), fields) / total
-    return np.concatenate((mean, entropy))
+    of_event = field[usage.rows] >= 0
+    rows, counts = usage.rows[of_event], usage.counts[of_event]
+    cell = usage.owner[of_event] * fields + field[rows]
+
+    def total(values: Floats) -> Floats:
+        sums: Floats = np.bincount(cell, values, usage.length * fields).astype(np.float64)
+        return sums.reshape(-1, fields)
+
+    n = total(counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total(counts * surprise[rows]) / n
+        entropy = np.log(n) - total(counts * np.log(counts)) / n
+    return np.concatenate((mean, entropy), axis=1)
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,9 @@ class Profile:
         """Standard deviations from normal, (..., 2 F), within LIMIT; a field without values counts as normal."""
         return np.nan_to_num(np.clip((measures - self.mean) / self.scale, -LIMIT, LIMIT))
 
-    def describe(self, encoded: Encoded) -> Floats:
-        """The sequence's standardised measures, float64 (2 F,)."""
-        return self.standardise(measure(encoded, self.field, self.surprise, len(self.fields)))
+    def describe(self, usage: Usage) -> Floats:
+        """The sequences' standardised measures, float64 (N, 2 F)."""
+        return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)))
 
     def novelty(self, description: Floats) -> Floats:
         """Squared distance from normal over its dimensions, (...), about 1 for normal sequences."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.calibration import CHANNELS, Calibration, Evidence, log, logit
-from service.encoding import MASK, Encoded, Encoder
+from service.encoding import MASK, Encoded, Encoder, Usage
 from service.linear import dense
 from service.surface import Surface
 
@@ -39,21 +39,24 @@ def reasons(
     calibration: Calibration,
     most: int | None = None,
 ) -> list[Reason]:
-    """At most so many reasons, what counts most first; all of them sum to the score's log odds but for a constant."""
+    """At most so many reasons, what counts most first; all of them sum to the score's log odds but for a constant.
+
+    `evidence` is of the one sequence.
+    """
     weight = dict(zip(CHANNELS, calibration.weights, strict=True))
     found = [
         *_of_values(encoded, encoder, surface, weight["wide"], most),
         *_of_profile(encoded, surface, weight["wide"]),
-        Reason(None, NETWORK, "as the network reads them", weight["deep"] * evidence.deep),
-        Reason(None, COMPANY, "how they look who hold the same values", weight["company"] * evidence.company),
+        Reason(None, NETWORK, "as the network reads them", weight["deep"] * float(evidence.deep[0])),
+        Reason(None, COMPANY, "how they look who hold the same values", weight["company"] * float(evidence.company[0])),
         Reason(
             None,
             NOVELTY,
-            f"{evidence.novelty:.1f} times a normal sequence's",
-            weight["novelty"] * log(evidence.novelty),
+            f"{evidence.novelty[0]:.1f} times a normal sequence's",
+            weight["novelty"] * float(log(evidence.novelty)[0]),
         ),
     ]
-    learned, score = calibration.learned(evidence), calibration.score(evidence)
+    learned, score = float(calibration.learned(evidence)[0]), float(calibration.score(evidence)[0])
     if 0 < learned < score < 1:
         found.append(Reason(None, NOVELTY, "an alarm: nothing normal is like it", logit(score) - logit(learned)))
     return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
@@ -76,7 +79,7 @@ def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: flo
 
 def _of_profile(encoded: Encoded, surface: Surface, weight: float) -> list[Reason]:
     """Two reasons for each field: how rare its values are in the sequence, and how varied."""
-    description = surface.profile.describe(encoded)
+    [description] = surface.profile.describe(Usage.of([encoded]))
     parts = weight * surface.linear.dense_weights[0] * dense(description)
     parts = parts.reshape(2, 2, -1).sum(axis=0)  # the measure as it is and squared -> (rarity or variety, F)
     rarity, variety = description.reshape(2, -1)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 EVENT_SCHEMA = {
     "type": "object",
@@ -20,7 +21,33 @@ EVENT_SCHEMA = {
     },
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
 }
-Event = Annotated[dict[str, Any], WithJsonSchema(EVENT_SCHEMA)]
+COLUMNS_SCHEMA = {
+    "type": "object",
+    "description": "The same column by column, which is shorter and faster; null where an event has no value.",
+    "minProperties": 1,
+    "additionalProperties": {
+        "type": "array",
+        "items": {"type": ["string", "number", "boolean", "null"]},
+        "minItems": 1,
+    },
+    "examples": [{"ts": [1700000000.1, 1700000004.0], "action": ["click", "purchase"], "item_id": ["B00X", "B00X"]}],
+}
+
+
+def _some_events(events: Any) -> Any:
+    """Lets a list or an object pass; what is in it is checked event by event, see `service.scoring.columns_of`."""
+    if not isinstance(events, list | dict):
+        raise PydanticCustomError("events_type", "Input should be a list of events, or an object of columns")
+    if not events or (isinstance(events, dict) and not all(events.values())):
+        raise PydanticCustomError("too_short", "There should be at least 1 event")
+    return events
+
+
+Events = Annotated[
+    Any,
+    AfterValidator(_some_events),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": EVENT_SCHEMA, "minItems": 1}, COLUMNS_SCHEMA]}),
+]
 
 EXAMPLE_REQUEST = {
     "sequences": [
@@ -43,7 +70,7 @@ class Sequence(BaseModel):
 
     id: str = Field(min_length=1, max_length=256, description="Comes back with the result.")
     user_id: str | None = Field(None, max_length=256, description="Not used for scoring.")
-    events: list[Event] = Field(min_length=1)
+    events: Events = Field(description="One by one, or column by column.")
 
 
 class ScoreRequest(BaseModel):

@@ -1,8 +1,9 @@
-"""A model ready to score: encoder, engine, calibration and policy of one bundle, as functions of one sequence."""
+"""A model ready to score: encoder, engine, calibration and policy of one bundle, as functions of sequences."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from service.fields import Columns, EventError, Ids
 from service.reasons import Reason, reasons
 from service.surface import Reading, Surface
 from service.thresholds import Decision, Thresholds
-from service.windows import Outputs, SequenceLogits, combine, pad
+from service.windows import NetworkLogits, Outputs, Row, combine, pad
 
 UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown
 
@@ -39,32 +40,55 @@ class Score:
 
 @dataclass(frozen=True)
 class Judge:
-    """What turns evidence into an answer: calibration, the types' names, and the thresholds in force."""
+    """What turns evidence into answers: calibration, the types' names, and the thresholds in force."""
 
     calibration: Calibration
     types: Sequence[str]
     thresholds: Thresholds
 
-    def answer(self, evidence: Evidence) -> Score:
-        """Score, decision and type of one sequence, and the scores of its events."""
-        score = self.calibration.score(evidence)
-        decision = self.thresholds.decide(score)
-        kind = self.type(evidence) if decision != "allow" and self.types else None
-        return Score(score, decision, kind, self.calibration.event_scores(evidence, score))
+    def answers(self, evidence: Evidence) -> list[Score]:
+        """Score, decision and type of each sequence, and the scores of its events."""
+        scores = self.calibration.score(evidence)
+        events = np.split(self.calibration.event_scores(evidence, scores), evidence.starts[1:])
+        types = self.likeliest(evidence) if self.types else [None] * len(evidence)
+        found = []
+        for score, kind, of_events in zip(scores.tolist(), types, events, strict=True):
+            decision = self.thresholds.decide(score)
+            found.append(Score(score, decision, kind if decision != "allow" else None, of_events))
+        return found
 
-    def type(self, evidence: Evidence) -> str:
-        """The likeliest type; "unknown" where novelty speaks louder than what was learned, or no type stands out."""
+    def likeliest(self, evidence: Evidence) -> list[str]:
+        """The likeliest types; "unknown" where novelty speaks louder than what was learned, or none stands out."""
         alarm, learned = self.calibration.alarm(evidence), self.calibration.learned(evidence)
-        likeliest = int(np.argmax(evidence.types))
-        share = 1 / np.exp(evidence.types - evidence.types[likeliest]).sum()
-        unknown = alarm > learned or (alarm > 0.5 and share < 0.5)
-        return UNKNOWN_TYPE if unknown else self.types[likeliest]
+        likeliest = evidence.types.argmax(axis=1)
+        share = 1 / np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True)).sum(axis=1)
+        unknown = (alarm > learned) | ((alarm > 0.5) & (share < 0.5))
+        return [UNKNOWN_TYPE if u else self.types[k] for u, k in zip(unknown.tolist(), likeliest.tolist(), strict=True)]
 
 
-def columns_of(events: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
-    """Column by column what events say one by one; None where one says nothing."""
-    names = dict.fromkeys(name for event in events for name in event)
-    return {name: [event.get(name) for event in events] for name in names}
+def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns, int]:
+    """Columns and number of events, which come one by one or already as columns; None where an event says nothing.
+
+    Raises:
+        EventError: an event is no object, a column no list, or columns differ in length.
+    """
+    if isinstance(events, Mapping):
+        length = None
+        for name, values in events.items():
+            if not isinstance(values, list):
+                raise EventError(None, name, "a column is a list with one value an event")
+            if length not in (None, len(values)):
+                raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
+            length = len(values)
+        return cast(Columns, events), length or 0
+    names: dict[str, None] = {}
+    for i, event in enumerate(events):
+        if not isinstance(event, Mapping):
+            raise EventError(i, None, "an event is an object of fields and values")
+        if event.keys() != names.keys():
+            names.update(dict.fromkeys(event))
+    rows = cast(Sequence[Mapping[str, object]], events)
+    return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 
 @dataclass(frozen=True)
@@ -95,8 +119,9 @@ class Model:
     def check_golden(self) -> None:
         """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
-            encoded = self.bundle.encoder.encode(columns_of(sample["events"]), len(sample["events"]))
-            found = self.judge.answer(self.weigh(encoded, self.engine.run(pad(encoded.windows))))
+            encoded = self.bundle.encoder.encode(*columns_of(sample["events"]))
+            outputs = self.engine.run(pad(encoded.windows))
+            [found] = self.judge.answers(self.weigh([encoded], [(outputs, k) for k in range(len(encoded.windows))]))
             expected = sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:
@@ -109,77 +134,59 @@ class Model:
     def judge(self) -> Judge:
         return Judge(self.bundle.calibration, self.bundle.types, self.thresholds)
 
-    def weigh(self, encoded: Encoded, outputs: Outputs) -> Evidence:
-        """Evidence for a sequence from the graph's outputs for its windows, row by row."""
-        return weigh(encoded, combine(outputs, encoded.owners, encoded.length), self.bundle.surface)
+    def weigh(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> Evidence:
+        """Evidence for sequences from the graph's outputs for their windows, all windows in their order."""
+        logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
+        return gather(sequences, logits, self.bundle.surface.read(sequences))
 
     def reasons(self, encoded: Encoded, evidence: Evidence, most: int) -> list[Reason]:
-        """Why the sequence scored as it did, what counts most first."""
+        """Why a sequence scored as it did, what counts most first; `evidence` is of that one."""
         return reasons(encoded, evidence, self.bundle.encoder, self.bundle.surface, self.bundle.calibration, most)
 
-    def evidence(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Evidence | EventError]:
-        """Evidence for many sequences in their order, batched by length over `ahead` of them at a time.
+    def answers(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Score | EventError]:
+        """Answers for many sequences in their order, batched by length over `ahead` of them at a time.
 
         A sequence that cannot be encoded yields its EventError in its place.
         """
-        sequences = iter(sequences)
-        while chunk := list(islice(sequences, ahead)):
-            encoded = [self._encode(columns, length) for columns, length in chunk]
-            usable = [e for e in encoded if isinstance(e, Encoded)]
-            found = iter(evidence(usable, self.engine.run, self.bundle.surface))
-            yield from (next(found) if isinstance(e, Encoded) else e for e in encoded)
-
-    def _encode(self, columns: Columns, length: int) -> Encoded | EventError:
-        try:
-            return self.bundle.encoder.encode(columns, length)
-        except EventError as error:
-            return error
+        encodings = self.bundle.encoder.encode_all(sequences)
+        while chunk := list(islice(encodings, ahead)):
+            usable = [e for e in chunk if isinstance(e, Encoded)]
+            found = iter(self.judge.answers(evidence(usable, self.engine.run, self.bundle.surface)) if usable else ())
+            yield from (next(found) if isinstance(e, Encoded) else e for e in chunk)
 
 
-def weigh(encoded: Encoded, logits: SequenceLogits, surface: Surface) -> Evidence:
-    """What network and surface say of one sequence."""
-    return gather(encoded, logits, surface.read(encoded))
-
-
-def gather(encoded: Encoded, logits: SequenceLogits, reading: Reading) -> Evidence:
-    """Puts what the parts of a model say of one sequence together."""
-    wide, *types = reading.logits
+def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading) -> Evidence:
+    """Puts what the parts of a model say of sequences together."""
     return Evidence(
         deep=logits.deep,
-        wide=wide,
+        wide=reading.logits[:, 0],
         company=reading.company,
         novelty=reading.novelty,
-        types=logits.types + np.array(types),
+        types=logits.types + reading.logits[:, 1:],
         events=logits.events,
-        changed=encoded.changed,
+        changed=np.concatenate([e.changed for e in sequences]),
+        lengths=np.array([e.length for e in sequences]),
     )
 
 
-def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], surface: Surface) -> list[Evidence]:
-    """Evidence for sequences in their order."""
-    found = network_logits(sequences, run)
-    return [weigh(encoded, logits, surface) for encoded, logits in zip(sequences, found, strict=True)]
+def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], surface: Surface) -> Evidence:
+    """Evidence for sequences, at least one, in their order."""
+    return gather(sequences, network_logits(sequences, run), surface.read(sequences))
 
 
-def network_logits(
-    sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096
-) -> list[SequenceLogits]:
+def network_logits(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> NetworkLogits:
     """The network's logits for sequences in their order; windows run in batches of like length, at most `tokens`."""
-    windows = [(i, w) for i, e in enumerate(sequences) for w in range(len(e.windows))]
-    windows.sort(key=lambda at: len(sequences[at[0]].windows[at[1]]))
-    rows: dict[tuple[int, int], Outputs] = {}
+    windows = [window for e in sequences for window in e.windows]
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+    rows: list[Row | None] = [None] * len(windows)
     start = 0
-    while start < len(windows):
+    while start < len(order):
         end = start + 1
-        while (
-            end < len(windows)
-            and (end + 1 - start) * len(sequences[windows[end][0]].windows[windows[end][1]]) <= tokens
-        ):
+        while end < len(order) and (end + 1 - start) * len(windows[order[end]]) <= tokens:
             end += 1
-        outputs = run(pad([sequences[i].windows[w] for i, w in windows[start:end]]))
-        rows.update((at, outputs.row(k)) for k, at in enumerate(windows[start:end]))
+        outputs = run(pad([windows[i] for i in order[start:end]]))
+        for k, i in enumerate(order[start:end]):
+            rows[i] = (outputs, k)
         start = end
-    return [
-        combine(Outputs.stack([rows[i, w] for w in range(len(e.windows))]), e.owners, e.length)
-        for i, e in enumerate(sequences)
-    ]
+    found = [row for row in rows if row is not None]
+    return combine(found, [e.owners for e in sequences], [e.length for e in sequences])

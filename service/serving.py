@@ -4,27 +4,30 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
-from service.batching import Batcher, DeadlineExceeded, QueueFull
+from service import schema
+from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.bundle import Bundle, BundleError
+from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
 from service.fields import EventError
 from service.metrics import UNLISTED, Metrics
 from service.problems import Problem, of_validation, pointer
-from service.schema import ScoreRequest, Sequence
-from service.scoring import Model, columns_of
+from service.scoring import Model, Score, columns_of
 from service.settings import Settings
 from service.thresholds import Overrides, Thresholds
-from service.windows import Outputs
+from service.windows import Row
 
 logger = logging.getLogger(__name__)
-ENCODED_AT_ONCE = 16  # sequences encoded before other requests get the event loop
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,17 @@ class Active:
     """A model and the batcher that feeds it; a request holds on to one pair from its start to its end."""
 
     model: Model
-    batcher: Batcher
+    batcher: "Batcher[Judged]"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sequence's answer, with that from which reasons can be found: its evidence is number `at` of several."""
+
+    score: Score
+    encoded: Encoded
+    evidence: Evidence
+    at: int
 
 
 class Serving:
@@ -65,7 +78,12 @@ class Serving:
     def _activate(self, model: Model) -> None:
         s = self.settings
         batcher = Batcher(
-            model.engine.run, s.queue_tokens, max(s.batch_tokens, model.bundle.encoder.window), self.metrics
+            model.bundle.encoder.encode_all,
+            model.engine.run,
+            partial(self._judged, model),
+            s.queue_tokens,
+            max(s.batch_tokens, model.bundle.encoder.window),
+            self.metrics,
         )
         batcher.start()
         self.active = Active(model, batcher)
@@ -89,94 +107,98 @@ class Serving:
             raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", retry_after=1)
         return self.active
 
-    async def score(self, body: bytes, timeout_ms: float) -> dict[str, Any]:
-        """Answers the body of `POST /v1/score`.
+    async def score(self, body: bytes, timeout_ms: float) -> bytes:
+        """The answer, as JSON, to the body of `POST /v1/score`.
 
         Raises:
             Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
         """
-        active = self.current()
+        active, stages = self.current(), self.metrics.stages
+        start = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-        with self.metrics.stage_seconds.labels("parse").time():
-            sequences, reasons = parse(body, self.settings.max_sequences)
-        start = time.perf_counter()
-        encoded: list[Encoded | dict[str, Any]] = []
-        for i, sequence in enumerate(sequences):
-            encoded.append(sequence if isinstance(sequence, dict) else self._encode(active.model, i, sequence))
-            if i % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
-                await asyncio.sleep(0)
-        self.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - start)
-        if all(isinstance(e, dict) for e in encoded):
-            errors = [detail for e in encoded if isinstance(e, dict) for detail in e["error"]["errors"]]
-            raise Problem(422, "no sequence of the request can be scored", errors)
-        start = time.perf_counter()
+        sequences, reasons = parse(body, self.settings.max_sequences)
+        given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
+        stages["parse"].observe((parsed := time.perf_counter()) - start)
         try:
-            rows = iter(
-                await active.batcher.score([w for e in encoded if isinstance(e, Encoded) for w in e.windows], deadline)
-            )
+            usable = [g for g in given if isinstance(g, tuple)]
+            answers = iter(await active.batcher.score(usable, deadline))
         except QueueFull:
             raise self.refuse() from None
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {timeout_ms:g} ms") from None
-        self.metrics.stage_seconds.labels("infer").observe(time.perf_counter() - start)
-        results: list[Any] = []
-        for sequence, e in zip(sequences, encoded, strict=True):
-            if isinstance(e, dict) or isinstance(sequence, dict):
-                results.append(e)
-            else:
-                of_windows = [next(rows) for _ in e.windows]
-                results.append(self._result(sequence.id, active.model, e, of_windows, reasons))
-        self.metrics.failed.inc(sum("error" in result for result in results))
+        stages["infer"].observe((answered := time.perf_counter()) - parsed)
+        results: list[dict[str, Any]] = []
+        for i, (s, g) in enumerate(zip(sequences, given, strict=True)):
+            if isinstance(g, dict):
+                results.append(g)
+            elif isinstance(s, schema.Sequence):
+                results.append(self._result(i, s, active.model, next(answers), reasons))
+        failures = [result["error"] for result in results if "error" in result]
+        if failures:
+            if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
+                raise Problem(
+                    422, "no sequence of the request can be scored", [e for f in failures for e in f["errors"]]
+                )
+            self.metrics.failed.inc(len(failures))
         bundle = active.model.bundle
-        return {"model": {"name": bundle.name, "version": bundle.version}, "results": results}
+        content = to_json({"model": {"name": bundle.name, "version": bundle.version}, "results": results})
+        stages["respond"].observe(time.perf_counter() - answered)
+        return content
 
     def refuse(self) -> Problem:
         """The answer to a request that finds the queue full."""
         self.metrics.rejected.labels("queue_full").inc()
         return Problem(429, "the queue is full; try again later", retry_after=1)
 
-    def _encode(self, model: Model, index: int, sequence: Sequence) -> Encoded | dict[str, Any]:
-        """The sequence encoded, or the answer that says why not."""
-        encoder = model.bundle.encoder
-        if len(sequence.events) > self.settings.max_events:
-            detail = (
-                f"{len(sequence.events)} events; at most {self.settings.max_events} may be sent, so send the latest"
-            )
-            return failed(sequence.id, 422, detail, pointer("sequences", index, "events"))
-        columns = columns_of(sequence.events)
+    def _columns(self, model: Model, index: int, sequence: schema.Sequence) -> Given | dict[str, Any]:
+        """The sequence's columns and its length, or the answer that says why it has none."""
         try:
-            encoded = encoder.encode(columns, len(sequence.events))
+            columns, length = columns_of(sequence.events)
         except EventError as error:
-            return failed(
-                sequence.id, 422, error.reason, pointer("sequences", index, "events", error.index, error.field)
-            )
-        for name, count in encoded.unknown.items():
-            self.metrics.unknown_values.labels(name).inc(count)
-        if unlisted := columns.keys() - encoder.columns:
-            self.metrics.unknown_values.labels(UNLISTED).inc(sum(v is not None for c in unlisted for v in columns[c]))
-        return encoded
+            return refused(index, sequence, error)
+        if length > self.settings.max_events:
+            detail = f"{length} events; at most {self.settings.max_events} may be sent, so send the latest"
+            return failed(sequence.id, 422, detail, pointer("sequences", index, "events"))
+        if unlisted := columns.keys() - model.bundle.encoder.columns:
+            count = sum(length - list(columns[name]).count(None) for name in unlisted)
+            self.metrics.unknown_values.labels(UNLISTED).inc(count)
+        return columns, length
+
+    def _judged(self, model: Model, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
+        """Answers from the engine's outputs, by the thresholds in force when they came."""
+        start = time.perf_counter()
+        evidence = model.weigh(sequences, rows)
+        if self.active is not None and self.active.model.bundle is model.bundle:
+            model = self.active.model
+        scores = model.judge.answers(evidence)
+        self.metrics.scored([s.score for s in scores], [s.decision for s in scores])
+        for encoded in sequences:
+            for name, count in encoded.unknown.items():
+                self.metrics.unknown_values.labels(name).inc(count)
+        self.metrics.stages["judge"].observe(time.perf_counter() - start)
+        return [Judged(score, e, evidence, i) for i, (score, e) in enumerate(zip(scores, sequences, strict=True))]
 
     def _result(
-        self, sequence_id: str, model: Model, encoded: Encoded, rows: list[Outputs | BaseException], reasons: int
+        self, index: int, sequence: schema.Sequence, model: Model, answer: Judged | Exception, reasons: int
     ) -> dict[str, Any]:
-        outputs = [row for row in rows if isinstance(row, Outputs)]
-        if len(outputs) < len(rows):
-            return failed(sequence_id, 500, "the model failed on this sequence; the log has the reason")
-        evidence = model.weigh(encoded, Outputs.stack(outputs))
-        answer = model.judge.answer(evidence)
-        self.metrics.scored(answer.score, answer.decision)
+        if isinstance(answer, EventError):
+            return refused(index, sequence, answer)
+        if isinstance(answer, Exception):
+            return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
+        score = answer.score
         result = {
-            "id": sequence_id,
+            "id": sequence.id,
             "score_id": uuid.uuid4().hex,
-            "score": round(answer.score, 6),
-            "decision": answer.decision,
-            "type": answer.type,
-            "events": [{"score": s} for s in answer.events.round(6).tolist()],
-            "windows": len(encoded.windows),
+            "score": round(score.score, 6),
+            "decision": score.decision,
+            "type": score.type,
+            "events": [{"score": s} for s in score.events.round(6).tolist()],
+            "windows": len(answer.encoded.windows),
         }
         if reasons:
-            result["reasons"] = [asdict(reason) for reason in model.reasons(encoded, evidence, reasons)]
+            evidence = answer.evidence.take(np.array([answer.at]))
+            result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, reasons)]
         return result
 
     @property
@@ -215,13 +237,21 @@ class Serving:
             return model
 
 
+def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:
+    """The answer in the place of a sequence with a value that cannot be encoded."""
+    place = [part for part in (error.index, error.field) if part is not None]
+    if isinstance(sequence.events, dict):
+        place.reverse()
+    return failed(sequence.id, 422, error.reason, pointer("sequences", index, "events", *place))
+
+
 def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[str, Any]:
     """The answer in the place of a sequence that cannot be scored."""
     problem = Problem(status, detail, [{"pointer": p, "detail": detail} for p in at])
     return {"id": sequence_id, "error": problem.document()}
 
 
-def parse(body: bytes, max_sequences: int) -> tuple[list[Sequence | dict[str, Any]], int]:
+def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[str, Any]], int]:
     """The request's sequences, and how many reasons are wanted for each.
 
     A sequence that is malformed comes back as its answer, and its neighbours are not affected.
@@ -230,7 +260,7 @@ def parse(body: bytes, max_sequences: int) -> tuple[list[Sequence | dict[str, An
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     try:
-        request = ScoreRequest.model_validate_json(body)
+        request = schema.ScoreRequest.model_validate_json(body)
         sequences: list[Any] = list(request.sequences)
         reasons = request.reasons
     except ValidationError as error:
@@ -248,9 +278,9 @@ def parse(body: bytes, max_sequences: int) -> tuple[list[Sequence | dict[str, An
     return sequences, reasons
 
 
-def _parse_one(index: int, given: Any) -> Sequence | dict[str, Any]:
+def _parse_one(index: int, given: Any) -> schema.Sequence | dict[str, Any]:
     try:
-        return Sequence.model_validate(given)
+        return schema.Sequence.model_validate(given)
     except ValidationError as error:
         errors = of_validation(error.errors(include_url=False), "sequences", index)
         detail = f"{errors[0]['pointer']}: {errors[0]['detail']}"

@@ -1,35 +1,41 @@
 """What is read off a sequence's values without the network, and where it is kept: `statistics.npz` of the bundle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.calibration import beside
 from service.company import Company
-from service.encoding import Encoded
+from service.encoding import Encoded, Usage
 from service.linear import Linear
 from service.profile import Floats, Profile
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a surface says of one sequence.
+    """What a surface says of N sequences.
 
     Attributes:
-        logits: float64 (1 + K,), the linear part's, of the label and of each type.
-        company: see `service.company`.
-        novelty: the profile's.
+        logits: float64 (N, 1 + K), the linear part's, of the label and of each type.
+        company: float64 (N,), see `service.company`.
+        novelty: float64 (N,), the profile's.
     """
 
     logits: Floats
-    company: float
-    novelty: float
+    company: Floats
+    novelty: Floats
 
     @property
     def channels(self) -> Floats:
-        """Float64 (3,), as the calibration weighs them."""
-        return np.array(beside(self.logits[0], self.company, self.novelty))
+        """Float64 (N, 3), as the calibration weighs them."""
+        return np.stack(beside(self.logits[:, 0], self.company, self.novelty), axis=1)
+
+    def take(self, at: NDArray[np.integer]) -> "Reading":
+        """Those at the given positions."""
+        return Reading(self.logits[at], self.company[at], self.novelty[at])
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,11 @@ class Surface:
     linear: Linear
     company: Company
 
-    def read(self, encoded: Encoded) -> Reading:
-        description = self.profile.describe(encoded)
+    def read(self, sequences: Sequence[Encoded]) -> Reading:
+        usage = Usage.of(sequences)
+        description = self.profile.describe(usage)
         return Reading(
-            self.linear.logits(encoded, description),
-            self.company.read(encoded),
-            float(self.profile.novelty(description)),
+            self.linear.logits(usage, description), self.company.read(usage), self.profile.novelty(description)
         )
 
     def save(self, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Cuts a long sequence into windows and puts their outputs together again, so that every event counts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graph says of windows, one row each; `combine` turns a sequence's rows into one.
+    """What the graph says of windows, one row each; `combine` makes of them what it says of sequences.
 
     Attributes:
         sequence_logit: float32 (B,), the deep score.
@@ -25,27 +26,22 @@ class Outputs:
     type_logits: Floats
     event_logits: Floats
 
-    def row(self, k: int) -> "Outputs":
-        """Row k alone, still with its batch axis."""
-        return Outputs(*(getattr(self, f.name)[k : k + 1] for f in fields(self)))
 
-    @classmethod
-    def stack(cls, parts: Sequence["Outputs"]) -> "Outputs":
-        """The parts' rows under each other; event logits are padded to the longest."""
-        if len(parts) == 1:
-            return parts[0]
-        longest = max(p.event_logits.shape[1] for p in parts)
-        events = [np.pad(p.event_logits, ((0, 0), (0, longest - p.event_logits.shape[1]))) for p in parts]
-        scalars = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[:-1]}
-        return cls(**scalars, event_logits=np.concatenate(events))
+Row = tuple[Outputs, int]  # one row of a batch's outputs
 
 
 @dataclass(frozen=True)
-class SequenceLogits:
-    """What the network says of one sequence: logit and novelty, the types and the events (in the caller's order)."""
+class NetworkLogits:
+    """What the network says of N sequences of T events together.
 
-    deep: float
-    novelty: float
+    Attributes:
+        deep, novelty: float64 (N,).
+        types: float64 (N, K).
+        events: float32 (T,), one sequence behind the other, in the caller's order.
+    """
+
+    deep: NDArray[np.float64]
+    novelty: NDArray[np.float64]
     types: NDArray[np.float64]
     events: Floats
 
@@ -85,21 +81,38 @@ def pad(windows: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
     return ids
 
 
-def combine(outputs: Outputs, owners: list[NDArray[np.int32]], length: int) -> SequenceLogits:
-    """One sequence's evidence from the outputs for its windows, row by row in their order.
+def combine(
+    rows: Sequence[Row], owners: Sequence[Sequence[NDArray[np.int32]]], lengths: Sequence[int]
+) -> NetworkLogits:
+    """The sequences' logits from the graph's outputs for their windows, all windows in their order.
 
     Logits are pooled by log-mean-exp, between the mean and the maximum (Pinheiro and Collobert, "From image-level to
     pixel-level labeling with convolutional networks", CVPR 2015). An event that speaks at several positions counts with
     its largest logit.
+
+    Args:
+        rows: one of each window.
+        owners: for each sequence and window, int32 (P,), the event that each position speaks for, -1 for none.
+        lengths: events of each sequence.
     """
-    count = len(owners)
-    events = np.full(length, -np.inf, dtype=np.float32)
-    for row, owner in zip(outputs.event_logits, owners, strict=True):
-        at = np.flatnonzero(owner >= 0)
-        np.maximum.at(events, owner[at], row[at])
-    return SequenceLogits(
-        deep=float(np.logaddexp.reduce(outputs.sequence_logit.astype(np.float64)) - np.log(count)),
-        novelty=float(np.logaddexp.reduce(outputs.novelty.astype(np.float64)) - np.log(count)),
-        types=np.logaddexp.reduce(outputs.type_logits.astype(np.float64), axis=0) - np.log(count),
+    counts = np.array([len(of_sequence) for of_sequence in owners])
+    starts = np.cumsum(counts) - counts
+
+    def pooled(values: list[Any]) -> NDArray[np.float64]:
+        array = np.array(values, dtype=np.float64)
+        return np.asarray((np.logaddexp.reduceat(array, starts).T - np.log(counts)).T)
+
+    ends = np.cumsum(lengths)
+    events = np.full(ends[-1], -np.inf, dtype=np.float32)
+    flat = [owner for of_sequence in owners for owner in of_sequence]
+    sizes = [len(owner) for owner in flat]
+    owner = np.concatenate(flat)
+    logits = np.concatenate([outputs.event_logits[k, :size] for (outputs, k), size in zip(rows, sizes, strict=True)])
+    event = owner + np.repeat(np.repeat(ends - lengths, counts), sizes)
+    np.maximum.at(events, event[owner >= 0], logits[owner >= 0])
+    return NetworkLogits(
+        deep=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
+        novelty=pooled([outputs.novelty[k] for outputs, k in rows]),
+        types=pooled([outputs.type_logits[k] for outputs, k in rows]),
         events=events,
     )

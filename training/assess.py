@@ -22,10 +22,10 @@ Flags = NDArray[np.bool_]
 def assess(
     log: Log,
     labels: Labels,
-    found: Sequence[Evidence],
+    found: Evidence,
     judge: Judge,
     threshold: float,
-    evidence: Callable[[Log], list[Evidence]],
+    evidence: Callable[[Log], Evidence],
 ) -> dict[str, Any]:
     """Quality, and where it comes from.
 
@@ -36,7 +36,7 @@ def assess(
         threshold: score from which a sequence counts as flagged.
         evidence: what the model says of another log, asked once for each column.
     """
-    answers = [judge.answer(e) for e in found]
+    answers = judge.answers(found)
     score = np.array([a.score for a in answers])
     flagged = np.array([a.decision != "allow" for a in answers])
     events = [a.events for a in answers]
@@ -134,7 +134,7 @@ def importance(
     labels: Labels,
     judge: Judge,
     score: NDArray[np.float64],
-    evidence: Callable[[Log], list[Evidence]],
+    evidence: Callable[[Log], Evidence],
 ) -> list[dict[str, Any]]:
     """What average precision loses when a column's values are dealt out anew among all events.
 
@@ -152,7 +152,7 @@ def importance(
             if name == "ts"
             else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
         )
-        changed = [judge.calibration.score(e) for e in evidence(Log.of(dealt))]
+        changed = judge.calibration.score(evidence(Log.of(dealt)))
         rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
     return sorted(rows, key=lambda r: -float(r["loss"]))
 

@@ -41,8 +41,11 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     }
     long = [i for i in tried if log.offsets[i + 1] - log.offsets[i] >= SHORTEST][:MOST]
     sequences = [log.sequence(i) for i in long]
+    if not long:
+        return {name: [] for name in orders}
     encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
-    own = [fitted.judge.answer(e).events for e in evidence(encoded, run_torch(fitted.model), fitted.surface)]
+    answers = fitted.judge.answers(evidence(encoded, run_torch(fitted.model), fitted.surface))
+    own = [answer.events for answer in answers]
     curves = {}
     for name, order in orders.items():
         reduced = []
@@ -51,9 +54,9 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
             for share in SHARES:
                 left = np.sort(ranked[round(share * length) :])
                 reduced.append(fitted.encoder.encode({n: [v[i] for i in left] for n, v in columns.items()}, len(left)))
-        scores = fitted.scores(evidence(reduced, run_torch(fitted.model), fitted.surface))
+        scores = fitted.calibration.score(evidence(reduced, run_torch(fitted.model), fitted.surface))
         odds = np.array([logit(s) for s in np.clip(scores, 1e-9, 1 - 1e-9)])
-        curves[name] = odds.reshape(-1, len(SHARES)).mean(axis=0).tolist() if long else []
+        curves[name] = odds.reshape(-1, len(SHARES)).mean(axis=0).tolist()
     return curves
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from service.calibration import Calibration, Evidence
+from service.calibration import Calibration, Evidence, log
 
 UNLABELLED = -100  # an event without a label
 ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
@@ -15,7 +15,7 @@ ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's thresh
 
 
 def fit_calibration(
-    evidence: Sequence[Evidence],
+    evidence: Evidence,
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
@@ -24,27 +24,25 @@ def fit_calibration(
     """Logistic regression over the channels; a channel that would count against an anomaly is left out.
 
     Args:
-        evidence: of sequences that its parts were fitted without.
+        evidence: of N sequences that its parts were fitted without.
         label: int8 (N,).
         types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
         event_labels: int8 (T,) for each sequence, UNLABELLED where unknown; where anomalous sequences have none, an
             event's logit is taken as it is.
         prevalence: share of anomalies in live traffic; None takes the share in `label`.
     """
-    weights, bias = weigh(np.stack([e.channels for e in evidence]), label)
+    weights, bias = weigh(evidence.channels, label)
     event_weight, event_bias = 1.0, 0.0
-    logits = np.concatenate([e.events for e in evidence])
     known = np.concatenate(event_labels)
     in_anomalies = np.concatenate([e for e, y in zip(event_labels, label, strict=True) if y == 1])
     if (in_anomalies != UNLABELLED).any() and (known == 0).any() and (known == 1).any():
-        events = LogisticRegression(C=1.0).fit(logits[known >= 0, None], known[known >= 0])
+        events = LogisticRegression(C=1.0).fit(evidence.events[known >= 0, None], known[known >= 0])
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     partial, part_weight, part_bias = _parts(evidence, label, types, event_labels)
     fitted = float(label.mean())
-    novelty = np.array([e.novelty for e in evidence])
-    alarm_weight, alarm_at = _alarm(novelty[label == 0], ALARM_SHARE)
-    beyond = label[np.log(np.maximum(novelty, 1e-6)) > alarm_at]
+    alarm_weight, alarm_at = _alarm(evidence.novelty[label == 0], ALARM_SHARE)
+    beyond = label[log(evidence.novelty) > alarm_at]
     right = (beyond.sum() + 1) / (len(beyond) + 2)  # share of the alarms that are right, by Laplace's rule
     return Calibration(
         weights=tuple(weights.tolist()),
@@ -63,7 +61,7 @@ def fit_calibration(
 
 
 def _parts(
-    evidence: Sequence[Evidence],
+    evidence: Evidence,
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
@@ -74,11 +72,11 @@ def _parts(
         return (), 0.0, 0.0
     overall = float(mixed[label == 1].mean())
     partial = tuple(
-        float(mixed[types == k].mean()) if (types == k).any() else overall for k in range(len(evidence[0].types))
+        float(mixed[types == k].mean()) if (types == k).any() else overall for k in range(evidence.types.shape[1])
     )
-    among = np.flatnonzero(mixed).tolist()
-    changed = np.concatenate([evidence[i].changed for i in among])
-    truth = np.concatenate([event_labels[i] for i in among])
+    among = np.flatnonzero(mixed)
+    changed = evidence.take(among).changed
+    truth = np.concatenate([event_labels[i] for i in among.tolist()])
     model = LogisticRegression(C=1.0).fit(changed[truth >= 0, None], truth[truth >= 0])
     if model.coef_[0, 0] <= 0:
         return (), 0.0, 0.0
@@ -101,6 +99,6 @@ def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray
 
 def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:
     """Weight and threshold with which the share is above one half, and a usual novelty far below it."""
-    values = np.log(np.maximum(novelty, 1e-6))
+    values = log(novelty)
     at, middle = np.quantile(values, 1 - share), np.median(values)
     return float(ALARM_STEEPNESS / max(at - middle, 1e-3)), float(at)

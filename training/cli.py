@@ -98,11 +98,10 @@ def _bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[
 
 
 def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices", config: FitConfig) -> FitConfig:
-    from training.features import column_kinds
     from training.tune import tune
 
     with _bar(show, "searching", trials) as advance:
-        return tune(log, labels, at, config.settled(column_kinds(log.events)), trials, advance)
+        return tune(log, labels, at, config, trials, advance)
 
 
 def _labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
@@ -340,19 +339,18 @@ def score(
         mapping = parse_columns(columns)
         log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
         out.parent.mkdir(parents=True, exist_ok=True)
-        results = zip(log.ids, model.evidence(log.sequences()), strict=True)
+        results = zip(log.ids, model.answers(log.sequences()), strict=True)
         answers: dict[str, list[object]] = {}
         with ExitStack() as files:
             event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
             if event_rows:
                 event_rows.writerow(["sequence_id", "event", "score"])
-            for sequence_id, found in track(
+            for sequence_id, answer in track(
                 results, "scoring", len(log), console=Console(stderr=True), disable=not show
             ):
-                if isinstance(found, ValueError):
-                    answers[sequence_id] = [sequence_id, "", "", "", str(found)]
+                if isinstance(answer, ValueError):
+                    answers[sequence_id] = [sequence_id, "", "", "", str(answer)]
                     continue
-                answer = model.judge.answer(found)
                 answers[sequence_id] = [sequence_id, f"{answer.score:.6g}", answer.decision, answer.type or "", ""]
                 if event_rows:
                     event_rows.writerows([sequence_id, i, f"{s:.6g}"] for i, s in enumerate(answer.events))

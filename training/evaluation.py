@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.bundle import Bundle, sha256
-from service.fields import EventError
-from service.scoring import Model
+from service.scoring import Model, Score
 from training.cells import cell, fingerprint
 from training.config import FitConfig
 from training.fit import fit_model
@@ -38,7 +37,7 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
         def measured(rest: Indices = rest, fold: Indices = fold) -> dict[str, Any]:
             check_classes(labels, training=rest, test=fold)
             fitted = fit_model(log, labels, rest, config, quiet)
-            found = fitted.scores(fitted.evidence(log.subset(fold)))
+            found = fitted.calibration.score(fitted.evidence(log.subset(fold)))
             return {"score": found.tolist(), "threshold": fitted.f1_threshold}
 
         settings = {"config": asdict(config), "folds": count, "fold": k, "data": data}
@@ -72,14 +71,11 @@ def evaluate_bundle(
         )
     log, cleaning = clean_events(events, columns)
     labels = read_labels(label_file, log, cleaning)
-    scores = [
-        f if isinstance(f, EventError) else bundle.calibration.score(f)
-        for f in Model.load(bundle).evidence(log.sequences())
-    ]
-    usable = labels.known & np.array([not isinstance(s, EventError) for s in scores])
+    answers = list(Model.load(bundle).answers(log.sequences()))
+    usable = labels.known & np.array([isinstance(a, Score) for a in answers])
     if usable.sum() < labels.known.sum():
         logger.warning("%d labelled sequences could not be scored", labels.known.sum() - usable.sum())
-    score = np.array([s if isinstance(s, float) else np.nan for s in scores])[usable]
+    score = np.array([a.score if isinstance(a, Score) else np.nan for a in answers])[usable]
     tested = bundle.manifest["metrics"]["test"]  # None where the bundle was fitted without labels
     threshold = tested["threshold"] if tested else bundle.thresholds.review
     found = metrics(labels.label[usable], score, threshold)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.encoding import Encoder
@@ -189,19 +188,16 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
 def _change(fields: Sequence[Field], log: Log) -> list[Change]:
     """The change point over those fields in which sequences seldom change: most of them show no change there."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
-    ids: list[dict[str, NDArray[np.integer]]] = []
-    for i in drawn:
-        events = Events(*log.sequence(i))
-        for f in fields:
-            events.ids[f.name] = f.encode(events)
-        ids.append(events.ids)
+    events = Events(*log.subset(np.array(drawn)).whole)
+    several = events.lengths > 1
     stable, frequencies = [], []
     for f in fields:
-        counts = np.bincount(np.concatenate([of[f.name] for of in ids]), minlength=f.size) + 0.5
+        ids = events.ids[f.name] = f.encode(events)
+        counts = np.bincount(ids, minlength=f.size) + 0.5
         shares = (counts / counts.sum()).tolist()
-        alone = Change(f.name, [f.name], [shares])
-        supports = [alone.support(of[f.name][None]) for of in ids if len(of[f.name]) > 1]
-        if supports and np.median([np.logaddexp.reduce(s) - np.log(len(s)) for s in supports]) < 0:
+        support = Change(f.name, [f.name], [shares]).support(ids[None], events)
+        odds = np.logaddexp.reduceat(support, events.starts)[several] - np.log(events.lengths[several] - 1)
+        if several.any() and np.median(odds) < 0:
             stable.append(f.name)
             frequencies.append(shares)
     return [Change("point of change", stable, frequencies)] if stable else []
@@ -219,7 +215,7 @@ def _piece_pairs(log: Log, column: str, tokenizer: Tokenizer) -> list[list[int]]
         texts = [str(t or "") for t in columns[column]]
         for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
             ids = np.array(encoding.ids, dtype=np.int64)
-            keys.update(pair_keys(ids, ids, 1)[1:].tolist())
+            keys.update(pair_keys(ids, ids, 1, np.arange(len(ids)))[1:].tolist())
         holders.update(keys)
     return _shared(holders)
 
@@ -228,15 +224,17 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
     """One cross for each wanted (left, right, lag); a cross may build on one before it."""
     crosses: list[Cross] = []
     for left, right, lag in wanted:
-        holders: Counter[int] = Counter()
         available = [*fields, *crosses]
         needed = _with_sources(available, {left, right})
-        for columns, length in log.sequences():
-            events = Events(columns, length)
-            for f in needed:
-                events.ids[f.name] = f.encode(events)
-            keys = pair_keys(events.ids[left], events.ids[right], lag)
-            holders.update(set(keys[keys >= 0].tolist()))
+        events = Events(*log.whole)
+        for f in needed:
+            events.ids[f.name] = f.encode(events)
+        keys = pair_keys(events.ids[left], events.ids[right], lag, events.at)
+        order = np.lexsort((keys, events.owner))
+        again = (keys[order[1:]] == keys[order[:-1]]) & (events.owner[order[1:]] == events.owner[order[:-1]])
+        once = keys[order[~np.append([False], again)]]
+        pairs, counts = np.unique(once[once >= 0], return_counts=True)
+        holders = Counter(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
         name = f"{left} after {right}" if lag else f"{left} with {right}"
         crosses.append(Cross(name, left, right, _shared(holders), lag))
     return crosses

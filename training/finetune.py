@@ -4,6 +4,7 @@ One training example is a whole sequence: all its windows run together and their
 `service.windows.combine`, so that what is learned is what is served.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,10 @@ from service.windows import Outputs, pad
 from training.augment import Augment
 from training.calibration import UNLABELLED
 from training.config import FitConfig
-from training.loop import some_windows, train
+from training.loop import positions, some_windows, train
 from training.model import BehaviourBert, Logits
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ def finetune(
     Args:
         held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
             anomalous in part; the weights of the best epoch are kept.
-        epochs: train for just so many and measure nothing; 0: until `held` says enough.
+        epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
+            positions than the budget allows.
 
     Returns:
         The epochs whose weights are kept.
@@ -190,18 +194,20 @@ def finetune(
 
     def quality() -> float:
         logits = network_logits([e.encoded for e in held], run_torch(model))
-        score = [s.deep + e.offset for s, e in zip(logits, held, strict=True)]
+        score = logits.deep + np.array([e.offset for e in held])
         found = [float(average_precision_score([e.label for e in held], score))]
-        mixed = [(e.events, s.events) for e, s in zip(held, logits, strict=True) if e.mixed]
-        if mixed:
-            truth, said = (np.concatenate(parts) for parts in zip(*mixed, strict=True))
-            found.append(float(roc_auc_score(truth[truth >= 0], said[truth >= 0])))
+        truth = np.concatenate([e.events if e.mixed else np.full_like(e.events, UNLABELLED) for e in held])
+        if (truth >= 0).any():
+            found.append(float(roc_auc_score(truth[truth >= 0], logits.events[truth >= 0])))
         return float(np.mean(found))
 
     encoded = [e.encoded for e in examples]
     objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
     measure = None if epochs else quality
-    return train(objective, model, examples, encoded, collator, config, epochs or config.epochs, quiet, measure)
+    most, share = config.epochs_of(sum(positions(e, config) for e in encoded))
+    if share < 1:
+        logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
+    return train(objective, model, examples, encoded, collator, config, epochs or most, quiet, measure, share)
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:

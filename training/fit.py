@@ -26,6 +26,7 @@ from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.calibration import Calibration, Evidence, sigmoid
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
+from service.fields import EventError
 from service.metrics import SCORE_BINS
 from service.scoring import Judge, Model, columns_of, evidence, gather, network_logits
 from service.surface import Surface
@@ -38,6 +39,7 @@ from training.config import PRESETS, FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
+from training.loop import positions
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, load_pretrained
 from training.pretrain import pretrain
@@ -74,13 +76,10 @@ class Fitted:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def encode(self, log: Log) -> list[Encoded]:
-        return [self.encoder.encode(columns, length) for columns, length in log.sequences()]
+        return encoded_log(self.encoder, log)
 
-    def evidence(self, log: Log) -> list[Evidence]:
+    def evidence(self, log: Log) -> Evidence:
         return evidence(self.encode(log), run_torch(self.model), self.surface)
-
-    def scores(self, found: list[Evidence]) -> NDArray[np.float64]:
-        return np.array([self.calibration.score(e) for e in found])
 
     @property
     def judge(self) -> Judge:
@@ -106,13 +105,13 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     seconds: dict[str, float] = {}
     log, labels = log.subset(at), labels.subset(at)
     kinds = column_kinds(log.events)
-    config = config.settled(kinds)
     with _stage("encoder", seconds):
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
         encoder = fit_encoder(log, kinds, tokenizer, config.window)
-        everything = [encoder.encode(columns, length) for columns, length in log.sequences()]
+        everything = encoded_log(encoder, log)
+        config = config.settled(kinds, sum(positions(e, config) for e in everything))
         presumed = not labels.known.any()
         labels = presume(encoder, everything, labels, config)
         known = np.flatnonzero(labels.known)
@@ -129,7 +128,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
-    points = np.stack([reading.channels for reading in surface.readings])
+    points = surface.reading.channels
     weights, bias = weigh(points, labels.label)
     examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
     start = untrained(encoder, everything, len(types), config)
@@ -140,7 +139,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         with _stage("teacher", seconds):
             examples = taught(examples, labels, encoder, len(types), config, quiet)
     parts = held_out(labels, config.folds, config.held_out_share, config.seed)
-    found: dict[int, Evidence] = {}
+    found: list[Evidence] = []
     epochs = []
     with _stage("cross-fitting", seconds):
         fold = np.full(len(examples), -1)
@@ -153,11 +152,12 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
             model = deepcopy(start)
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
-            for i, network in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
-                found[int(i)] = gather(encoded[i], network, surface.readings[i])
-    held_back = sorted(found)
+            network = network_logits([e.encoded for e in theirs], run_torch(model))
+            found.append(gather([encoded[i] for i in held.tolist()], network, surface.reading.take(held)))
+    held_back = np.concatenate([held for _, held in parts])
+    order = np.argsort(held_back)
+    held_back, evidence_held = held_back[order], Evidence.joined(found).take(order)
     label = labels.label[held_back]
-    evidence_held = [found[i] for i in held_back]
     types_held = np.array([examples[i].type for i in held_back])
     calibration = fit_calibration(
         evidence_held, label, types_held, [examples[i].events for i in held_back], config.prevalence
@@ -167,7 +167,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
             model = deepcopy(start)
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
     fit_novelty(model, [e.encoded for e in examples if e.label == 0])
-    score = np.array([calibration.score(e) for e in evidence_held])
+    score = calibration.score(evidence_held)
     if presumed:
         chosen = thresholds.without_labels(score, config.contamination)
     else:
@@ -205,8 +205,9 @@ def taught(
     for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
         model, theirs = deepcopy(start), [examples[i] for i in held]
         finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
-        for i, logits in zip(held, network_logits([e.encoded for e in theirs], run_torch(model)), strict=True):
-            found[i] = replace(examples[i], taught=float(sigmoid(logits.deep + examples[i].offset)))
+        logits = network_logits([e.encoded for e in theirs], run_torch(model)).deep
+        for i, logit in zip(held.tolist(), logits.tolist(), strict=True):
+            found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))
     return found
 
 
@@ -228,6 +229,16 @@ def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, conf
     logger.info("%d unlabelled sequences are judged by their distance from normal", (~labels.known).sum())
     label = np.where(labels.known, labels.label, farthest).astype(np.int8)
     return replace(labels, known=np.ones_like(labels.known), label=label)
+
+
+def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
+    """The log's sequences, encoded; raises EventError where one cannot be."""
+    found = []
+    for encoded in encoder.encode_all(log.sequences()):
+        if isinstance(encoded, EventError):
+            raise encoded
+        found.append(encoded)
+    return found
 
 
 def _pretrained(config: FitConfig) -> Path:
@@ -366,7 +377,7 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
     scores, times = {}, {}
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file, "cpu", threads=1)
-        scores[precision] = fitted.scores(evidence(sequences, engine.run, fitted.surface))
+        scores[precision] = fitted.calibration.score(evidence(sequences, engine.run, fitted.surface))
         times[precision] = round(export.milliseconds(engine, windows), 3)
     change = float(np.abs(scores["int8"] - scores["fp32"]).mean())
     if change > MAX_INT8_CHANGE:
@@ -392,10 +403,11 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
         )
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file, "cpu")
-        encoded = [fitted.encoder.encode(columns_of(s["events"]), len(s["events"])) for s in samples]
-        for sample, found in zip(samples, evidence(encoded, engine.run, fitted.surface), strict=True):
+        encoded = [fitted.encoder.encode(*columns_of(s["events"])) for s in samples]
+        answers = fitted.judge.answers(evidence(encoded, engine.run, fitted.surface))
+        for sample, answer in zip(samples, answers, strict=True):
             sample["expected"][precision] = {
-                "score": (answer := fitted.judge.answer(found)).score,
+                "score": answer.score,
                 "events": answer.events.tolist(),
                 "tolerance": TOLERANCE[precision],
             }

@@ -52,6 +52,11 @@ class Log:
     def _columns(self) -> dict[str, list[object]]:
         return {name: self.events[name].to_list() for name in self.events.columns if name != "sequence_id"}
 
+    @property
+    def whole(self) -> tuple[Columns, NDArray[np.int64]]:
+        """All columns, one sequence behind the other, and the sequences' lengths."""
+        return self._columns, np.diff(self.offsets)
+
     def sequences(self) -> Iterator[tuple[Columns, int]]:
         """Each sequence's columns and its length, in order."""
         for i in range(len(self)):

@@ -1,7 +1,7 @@
 """The training loop that pretraining and fine-tuning share, on the transformers Trainer."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -17,7 +18,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from service.encoding import Encoded
 from training.config import FitConfig
@@ -26,15 +27,33 @@ from training.model import BehaviourBert
 logger = logging.getLogger(__name__)
 
 
-class _Trainer(Trainer):
-    """Trainer that batches sequences of like length, and measures what it is told to measure."""
+class LikeLengths(Sampler[int]):
+    """Deals sequences out so that those of like length share a batch; each epoch draws `count` of them."""
 
-    lengths: list[int]
+    def __init__(self, lengths: Sequence[int], count: int, batch: int, seed: int) -> None:
+        self.lengths, self.count, self.batch = lengths, count, batch
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = list(range(len(self.lengths)))
+        if self.count < len(drawn):
+            drawn = torch.randperm(len(drawn), generator=self.generator)[: self.count].tolist()
+        of_drawn = [self.lengths[i] for i in drawn]
+        grouped: Callable[..., list[int]] = get_length_grouped_indices  # transformers leaves it untyped
+        yield from (drawn[i] for i in grouped(of_drawn, self.batch, generator=self.generator))
+
+
+class _Trainer(Trainer):
+    """Trainer that draws its sequences as it is told to, and measures what it is told to measure."""
+
+    sampler: LikeLengths
     measure: Callable[[], float]
 
-    def _get_train_sampler(self, *_: Any) -> LengthGroupedSampler:
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=self.lengths, generator=generator)
+    def _get_train_sampler(self, *_: Any) -> LikeLengths:
+        return self.sampler
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {"eval_measured": self.measure(), "epoch": self.state.epoch or 0.0}
@@ -55,6 +74,7 @@ def train(
     epochs: int,
     quiet: bool,
     measure: Callable[[], float] | None = None,
+    share: float = 1.0,
 ) -> int:
     """Trains in place with AdamW, a short warm-up and a linear fall to zero.
 
@@ -64,15 +84,17 @@ def train(
         epochs: at most, where there is a measure; else exactly.
         measure: is asked after each epoch; the weights of the epoch where it was largest are kept, and training ends
             after `config.patience` epochs without a larger one.
+        share: of the examples, drawn anew for each epoch.
 
     Returns:
         The epochs whose weights are kept.
     """
     set_seed(config.seed)
     adapters = _adapters(model, config) if config.lora_rank else None
-    lengths = [sum(map(len, e.windows)) for e in encoded]
+    lengths = [positions(e, config) for e in encoded]
     batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))
-    per_epoch = -(-len(examples) // batch)
+    count = max(round(share * len(examples)), 1)
+    per_epoch = -(-count // batch)
     steps = per_epoch * epochs
     encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
     known = {id(p) for p in encoder}
@@ -119,7 +141,7 @@ def train(
             optimizers=(optimizer, schedule),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.lengths = lengths
+        trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
         if measure is not None:
             trainer.measure = measure
         if config.tensorboard:
@@ -161,6 +183,11 @@ def _bfloat16_pays() -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def positions(encoded: Encoded, config: FitConfig) -> int:
+    """Positions of a sequence that one epoch trains on."""
+    return sum(map(len, encoded.windows[: config.train_windows]))
 
 
 def some_windows(encoded: Encoded, most: int, rng: np.random.Generator) -> range:

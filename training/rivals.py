@@ -42,7 +42,7 @@ from training import export
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.features import column_kinds, fit_encoder
 from training.finetune import finetune, run_torch
-from training.fit import examples_of, fit_model, untrained
+from training.fit import encoded_log, examples_of, fit_model, untrained
 from training.log import Labels, Log
 from training.model import BehaviourBert
 from training.split import held_out
@@ -216,7 +216,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     read = described if kind == "words" else _as_read
     config = replace(config, preset="base" if kind == "words" else "tiny").settled({})
     encoder = _encoder(read(log), config)
-    encoded = [encoder.encode(*s) for s in read(log).sequences()]
+    encoded = encoded_log(encoder, read(log))
     examples = examples_of(read(log), labels, encoded, [])
     model = untrained(encoder, encoded, 0, config)
     if kind != "words":
@@ -229,10 +229,10 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     run = run_torch(model)
 
     def scores(sequences: Sequence[Encoded]) -> Floats:
-        return np.array([found.deep for found in network_logits(sequences, run)])
+        return network_logits(sequences, run).deep
 
     return Detector(
-        lambda other: scores([encoder.encode(*s) for s in read(other).sequences()]),
+        lambda other: scores(encoded_log(encoder, read(other))),
         best_f1(labels.label[held], scores([e.encoded for e in theirs])),
     )
 
@@ -241,7 +241,7 @@ def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
     """An isolation forest over the mean state that pretrained BERT, as it is, has of the events in words."""
     config = replace(config, preset="base").settled({})
     encoder = _encoder(described(log), config)
-    sequences = [encoder.encode(*s) for s in described(log).sequences()]
+    sequences = encoded_log(encoder, described(log))
     model = untrained(encoder, sequences, 0, config)
     model.eval()
 
@@ -256,7 +256,7 @@ def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
     of_training = points(sequences)
     forest = IsolationForest(random_state=config.seed).fit(of_training)
     return Detector(
-        lambda other: -forest.score_samples(points([encoder.encode(*s) for s in described(other).sequences()])),
+        lambda other: -forest.score_samples(points(encoded_log(encoder, described(other)))),
         best_f1(labels.label, -forest.score_samples(of_training)),
     )
 
@@ -292,7 +292,8 @@ def ours(changes: Mapping[str, Any], log: Log, labels: Labels, config: FitConfig
     fitted = fit_model(log, labels, np.arange(len(log)), replace(config, **changes))
     run = _on_one_core(fitted.model, fitted.encoder)
     return Detector(
-        lambda other: fitted.scores(evidence(fitted.encode(other), run, fitted.surface)), fitted.f1_threshold
+        lambda other: fitted.calibration.score(evidence(fitted.encode(other), run, fitted.surface)),
+        fitted.f1_threshold,
     )
 
 

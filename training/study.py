@@ -88,7 +88,7 @@ def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConf
     fitted = fit_model(log, labels, rest, config)
     test, truth = log.subset(fold), labels.subset(fold)
     found = fitted.evidence(test)
-    answers = [fitted.judge.answer(e) for e in found]
+    answers = fitted.judge.answers(found)
     score = np.array([a.score for a in answers])
     flagged = [i for i, a in enumerate(answers) if a.decision != "allow" and truth.label[i] == 1]
     return {
@@ -115,7 +115,7 @@ def _few(
     chosen = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))[:size]
     few = replace(labels, known=np.isin(np.arange(len(log)), chosen))
     fitted = fit_model(log, few, rest, config)
-    return {"score": fitted.scores(fitted.evidence(log.subset(fold))).tolist()}
+    return {"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()}
 
 
 def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indices, fold: Indices) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     is_kind = np.array([t == kind for t in labels.types])
     fitted = fit_model(log, labels, rest[~is_kind[rest]], config)
     tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
-    answers = [fitted.judge.answer(e) for e in fitted.evidence(log.subset(tested))]
+    answers = fitted.judge.answers(fitted.evidence(log.subset(tested)))
     score, label = np.array([a.score for a in answers]), labels.label[tested]
     caught = [a for a, y in zip(answers, label, strict=True) if y and a.decision != "allow"]
     recall = recall_at_fpr(label, score, 0.01)
@@ -177,7 +177,7 @@ def _recall_under(
     normal, anomalous = np.flatnonzero(labels.label == 0), np.flatnonzero(labels.label == 1)
     cover = log.subset(normal).events
     adapted = [change(log.subset(np.array([i])).events, cover) for i in anomalous]
-    scores = fitted.scores(fitted.evidence(Log.of(pl.concat(adapted))))
+    scores = fitted.calibration.score(fitted.evidence(Log.of(pl.concat(adapted))))
     return [int((scores > np.quantile(score[normal], 0.99, method="higher")).sum()), len(scores)]
 
 

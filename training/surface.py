@@ -5,6 +5,7 @@ something is fitted on comes from counts of other sequences (cross-fitting), and
 sees.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from service.company import Company
-from service.encoding import Encoded, Encoder
+from service.encoding import Encoded, Encoder, Usage
 from service.fields import FIRST, UNKNOWN
 from service.linear import Linear, dense
 from service.profile import Profile, measure
@@ -39,11 +40,11 @@ class FittedSurface:
 
     Attributes:
         surface: fitted on all sequences.
-        readings: N of them, cross-fitted.
+        reading: of N sequences, cross-fitted.
     """
 
     surface: Surface
-    readings: list[Reading]
+    reading: Reading
 
 
 def fit_surface(
@@ -67,7 +68,7 @@ def fit_surface(
     counts = row_counts(encoder, sequences)
     unseen = as_unseen(encoder, sequences, counts, fold)
     seen = row_counts(encoder, unseen)
-    readings: list[Reading | None] = [None] * len(sequences)
+    found, order = [], []
     for k in range(fold.max() + 1):
         rest = np.flatnonzero(fold != k)
         others = [sequences[i] for i in rest.tolist()]
@@ -76,13 +77,15 @@ def fit_surface(
         # the others' logits without this fold's labels, nor their own
         logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
         part = Surface(profile, linear, _fit_company(encoder, counts[rest], logits))
-        for i in np.flatnonzero(fold == k).tolist():
-            readings[i] = part.read(unseen[i])
-    found = [r for r in readings if r is not None]
+        order.append(np.flatnonzero(fold == k))
+        found.append(part.read([unseen[i] for i in order[-1].tolist()]))
+    reading = Reading(*(np.concatenate([getattr(r, f.name) for r in found]) for f in dataclasses.fields(Reading))).take(
+        np.argsort(np.concatenate(order))
+    )
     profile, described = fit_profile(encoder, sequences, counts, label == 0)
     linear = _fit_linear(counts, described, label, types, count)
-    company = _fit_company(encoder, counts, np.array([r.logits[0] for r in found]))
-    return FittedSurface(Surface(profile, linear, company), found)
+    company = _fit_company(encoder, counts, reading.logits[:, 0])
+    return FittedSurface(Surface(profile, linear, company), reading)
 
 
 def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
@@ -126,8 +129,10 @@ def fit_profile(
     measures = np.empty((len(sequences), 2 * len(names)))
     for k in range(tables):
         surprise = _surprise(total - holders[k], field, len(names))
-        for i in np.flatnonzero(fold == k).tolist():
-            measures[i] = measure(sequences[i], field, surprise, len(names))
+        of_fold = np.flatnonzero(fold == k)
+        if of_fold.size:
+            usage = Usage.of([sequences[i] for i in of_fold.tolist()])
+            measures[of_fold] = measure(usage, field, surprise, len(names))
     usual = measures[normal]
     mean = np.nan_to_num(np.nanmean(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0))
     scale = np.nan_to_num(np.nanstd(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0)) + 1e-3
@@ -188,10 +193,9 @@ def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
 
 def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
     """Float64 (N, rows): how often each sequence uses each row."""
-    usages = [encoded.usage for encoded in sequences]
-    indptr = np.cumsum([0, *(len(rows) for rows, _ in usages)])
-    indices, data = np.concatenate([rows for rows, _ in usages]), np.concatenate([n for _, n in usages])
-    return sp.csr_matrix((data, indices, indptr), shape=(len(sequences), encoder.rows))
+    usage = Usage.of(sequences)
+    indptr = np.searchsorted(usage.owner, np.arange(len(sequences) + 1))
+    return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
 
 
 def _idf(counts: sp.csr_matrix) -> Floats:

@@ -13,6 +13,8 @@ from training.log import Labels, Log
 from training.split import Indices
 
 logger = logging.getLogger(__name__)
+FACTORS = {"pretrained_rate": "encoder_rate", "scratch_rate": "encoder_rate", "fresh_rate": "head_rate"}
+SHARES = ("dropout", "unknown_rate")
 
 
 def tune(
@@ -29,21 +31,24 @@ def tune(
     optimization", NeurIPS 2011.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ranges = {
-        "pretrained_rate" if config.starts_pretrained else "scratch_rate": (1e-5, 2e-3),
-        "fresh_rate": (1e-4, 5e-3),
-    }
+
+    def drawn(of: dict[str, Any]) -> FitConfig:
+        """Learning rates are drawn as factors: which of the encoder's counts is settled by the log."""
+        rates = {name: getattr(config, name) * of[factor] for name, factor in FACTORS.items()}
+        return replace(config, **rates, **{name: of[name] for name in SHARES})
 
     def value(trial: optuna.Trial) -> float:
-        drawn: dict[str, Any] = {n: trial.suggest_float(n, *r, log=True) for n, r in ranges.items()}
-        for name in ("dropout", "unknown_rate"):
-            drawn[name] = trial.suggest_float(name, 0.0, 0.5)
-        found = fit_model(log, labels, at, replace(config, **drawn)).held_out.average_precision
+        for name in dict.fromkeys(FACTORS.values()):
+            trial.suggest_float(name, 0.1, 10.0, log=True)
+        for name in SHARES:
+            trial.suggest_float(name, 0.0, 0.5)
+        found = fit_model(log, labels, at, drawn(trial.params)).held_out.average_precision
         advance(f"trial {trial.number + 1}: {found:.4f}")
         return found
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed))
-    study.enqueue_trial({name: getattr(config, name) for name in (*ranges, "dropout", "unknown_rate")})
+    as_it_is = dict.fromkeys(FACTORS.values(), 1.0) | {name: getattr(config, name) for name in SHARES}
+    study.enqueue_trial(as_it_is)
     study.optimize(value, n_trials=trials)
     logger.info("best of %d trials: %.4f with %s", trials, study.best_value, study.best_params)
-    return replace(config, **study.best_params)
+    return drawn(study.best_params)

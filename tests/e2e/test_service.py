@@ -298,3 +298,27 @@ def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path
     *good, bad = service.client.post("/v1/score", json=one_bad).json()["results"]
     assert all(len(result["reasons"]) == 2 for result in good)
     assert "error" in bad
+
+
+def test_events_column_by_column_are_the_same_as_one_by_one(service: Service, some: list[dict[str, Any]]) -> None:
+    names = {name for sequence in some for event in sequence["events"] for name in event}
+    as_columns = [
+        {"id": s["id"], "events": {name: [event.get(name) for event in s["events"]] for name in names}} for s in some
+    ]
+    by_row, by_column = (
+        [{k: v for k, v in r.items() if k != "score_id"} for r in score(service, {"sequences": s}).json()["results"]]
+        for s in (some, as_columns)
+    )
+    assert by_column == by_row
+    good = as_columns[0]
+    for events, says, place in (
+        ({"ts": [1, 2], "item_id": ["i1"]}, "1 values, where the columns before it have 2", "item_id"),
+        ({"ts": [1, 2], "item_id": "i1"}, "a column is a list", "item_id"),
+        ({"ts": [1, "soon"]}, "RFC 3339", "ts/1"),
+        ({}, "at least 1 event", ""),
+    ):
+        answer = score(service, {"sequences": [good, {"id": "bad", "events": events}]})
+        assert answer.status_code == 200
+        error = answer.json()["results"][1]["error"]
+        assert says in error["detail"]
+        assert error["errors"][0]["pointer"] == "/sequences/1/events" + (f"/{place}" if place else "")

@@ -1,15 +1,18 @@
 import asyncio
 import threading
+from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import Batcher, DeadlineExceeded, QueueFull
-from service.fields import Ids
+from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
+from service.encoding import Encoded
+from service.fields import EventError, Ids
 from service.metrics import Metrics
-from service.windows import Outputs
+from service.windows import Outputs, Row
 
 POISON = 666
 
@@ -23,8 +26,29 @@ def sums(ids: Ids) -> Outputs:
     return Outputs(total, zeros, zeros[:, None], ids[:, :, 0].astype(np.float32))
 
 
-def window(length: int, value: int = 1) -> Ids:
-    return np.full((length, 2), value, dtype=np.int32)
+def sequence(*windows: tuple[int, int]) -> Given:
+    """A sequence as it comes, which `encode` gives windows of these lengths and values."""
+    return {"windows": windows}, sum(length for length, _ in windows)
+
+
+def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
+    """Stands for the encoder: windows as the sequence says; one of no positions cannot be encoded."""
+    found: list[Encoded | EventError] = []
+    for columns, length in given:
+        windows = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["windows"]]
+        nothing = np.zeros((0, 2), np.int32)
+        found.append(
+            Encoded(windows, [w[:, 0] for w in windows], length, {}, nothing, nothing[:, 0], np.zeros(length))
+            if length
+            else EventError(0, "windows", "none")
+        )
+    return found
+
+
+def total(sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[float]:
+    """Stands for the judge: the sum of a sequence's rows."""
+    rest = iter(rows)
+    return [sum(float(o.sequence_logit[k]) for o, k in islice(rest, len(e.windows))) for e in sequences]
 
 
 class Recorder:
@@ -43,7 +67,9 @@ class Recorder:
 
 
 requests = st.lists(
-    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3, POISON])), min_size=1, max_size=8),
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3, POISON])), max_size=3), min_size=1, max_size=6
+    ),
     min_size=1,
     max_size=12,
 )
@@ -51,29 +77,49 @@ requests = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(requests, st.integers(128, 400))
-def test_every_window_gets_its_own_answer_whatever_fails_beside_it(
-    given_requests: list[list[tuple[int, int]]], budget: int
+def test_every_sequence_gets_its_own_answer_whatever_fails_beside_it(
+    given_requests: list[list[list[tuple[int, int]]]], budget: int
 ) -> None:
     recorder = Recorder()
 
-    async def main() -> list[list[Outputs | BaseException]]:
-        batcher = Batcher(recorder, 10**6, budget, Metrics())
+    async def main() -> list[list[float | Exception]]:
+        batcher = Batcher(encode, recorder, total, 10**6, budget, Metrics())
         batcher.start()
         loop = asyncio.get_running_loop()
-        calls = (batcher.score([window(*w) for w in r], loop.time() + 20) for r in given_requests)
+        calls = (batcher.score([sequence(*s) for s in r], loop.time() + 20) for r in given_requests)
         answers = await asyncio.gather(*calls)
         await batcher.close()
-        assert (batcher.tokens, batcher.queue) == (0, [])
+        assert (batcher.tokens, batcher.unencoded, batcher.windows, batcher.arrived) == (0, 0, [], [])
         return answers
 
     for request, answer in zip(given_requests, asyncio.run(main()), strict=True):
-        for (length, value), found in zip(request, answer, strict=True):
-            if value == POISON:
+        for windows, found in zip(request, answer, strict=True):
+            if not windows:
+                assert isinstance(found, EventError)
+            elif POISON in (value for _, value in windows):
                 assert isinstance(found, RuntimeError)
             else:
-                assert isinstance(found, Outputs)
-                assert found.sequence_logit.tolist() == [2 * length * value]
+                assert found == sum(2 * length * value for length, value in windows)
     assert all(b.shape[0] == 1 or b.shape[0] * b.shape[1] <= budget for b in recorder.batches)
+
+
+def test_where_answers_cannot_be_judged_their_callers_hear_it_and_the_loop_goes_on() -> None:
+    def judge(sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[float]:
+        if len(sequences[0].windows) > 1:
+            raise ZeroDivisionError
+        return total(sequences, rows)
+
+    async def main() -> list[float | Exception]:
+        batcher = Batcher(encode, sums, judge, 10**6, 128, Metrics())
+        batcher.start()
+        end = asyncio.get_running_loop().time() + 20
+        answers = [*await batcher.score([sequence((3, 1), (3, 1))], end), *await batcher.score([sequence((3, 1))], end)]
+        await batcher.close()
+        return answers
+
+    failed, answered = asyncio.run(main())
+    assert isinstance(failed, ZeroDivisionError)
+    assert answered == 6
 
 
 def test_a_batch_forms_while_the_engine_is_busy_and_is_cut_by_length() -> None:
@@ -81,13 +127,13 @@ def test_a_batch_forms_while_the_engine_is_busy_and_is_cut_by_length() -> None:
     metrics = Metrics()
 
     async def main() -> None:
-        batcher = Batcher(recorder, 10**6, 120, metrics)
+        batcher = Batcher(encode, recorder, total, 10**6, 120, metrics)
         batcher.start()
         end = asyncio.get_running_loop().time() + 20
-        first = asyncio.create_task(batcher.score([window(5)], end))
+        first = asyncio.create_task(batcher.score([sequence((5, 1))], end))
         while not recorder.batches:
             await asyncio.sleep(0)
-        rest = [asyncio.create_task(batcher.score([window(n)], end)) for n in (30, 4, 31, 5, 29, 6)]
+        rest = [asyncio.create_task(batcher.score([sequence((n, 1))], end)) for n in (30, 4, 31, 5, 29, 6)]
         await asyncio.sleep(0)
         recorder.go.set()
         await asyncio.gather(first, *rest)
@@ -101,13 +147,13 @@ def test_a_small_request_does_not_wait_for_all_of_a_bulk_request() -> None:
     recorder = Recorder(held=True)
 
     async def main() -> tuple[int, int]:
-        batcher = Batcher(recorder, 10**6, 128, Metrics())
+        batcher = Batcher(encode, recorder, total, 10**6, 128, Metrics())
         batcher.start()
         end = asyncio.get_running_loop().time() + 20
-        bulk = asyncio.create_task(batcher.score([window(64) for _ in range(100)], end))
+        bulk = asyncio.create_task(batcher.score([sequence((64, 1)) for _ in range(100)], end))
         while not recorder.batches:
             await asyncio.sleep(0)
-        small = asyncio.create_task(batcher.score([window(64, 2)], end))
+        small = asyncio.create_task(batcher.score([sequence((64, 2))], end))
         await asyncio.sleep(0)
         recorder.go.set()
         await small
@@ -116,30 +162,32 @@ def test_a_small_request_does_not_wait_for_all_of_a_bulk_request() -> None:
         await batcher.close()
         return before, len(recorder.batches)
 
-    before, total = asyncio.run(main())
+    before, batches = asyncio.run(main())
     assert before <= 4
-    assert total >= 50
+    assert batches >= 50
 
 
 def test_a_full_queue_refuses_at_once_and_serves_again_afterwards() -> None:
     recorder = Recorder(held=True)
 
     async def main() -> None:
-        batcher = Batcher(recorder, 50, 128, Metrics())
+        batcher = Batcher(encode, recorder, total, 50, 128, Metrics())
         batcher.start()
         end = asyncio.get_running_loop().time() + 20
-        running = asyncio.create_task(batcher.score([window(10)], end))
+        running = asyncio.create_task(batcher.score([sequence((10, 1))], end))
         while not recorder.batches:
             await asyncio.sleep(0)
-        waiting = asyncio.create_task(batcher.score([window(60)], end))  # past the bound, but the queue was not full
+        waiting = asyncio.create_task(
+            batcher.score([sequence((60, 1))], end)
+        )  # past the bound, but the queue was not full
         await asyncio.sleep(0)
         assert batcher.full
         with pytest.raises(QueueFull):
-            await batcher.score([window(1)], end)
+            await batcher.score([sequence((1, 1))], end)
         recorder.go.set()
         await asyncio.gather(running, waiting)
         assert not batcher.full
-        assert isinstance((await batcher.score([window(1)], end))[0], Outputs)
+        assert await batcher.score([sequence((1, 1))], end) == [2]
         await batcher.close()
 
     asyncio.run(main())
@@ -149,15 +197,15 @@ def test_what_nobody_waits_for_is_dropped_before_it_costs_compute() -> None:
     recorder = Recorder(held=True)
 
     async def main() -> None:
-        batcher = Batcher(recorder, 10**6, 128, Metrics())
+        batcher = Batcher(encode, recorder, total, 10**6, 128, Metrics())
         batcher.start()
         loop = asyncio.get_running_loop()
-        running = asyncio.create_task(batcher.score([window(10)], loop.time() + 20))
+        running = asyncio.create_task(batcher.score([sequence((10, 1))], loop.time() + 20))
         while not recorder.batches:
             await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded):
-            await batcher.score([window(20)], loop.time() + 0.02)
-        gone = asyncio.create_task(batcher.score([window(30)], loop.time() + 20))
+            await batcher.score([sequence((20, 1))], loop.time() + 0.02)
+        gone = asyncio.create_task(batcher.score([sequence((30, 1))], loop.time() + 20))
         await asyncio.sleep(0)
         gone.cancel()
         recorder.go.set()

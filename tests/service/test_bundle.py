@@ -9,7 +9,7 @@ import pytest
 from service.bundle import Bundle, BundleError, sha256
 from service.engine import ProviderError
 from service.scoring import Model, columns_of
-from service.windows import Outputs, pad
+from service.windows import pad
 
 
 def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -76,14 +76,12 @@ def test_cuda_asked_for_and_absent_is_an_error_and_auto_takes_the_cpu(bundle: Bu
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_score_does_not_depend_on_its_neighbours(bundle: Bundle, precision: str) -> None:
     model = Model.load(bundle, precision=precision)
-    encoded = [bundle.encoder.encode(columns_of(s["events"]), len(s["events"])) for s in bundle.golden()]
+    encoded = [bundle.encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
     windows = [w for e in encoded for w in e.windows]
-    together: Outputs = model.engine.run(pad(windows + windows[:3]))
-    owners = [e for e in encoded for _ in e.windows]
-    for k, (window, owner) in enumerate(zip(windows, owners, strict=True)):
-        if len(owner.windows) == 1:
-            a, b = (
-                model.judge.answer(model.weigh(owner, o)) for o in (model.engine.run(window[None]), together.row(k))
-            )
-            assert abs(a.score - b.score) < 1e-3
-            assert np.abs(a.events - b.events).max() < 1e-3
+    outputs = model.engine.run(pad(windows + windows[:3]))
+    together = model.judge.answers(model.weigh(encoded, [(outputs, k) for k in range(len(windows))]))
+    for e, among_others in zip(encoded, together, strict=True):
+        rows = [(model.engine.run(window[None]), 0) for window in e.windows]
+        [alone] = model.judge.answers(model.weigh([e], rows))
+        assert abs(alone.score - among_others.score) < 1e-3
+        assert np.abs(alone.events - among_others.events).max() < 1e-3

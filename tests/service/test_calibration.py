@@ -9,7 +9,8 @@ from service.calibration import Calibration, Evidence, logit, sigmoid
 
 
 def evidence(deep: float = 0.0, wide: float = 0.0, novelty: float = 1.0) -> Evidence:
-    return Evidence(deep, wide, 0.0, novelty, np.zeros(1), np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0]))
+    channels = (np.array([x]) for x in (deep, wide, 0.0, novelty))
+    return Evidence(*channels, np.zeros((1, 1)), np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0]), np.array([2]))
 
 
 @given(st.floats(-1e6, 1e6))
@@ -22,8 +23,8 @@ def test_sigmoid_is_a_probability_and_the_inverse_of_logit(x: float) -> None:
 
 @given(st.floats(0.001, 0.9), st.floats(0.001, 0.9), st.floats(-5, 5))
 def test_prevalence_moves_the_odds_by_its_own_odds(fitted: float, live: float, deep: float) -> None:
-    before = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, fitted).score(evidence(deep))
-    after = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, live).score(evidence(deep))
+    before = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, fitted).score(evidence(deep))[0]
+    after = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, live).score(evidence(deep))[0]
     assert logit(after) - logit(before) == pytest.approx(logit(live) - logit(fitted), abs=1e-6)
 
 

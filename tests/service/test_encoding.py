@@ -76,6 +76,35 @@ def test_every_event_has_one_position_and_every_row_lies_in_its_fields_stretch(
         assert ((of_field >= start) & (of_field < start + f.size)).all(), f.name
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(event, min_size=1, max_size=12), min_size=1, max_size=5), st.integers(4, 20))
+def test_sequences_are_encoded_together_as_each_is_alone(sequences: list[list[dict[str, object]]], window: int) -> None:
+    e = encoder(window)
+    together = list(e.encode_all([(columns(events), len(events)) for events in sequences]))
+    for events, encoded in zip(sequences, together, strict=True):
+        assert_same(encoded, e.encode(columns(events), len(events)))
+
+
+def assert_same(encoded: enc.Encoded | fields.EventError, alone: enc.Encoded) -> None:
+    assert isinstance(encoded, enc.Encoded)
+    assert (encoded.length, encoded.unknown) == (alone.length, alone.unknown)
+    for name in ("rows", "belongs", "changed"):
+        assert (getattr(encoded, name) == getattr(alone, name)).all(), name
+    for ours, theirs in zip((*encoded.windows, *encoded.owners), (*alone.windows, *alone.owners), strict=True):
+        assert (ours == theirs).all()
+
+
+def test_a_sequence_that_cannot_be_encoded_does_not_disturb_its_neighbours() -> None:
+    e = encoder()
+    good = {"ts": [5.0, 3.0], "item_id": ["i1", "i2"], "action": ["click", "gone"], "price": [1, 2]}
+    bad = {**good, "price": [1, "cheap"]}
+    first, second, third = e.encode_all([(good, 2), (bad, 2), (good, 2)])
+    assert isinstance(second, fields.EventError)
+    assert (second.index, second.field) == (1, "price")
+    assert_same(first, e.encode(good, 2))
+    assert_same(third, e.encode(good, 2))
+
+
 @given(st.lists(st.floats(0, 4e9), min_size=2, max_size=30, unique=True), st.randoms())
 def test_events_are_put_in_time_order_and_answered_in_the_callers(times: list[float], random: object) -> None:
     e = encoder()
@@ -111,7 +140,7 @@ def test_unknown_and_missing_values_are_told_apart_and_unknown_ones_counted() ->
 
 def test_numbers_and_their_texts_are_the_same_category() -> None:
     v = fields.Vocabulary("size", ["5"], identifier=False)
-    ids = [v.encode(fields.Events({"size": [x]}, 1))[0] for x in (5, 5.0, "5", " 5", 6)]
+    ids = [v.encode(fields.Events({"size": [x]}, [1]))[0] for x in (5, 5.0, "5", " 5", 6)]
     assert ids == [fields.FIRST] * 4 + [fields.UNKNOWN]
 
 
@@ -186,6 +215,25 @@ def test_a_long_text_loses_no_word(words: enc.Encoder) -> None:
     assert {int(o) for owner in encoded.owners for o in owner} == {-1, 0, 1}
 
 
+def test_texts_are_encoded_together_as_each_is_alone(words: enc.Encoder) -> None:
+    texts = [["alpha beta gamma " * 9, None], ["delta"], ["", "epsilon zeta"], ["eta " * 40]]
+    together = words.encode_all([({"text": of_sequence}, len(of_sequence)) for of_sequence in texts])
+    for of_sequence, encoded in zip(texts, together, strict=True):
+        assert_same(encoded, words.encode({"text": of_sequence}, len(of_sequence)))
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) -> None:
+    change = fields.Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]])
+
+    def encoded(sequences: list[list[int]]) -> list[int]:
+        events = fields.Events({}, [len(s) for s in sequences])
+        events.ids["a"] = np.concatenate([np.array(s) for s in sequences])
+        return change.encode(events).tolist()
+
+    assert encoded(ids) == [x for s in ids for x in encoded([s])]
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=2, max_size=30))
 def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(pairs: list[tuple[int, int]]) -> None:
     frequencies = [[0.4, 0.3, 0.2, 0.1], [0.5, 0.25, 0.25]]
@@ -198,7 +246,7 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
             total += math.log((values[:i].count(value) + 3 * shares[value]) / (i + 3))
         return total
 
-    for t, found in enumerate(change.support(ids), 1):
+    for t, found in enumerate(change.support(ids, fields.Events({}, [len(pairs)]))[1:], 1):
         wanted = sum(
             log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares)
             for row, shares in zip(ids.tolist(), frequencies, strict=True)
@@ -208,12 +256,12 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
 
 def test_after_another_takes_over_a_change_is_likely_and_before_it_is_not() -> None:
     change = fields.Change("change", ["a"], [[0.25] * 4])
-    events = fields.Events({}, 40)
+    events = fields.Events({}, [40])
     events.ids["a"] = np.array([0, 1] * 10 + [2, 3] * 10)
     odds = change.log_odds(change.encode(events))
     assert (np.diff(odds) >= 0).all()
     assert odds[15] < -2
     assert odds[22] > 2
-    one = fields.Events({}, 1)
+    one = fields.Events({}, [1])
     one.ids["a"] = np.array([0])
     assert change.log_odds(change.encode(one)).tolist() == [-8.0]

@@ -11,11 +11,13 @@ def test_reasons_sum_to_the_log_odds_of_the_score(bundle: Bundle) -> None:
     encoder, calibration, surface = bundle.encoder, bundle.calibration, bundle.surface
     wide = calibration.weights[CHANNELS.index("wide")]
     constant = calibration.bias + calibration.shift + wide * surface.linear.bias[0]  # where nothing speaks
-    encoded = [encoder.encode(columns_of(s["events"]), len(s["events"])) for s in bundle.golden()]
-    for e, found in zip(encoded, evidence(encoded, bundle.engine("cpu").run, surface), strict=True):
+    encoded = [encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
+    together = evidence(encoded, bundle.engine("cpu").run, surface)
+    for i, e in enumerate(encoded):
+        found = together.take(np.array([i]))
         of_sequence = reasons(e, found, encoder, surface, calibration)
         odds = sum(r.contribution for r in of_sequence) + constant
-        assert odds == pytest.approx(logit(np.clip(calibration.score(found), 1e-9, 1 - 1e-9)), abs=1e-3)
+        assert odds == pytest.approx(logit(np.clip(calibration.score(found)[0], 1e-9, 1 - 1e-9)), abs=1e-3)
         sizes = [abs(r.contribution) for r in of_sequence]
         assert sizes == sorted(sizes, reverse=True)
         assert reasons(e, found, encoder, surface, calibration, 5) == of_sequence[:5]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from service.bundle import Bundle
 from service.encoding import Encoded
-from service.scoring import Model, columns_of, network_logits
+from service.scoring import Model, Score, columns_of, network_logits
 from service.windows import Outputs, pad
 from tests.conftest import shared
 from training.calibration import UNLABELLED
@@ -138,7 +138,7 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
         encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0], np.zeros(1))
         batches = iter([outputs])
-        assert network_logits([encoded], lambda _, b=batches: next(b))[0].deep == pytest.approx(pooled[i], abs=1e-5)
+        assert network_logits([encoded], lambda _, b=batches: next(b)).deep[0] == pytest.approx(pooled[i], abs=1e-5)
 
 
 def test_pretrained_weights_are_kept_and_readable_values_start_from_their_words(bundle: Bundle) -> None:
@@ -164,7 +164,7 @@ def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:
 
     def scores(seed: int) -> list[float]:
         fitted = fit_model(log, labels, parts.train, FitConfig(preset="tiny", epochs=1, folds=1, seed=seed))
-        return fitted.scores(fitted.evidence(some)).tolist()
+        return fitted.calibration.score(fitted.evidence(some)).tolist()
 
     first = scores(1)
     assert first == scores(1)
@@ -205,8 +205,8 @@ def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked
     command("score", "--bundle", bundle.path, "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv")
     model = Model.load(bundle)
     rows = events.filter(pl.col("sequence_id") == wanted).to_dicts()
-    encoded = bundle.encoder.encode(columns_of(rows), len(rows))
-    answer = model.judge.answer(model.weigh(encoded, model.engine.run(pad(encoded.windows))))
+    [answer] = model.answers([columns_of(rows)])
+    assert isinstance(answer, Score)
     assert pl.read_csv(tmp_path / "s.csv")["score"][0] == pytest.approx(answer.score, abs=1e-5)
 
 
@@ -301,7 +301,7 @@ def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
     labels = read_labels(folder / "labels.csv", log, report)
     rest, fold = folds(labels, 5, 0)[0]
     fitted = fit_model(log, labels, rest, FitConfig(preset="tiny", epochs=3))
-    found = metrics(labels.label[fold], fitted.scores(fitted.evidence(log.subset(fold))), 0.5)
+    found = metrics(labels.label[fold], fitted.calibration.score(fitted.evidence(log.subset(fold))), 0.5)
     assert found.auc > 0.97
 
 
@@ -343,6 +343,6 @@ def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(
     fold = fold_numbers(replace(labels, label=label), 5, seed)  # of equal mixture: else a fold's share is told by bias
     found = fit_surface(encoder, sequences, label, np.full(len(label), UNLABELLED), 1, fold)
     spread = 4 * np.sqrt(len(label) / (12 * label.sum() * (len(label) - label.sum())))  # four standard errors of chance
-    said = [(r.logits[0], r.company, r.novelty) for r in found.readings]
+    said = found.reading.channels.tolist()
     for of_part in np.transpose(said):
         assert abs(roc_auc_score(label, of_part) - 0.5) < spread

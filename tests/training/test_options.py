@@ -13,11 +13,12 @@ from service.encoding import EVENT, PAD, PIECE, Encoder
 from service.windows import pad
 from training.augment import Augment
 from training.calibration import UNLABELLED
-from training.config import FitConfig, pretrained_directory
+from training.config import LEAST_EPOCHS, PRESETS, FitConfig, pretrained_directory
 from training.features import column_kinds, fit_encoder
 from training.finetune import Collator, Example, Objective, finetune
 from training.fit import fit_bundle, fit_model, taught, untrained
 from training.log import Labels, Log, clean_events, read_labels
+from training.loop import LikeLengths
 from training.tune import tune
 
 QUICK = FitConfig(preset="tiny", epochs=1, folds=1)
@@ -158,3 +159,31 @@ def test_a_bundle_of_a_dozen_labels_says_that_it_is_untested(attacked: Path, tmp
     assert bundle.manifest["metrics"]["test"] is None
     assert bundle.manifest["metrics"]["held_out"] is not None
     assert "with too few labels" in (tmp_path / "b" / "report.html").read_text()
+
+
+@given(st.integers(1, 10**9), st.sampled_from(list(PRESETS)), st.integers(1, 5))
+def test_fine_tuning_keeps_to_its_budget(given_positions: int, preset: str, folds: int) -> None:
+    config = FitConfig(preset=preset, folds=folds)
+    epochs, share = config.epochs_of(given_positions)
+    assert LEAST_EPOCHS <= epochs <= config.epochs
+    assert 0 < share <= 1
+    networks = 1 if folds == 1 else folds + 1
+    assert epochs * share * given_positions * networks * PRESETS[preset].weights <= config.budget * (1 + 1e-9)
+
+
+def test_text_takes_pretrained_weights_where_the_budget_allows() -> None:
+    assert FitConfig().settled({"text": "text"}, 10_000).preset == "base"
+    assert FitConfig().settled({"text": "text"}, 10_000_000).preset == "tiny"
+    assert FitConfig().settled({"item_id": "identifier"}, 10_000).preset == "tiny"
+    assert FitConfig(preset="base").settled({"text": "text"}, 10_000_000).preset == "base"
+
+
+def test_an_epoch_draws_its_share_anew_and_batches_like_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 400).tolist()
+    sampler = LikeLengths(lengths, 200, 8, 0)
+    first, second = list(sampler), list(sampler)
+    assert len(set(first)) == len(set(second)) == len(sampler) == 200
+    assert set(first) != set(second)
+    spread = [np.ptp([lengths[i] for i in first[k : k + 8]]) for k in range(0, 200, 8)]
+    assert np.mean(spread) < 30  # at random it is near 80
+    assert sorted(LikeLengths(lengths, 400, 8, 0)) == list(range(400))

@@ -94,7 +94,7 @@ def test_only_columns_that_count_are_important(labelled: tuple[Log, Labels]) -> 
     noise = np.random.default_rng(0).integers(0, 3, log.events.height).astype(str)
     log = replace(log, events=log.events.with_columns(weather=pl.Series(noise)))
     fitted = fit_model(log, labels, np.arange(len(log)), QUICK)
-    score = fitted.scores(fitted.evidence(log))
+    score = fitted.calibration.score(fitted.evidence(log))
     loss = {r["column"]: r["loss"] for r in importance(log, labels, fitted.judge, score, fitted.evidence)}
     assert max(loss, key=lambda name: loss[name]) != "weather"
     assert loss["weather"] < 0.5 * max(loss.values())
