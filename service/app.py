@@ -1,6 +1,7 @@
 """The HTTP face: routes, limits and problem answers. What they mean is in `serving`."""
 
 import ipaddress
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,9 @@ from service.problems import Problem, of_validation
 from service.scoring import Model
 from service.serving import Serving
 from service.thresholds import Thresholds
+
+logger = logging.getLogger(__name__)
+SCORE = "/v1/score"
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -39,10 +43,11 @@ ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Limits:
+class Front:
     """Bare ASGI around the app: counts and times every request, refuses what is too large or finds the queue full.
 
-    A refusal here costs a quarter of one that passes through the framework, which matters when there are many.
+    It also answers `POST /v1/score` itself, since the framework's router, middleware and dependencies take longer than
+    parsing and encoding do; the app has the route for its documentation.
     """
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
@@ -52,7 +57,7 @@ class Limits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, status = time.perf_counter(), 0
         limit, received = self.serving.settings.max_body_bytes, 0
 
         async def counted_send(message: Message) -> None:
@@ -69,22 +74,26 @@ class Limits:
                 raise self._too_large(received)
             return message
 
+        scores = scope["path"] == SCORE and scope["method"] == "POST"
         try:
-            self._admit(scope)
-            await self.app(scope, limited_receive, counted_send)
+            length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+            if length.isdigit() and int(length) > limit:
+                raise self._too_large(int(length))
+            if scores:
+                response = await answer(self.serving, Request(scope, limited_receive))
+                await response(scope, receive, counted_send)
+            else:
+                await self.app(scope, limited_receive, counted_send)
         except Problem as problem:
             await problem.response()(scope, receive, counted_send)
+        except Exception:  # whatever it was, the client gets an answer, and the log the reason
+            logger.exception("a request could not be answered")
+            if not status:
+                crash = Problem(500, "the request could not be answered; the log has the reason")
+                await crash.response()(scope, receive, counted_send)
         finally:
-            route = getattr(scope.get("route"), "path", "/v1/score" if scope["path"] == "/v1/score" else "unmatched")
-            self.serving.metrics.requests.labels(route, str(status)).inc()
-            self.serving.metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
-
-    def _admit(self, scope: Scope) -> None:
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self.serving.settings.max_body_bytes:
-            raise self._too_large(int(length))
-        if scope["path"] == "/v1/score" and scope["method"] == "POST" and self.serving.current().batcher.full:
-            raise self.serving.refuse()
+            route = SCORE if scores else getattr(scope.get("route"), "path", "unmatched")
+            self.serving.metrics.answered(route, status, time.perf_counter() - start)
 
     def _too_large(self, size: int) -> Problem:
         self.serving.metrics.rejected.labels("too_large").inc()
@@ -93,7 +102,7 @@ class Limits:
         )
 
 
-def create_app(serving: Serving) -> FastAPI:
+def create_app(serving: Serving) -> ASGIApp:
     """The application around a service whose first model is loaded."""
 
     @asynccontextmanager
@@ -109,7 +118,6 @@ def create_app(serving: Serving) -> FastAPI:
         openapi_url="/openapi.json",
         redoc_url=None,
     )
-    app.add_middleware(Limits, serving=serving)
 
     @app.exception_handler(Problem)
     async def _problem(_: Request, problem: Problem) -> Response:
@@ -125,12 +133,8 @@ def create_app(serving: Serving) -> FastAPI:
         errors = of_validation(error.errors(), skip=1)  # past "body"
         return Problem(400 if malformed else 422, "the request is not of the documented form", errors).response()
 
-    @app.exception_handler(Exception)
-    async def _crash(_: Request, error: Exception) -> Response:
-        return Problem(500, "the request could not be answered; the log has the reason").response()
-
     @app.post(
-        "/v1/score",
+        SCORE,
         response_model=schema.ScoreResponse,
         responses=PROBLEMS,
         summary="Score sequences",
@@ -159,8 +163,7 @@ def create_app(serving: Serving) -> FastAPI:
 
         A sequence that cannot be scored has an `error` in its place; the others are not affected.
         """
-        answer = await serving.score(await request.body(), _timeout(request, serving.settings.timeout_ms))
-        return Response(answer, media_type="application/json")
+        return await answer(serving, request)
 
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, str]:
@@ -201,7 +204,14 @@ def create_app(serving: Serving) -> FastAPI:
         await serving.set_thresholds(chosen)
         return schema.ThresholdsAnswer(review=chosen.review, block=chosen.block, source="override")
 
-    return app
+    return Front(app, serving)
+
+
+async def answer(serving: Serving, request: Request) -> Response:
+    """Answers `POST /v1/score`; refuses before the body is read where it would have to wait too long."""
+    milliseconds = _timeout(request, serving.settings.timeout_ms)
+    serving.admit(milliseconds)
+    return Response(await serving.score(await request.body(), milliseconds), media_type="application/json")
 
 
 def _timeout(request: Request, default: float) -> float:
@@ -219,13 +229,13 @@ def _timeout(request: Request, default: float) -> float:
 
 
 def _local_only(request: Request) -> None:
-    """Admin routes answer this host alone."""
+    """Admin routes answer this host alone, and nobody for whom a proxy on it speaks."""
     host = request.client.host if request.client else ""
     try:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
-    if not local:
+    if not local or {"forwarded", "x-forwarded-for"} & set(request.headers):
         raise Problem(403, "this route answers only calls from the service's own host")
 
 

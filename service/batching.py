@@ -25,6 +25,7 @@ from service.windows import Outputs, Row, pad
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+PACE_MEMORY = 0.1  # share of the newest batch in the pace
 Given = tuple[Columns, int]  # a sequence's columns and its length
 
 
@@ -102,6 +103,9 @@ class Batcher(Generic[Answer]):
         self.windows: list[Window[Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
+        self.pace = 0.0  # seconds from batch to batch for each position in it, while there is always a next one
+        self.cut_tokens = 1
+        self.cut_at: float | None = None  # when the last batch was cut, if the engine has been busy since
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self.closing = False
@@ -121,6 +125,11 @@ class Batcher(Generic[Answer]):
     @property
     def full(self) -> bool:
         return self.tokens >= self.queue_tokens
+
+    @property
+    def wait(self) -> float:
+        """Seconds after which what arrives now can expect its answer, by the pace of late."""
+        return self.tokens * self.pace
 
     async def score(self, sequences: Sequence[Given], deadline: float) -> list[Answer | Exception]:
         """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
@@ -166,14 +175,23 @@ class Batcher(Generic[Answer]):
             self._encode()
             batch = self._cut()
             if batch:
+                self._time(time.perf_counter(), sum(w.length for w in batch))
                 await self._answer(batch)
             elif self.arrived:
                 continue
             elif self.closing:
                 return
             else:
+                self.cut_at = None
                 self.filled.clear()
                 await self.filled.wait()
+
+    def _time(self, now: float, tokens: int) -> None:
+        """Keeps the pace: a mean over the last batches or so, each from its cut to the next one's."""
+        if self.cut_at is not None:
+            seconds = (now - self.cut_at) / self.cut_tokens
+            self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
+        self.cut_at, self.cut_tokens = now, tokens
 
     def _encode(self) -> None:
         """Encodes what is due, until two batches are ready to be cut."""

@@ -82,7 +82,7 @@ def log(novelty: Floats) -> Floats:
 
 def sigmoid(x: Any) -> Any:
     """Logistic function, safe for large arguments."""
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(x))
 
 
 def logit(p: float) -> float:

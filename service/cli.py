@@ -1,6 +1,9 @@
 """The command `recguard-serve`."""
 
+import gc
+import json
 import logging
+import random
 import signal
 from pathlib import Path
 from types import FrameType
@@ -60,9 +63,16 @@ def run(
         port=settings.port,
         log_level="warning",
         access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        ws="none",
         timeout_graceful_shutdown=settings.drain_seconds,
     )
     server = Server(config, serving)
+    gc.collect()
+    gc.freeze()  # what is loaded stays; to look through it again and again took a tenth of the time under load
+    gc.set_threshold(50_000, 20, 20)
     server.run()
     if not server.started:
         raise typer.Exit(1)
@@ -80,6 +90,39 @@ def check(bundle: Annotated[Path, typer.Option("--bundle", help="Bundle director
         f"{b.name} {b.version}: good; {model.engine.precision} on {model.engine.provider}, "
         f"{len(b.golden())} golden samples"
     )
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle directory; its graph is the limit.")],
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file for the rows.")] = None,
+    kinds: Annotated[
+        str, typer.Option("--mixes", help="Traffic, separated by commas.")
+    ] = "single,movielens,bulk,mixed",
+    connections: Annotated[str, typer.Option(help="Of the closed loop.")] = "1,2,4,8,16,32,64,128",
+    loads: Annotated[str, typer.Option(help="Of the open loop, in % of the limit.")] = "20,50,70,90,120,300",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 5.0,
+    cores: Annotated[str, typer.Option(help="Of the server and, after a slash, of the load.")] = "0/1",
+    url: Annotated[str | None, typer.Option(help="A foreign server's scoring route, measured in its place.")] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="File with the body of its requests; {{sequences}} stands for them.")
+    ] = None,
+) -> None:
+    """Measures the service, or another one, against the bundle's graph alone in ONNX Runtime on the same cores."""
+    from service.bench import Bench, mixes
+
+    names = kinds.split(",")
+    try:
+        if unknown := set(names) - mixes(random.Random(0)).keys():
+            raise ValueError(f"--mixes {', '.join(sorted(unknown))}: there are {', '.join(mixes(random.Random(0)))}")
+        of_server, of_load = ([int(core) for core in part.split(",")] for part in cores.split("/"))
+        run = Bench(bundle, seconds, of_server, of_load, url, template.read_text() if template else None, typer.echo)
+        counts = [int(n) for n in connections.split(",") if n]
+        result = run.run(names, counts, [float(share) / 100 for share in loads.split(",") if share])
+    except (BundleError, ProviderError, ValueError, OSError) as error:
+        raise _fail(error) from error
+    if out:
+        out.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from service.fields import (
     Ids,
     Rhythm,
     Vocabulary,
+    run_lengths,
+    run_starts,
 )
 from service.windows import cut
 
@@ -101,8 +103,8 @@ class Usage:
         owner = np.repeat(np.arange(len(sequences)), [len(e.rows) for e in sequences])
         keys = (owner[:, None] << 32 | rows)[rows > MASK]
         keys.sort()
-        first = np.flatnonzero(np.append([True], keys[1:] != keys[:-1])[: len(keys)])
-        return keys[first], np.diff(first, append=len(keys))
+        first = run_starts(keys)
+        return keys[first], run_lengths(first, len(keys))
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums (N, ...) of values (U, ...) over each sequence's rows, of which it has at least that of its length."""
@@ -247,8 +249,9 @@ class Encoder:
         summary[:, 1] = self.length_row + np.minimum(np.log2(events.lengths).astype(np.int64), LENGTH_ROWS - 1)
         summary[:, 2] = self.span_row + np.minimum(np.log2(span + 1).astype(np.int64), SPAN_ROWS - 1)
         for k, (vocabulary, start) in enumerate(zip(self.vocabularies, self.summary_rows, strict=True)):
-            codes, counts = np.unique(events.codes(vocabulary.name), return_counts=True)
-            several = np.bincount(codes >> 32)
+            order, runs = events.equals(vocabulary.name)
+            counts = run_lengths(runs, events.length)
+            several = np.bincount(events.owner[order[runs]])
             leader = np.maximum.reduceat(counts, np.cumsum(several) - several) / events.lengths
             variety = np.minimum((2 * np.log2(several)).astype(np.int64), DISTINCT_ROWS - 1)
             summary[:, 3 + 2 * k] = start + variety

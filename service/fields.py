@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import repeat
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -24,9 +25,11 @@ UNKNOWN, MISSING, FIRST = range(3)  # a field's first rows; FIRST is its first r
 GAP_EDGES = tuple(0.05 * 2.0**k for k in range(31))  # seconds: 50 ms to 1.7 years
 RHYTHM_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # |ln| of two gaps' ratio; a scripted client stays under 0.1
 DEVIATION_EDGES = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)  # standard deviations from the item's mean
+_REPEAT_STEPS = np.array([0, *(min(1 + (d - 1).bit_length(), 11) for d in range(1, 1025))])  # by distance
 _NUMBERED = re.compile(r"(\D*)(\d{1,18})")
 CHANGE_PRIOR = 3.0  # imaginary events of a stretch, spread as the log's are
 CHANGE_LIMIT = 8  # log odds of a change
+DENSE_PAIRS = 1 << 20  # cells of a table of pairs; a larger one is searched, which takes longer
 MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
 
 
@@ -69,7 +72,7 @@ def timestamps(values: Sequence[object]) -> Floats:
 
     Raises EventError on a negative time, one that is not finite, unreadable, or beyond the year 5138.
     """
-    if any(type(v) is str for v in values):
+    if str in set(map(type, values)):
         values = [_parse_time(i, v) if type(v) is str else v for i, v in enumerate(values)]
     seconds = numbers("ts", values)
     wrong = np.flatnonzero((seconds < 0) | (seconds > MAX_TIMESTAMP))
@@ -148,7 +151,7 @@ class Events:
         self.at = np.arange(self.length) - self.starts[self.owner]
         self.ids: dict[str, NDArray[np.integer]] = {}
         self._numbers: dict[str, Floats] = {}
-        self._codes: dict[str, NDArray[np.int64]] = {}
+        self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
         timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
         if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
@@ -172,17 +175,26 @@ class Events:
                 raise EventError(at, error.field, error.reason) from None
         return self._numbers[column]
 
-    def codes(self, column: str) -> NDArray[np.int64]:
-        """Int64 (T,): equal where sequence and value of the column are; the sequence is its upper half."""
-        if column not in self._codes:
-            seen: dict[object, int] = {}
-            of_values = [seen.setdefault(value, len(seen)) for value in self.values(column)]
-            self._codes[column] = self.owner << 32 | np.array(of_values, dtype=np.int64)
-        return self._codes[column]
+    def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The events sorted so that equal values of a column stand together within each sequence.
+
+        Returns:
+            order, int64 (T,), events by sequence, value and place; starts, int64 (V,), where in it each value starts.
+        """
+        if column not in self._equals:
+            values = self.values(column)
+            code = {value: i for i, value in enumerate(dict.fromkeys(values))}
+            codes = self.owner << 32 | np.array(list(map(code.__getitem__, values)), dtype=np.int64)
+            order = np.argsort(codes, kind="stable")
+            self._equals[column] = order, run_starts(codes[order])
+        return self._equals[column]
 
     def before(self, values: Floats) -> Floats:
         """The value of the event before, (T,); NaN for the first of each sequence."""
-        return np.where(self.at == 0, np.nan, np.roll(values, 1))
+        shifted = np.empty(self.length)
+        shifted[1:] = values[:-1]
+        shifted[self.starts] = np.nan
+        return shifted
 
     @cached_property
     def gaps(self) -> Floats:
@@ -191,6 +203,22 @@ class Events:
 
     def caller_index(self, position: int) -> int:
         return position if self.order is None else int(self.order[position])
+
+
+def run_starts(ranked: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where each run of equal values starts."""
+    differs = np.empty(len(ranked), dtype=bool)
+    differs[:1] = True
+    np.not_equal(ranked[1:], ranked[:-1], out=differs[1:])
+    return np.flatnonzero(differs)
+
+
+def run_lengths(starts: NDArray[np.int64], end: int) -> NDArray[np.int64]:
+    """How long each run is, the last of which ends before `end`."""
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = end - starts[-1:]
+    return lengths
 
 
 def _binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
@@ -226,7 +254,10 @@ class Vocabulary:
 
     @cached_property
     def _index(self) -> dict[object, int]:
-        return {None: MISSING, **{value: FIRST + i for i, value in enumerate(self.values)}}
+        index: dict[object, int] = {None: MISSING, **{value: FIRST + i for i, value in enumerate(self.values)}}
+        if not {"true", "false"} & {value.casefold() for value in self.values}:  # True and 1 are one key
+            index |= {int(str(v)): i for v, i in index.items() if v and str(v).isdecimal() and str(int(str(v))) == v}
+        return index
 
     @property
     def size(self) -> int:
@@ -239,14 +270,21 @@ class Vocabulary:
     def encode(self, events: Events) -> NDArray[np.integer]:
         index = self._index
         try:
-            ids = [index.get(value, UNKNOWN) for value in events.values(self.name)]
+            ids = list(map(index.get, events.values(self.name), repeat(UNKNOWN)))
         except TypeError:  # a list or an object has no hash
             bad = next(i for i, v in enumerate(events.values(self.name)) if isinstance(v, list | dict))
             raise EventError(events.caller_index(bad), self.name, "a text, number, boolean or null is needed") from None
         if UNKNOWN in ids:
             values = events.values(self.name)
-            ids = [i or index.get(self.known_as(v), UNKNOWN) for i, v in zip(ids, values, strict=True)]
+            ids = [i or self._respelt(v) for i, v in zip(ids, values, strict=True)]
         return np.array(ids)
+
+    def _respelt(self, value: object) -> int:
+        """The id of a value that is not spelt as in training; a spelling met once is found at once from then on."""
+        found = self._index.get(self.known_as(value), UNKNOWN)
+        if found and type(value) is str and len(self._index) < 4 * self.size + 1000:
+            self._index[value] = found
+        return found
 
     def label(self, row: int) -> str:
         return _special(row) or self.values[row - FIRST]
@@ -316,7 +354,7 @@ class Hour:
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         hours = events.ts // 3600 % 24
-        return np.where(np.isnan(hours), MISSING, FIRST + np.nan_to_num(hours)).astype(np.int64)
+        return np.where(np.isnan(hours), MISSING, FIRST + hours).astype(np.int64)
 
     def label(self, row: int) -> str:
         return _special(row) or f"{row - FIRST} h"
@@ -332,14 +370,14 @@ class Repeat:
     size: int = FIRST + 12
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        codes = events.codes(self.column)
-        order = np.argsort(codes, kind="stable")
-        again = np.append([False], codes[order[1:]] == codes[order[:-1]])
-        distance = np.zeros(events.length)
-        distance[order[again]] = np.diff(order, prepend=0)[again]
-        steps = np.where(distance == 0, 0, 1 + np.ceil(np.log2(np.maximum(distance, 1))))
-        missing = events.ids[self.column] == MISSING
-        return np.where(missing, MISSING, FIRST + np.minimum(steps, 11)).astype(np.int64)
+        order, starts = events.equals(self.column)
+        ranked = np.empty(events.length, dtype=np.int64)
+        ranked[1:] = order[1:] - order[:-1]
+        ranked[starts] = 0  # a value's first time
+        distance = np.empty_like(ranked)
+        distance[order] = ranked
+        steps = _REPEAT_STEPS[np.minimum(distance, len(_REPEAT_STEPS) - 1)]
+        return np.where(events.ids[self.column] == MISSING, MISSING, FIRST + steps)
 
     def label(self, row: int) -> str:
         first_time = "first time" if row == FIRST else f"at most {2 ** (row - FIRST - 1)} events ago"
@@ -496,20 +534,19 @@ class Change:
     def support(self, ids: NDArray[np.integer], events: Events) -> Floats:
         """Log Bayes factor, (T,), of a change right before each event; -inf for the first. `ids` is (sources, T)."""
         at, last = events.at, events.lengths[events.owner] - 1
-        place = np.arange(events.length)
-        keys = events.owner * (int(ids.max()) + 1) + ids
-        order = np.argsort(keys, axis=1, kind="stable")
-        ranked = np.take_along_axis(keys, order, axis=1)
-        differs = ranked[:, 1:] != ranked[:, :-1]
-        starts, ends = np.zeros(ids.shape, dtype=np.int64), np.full(ids.shape, events.length - 1)
-        starts[:, 1:] = np.where(differs, place[1:], 0)
-        ends[:, :-1] = np.where(differs, place[:-1], events.length - 1)
-        earlier, later = np.empty_like(starts), np.empty_like(starts)  # events with the same id
-        np.put_along_axis(earlier, order, place - np.maximum.accumulate(starts, axis=1), axis=1)
-        np.put_along_axis(later, order, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1] - place, axis=1)
-        prior = self._prior[self._offsets + ids]
-        drawn = np.log((earlier + prior) / (at + CHANGE_PRIOR)).sum(axis=0)  # each event, given those before it
-        drawn_back = np.log((later + prior) / (last - at + CHANGE_PRIOR)).sum(axis=0)  # and those after it
+        values = self._offsets + ids
+        keys = (events.owner * len(self._prior) + values).ravel()
+        order = np.argsort(keys, kind="stable")
+        starts = run_starts(keys[order])
+        counts = run_lengths(starts, len(keys))
+        place = np.arange(len(keys)) - np.repeat(starts, counts)
+        earlier, later = np.empty(ids.shape), np.empty(ids.shape)  # events of the sequence with the same id
+        earlier.reshape(-1)[order] = place
+        later.reshape(-1)[order] = np.repeat(counts - 1, counts) - place
+        prior = self._prior[values]
+        # each event, given those before it, and given those after it
+        drawn = np.log(earlier + prior).sum(axis=0) - len(ids) * np.log(at + CHANGE_PRIOR)
+        drawn_back = np.log(later + prior).sum(axis=0) - len(ids) * np.log(last - at + CHANGE_PRIOR)
         before = _running(drawn, events) - drawn  # the stretch before each event
         whole, whole_back = (np.add.reduceat(x, events.starts)[events.owner] for x in (drawn, drawn_back))
         after = whole_back - _running(drawn_back, events) + drawn_back  # the stretch from it on
@@ -567,10 +604,27 @@ class Cross:
         self, left: NDArray[np.integer], right: NDArray[np.integer], at: NDArray[np.integer]
     ) -> NDArray[np.integer]:
         """Ids (T,) of the pairs (left[t], right[t - lag]); `at` is each one's place in its sequence."""
-        keys = pair_keys(left, right, self.lag, at)
-        place = np.searchsorted(self._keys, keys)
-        known = np.append(self._keys, -2)[place] == keys
-        return np.where(known, FIRST + place, np.where(keys < 0, MISSING, UNKNOWN))
+        if self._table is not None:
+            last = self._table.shape[0] - 1, self._table.shape[1] - 1
+            earlier = np.zeros_like(right)
+            earlier[self.lag :] = right[: len(right) - self.lag]
+            found = self._table[np.minimum(left, last[0]), np.minimum(earlier, last[1])]
+        else:
+            keys = pair_keys(left, right, self.lag, at)
+            place = np.searchsorted(self._keys, keys)
+            found = np.where(np.append(self._keys, -2)[place] == keys, FIRST + place, UNKNOWN)
+        return np.where(at < self.lag, MISSING, found)
+
+    @cached_property
+    def _table(self) -> Ids | None:
+        """Id by left and right id, the last row and column UNKNOWN; None where it would be large."""
+        pairs = np.array(self.pairs, dtype=np.int64).reshape(-1, 2)
+        shape = pairs.max(axis=0, initial=0) + 2
+        if shape.prod() > DENSE_PAIRS:
+            return None
+        table = np.full(shape, UNKNOWN, dtype=np.int32)
+        table[pairs[:, 0], pairs[:, 1]] = FIRST + np.arange(len(pairs))
+        return table
 
     def label(self, row: int) -> str:
         return _special(row) or "pair {} {}".format(*self.pairs[row - FIRST])
@@ -580,7 +634,10 @@ def pair_keys(
     left: NDArray[np.integer], right: NDArray[np.integer], lag: int, at: NDArray[np.integer]
 ) -> NDArray[np.int64]:
     """Int64 (T,) keys of the pairs (left[t], right[t - lag]), -1 for the first `lag` of each sequence."""
-    return np.where(at < lag, -1, left.astype(np.int64) << 32 | np.roll(right, lag).astype(np.int64))
+    keys = left.astype(np.int64) << 32
+    keys[lag:] |= right[: len(right) - lag]
+    keys[at < lag] = -1
+    return keys
 
 
 KINDS: dict[str, type] = {

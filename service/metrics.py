@@ -88,6 +88,7 @@ class Metrics:
             registry=r,
         )
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
+        self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._serving: tuple[str, ...] | None = None
         self._recent = np.zeros(SCORE_BINS)
         self._expected = np.ones(SCORE_BINS)
@@ -102,6 +103,14 @@ class Metrics:
         self.model_info.labels(*labels).set(1)
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._scored = 0
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Counts and times one request."""
+        if (route, status) not in self._routes:  # to look labels up costs more than to count
+            self._routes[route, status] = self.requests.labels(route, str(status)), self.request_seconds.labels(route)
+        count, histogram = self._routes[route, status]
+        count.inc()
+        histogram.observe(seconds)
 
     def scored(self, scores: Sequence[float], decisions: Sequence[str]) -> None:
         """Counts answers."""

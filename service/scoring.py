@@ -49,12 +49,16 @@ class Judge:
     def answers(self, evidence: Evidence) -> list[Score]:
         """Score, decision and type of each sequence, and the scores of its events."""
         scores = self.calibration.score(evidence)
-        events = np.split(self.calibration.event_scores(evidence, scores), evidence.starts[1:])
-        types = self.likeliest(evidence) if self.types else [None] * len(evidence)
-        found = []
-        for score, kind, of_events in zip(scores.tolist(), types, events, strict=True):
-            decision = self.thresholds.decide(score)
-            found.append(Score(score, decision, kind if decision != "allow" else None, of_events))
+        events = self.calibration.event_scores(evidence, scores)
+        decisions = [self.thresholds.decide(score) for score in scores.tolist()]
+        types: Sequence[str | None] = [None] * len(evidence)
+        if self.types and any(decision != "allow" for decision in decisions):
+            types = self.likeliest(evidence)
+        found, start = [], 0
+        for i, length in enumerate(evidence.lengths.tolist()):
+            kind = types[i] if decisions[i] != "allow" else None
+            found.append(Score(float(scores[i]), decisions[i], kind, events[start : start + length]))
+            start += length
         return found
 
     def likeliest(self, evidence: Evidence) -> list[str]:
@@ -81,13 +85,15 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
                 raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
             length = len(values)
         return cast(Columns, events), length or 0
-    names: dict[str, None] = {}
-    for i, event in enumerate(events):
-        if not isinstance(event, Mapping):
-            raise EventError(i, None, "an event is an object of fields and values")
-        if event.keys() != names.keys():
-            names.update(dict.fromkeys(event))
-    rows = cast(Sequence[Mapping[str, object]], events)
+    if set(map(type, events)) != {dict}:
+        at = next(i for i, event in enumerate(events) if not isinstance(event, dict))
+        raise EventError(at, None, "an event is an object of fields and values")
+    rows = cast(Sequence[dict[str, object]], events)
+    shapes = set(map(tuple, rows))
+    if len(shapes) == 1:  # all have the same fields in the same order
+        values = map(list, zip(*map(dict.values, rows), strict=True))
+        return dict(zip(shapes.pop(), values, strict=True)), len(rows)
+    names = dict.fromkeys(name for shape in shapes for name in shape)
     return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 

@@ -123,7 +123,7 @@ class Serving:
             usable = [g for g in given if isinstance(g, tuple)]
             answers = iter(await active.batcher.score(usable, deadline))
         except QueueFull:
-            raise self.refuse() from None
+            raise self._full() from None
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {timeout_ms:g} ms") from None
@@ -146,8 +146,13 @@ class Serving:
         stages["respond"].observe(time.perf_counter() - answered)
         return content
 
-    def refuse(self) -> Problem:
-        """The answer to a request that finds the queue full."""
+    def admit(self, timeout_ms: float) -> None:
+        """Raises Problem 429 where a request would find the queue full, or its deadline passed before its turn."""
+        batcher = self.current().batcher
+        if batcher.full or batcher.wait > timeout_ms / 1000:
+            raise self._full()
+
+    def _full(self) -> Problem:
         self.metrics.rejected.labels("queue_full").inc()
         return Problem(429, "the queue is full; try again later", retry_after=1)
 
@@ -260,17 +265,18 @@ def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     try:
-        request = schema.ScoreRequest.model_validate_json(body)
-        sequences: list[Any] = list(request.sequences)
-        reasons = request.reasons
+        content = from_json(body)
+    except ValueError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    sequences: list[Any]
+    try:
+        request = schema.ScoreRequest.model_validate(content)
+        sequences, reasons = list(request.sequences), request.reasons
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        if details[0]["type"] == "json_invalid":
-            raise Problem(400, f"the body is not JSON: {details[0]['msg']}") from None
         outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != "sequences"]
         if outside:
             raise Problem(422, "the request is not of the documented form", of_validation(outside)) from None
-        content = from_json(body)
         sequences = [_parse_one(i, given) for i, given in enumerate(content["sequences"])]
         reasons = content.get("reasons", 0)
     if len(sequences) > max_sequences:
