@@ -84,6 +84,8 @@ class Batcher(Generic[Answer]):
         queue_tokens: positions that may wait.
         batch_tokens: positions of one batch, padding included; at least a window's.
         metrics: where it counts.
+        in_thread: whether `run` leaves this thread's core to others. Where it does not, a thread of its own would only
+            take turns with the event loop on that core, and each would find the other's data in its caches.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Batcher(Generic[Answer]):
         queue_tokens: int,
         batch_tokens: int,
         metrics: Metrics,
+        in_thread: bool = True,
     ) -> None:
         self.encode, self.run, self.judge = encode, run, judge
         self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
@@ -107,7 +110,7 @@ class Batcher(Generic[Answer]):
         self.cut_tokens = 1
         self.cut_at: float | None = None  # when the last batch was cut, if the engine has been busy since
         self.filled = asyncio.Event()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine") if in_thread else None
         self.closing = False
         self.loop_task: asyncio.Task[None] | None = None
 
@@ -120,7 +123,8 @@ class Batcher(Generic[Answer]):
         self.filled.set()
         if self.loop_task is not None:
             await self.loop_task
-        self.thread.shutdown()
+        if self.thread is not None:
+            self.thread.shutdown()
 
     @property
     def full(self) -> bool:
@@ -257,8 +261,12 @@ class Batcher(Generic[Answer]):
         windows = [w.ids for w in batch]
         start = time.perf_counter()
         try:
-            run = asyncio.get_running_loop().run_in_executor
-            outputs = await run(self.thread, lambda: self.run(pad(windows)))
+            if self.thread is None:
+                await asyncio.sleep(0)  # what came meanwhile is read, and can be refused, between batches
+                outputs = self.run(pad(windows))
+            else:
+                run = asyncio.get_running_loop().run_in_executor
+                outputs = await run(self.thread, lambda: self.run(pad(windows)))
         except Exception as error:  # whatever the runtime raises, the loop goes on and every caller gets an answer
             self.metrics.engine_errors.inc()
             if len(batch) == 1:

@@ -1,20 +1,22 @@
 """The command `recguard-serve`."""
 
-import gc
 import json
 import logging
+import os
 import random
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app
 from service.bundle import Bundle, BundleError
-from service.engine import ProviderError
+from service.engine import ProviderError, cores
 from service.scoring import Model
 from service.serving import Serving
 from service.settings import Settings
@@ -24,18 +26,11 @@ BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directo
 
 
 class Server(uvicorn.Server):
-    """Turns unready on the first signal, so that a load balancer looks elsewhere while accepted requests finish.
-
-    Unlike uvicorn's own it does not raise the signal again at the end: a drained service has exited well, with code 0.
-    """
-
-    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
-        super().__init__(config)
-        self.serving = serving
+    """Unlike uvicorn's own it does not raise the signal again at the end: a drained service exits with code 0."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = self.serving.draining = True
+        self.should_exit = True
 
 
 def _fail(error: Exception) -> typer.Exit:
@@ -54,11 +49,20 @@ def run(
     given: dict[str, Any] = {k: v for k, v in {"bundle": bundle, "host": host, "port": port}.items() if v is not None}
     try:
         settings = Settings(**given)
+        if settings.workers > 1:
+            raise typer.Exit(_supervise(settings))
         serving = Serving(settings)
     except (BundleError, ProviderError, ValueError) as error:
         raise _fail(error) from error
-    config = uvicorn.Config(
-        create_app(serving),
+    server = Server(_config(settings, create_app(serving)))
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
         host=settings.host,
         port=settings.port,
         log_level="warning",
@@ -68,14 +72,23 @@ def run(
         proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=settings.drain_seconds,
+        **more,
     )
-    server = Server(config, serving)
-    gc.collect()
-    gc.freeze()  # what is loaded stays; to look through it again and again took a tenth of the time under load
-    gc.set_threshold(50_000, 20, 20)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+
+
+def _supervise(settings: Settings) -> int:
+    """Runs several workers on one socket, and another in the place of one that dies."""
+    Bundle.open(settings.bundle)  # what is wrong with it is said once, not by each of them
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
+        settings.run_dir = Path(run).absolute()
+        settings.threads = settings.threads or max(cores() // settings.workers, 1)
+        for name, value in settings.model_dump(exclude_none=True).items():
+            os.environ[f"RECGUARD_{name.upper()}"] = str(value)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
+        config = _config(settings, "service.app:worker", factory=True, workers=settings.workers)
+        Multiprocess(config, [config.bind_socket()]).run()
+    return 0
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import ctypes
 import logging
+import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -59,13 +61,27 @@ def _driver_present() -> bool:
     return True
 
 
+def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPU cores that this process may use: those it is pinned to, and no more than its container's limit."""
+    usable = len(os.sched_getaffinity(0))
+    for file, of_one in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, *period = (cgroup / file).read_text().split()
+            period = period or (cgroup / str(of_one)).read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal():
+            usable = min(usable, max(math.ceil(int(quota) / int(period[0])), 1))
+    return usable
+
+
 class Engine:
     """One ONNX Runtime session.
 
     Args:
         path: the graph.
         requested: `cuda` fails without CUDA; `auto` takes it where it is, else the CPU.
-        threads: intra-op threads on the CPU; 0 lets ONNX Runtime take all cores.
+        threads: intra-op threads on the CPU; 0 takes one for each core.
 
     Raises:
         GraphError: not a graph, or one of another shape.
@@ -79,7 +95,8 @@ class Engine:
         if len(wanted) > 1:
             ort.preload_dlls()  # the CUDA libraries that pip installed beside ONNX Runtime, if it did
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        self.threads = threads or cores()
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         try:
             self.session = ort.InferenceSession(str(path), options, providers=wanted)
@@ -93,6 +110,16 @@ class Engine:
         self.precision = {"model.int8.onnx": "int8"}.get(path.name, "fp32")
         self._check(path)
         logger.debug("engine: %s on %s (asked for %s)", path.name, self.provider, requested)
+
+    @property
+    def frees_the_core(self) -> bool:
+        """Whether the caller's core can do something else while the graph runs."""
+        return self.provider != "cpu" or cores() > 1
+
+    @property
+    def batch_tokens(self) -> int:
+        """Positions of a batch from which on a larger one gains nothing worth its latency."""
+        return 16_384 if self.provider == "cuda" else 1024 * self.threads
 
     def _check(self, path: Path) -> None:
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()

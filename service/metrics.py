@@ -1,16 +1,20 @@
 """The service's Prometheus metrics: base units, few labels, never a user or an item."""
 
+import os
 from collections import Counter as Counted
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
 SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
 STAGES = ("parse", "encode", "infer", "judge", "respond")  # encode and judge are timed for several sequences at once
+SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
 DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
@@ -24,6 +28,10 @@ class Metrics:
 
         def name(short: str) -> str:
             return f"recguard_{short}"
+
+        def gauge(short: str, says: str, of_workers: str, labels: Sequence[str] = ()) -> Gauge:
+            mode: Any = of_workers  # how the values of several workers are put together
+            return Gauge(name(short), says, labels, registry=r, multiprocess_mode=mode)
 
         self.requests = Counter(name("requests"), "HTTP requests answered.", ["route", "code"], registry=r)
         self.request_seconds = Histogram(
@@ -65,35 +73,35 @@ class Metrics:
         self.inference_seconds = Histogram(
             name("inference_duration_seconds"), "Time of one batch in the runtime.", buckets=LATENCY, registry=r
         )
-        self.queue_depth = Gauge(name("queue_depth_sequences"), "Windows waiting.", registry=r)
-        self.queue_tokens = Gauge(name("queue_tokens"), "Positions waiting.", registry=r)
-        self.queue_capacity = Gauge(
-            name("queue_capacity_tokens"), "Positions that may wait before requests are refused.", registry=r
+        self.queue_depth = gauge("queue_depth_sequences", "Sequences and windows waiting.", "livesum")
+        self.queue_tokens = gauge("queue_tokens", "Positions waiting.", "livesum")
+        self.queue_capacity = gauge(
+            "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"
         )
         self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
         )
-        self.drift = Gauge(
-            name("score_drift_psi"),
+        self.recent = gauge("recent_scores", "Scores of late by bin; older ones fade.", "livesum", ["bin"])
+        self.drift = gauge(
+            "score_drift_psi",
             "Population stability index of recent scores against the bundle's validation scores.",
-            registry=r,
+            "livemostrecent",
         )
-        self.threshold = Gauge(name("threshold"), "Thresholds in force.", ["level"], registry=r)
-        self.model_info = Gauge(
-            name("model_info"),
+        self.threshold = gauge("threshold", "Thresholds in force.", "livemostrecent", ["level"])
+        self.model_info = gauge(
+            "model_info",
             "1 for the model being served, 0 for one before it.",
+            "livemax",
             ["name", "version", "provider", "precision", "requested"],
-            registry=r,
         )
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._serving: tuple[str, ...] | None = None
         self._recent = np.zeros(SCORE_BINS)
+        self._bins = [self.recent.labels(str(k)) for k in range(SCORE_BINS)]
         self._expected = np.ones(SCORE_BINS)
-        self._scored = 0
-        self.drift.set_function(self._drift)
 
     def serving(self, labels: Sequence[str], validation_scores: Sequence[int]) -> None:
         """Notes which model serves from now on (labels of `model_info`) and forgets the scores of the one before."""
@@ -102,7 +110,7 @@ class Metrics:
         self._serving = tuple(labels)
         self.model_info.labels(*labels).set(1)
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
-        self._scored = 0
+        self._show_recent()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Counts and times one request."""
@@ -118,16 +126,33 @@ class Metrics:
             self.sequences.labels(decision).inc(n)
         for score in scores:
             self.score.observe(score)
-        self._scored += len(scores)
         self._recent *= 0.5 ** (len(scores) / DRIFT_MEMORY)
         np.add.at(self._recent, np.minimum((np.array(scores) * SCORE_BINS).astype(int), SCORE_BINS - 1), 1)
+        self._show_recent()
 
-    def _drift(self) -> float:
-        return population_stability(self._expected, self._recent) if self._scored >= DRIFT_LEAST else 0.0
+    def _show_recent(self) -> None:
+        for child, value in zip(self._bins, self._recent.tolist(), strict=True):
+            child.set(value)
 
     def text(self) -> bytes:
-        """The exposition that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """The exposition that Prometheus scrapes, of all workers together."""
+        registry = self.registry
+        if SEVERAL_WORKERS:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        recent = next((m for m in registry.collect() if m.name == "recguard_recent_scores"), None)
+        found = np.zeros(SCORE_BINS)
+        for sample in recent.samples if recent else ():
+            found[int(sample.labels["bin"])] = sample.value
+        enough = found.sum() > 0.99 * DRIFT_LEAST  # the first of them have faded a little
+        self.drift.set(population_stability(self._expected, found) if enough else 0.0)
+        return generate_latest(registry)
+
+    @staticmethod
+    def forget(pid: int) -> None:
+        """Leaves a worker that is gone out of what counts only the living."""
+        if SEVERAL_WORKERS:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def population_stability(expected: np.ndarray, found: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from service.encoding import Encoded
 from service.engine import ProviderError
 from service.fields import EventError
 from service.metrics import UNLISTED, Metrics
+from service.peers import Commit, PeerError, Peers
 from service.problems import Problem, of_validation, pointer
 from service.scoring import Model, Score, columns_of
 from service.settings import Settings
@@ -28,6 +30,7 @@ from service.thresholds import Overrides, Thresholds
 from service.windows import Row
 
 logger = logging.getLogger(__name__)
+SERVED = "bundle"  # file of a run that names the bundle its workers serve, if not that of the settings
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Serving:
         self.metrics = Metrics()
         self.metrics.queue_capacity.set(settings.queue_tokens)
         self.overrides = Overrides(settings.state_dir)
+        self.peers = Peers(settings.run_dir)
         self.model = self._load(Bundle.open(settings.bundle))
         self.active: Active | None = None
         self.draining = False
@@ -71,9 +75,15 @@ class Serving:
         override = self.overrides.get(bundle.version)
         return model.with_thresholds(override) if override else model
 
-    def start(self) -> None:
-        """Begins to serve; needs a running event loop."""
-        self._activate(self.model)
+    async def start(self) -> None:
+        """Begins to serve."""
+        async with self.peers.lock():
+            served = self.settings.run_dir and self.settings.run_dir / SERVED
+            if served and served.exists() and (path := Path(served.read_text())) != self.settings.bundle:
+                self.model = await asyncio.to_thread(lambda: self._load(Bundle.open(path)))
+            self.peers.bury()
+            self._activate(self.model)
+            await self.peers.listen(self._follow)
 
     def _activate(self, model: Model) -> None:
         s = self.settings
@@ -82,8 +92,9 @@ class Serving:
             model.engine.run,
             partial(self._judged, model),
             s.queue_tokens,
-            max(s.batch_tokens, model.bundle.encoder.window),
+            max(s.batch_tokens or model.engine.batch_tokens, model.bundle.encoder.window),
             self.metrics,
+            in_thread=model.engine.frees_the_core,
         )
         batcher.start()
         self.active = Active(model, batcher)
@@ -98,6 +109,7 @@ class Serving:
 
     async def close(self) -> None:
         """Answers what was accepted, then stops."""
+        await self.peers.close()
         if self.active is not None:
             await self.active.batcher.close()
 
@@ -108,12 +120,13 @@ class Serving:
         return self.active
 
     async def score(self, body: bytes, timeout_ms: float) -> bytes:
-        """The answer, as JSON, to the body of `POST /v1/score`.
+        """The answer, as JSON, to the body of a `POST /v1/score` that was admitted.
 
         Raises:
             Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
         """
-        active, stages = self.current(), self.metrics.stages
+        active = self.active or self.current()  # what was admitted is answered, even if the service drains by now
+        stages = self.metrics.stages
         start = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         sequences, reasons = parse(body, self.settings.max_sequences)
@@ -213,33 +226,58 @@ class Serving:
         return model.thresholds, "override" if self.overrides.get(model.bundle.version) else "bundle"
 
     async def set_thresholds(self, thresholds: Thresholds) -> None:
-        """Puts thresholds in force for the bundle version being served, now and after a restart."""
-        async with self.changing:
-            active = self.current()
-            await asyncio.to_thread(self.overrides.put, active.model.bundle.version, thresholds)
-            self.active = Active(active.model.with_thresholds(thresholds), active.batcher)
-            self._show(thresholds)
+        """Puts thresholds in force for the bundle version being served, in every worker, now and after a restart."""
+        async with self.changing, self.peers.lock(), self.peers.prepared({"do": "thresholds"}) as commit:
+            await asyncio.to_thread(self.overrides.put, self.current().model.bundle.version, thresholds)
+            self._apply_override()
+            await commit()
             logger.warning("thresholds set to review %g, block %g", thresholds.review, thresholds.block)
 
+    def _apply_override(self) -> None:
+        active = self.current()
+        override = self.overrides.get(active.model.bundle.version)
+        model = active.model.with_thresholds(override or active.model.bundle.thresholds)
+        self.active = Active(model, active.batcher)
+        self._show(model.thresholds)
+
     async def reload(self, name: str | None) -> Model:
-        """Swaps to another bundle without losing a request: the old one answers what it took, then stops.
+        """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
 
         Raises:
             Problem: 422, with the reason, where the bundle must not serve; the old one goes on.
         """
-        async with self.changing:
-            old = self.current()
-            path = old.model.bundle.path if name is None else self.bundles / name
+        async with self.changing, self.peers.lock():
+            old = self.current().model.bundle
+            path = old.path if name is None else self.bundles / name
             try:
                 model = await asyncio.to_thread(lambda: self._load(Bundle.open(path)))
-            except (BundleError, ProviderError) as error:
+                async with self.peers.prepared({"do": "reload", "path": str(path)}) as commit:
+                    if self.settings.run_dir:
+                        (self.settings.run_dir / SERVED).write_text(str(path))
+                    await self._swap(model)
+                    await commit()
+            except (BundleError, ProviderError, PeerError) as error:
                 self.metrics.reloads.labels("failed").inc()
-                logger.error("reload refused, %s goes on serving: %s", old.model.bundle.version, error)
+                logger.error("reload refused, %s goes on serving: %s", old.version, error)
                 raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
-            self._activate(model)
             self.metrics.reloads.labels("ok").inc()
-            await old.batcher.close()
             return model
+
+    async def _swap(self, model: Model) -> None:
+        old = self.current()
+        self._activate(model)
+        await old.batcher.close()
+
+    async def _follow(self, message: dict[str, Any]) -> Commit:
+        """Prepares a change that another worker makes."""
+        if message["do"] == "reload":
+            model = await asyncio.to_thread(lambda: self._load(Bundle.open(Path(message["path"]))))
+            return partial(self._swap, model)
+
+        async def apply() -> None:
+            self._apply_override()
+
+        return apply
 
 
 def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:

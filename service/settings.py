@@ -18,7 +18,11 @@ class Settings(BaseSettings):
     )
     state_dir: Path = Field(Path("state"), description="Directory for all that changes at run time.")
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="`cuda` refuses to start without CUDA.")
-    threads: int = Field(0, ge=0, description="Intra-op threads of ONNX Runtime on the CPU; 0 takes all cores.")
+    threads: int = Field(
+        0, ge=0, description="Intra-op threads of ONNX Runtime on the CPU; 0: the cores, shared out among the workers."
+    )
+    workers: int = Field(1, ge=1, description="Processes that serve; for one GPU, or a few cores, one is best.")
+    run_dir: Path | None = Field(None, description="Set by the service itself where it has several workers.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     max_body_bytes: int = Field(8_000_000, gt=0, description="Larger request bodies are refused with 413.")
@@ -26,5 +30,7 @@ class Settings(BaseSettings):
     max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
     timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sets no X-Request-Timeout-Ms.")
     queue_tokens: int = Field(65_536, gt=0, description="Positions that may wait; past them requests get 429.")
-    batch_tokens: int = Field(4096, ge=128, description="Most positions of one batch, padding included.")
+    batch_tokens: int = Field(
+        0, ge=0, description="Most positions of one batch, padding included; 0: 1,024 a thread, or 16,384 on CUDA."
+    )
     drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")

@@ -16,6 +16,7 @@ def test_stability_index_is_positive_symmetric_and_zero_for_the_same(a: np.ndarr
 
 
 def drift(metrics: Metrics) -> float:
+    metrics.text()
     return float(metrics.registry.get_sample_value("recguard_score_drift_psi") or 0.0)
 
 

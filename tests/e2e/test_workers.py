@@ -1,0 +1,80 @@
+"""Several worker processes are one service: same thresholds, same model, one set of metrics."""
+
+import json
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.bundle import Bundle
+from tests.conftest import Service, Starter, sequences, wait_until
+from tests.e2e.test_service import assert_problem, sample
+
+WORKERS = 2
+ASKED = 24  # fresh connections, so that each worker is met
+
+
+def workers(service: Service) -> list[int]:
+    """Process ids of the workers, which answer on the run's sockets."""
+    return sorted(int(p.stem) for p in (service.log.parent / "state").glob("run-*/*.sock"))
+
+
+def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
+    return [httpx.get(f"{str(service.client.base_url).rstrip(chr(47))}{path}", timeout=30).json() for _ in range(ASKED)]
+
+
+@pytest.fixture
+def bundles(bundle: Bundle, tmp_path: Path) -> Path:
+    for name in ("one", "two", "broken"):
+        shutil.copytree(bundle.path, tmp_path / name)
+    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
+    (tmp_path / "two" / "manifest.json").write_text(json.dumps({**manifest, "version": "2"}))
+    (tmp_path / "broken" / "model.onnx").write_bytes(b"broken")
+    return tmp_path
+
+
+def test_workers_change_together_and_one_that_dies_comes_back(
+    start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
+) -> None:
+    service = start_service(bundles / "one", workers=WORKERS)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    body = {"sequences": sequences(attacked / "events.csv", 3)}
+
+    def one(_: int) -> int:
+        return httpx.post(f"{service.client.base_url}/v1/score", json=body, timeout=30).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(one, range(ASKED))) == {200}
+    counted = sample(service, "recguard_requests_total", route="/v1/score", code="200")
+    assert counted == ASKED
+    assert sample(service, "recguard_anomaly_score_count") == 3 * ASKED
+    assert sample(service, "recguard_queue_capacity_tokens") == WORKERS * 65_536
+
+    wanted = {"review": 0.25, "block": 0.75}
+    assert service.client.put("/v1/thresholds", json=wanted).status_code == 200
+    assert all(found == {**wanted, "source": "override"} for found in everywhere(service, "/v1/thresholds"))
+
+    broken = service.client.post("/v1/model/reload", json={"bundle": "broken"}, timeout=60)
+    assert_problem(broken, 422, "model.onnx: damaged")
+    assert {m["version"] for m in everywhere(service, "/v1/model")} == {bundle.version}
+    assert service.client.post("/v1/model/reload", json={"bundle": "two"}, timeout=60).status_code == 200
+    assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2"}
+
+    before = workers(service)
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len(workers(service)) == WORKERS and before[0] not in workers(service), 60)
+    assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2"}
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(one, range(ASKED))) == {200}
+    assert sample(service, "recguard_requests_total", route="/v1/score", code="200") == 2 * ASKED
+    assert sample(service, "recguard_queue_capacity_tokens") == WORKERS * 65_536
+    assert sample(service, "recguard_model_info", version="2") == 1
+
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(30) == 0
+    assert not list((service.log.parent / "state").glob("run-*"))
