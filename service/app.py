@@ -19,12 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import schema
 from service.problems import Problem, of_validation
 from service.scoring import Model
-from service.serving import Serving
+from service.serving import Serving, full
 from service.settings import Settings
 from service.thresholds import Thresholds
 
 logger = logging.getLogger(__name__)
 SCORE = "/v1/score"
+FULL = full().response
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -89,12 +90,12 @@ class Front:
             else:
                 await self.app(scope, limited_receive, counted_send)
         except Problem as problem:
-            await problem.response()(scope, receive, counted_send)
+            await problem.response(scope, receive, counted_send)
         except Exception:  # whatever it was, the client gets an answer, and the log the reason
             logger.exception("a request could not be answered")
             if not status:
                 crash = Problem(500, "the request could not be answered; the log has the reason")
-                await crash.response()(scope, receive, counted_send)
+                await crash.response(scope, receive, counted_send)
         finally:
             route = SCORE if scores else getattr(scope.get("route"), "path", "unmatched")
             self.serving.metrics.answered(route, status, time.perf_counter() - start)
@@ -130,17 +131,17 @@ def create_app(serving: Serving) -> ASGIApp:
 
     @app.exception_handler(Problem)
     async def _problem(_: Request, problem: Problem) -> Response:
-        return problem.response()
+        return problem.response
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
-        return Problem(error.status_code, str(error.detail)).response()
+        return Problem(error.status_code, str(error.detail)).response
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         malformed = any(e["type"] == "json_invalid" for e in error.errors())
         errors = of_validation(error.errors(), skip=1)  # past "body"
-        return Problem(400 if malformed else 422, "the request is not of the documented form", errors).response()
+        return Problem(400 if malformed else 422, "the request is not of the documented form", errors).response
 
     @app.post(
         SCORE,
@@ -236,13 +237,14 @@ def _unready_at(number: int, serving: Serving) -> None:
 async def answer(serving: Serving, request: Request) -> Response:
     """Answers `POST /v1/score`; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
-    serving.admit(milliseconds)
+    if not serving.admits(milliseconds):
+        return FULL  # made once: under overload this is what there is most of
     return Response(await serving.score(await request.body(), milliseconds), media_type="application/json")
 
 
 def _timeout(request: Request, default: float) -> float:
     """Milliseconds until the request's deadline."""
-    given = request.headers.get("x-request-timeout-ms")
+    given = next((value for name, value in request.scope["headers"] if name == b"x-request-timeout-ms"), None)
     if given is None:
         return default
     try:
@@ -250,7 +252,9 @@ def _timeout(request: Request, default: float) -> float:
     except ValueError:
         milliseconds = 0.0
     if not 0 < milliseconds < 1e9:
-        raise Problem(400, f"X-Request-Timeout-Ms: {given!r} is not a positive number of milliseconds")
+        raise Problem(
+            400, f"X-Request-Timeout-Ms: {given.decode('latin-1')!r} is not a positive number of milliseconds"
+        )
     return milliseconds
 
 

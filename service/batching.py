@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Generic, TypeVar
 
 from service.encoding import Encoded
@@ -25,6 +24,8 @@ from service.windows import Outputs, Row, pad
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+QUIET_TURNS = 4  # of the event loop; a request that is there takes about so many from its socket to the queue
+MOST_SECONDS = 0.1  # that are spent on it before each batch
 PACE_MEMORY = 0.1  # share of the newest batch in the pace
 Given = tuple[Columns, int]  # a sequence's columns and its length
 
@@ -101,14 +102,13 @@ class Batcher(Generic[Answer]):
         self.encode, self.run, self.judge = encode, run, judge
         self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
         self.arrived: list[tuple[int, int, Waiting[Answer]]] = []  # a heap by what is due
-        self.number = count()
+        self.requests = 0  # that wait for an answer
+        self.arrivals = 0  # sequences that were taken in, and requests that were refused
         self.unencoded = 0  # positions in it
         self.windows: list[Window[Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
-        self.pace = 0.0  # seconds from batch to batch for each position in it, while there is always a next one
-        self.cut_tokens = 1
-        self.cut_at: float | None = None  # when the last batch was cut, if the engine has been busy since
+        self.pace = 0.0  # seconds that a position takes where others wait behind it
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine") if in_thread else None
         self.closing = False
@@ -132,8 +132,12 @@ class Batcher(Generic[Answer]):
 
     @property
     def wait(self) -> float:
-        """Seconds after which what arrives now can expect its answer, by the pace of late."""
-        return self.tokens * self.pace
+        """Seconds after which a request that arrives now can expect its first answer, by the pace of late.
+
+        Each request that waits is ahead of it with but one sequence or window, however many it has.
+        """
+        waiting = len(self.arrived) + len(self.windows)
+        return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
 
     async def score(self, sequences: Sequence[Given], deadline: float) -> list[Answer | Exception]:
         """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
@@ -152,7 +156,8 @@ class Batcher(Generic[Answer]):
         due, waiting = self.now, []
         for given in sequences:
             one: Waiting[Answer] = Waiting(given, given[1] + 1, due, loop.create_future())
-            heapq.heappush(self.arrived, (due, next(self.number), one))
+            heapq.heappush(self.arrived, (due, self.arrivals, one))
+            self.arrivals += 1
             waiting.append(one)
             due += one.tokens
         self.unencoded += due - self.now
@@ -160,12 +165,14 @@ class Batcher(Generic[Answer]):
         if self.unencoded >= self.batch_tokens:
             self._encode()
         self.filled.set()
+        self.requests += 1
         try:
             async with asyncio.timeout_at(deadline):
                 return [await one.answer for one in waiting]
         except TimeoutError:
             raise DeadlineExceeded from None
         finally:
+            self.requests -= 1
             for one in waiting:
                 one.answer.cancel()  # no effect on what is answered; the rest is dropped before it costs compute
 
@@ -176,26 +183,31 @@ class Batcher(Generic[Answer]):
 
     async def _serve(self) -> None:
         while True:
+            if self.thread is None:
+                await self._listen()
             self._encode()
             batch = self._cut()
             if batch:
-                self._time(time.perf_counter(), sum(w.length for w in batch))
+                start = time.perf_counter()
                 await self._answer(batch)
+                if self.tokens:  # while nothing waits, batches are small and take longer by the position
+                    seconds = (time.perf_counter() - start) / sum(w.length for w in batch)
+                    self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
             elif self.arrived:
                 continue
             elif self.closing:
                 return
             else:
-                self.cut_at = None
                 self.filled.clear()
                 await self.filled.wait()
 
-    def _time(self, now: float, tokens: int) -> None:
-        """Keeps the pace: a mean over the last batches or so, each from its cut to the next one's."""
-        if self.cut_at is not None:
-            seconds = (now - self.cut_at) / self.cut_tokens
-            self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
-        self.cut_at, self.cut_tokens = now, tokens
+    async def _listen(self) -> None:
+        """Lets the event loop take in what came while it stood still, before the next batch is cut."""
+        quiet, end = 0, time.monotonic() + MOST_SECONDS
+        while quiet < QUIET_TURNS and time.monotonic() < end:
+            arrived = self.arrivals
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self.arrivals == arrived else 0
 
     def _encode(self) -> None:
         """Encodes what is due, until two batches are ready to be cut."""
@@ -262,7 +274,6 @@ class Batcher(Generic[Answer]):
         start = time.perf_counter()
         try:
             if self.thread is None:
-                await asyncio.sleep(0)  # what came meanwhile is read, and can be refused, between batches
                 outputs = self.run(pad(windows))
             else:
                 run = asyncio.get_running_loop().run_in_executor

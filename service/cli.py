@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from service.app import create_app
 from service.bundle import Bundle, BundleError
 from service.engine import ProviderError, cores
+from service.protocol import Protocol
 from service.scoring import Model
 from service.serving import Serving
 from service.settings import Settings
@@ -71,6 +72,7 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
         date_header=False,
         proxy_headers=False,
         ws="none",
+        http=Protocol,
         timeout_graceful_shutdown=settings.drain_seconds,
         **more,
     )

@@ -119,7 +119,7 @@ class Engine:
     @property
     def batch_tokens(self) -> int:
         """Positions of a batch from which on a larger one gains nothing worth its latency."""
-        return 16_384 if self.provider == "cuda" else 1024 * self.threads
+        return 16_384 if self.provider == "cuda" else 2048 * self.threads
 
     def _check(self, path: Path) -> None:
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+POOL = 512  # connections of the open loop, as a backend's pool of them would have; beyond it requests wait here
 PATIENCE = 10.0  # seconds after which an answer counts as a time-out
 
 
@@ -177,9 +178,12 @@ class Load:
         start = due = time.perf_counter()
         under_way: set[asyncio.Task[None]] = set()
 
+        pool = asyncio.Semaphore(POOL)
+
         async def arrive(at: float) -> None:
-            connection = self.idle.pop() if self.idle else await self.connect()
-            self.idle.append(await self.one(connection, at))
+            async with pool:
+                connection = self.idle.pop() if self.idle else await self.connect()
+                self.idle.append(await self.one(connection, at))
 
         while (due := due + rng.expovariate(rate)) < start + seconds:
             while (wait := due - time.perf_counter()) > 0:

@@ -50,6 +50,7 @@ class Metrics:
         )
         self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
+        self.cache_hits = Counter(name("cache_hits"), "Sequences answered from memory.", registry=r)
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
         self.queue_wait = Histogram(
@@ -79,6 +80,7 @@ class Metrics:
             "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"
         )
         self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
+        self.queue_full = self.rejected.labels("queue_full")
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents, the one shape in which this service says no."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import to_json
@@ -40,6 +41,7 @@ class Problem(Exception):
         }
         return {**body, "errors": self.errors} if self.errors else body
 
+    @cached_property
     def response(self) -> Response:
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return Response(to_json(self.document()), self.status, headers, media_type="application/problem+json")

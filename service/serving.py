@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 from service import schema
 from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.bundle import Bundle, BundleError
+from service.cache import Cache
 from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
@@ -35,10 +36,11 @@ SERVED = "bundle"  # file of a run that names the bundle its workers serve, if n
 
 @dataclass(frozen=True)
 class Active:
-    """A model and the batcher that feeds it; a request holds on to one pair from its start to its end."""
+    """A model, the batcher that feeds it, and its answers of late if these are kept; a request holds on to one such."""
 
     model: Model
     batcher: "Batcher[Judged]"
+    cache: Cache | None
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,15 @@ class Serving:
             in_thread=model.engine.frees_the_core,
         )
         batcher.start()
-        self.active = Active(model, batcher)
+        self.active = Active(model, batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info, model.bundle.manifest["validation_scores"])
         self._show(model.thresholds)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
+
+    def _cache(self) -> Cache | None:
+        s = self.settings
+        return Cache(s.cache_seconds, s.cache_sequences) if s.cache_seconds else None
 
     def _show(self, thresholds: Thresholds) -> None:
         self.metrics.threshold.labels("review").set(thresholds.review)
@@ -131,12 +137,15 @@ class Serving:
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         sequences, reasons = parse(body, self.settings.max_sequences)
         given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
+        cache = active.cache if not reasons else None
+        keys = self._answer_from(cache, sequences, given) if cache else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
         try:
             usable = [g for g in given if isinstance(g, tuple)]
             answers = iter(await active.batcher.score(usable, deadline))
         except QueueFull:
-            raise self._full() from None
+            self.refuse()
+            raise full() from None
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {timeout_ms:g} ms") from None
@@ -146,7 +155,10 @@ class Serving:
             if isinstance(g, dict):
                 results.append(g)
             elif isinstance(s, schema.Sequence):
-                results.append(self._result(i, s, active.model, next(answers), reasons))
+                result = self._result(i, s, active.model, next(answers), reasons)
+                results.append(result)
+                if cache and "error" not in result:
+                    cache.put(keys[i], result, answered)
         failures = [result["error"] for result in results if "error" in result]
         if failures:
             if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
@@ -159,15 +171,41 @@ class Serving:
         stages["respond"].observe(time.perf_counter() - answered)
         return content
 
-    def admit(self, timeout_ms: float) -> None:
-        """Raises Problem 429 where a request would find the queue full, or its deadline passed before its turn."""
-        batcher = self.current().batcher
-        if batcher.full or batcher.wait > timeout_ms / 1000:
-            raise self._full()
+    def _answer_from(
+        self, cache: Cache, sequences: Sequence[schema.Sequence | dict[str, Any]], given: list[Given | dict[str, Any]]
+    ) -> dict[int, bytes]:
+        """Puts kept answers in the place of sequences that were sent before; gives the keys of the others."""
+        keys = {}
+        for i, sequence in enumerate(sequences):
+            if isinstance(sequence, dict) or isinstance(given[i], dict):
+                continue
+            keys[i] = cache.key(sequence.events)
+            if kept := cache.get(keys[i], time.perf_counter()):
+                given[i] = {**kept, "id": sequence.id, "score_id": uuid.uuid4().hex}
+                self.metrics.cache_hits.inc()
+                self.metrics.scored([kept["score"]], [kept["decision"]])
+        return keys
 
-    def _full(self) -> Problem:
-        self.metrics.rejected.labels("queue_full").inc()
-        return Problem(429, "the queue is full; try again later", retry_after=1)
+    @property
+    def overloaded(self) -> bool:
+        """Whether what arrives now finds no room in the queue, or would wait longer than anything may."""
+        if self.active is None:
+            return False
+        batcher = self.active.batcher
+        return batcher.full or batcher.wait > self.settings.max_wait_ms / 1000
+
+    def refuse(self) -> None:
+        """Counts a request that is answered 429."""
+        if self.active is not None:
+            self.active.batcher.arrivals += 1
+        self.metrics.queue_full.inc()
+
+    def admits(self, timeout_ms: float) -> bool:
+        """Whether a request finds room, and can expect its answer before its deadline."""
+        if self.current().batcher.wait <= timeout_ms / 1000 and not self.overloaded:
+            return True
+        self.refuse()
+        return False
 
     def _columns(self, model: Model, index: int, sequence: schema.Sequence) -> Given | dict[str, Any]:
         """The sequence's columns and its length, or the answer that says why it has none."""
@@ -237,7 +275,7 @@ class Serving:
         active = self.current()
         override = self.overrides.get(active.model.bundle.version)
         model = active.model.with_thresholds(override or active.model.bundle.thresholds)
-        self.active = Active(model, active.batcher)
+        self.active = Active(model, active.batcher, self._cache())
         self._show(model.thresholds)
 
     async def reload(self, name: str | None) -> Model:
@@ -278,6 +316,11 @@ class Serving:
             self._apply_override()
 
         return apply
+
+
+def full() -> Problem:
+    """The answer to a request for which there is no room."""
+    return Problem(429, "the queue is full; try again later", retry_after=1)
 
 
 def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:

@@ -29,8 +29,11 @@ class Settings(BaseSettings):
     max_sequences: int = Field(1024, gt=0, description="Most sequences in one request.")
     max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
     timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sets no X-Request-Timeout-Ms.")
+    max_wait_ms: int = Field(500, gt=0, description="Requests that would wait longer for their turn get 429 at once.")
     queue_tokens: int = Field(65_536, gt=0, description="Positions that may wait; past them requests get 429.")
     batch_tokens: int = Field(
-        0, ge=0, description="Most positions of one batch, padding included; 0: 1,024 a thread, or 16,384 on CUDA."
+        0, ge=0, description="Most positions of one batch, padding included; 0: 2,048 a thread, or 16,384 on CUDA."
     )
+    cache_seconds: float = Field(0, ge=0, description="How long an answer is kept for a sequence sent again; 0: not.")
+    cache_sequences: int = Field(10_000, gt=0, description="Most answers kept.")
     drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")

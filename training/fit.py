@@ -130,7 +130,8 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         )
     points = surface.reading.channels
     weights, bias = weigh(points, labels.label)
-    examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
+    if not config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
+        examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
     start = untrained(encoder, everything, len(types), config)
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):

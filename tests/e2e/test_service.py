@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -269,8 +270,6 @@ def test_sigterm_answers_what_was_accepted_and_exits_cleanly(
 
 
 def test_a_service_that_cannot_serve_does_not_start(bundle: Bundle, tmp_path: Path) -> None:
-    import sys
-
     def start(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "service.cli", *arguments], capture_output=True, text=True, timeout=60
@@ -322,3 +321,57 @@ def test_events_column_by_column_are_the_same_as_one_by_one(service: Service, so
         error = answer.json()["results"][1]["error"]
         assert says in error["detail"]
         assert error["errors"][0]["pointer"] == "/sequences/1/events" + (f"/{place}" if place else "")
+
+
+def test_a_sequence_sent_again_is_answered_from_memory_until_something_changes(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, cache_seconds=300)
+    first = score(service, {"sequences": some[:4]}).json()["results"]
+    again = [{**s, "id": f"again-{s['id']}"} for s in some[:5]]
+    second = score(service, {"sequences": again}).json()["results"]
+    assert sample(service, "recguard_cache_hits_total") == 4
+    assert sample(service, "recguard_anomaly_score_count") == 9
+    for old, new, sent in zip(first, second, again, strict=False):
+        assert new["id"] == sent["id"]
+        assert new["score_id"] != old["score_id"]
+        assert {**new, "id": "", "score_id": ""} == {**old, "id": "", "score_id": ""}
+    reasons = score(service, {"sequences": some[:1], "reasons": 3}).json()["results"]
+    assert len(reasons[0]["reasons"]) == 3
+    service.client.put("/v1/thresholds", json={"review": 0.0, "block": 1.0})
+    decided = score(service, {"sequences": some[:4]}).json()["results"]
+    assert {r["decision"] for r in decided if r["score"] < 1} == {"review"}
+    assert sample(service, "recguard_cache_hits_total") == 4
+
+
+def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "bench", "--bundle", str(bundle.path), "--out", str(tmp_path / "b")]
+    few = ["--mixes", "single,bulk", "--connections", "1,4", "--loads", "30,300", "--seconds", "0.5", "--cores", "0/0"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    mixes = json.loads((tmp_path / "b").read_text())["mixes"]
+    assert list(mixes) == ["single", "bulk"]
+    for mix in mixes.values():
+        assert mix["limit"]["sequences_per_second"] == max(mix["limit"]["by_batch"].values())
+        assert len(mix["rows"]) == 4
+        for row in mix["rows"]:
+            assert set(row["codes"]) <= {"200", "429"}
+            assert 0 <= row["padding_ratio"] < 0.05
+            if row["codes"].get("200"):  # in half a second at a small load perhaps nothing arrives
+                assert 0 < row["ratio"] < 1.5
+                assert row["p50_ms"] <= row["p99_ms"]
+        assert mix["rows"][0]["codes"]["200"] > 0
+    assert mixes["single"]["rows"][2]["simulated_p99_ms"] > 0
+    wrong = subprocess.run([*command, "--mixes", "none"], capture_output=True, text=True, timeout=60)
+    assert (wrong.returncode, "there are single" in wrong.stderr) == (2, True)
+
+
+def test_a_foreign_server_is_measured_by_the_same_tool(service: Service, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_text('{"sequences": {{sequences}}, "reasons": 1}')
+    command = [sys.executable, "-m", "service.cli", "bench", "--bundle", str(bundle.path), "--out", str(tmp_path / "b")]
+    few = ["--mixes", "single", "--connections", "2", "--loads", "20", "--seconds", "0.5", "--cores", "0/0"]
+    where = ["--url", f"{service.client.base_url}/v1/score", "--template", str(tmp_path / "body.json")]
+    done = subprocess.run([*command, *few, *where], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "b").read_text())["mixes"]["single"]["rows"]
+    assert all(row["codes"]["200"] > 0 for row in rows)

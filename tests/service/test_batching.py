@@ -215,3 +215,30 @@ def test_what_nobody_waits_for_is_dropped_before_it_costs_compute() -> None:
 
     asyncio.run(main())
     assert [b.shape[1] for b in recorder.batches] == [10]
+
+
+def test_the_expected_wait_counts_a_bulk_request_ahead_as_one_sequence() -> None:
+    recorder = Recorder(held=True)
+
+    async def main() -> tuple[float, float, float]:
+        batcher = Batcher(encode, recorder, total, 10**6, 128, Metrics())
+        batcher.start()
+        end = asyncio.get_running_loop().time() + 20
+        waits = [batcher.wait]
+        batcher.pace = 0.01
+        bulk = asyncio.create_task(batcher.score([sequence((64, 1)) for _ in range(100)], end))
+        while not recorder.batches:
+            await asyncio.sleep(0)
+        waits.append(batcher.wait)
+        many = [asyncio.create_task(batcher.score([sequence((64, 1))], end)) for _ in range(50)]
+        await asyncio.sleep(0)
+        waits.append(batcher.wait)
+        recorder.go.set()
+        await asyncio.gather(bulk, *many)
+        await batcher.close()
+        return waits[0], waits[1], waits[2]
+
+    idle, behind_bulk, behind_many = asyncio.run(main())
+    assert idle == 0
+    assert 0 < behind_bulk < 1.5
+    assert 25 < behind_many < 50
