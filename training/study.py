@@ -141,15 +141,17 @@ def _slow_down(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
 
 
 def _camouflage(events: pl.DataFrame, normal: pl.DataFrame) -> pl.DataFrame:
-    """As many events again, drawn from normal sequences and so mostly on popular items, at times in between."""
-    drawn = normal.sample(events.height, with_replacement=True, seed=events.height)
+    """As many events again, drawn from normal sequences and so mostly on popular items, at times or places between."""
+    rng = np.random.default_rng(events.height)
     ts = events["ts"].to_numpy()
-    at = np.random.default_rng(events.height).uniform(np.nanmin(ts), np.nanmax(ts), len(ts)) if len(ts) else ts
-    drawn = drawn.with_columns(
+    timed = not np.isnan(ts).any()
+    at = rng.uniform(ts.min(), ts.max(), len(ts)) if timed else rng.random(len(ts))
+    drawn = normal.sample(events.height, with_replacement=True, seed=events.height).with_columns(
         sequence_id=pl.lit(events["sequence_id"][0]),
-        ts=pl.Series(np.floor(at) if (ts % 1 == 0).all() else at) if not np.isnan(ts).any() else None,
+        ts=pl.Series(np.floor(at) if (ts % 1 == 0).all() else at) if timed else None,
     )
-    return pl.concat((events, drawn.select(events.columns).cast(events.schema)))
+    both = pl.concat((events, drawn.select(events.columns).cast(events.schema)))
+    return both if timed else both[np.argsort(np.concatenate((np.linspace(0, 1, len(ts)), at)), kind="stable")]
 
 
 def _split_up(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:

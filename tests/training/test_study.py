@@ -84,6 +84,10 @@ def test_stress_changes_what_it_says_and_nothing_else(labelled: tuple[Log, Label
     assert hidden[: one.height].equals(one)
     assert hidden.height == 2 * one.height
     assert hidden["sequence_id"].n_unique() == 1
+    timeless = one.with_columns(ts=pl.lit(None, dtype=pl.Float64))
+    among = STRESS["camouflaged with popular events"](timeless, log.events)
+    assert among.height == 2 * one.height
+    assert not among[: one.height].equals(timeless)
     split = STRESS["split over 3 accounts"](one, log.events)
     assert split["sequence_id"].n_unique() == 3
     assert split.drop("sequence_id").equals(one.drop("sequence_id"))

@@ -1,0 +1,32 @@
+"""What every peer runs behind its own HTTP server: our encoder, graph and judgement, on lists of sequences.
+
+So the peers differ from the service in how they take requests in, batch them and answer, and in nothing else.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from service.bundle import Bundle
+from service.scoring import Model, Score, columns_of
+
+MODEL = Model.load(Bundle.open(Path(os.environ["RECGUARD_BUNDLE"])), "auto", int(os.environ.get("RECGUARD_THREADS", 1)))
+
+
+def answers(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The bodies of the answers to the bodies of requests as `POST /v1/score` takes them."""
+    sequences = [sequence for request in requests for sequence in request["sequences"]]
+    found = iter(MODEL.answers(columns_of(sequence["events"]) for sequence in sequences))
+    return [{"results": [_result(s["id"], next(found)) for s in request["sequences"]]} for request in requests]
+
+
+def _result(sequence_id: str, score: Any) -> dict[str, Any]:
+    if not isinstance(score, Score):
+        raise score
+    return {
+        "id": sequence_id,
+        "score": round(score.score, 6),
+        "decision": score.decision,
+        "type": score.type,
+        "events": [{"score": s} for s in score.events.round(6).tolist()],
+    }
