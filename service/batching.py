@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from service.encoding import Encoded
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 QUIET_TURNS = 4  # of the event loop; a request that is there takes about so many from its socket to the queue
 MOST_SECONDS = 0.1  # that are spent on it before each batch
+MOST_PADDING = 0.05  # share of a batch; a second batch costs less than more padding
 PACE_MEMORY = 0.1  # share of the newest batch in the pace
 Given = tuple[Columns, int]  # a sequence's columns and its length
 
@@ -246,11 +248,18 @@ class Batcher(Generic[Answer]):
             return []
         kept.sort(key=lambda w: w.length)
         first = min(range(len(kept)), key=lambda i: (kept[i].due, kept[i].sequence.since))
-        # lengthen the stretch around the window that is due first, while padding to the longest stays in the budget
+        positions = [0, *accumulate(w.length for w in kept)]
+
+        def fits(low: int, high: int) -> bool:
+            padded = kept[high - 1].length * (high - low)
+            padding = padded - (positions[high] - positions[low])
+            return padded <= self.batch_tokens and padding <= MOST_PADDING * padded
+
+        # lengthen the stretch around the window that is due first, to the side whose next window is more like it
         low, high = first, first + 1
         while True:
-            longer = high < len(kept) and kept[high].length * (high + 1 - low) <= self.batch_tokens
-            shorter = low > 0 and kept[high - 1].length * (high - low + 1) <= self.batch_tokens
+            longer = high < len(kept) and fits(low, high + 1)
+            shorter = low > 0 and fits(low - 1, high)
             if longer and (
                 not shorter or kept[high].length - kept[high - 1].length <= kept[high - 1].length - kept[low - 1].length
             ):

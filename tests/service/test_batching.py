@@ -101,6 +101,8 @@ def test_every_sequence_gets_its_own_answer_whatever_fails_beside_it(
             else:
                 assert found == sum(2 * length * value for length, value in windows)
     assert all(b.shape[0] == 1 or b.shape[0] * b.shape[1] <= budget for b in recorder.batches)
+    if not any((b == POISON).any() for b in recorder.batches):  # what is left of a failed batch may be padded more
+        assert all((b[:, :, 0] == 0).mean() <= 0.05 for b in recorder.batches)
 
 
 def test_where_answers_cannot_be_judged_their_callers_hear_it_and_the_loop_goes_on() -> None:
@@ -133,14 +135,14 @@ def test_a_batch_forms_while_the_engine_is_busy_and_is_cut_by_length() -> None:
         first = asyncio.create_task(batcher.score([sequence((5, 1))], end))
         while not recorder.batches:
             await asyncio.sleep(0)
-        rest = [asyncio.create_task(batcher.score([sequence((n, 1))], end)) for n in (30, 4, 31, 5, 29, 6)]
+        rest = [asyncio.create_task(batcher.score([sequence((n, 1))], end)) for n in (30, 20, 31, 20, 29, 21)]
         await asyncio.sleep(0)
         recorder.go.set()
         await asyncio.gather(first, *rest)
         await batcher.close()
 
     asyncio.run(main())
-    assert [b.shape[:2] for b in recorder.batches] == [(1, 5), (3, 31), (3, 6)]
+    assert [b.shape[:2] for b in recorder.batches] == [(1, 5), (3, 31), (3, 21)]
 
 
 def test_a_small_request_does_not_wait_for_all_of_a_bulk_request() -> None:
