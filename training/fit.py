@@ -35,7 +35,7 @@ from service.windows import pad
 from training import export, report, thresholds
 from training.assess import assess
 from training.calibration import UNLABELLED, fit_calibration, weigh
-from training.config import PRESETS, FitConfig, pretrained_directory
+from training.config import FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
@@ -200,7 +200,7 @@ def taught(
     Distillation after Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     assert config.teacher is not None
-    config = replace(config, preset=config.teacher, teacher=None)
+    config = replace(config, preset=config.teacher, teacher=None, layers=0)
     start = untrained(encoder, [e.encoded for e in examples], types, config)
     found = list(examples)
     for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
@@ -248,9 +248,8 @@ def _pretrained(config: FitConfig) -> Path:
 
 def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
     """The network before all training; no label has a part in it."""
-    preset = PRESETS[config.preset]
     set_seed(config.seed)
-    model = BehaviourBert(encoder.deep_rows, max(types, 1), preset, config.window, config.dropout)
+    model = BehaviourBert(encoder.deep_rows, max(types, 1), config.shape, config.window, config.dropout)
     if config.starts_pretrained:
         load_pretrained(model, encoder, str(_pretrained(config)))
         model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.windows][:128])))

@@ -133,6 +133,9 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     tells them apart. A little noise parts rows that share their words. Identifiers and pairs start at random, at the
     pretrained embeddings' scale.
 
+    Where the model has fewer layers than the weights it takes the lowest (Sajjad et al., "On the effect of dropping
+    layers of pre-trained transformer models", Computer Speech & Language 2023).
+
     Raises:
         ValueError: the weights have another shape than the preset.
     """
@@ -142,9 +145,10 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     config, wanted = source.config, model.bert.config
     shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
     preset = (wanted.num_hidden_layers, wanted.hidden_size, wanted.num_attention_heads, wanted.intermediate_size)
-    if shape != preset:
+    if shape[1:] != preset[1:] or shape[0] < preset[0]:
         raise ValueError(f"{directory} has layers, width, heads, feed-forward {shape}; the preset needs {preset}")
-    weights = source.state_dict()
+    dropped = tuple(f"encoder.layer.{k}." for k in range(preset[0], shape[0]))
+    weights = {name: w for name, w in source.state_dict().items() if not name.startswith(dropped)}
     words = weights.pop("embeddings.word_embeddings.weight")
     positions = weights.pop("embeddings.position_embeddings.weight")
     weights["embeddings.position_embeddings.weight"] = positions[: wanted.max_position_embeddings]
