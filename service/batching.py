@@ -226,9 +226,9 @@ class Batcher(Generic[Answer]):
         if not taken:
             return
         start = time.perf_counter()
-        for one, encoded in zip(taken, self.encode([one.given for one in taken]), strict=True):
+        for one, encoded in zip(taken, self._encoded([one.given for one in taken]), strict=True):
             self.tokens -= one.tokens
-            if isinstance(encoded, EventError):
+            if isinstance(encoded, Exception):
                 one.answer.set_result(encoded)
                 continue
             one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.windows), 0, one.due
@@ -237,6 +237,17 @@ class Batcher(Generic[Answer]):
                 due += len(ids)
                 self.tokens += len(ids)
         self.metrics.stages["encode"].observe(time.perf_counter() - start)
+
+    def _encoded(self, given: list[Given]) -> list[Encoded | Exception]:
+        """Each sequence encoded, or what was raised; where encoding fails, halves them to find those at fault."""
+        try:
+            return list(self.encode(given))
+        except Exception as error:  # no sequence may stop the loop, nor disturb its neighbours
+            if len(given) == 1:
+                logger.exception("a sequence of %d events could not be encoded", given[0][1])
+                return [error]
+            half = len(given) // 2
+            return [*self._encoded(given[:half]), *self._encoded(given[half:])]
 
     def _cut(self) -> list[Window[Answer]]:
         """Takes the next batch off the queue, and with it whatever nobody waits for any more."""

@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.windows import Outputs, Row
 
 POISON = 666
+BUG = 667
 
 
 def sums(ids: Ids) -> Outputs:
@@ -32,9 +33,11 @@ def sequence(*windows: tuple[int, int]) -> Given:
 
 
 def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
-    """Stands for the encoder: windows as the sequence says; one of no positions cannot be encoded."""
+    """Stands for the encoder: windows as the sequence says; one of no windows is refused, and BUG fails."""
     found: list[Encoded | EventError] = []
     for columns, length in given:
+        if BUG in (value for _, value in columns["windows"]):
+            raise ZeroDivisionError
         windows = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["windows"]]
         nothing = np.zeros((0, 2), np.int32)
         found.append(
@@ -68,7 +71,9 @@ class Recorder:
 
 requests = st.lists(
     st.lists(
-        st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3, POISON])), max_size=3), min_size=1, max_size=6
+        st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3, POISON, BUG])), max_size=3),
+        min_size=1,
+        max_size=6,
     ),
     min_size=1,
     max_size=12,
@@ -96,6 +101,8 @@ def test_every_sequence_gets_its_own_answer_whatever_fails_beside_it(
         for windows, found in zip(request, answer, strict=True):
             if not windows:
                 assert isinstance(found, EventError)
+            elif BUG in (value for _, value in windows):
+                assert isinstance(found, ZeroDivisionError)
             elif POISON in (value for _, value in windows):
                 assert isinstance(found, RuntimeError)
             else:
