@@ -48,7 +48,7 @@ GroupBy = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
 Preset = Annotated[
-    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}, or auto: base for text, else tiny.")
+    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")
 ]
 Pretrained = Annotated[
     str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
@@ -120,8 +120,8 @@ def _preset(name: str | None) -> str | None:
 
 
 def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
-    if preset not in (*PRESETS, "auto"):
-        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)} and auto")
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
     return replace(
         FitConfig(),
         seed=seed,
@@ -287,7 +287,7 @@ def compare(
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
         log, known = _labelled(events, labels, columns, group_by)
         with _bar(show, "comparing", len(names) * folds) as advance:
-            found = run(log, known, out, _config(seed, "auto", pretrained), folds, names, advance)
+            found = run(log, known, out, _config(seed, FitConfig.preset, pretrained), folds, names, advance)
         table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
         for name, row in found["rows"].items():
             values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]

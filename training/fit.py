@@ -39,7 +39,6 @@ from training.config import FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
-from training.loop import positions
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, load_pretrained
 from training.pretrain import pretrain
@@ -105,13 +104,13 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     seconds: dict[str, float] = {}
     log, labels = log.subset(at), labels.subset(at)
     kinds = column_kinds(log.events)
+    config = config.settled
     with _stage("encoder", seconds):
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
         encoder = fit_encoder(log, kinds, tokenizer, config.window)
         everything = encoded_log(encoder, log)
-        config = config.settled(kinds, sum(positions(e, config) for e in everything))
         presumed = not labels.known.any()
         labels = presume(encoder, everything, labels, config)
         known = np.flatnonzero(labels.known)

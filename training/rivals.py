@@ -214,7 +214,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
         kind: "GRU" or "CNN", over the same events as ours; "words" is BERT over each event described in words.
     """
     read = described if kind == "words" else _as_read
-    config = replace(config, preset="base" if kind == "words" else "tiny").settled({})
+    config = replace(config, preset="base" if kind == "words" else "tiny").settled
     encoder = _encoder(read(log), config)
     encoded = encoded_log(encoder, read(log))
     examples = examples_of(read(log), labels, encoded, [])
@@ -239,7 +239,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
 
 def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
     """An isolation forest over the mean state that pretrained BERT, as it is, has of the events in words."""
-    config = replace(config, preset="base").settled({})
+    config = replace(config, preset="base").settled
     encoder = _encoder(described(log), config)
     sequences = encoded_log(encoder, described(log))
     model = untrained(encoder, sequences, 0, config)

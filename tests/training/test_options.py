@@ -171,13 +171,6 @@ def test_fine_tuning_keeps_to_its_budget(given_positions: int, preset: str, fold
     assert epochs * share * given_positions * networks * PRESETS[preset].weights <= config.budget * (1 + 1e-9)
 
 
-def test_text_takes_pretrained_weights_where_the_budget_allows() -> None:
-    assert FitConfig().settled({"text": "text"}, 10_000).preset == "base"
-    assert FitConfig().settled({"text": "text"}, 10_000_000).preset == "tiny"
-    assert FitConfig().settled({"item_id": "identifier"}, 10_000).preset == "tiny"
-    assert FitConfig(preset="base").settled({"text": "text"}, 10_000_000).preset == "base"
-
-
 def test_an_epoch_draws_its_share_anew_and_batches_like_lengths() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 400).tolist()
     sampler = LikeLengths(lengths, 200, 8, 0)
