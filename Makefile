@@ -14,14 +14,14 @@ LOCK := $(BIN)/pip-compile -q --strip-extras --no-emit-find-links --no-emit-inde
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install run test lint e2e lock clean
+.PHONY: install run test lint e2e lock audit clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,dev]"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,traces,signed,dev]"
 	touch $@
 
 $(DATA)/events.csv: | install
@@ -50,10 +50,14 @@ e2e: install  # tests that take minutes; those on data that is not here skip
 lock: install
 	mkdir -p build
 	$(BIN)/pip install -q pip-tools
-	$(LOCK) --extra cpu --extra train --extra compare --extra options --extra dev -o build/lock.txt
+	$(LOCK) --extra cpu --extra train --extra compare --extra options --extra traces --extra signed --extra dev -o build/lock.txt
 	$(LOCK) --extra cuda -o build/lock-cuda.txt
 	(sed -n '/^#/p' constraints.txt; sed 's/+cpu$$//' build/lock.txt build/lock-cuda.txt | grep == | sort -u) > build/constraints.txt
 	mv build/constraints.txt constraints.txt
+
+audit: install  # known vulnerabilities in what the lock names; asks PyPI
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 clean:
 	rm -rf build $(VENV)

@@ -1,27 +1,31 @@
 """The HTTP face: routes, limits and problem answers. What they mean is in `serving`."""
 
 import gc
-import ipaddress
 import logging
 import signal
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import schema
+from service import logs, schema
+from service.access import Permission
+from service.logs import CALL, Call
 from service.problems import Problem, of_validation
 from service.scoring import Model
 from service.serving import Serving, full
 from service.settings import Settings
-from service.thresholds import Thresholds
+from service.thresholds import Policy
 
 logger = logging.getLogger(__name__)
 SCORE = "/v1/score"
@@ -34,18 +38,20 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "The body is not JSON",
+        401: "No valid API key",
+        403: "The API key is not for this",
         413: "Body or number of sequences too large",
+        415: "A content encoding other than gzip",
         422: "The envelope, or every sequence, is bad",
-        429: "The queue is full",
+        429: "The queue is full, or the API key calls too often",
         503: "Not ready or draining",
         504: "Past the deadline",
     }.items()
 }
-ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    422: PROBLEMS[422],
-    503: PROBLEMS[503],
-    403: {**PROBLEMS[422], "description": "Not from this host"},
-}
+KEY_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 429, 503)}
+ADMIN_PROBLEMS = KEY_PROBLEMS | {status: PROBLEMS[status] for status in (400, 422)}
+GONE = 499  # as nginx has it: the client went away before its answer
+SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class Front:
@@ -62,13 +68,16 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 0
-        limit, received = self.serving.settings.max_body_bytes, 0
+        call, status, received = Call.of(scope["headers"]), 0, 0
+        limit = self.serving.settings.max_body_bytes
+        request_id = (b"x-request-id", call.id.encode())
+        CALL.set(call)  # of this request's own task
 
         async def counted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], request_id, *SECURITY_HEADERS]
             await send(message)
 
         async def limited_receive() -> Message:
@@ -91,6 +100,8 @@ class Front:
                 await self.app(scope, limited_receive, counted_send)
         except Problem as problem:
             await problem.response(scope, receive, counted_send)
+        except ClientDisconnect:
+            status = GONE
         except Exception:  # whatever it was, the client gets an answer, and the log the reason
             logger.exception("a request could not be answered")
             if not status:
@@ -98,7 +109,10 @@ class Front:
                 await crash.response(scope, receive, counted_send)
         finally:
             route = SCORE if scores else getattr(scope.get("route"), "path", "unmatched")
-            self.serving.metrics.answered(route, status, time.perf_counter() - start)
+            self.serving.metrics.answered(route, status, time.perf_counter() - call.start)
+            self.serving.log.answered(call, scope["method"], route, status)
+            if self.serving.traces and scores:
+                self.serving.traces.record(call, route, status)
 
     def _too_large(self, size: int) -> Problem:
         self.serving.metrics.rejected.labels("too_large").inc()
@@ -184,42 +198,47 @@ def create_app(serving: Serving) -> ASGIApp:
         serving.current()
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics", summary="Prometheus metrics", dependencies=_needs(serving, "metrics"), responses=KEY_PROBLEMS)
     async def metrics() -> Response:
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/model", responses={503: PROBLEMS[503]}, summary="The model being served")
+    readable = _needs(serving, "score", "admin")
+    [admin] = _needs(serving, "admin")
+
+    @app.get("/v1/model", responses=KEY_PROBLEMS, summary="The model being served", dependencies=readable)
     async def model() -> schema.ModelAnswer:
         return _describe(serving.current().model, serving.settings.provider)
 
     @app.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
-    async def reload(request: Request, body: schema.ReloadBody) -> schema.ModelAnswer:
+    async def reload(who: Annotated[str, admin], body: schema.ReloadBody) -> schema.ModelAnswer:
         """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
-        _local_only(request)
-        return _describe(await serving.reload(body.bundle), serving.settings.provider)
+        return _describe(await serving.reload(body.bundle, who), serving.settings.provider)
 
-    @app.get("/v1/thresholds", responses={503: PROBLEMS[503]}, summary="Thresholds in force")
+    @app.get("/v1/thresholds", responses=KEY_PROBLEMS, summary="Thresholds in force", dependencies=readable)
     async def thresholds() -> schema.ThresholdsAnswer:
-        found, source = serving.thresholds
-        return schema.ThresholdsAnswer(review=found.review, block=found.block, source=source)  # type: ignore[arg-type]
+        policy, source = serving.policy
+        return schema.ThresholdsAnswer.model_validate({**policy.as_json(), "source": source})
 
     @app.put("/v1/thresholds", responses=ADMIN_PROBLEMS, summary="Override the bundle's thresholds")
-    async def put_thresholds(request: Request, body: schema.ThresholdsBody) -> schema.ThresholdsAnswer:
+    async def put_thresholds(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and belongs to the bundle version being served."""
-        _local_only(request)
-        try:
-            chosen = Thresholds(body.review, body.block)
-        except ValueError as error:
-            raise Problem(422, str(error), [{"pointer": "/block", "detail": "must not be below review"}]) from None
-        await serving.set_thresholds(chosen)
-        return schema.ThresholdsAnswer(review=chosen.review, block=chosen.block, source="override")
+        await serving.set_policy(_policy(body), who)
+        return schema.ThresholdsAnswer(**body.model_dump(), source="override")
+
+    @app.post("/v1/thresholds/preview", responses=ADMIN_PROBLEMS, summary="Try thresholds on the traffic of late")
+    async def preview(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.PreviewAnswer:
+        """Says what share of the sequences scored of late these thresholds would review and block; changes nothing."""
+        now, then = (schema.Shares(**serving.shares(p)) for p in (serving.policy[0], _policy(body)))
+        return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
     return Front(app, serving)
 
 
 def worker() -> ASGIApp:
     """The application of one of several processes, configured by the environment alone."""
-    return create_app(Serving(Settings()))  # type: ignore[call-arg]
+    settings = Settings()  # type: ignore[call-arg]
+    logs.configure(settings.log_format)
+    return create_app(Serving(settings))
 
 
 def _unready_at(number: int, serving: Serving) -> None:
@@ -237,9 +256,58 @@ def _unready_at(number: int, serving: Serving) -> None:
 async def answer(serving: Serving, request: Request) -> Response:
     """Answers `POST /v1/score`; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
+    _allow(serving, request, "score")
     if not serving.admits(milliseconds):
         return FULL  # made once: under overload this is what there is most of
-    return Response(await serving.score(await request.body(), milliseconds), media_type="application/json")
+    body = await request.body()
+    if encoding := request.headers.get("content-encoding"):
+        body = _unpacked(encoding, body, serving.settings.max_body_bytes)
+    return Response(await serving.score(body, milliseconds), media_type="application/json")
+
+
+def _allow(serving: Serving, request: Request, *permissions: Permission) -> str:
+    """The caller's name; raises Problem 401, 403 or 429 where it may not call."""
+    try:
+        who = serving.access.check(request.scope, *permissions)
+    except Problem as problem:
+        serving.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
+        raise
+    if call := CALL.get():
+        call.who = who
+    return who
+
+
+def _needs(serving: Serving, *permissions: Permission) -> list[Any]:
+    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name."""
+    scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
+
+    async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:
+        return _allow(serving, request, *permissions)
+
+    return [Depends(caller)]
+
+
+def _unpacked(encoding: str, body: bytes, most: int) -> bytes:
+    """A gzip body unpacked, never beyond `most` bytes."""
+    if encoding.strip().lower() != "gzip":
+        raise Problem(415, f"Content-Encoding {encoding!r}: bodies are taken as they are, or with gzip")
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacker.decompress(body, most + 1)
+    except zlib.error as error:
+        raise Problem(400, f"the body is not gzip: {error}") from None
+    if len(found) > most:
+        raise Problem(413, f"the body has more than {most} bytes when unpacked")
+    if not unpacker.eof:
+        raise Problem(400, "the body's gzip ends too early")
+    return found
+
+
+def _policy(body: schema.ThresholdsBody) -> Policy:
+    try:
+        return Policy.from_json(body.model_dump())
+    except ValueError as error:
+        raise Problem(422, str(error), [{"pointer": "/block", "detail": "must not be below review"}]) from None
 
 
 def _timeout(request: Request, default: float) -> float:
@@ -256,17 +324,6 @@ def _timeout(request: Request, default: float) -> float:
             400, f"X-Request-Timeout-Ms: {given.decode('latin-1')!r} is not a positive number of milliseconds"
         )
     return milliseconds
-
-
-def _local_only(request: Request) -> None:
-    """Admin routes answer this host alone, and nobody for whom a proxy on it speaks."""
-    host = request.client.host if request.client else ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local or {"forwarded", "x-forwarded-for"} & set(request.headers):
-        raise Problem(403, "this route answers only calls from the service's own host")
 
 
 def _describe(model: Model, requested: str) -> schema.ModelAnswer:

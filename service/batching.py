@@ -52,6 +52,7 @@ class Waiting(Generic[Answer]):
         encoded: once it is.
         rows: what the engine said of each window so far.
         since: monotonic time of its arrival, seconds.
+        spans: where the stages it goes through are noted, name, start and end; None where nobody traces it.
     """
 
     given: Given
@@ -61,6 +62,7 @@ class Waiting(Generic[Answer]):
     encoded: Encoded | None = None
     rows: "list[Row | None]" = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
+    spans: list[tuple[str, float, float]] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -141,12 +143,15 @@ class Batcher(Generic[Answer]):
         waiting = len(self.arrived) + len(self.windows)
         return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
 
-    async def score(self, sequences: Sequence[Given], deadline: float) -> list[Answer | Exception]:
+    async def score(
+        self, sequences: Sequence[Given], deadline: float, spans: list[tuple[str, float, float]] | None = None
+    ) -> list[Answer | Exception]:
         """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
 
         Args:
             sequences: at least one.
             deadline: event-loop time.
+            spans: where the stages of the first sequence are noted, name, start and end; or None.
 
         Raises:
             QueueFull: at once, where too much waits already. One request may go past the bound, so none is too large.
@@ -162,6 +167,8 @@ class Batcher(Generic[Answer]):
             self.arrivals += 1
             waiting.append(one)
             due += one.tokens
+        if waiting:
+            waiting[0].spans = spans
         self.unencoded += due - self.now
         self._count(due - self.now)
         if self.unencoded >= self.batch_tokens:
@@ -236,7 +243,11 @@ class Batcher(Generic[Answer]):
                 self.windows.append(Window(one, number, ids, due))
                 due += len(ids)
                 self.tokens += len(ids)
-        self.metrics.stages["encode"].observe(time.perf_counter() - start)
+        end = time.perf_counter()
+        self.metrics.stages["encode"].observe(end - start)
+        for one in taken:
+            if one.spans is not None:
+                one.spans += (("queue", one.since, start), ("encode", start, end))
 
     def _encoded(self, given: list[Given]) -> list[Encoded | Exception]:
         """Each sequence encoded, or what was raised; where encoding fails, halves them to find those at fault."""
@@ -307,7 +318,8 @@ class Batcher(Generic[Answer]):
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 await self._answer(half)
             return
-        self.metrics.inference_seconds.observe(time.perf_counter() - start)
+        end = time.perf_counter()
+        self.metrics.inference_seconds.observe(end - start)
         self.metrics.batch_sequences.observe(len(batch))
         tokens = len(batch) * max(map(len, windows))
         self.metrics.batch_tokens.observe(tokens)
@@ -315,6 +327,8 @@ class Batcher(Generic[Answer]):
         finished = []
         for k, w in enumerate(batch):
             w.sequence.rows[w.number] = (outputs, k)
+            if w.sequence.spans is not None:
+                w.sequence.spans.append(("infer", start, end))
             if None not in w.sequence.rows and not w.sequence.answer.done():
                 finished.append(w.sequence)
         if finished:

@@ -5,6 +5,7 @@ encoder.json        fields with their vocabularies and bins; tokenizer.json besi
 model.onnx          and its variants, model.int8.onnx
 statistics.npz      profile of normal behaviour, and the linear part
 golden.jsonl        inputs with the scores they must give
+manifest.sig        optional: an Ed25519 signature of manifest.json
 evaluation.json, report.html
 """
 
@@ -37,6 +38,31 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_signature(path: Path, manifest: bytes, public_key: Path) -> None:
+    """Raises BundleError unless manifest.sig is an Ed25519 signature by the key's owner; it vouches for all."""
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    except ImportError as error:
+        raise BundleError(
+            "RECGUARD_BUNDLE_PUBLIC_KEY needs the extra signed: pip install 'recguard[signed]'"
+        ) from error
+    try:
+        key = load_pem_public_key(public_key.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{public_key}: no PEM file of a public key: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise BundleError(f"{public_key}: not an Ed25519 key")
+    signature = path / "manifest.sig"
+    try:
+        key.verify(signature.read_bytes(), manifest)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no manifest.sig, and only signed bundles are served") from None
+    except InvalidSignature:
+        raise BundleError(f"{signature}: not the signature of this manifest by the owner of {public_key}") from None
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A verified bundle: its files are those the manifest was written for.
@@ -50,22 +76,27 @@ class Bundle:
     manifest: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> "Bundle":
-        """Reads the manifest and verifies schema version and checksums.
+    def open(cls, path: Path, public_key: Path | None = None) -> "Bundle":
+        """Reads the manifest and verifies schema version, checksums and, if a public key is given, its signature.
 
         Raises:
-            BundleError: missing or damaged files, or a schema version that this release does not read.
+            BundleError: missing or damaged files, a schema version that this release does not read, or no valid
+                signature by the owner of the key.
+            OSError: the key cannot be read.
         """
         if not path.is_dir():
             raise BundleError(f"{path}: no such bundle directory")
         manifest_path = path / "manifest.json"
         try:
-            manifest = json.loads(manifest_path.read_text())
+            content = manifest_path.read_bytes()
+            manifest = json.loads(content)
             version, files = manifest["schema_version"], manifest["files"]
         except FileNotFoundError:
             raise BundleError(f"{path}: no manifest.json, so this is no bundle") from None
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{manifest_path}: damaged: {error}") from error
+        if public_key is not None:
+            _check_signature(path, content, public_key)
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}; "

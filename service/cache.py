@@ -10,7 +10,7 @@ from pydantic_core import to_json
 class Cache:
     """At most `size` answers, none older than `seconds`; the oldest give way.
 
-    It belongs to one model with one pair of thresholds: where these change, another cache takes its place.
+    It belongs to one model with one policy: where these change, another cache takes its place.
     """
 
     def __init__(self, seconds: float, size: int) -> None:
@@ -18,9 +18,9 @@ class Cache:
         self.kept: OrderedDict[bytes, tuple[float, dict[str, Any]]] = OrderedDict()
 
     @staticmethod
-    def key(events: Any) -> bytes:
-        """Of events as they came; 128 bits, so that no two sequences that ever meet share one."""
-        return hashlib.blake2b(to_json(events), digest_size=16).digest()
+    def key(*parts: Any) -> bytes:
+        """Of what an answer depends on, as it came; 128 bits, so that no two sequences that ever meet share one."""
+        return hashlib.blake2b(to_json(parts), digest_size=16).digest()
 
     def get(self, key: bytes, now: float) -> dict[str, Any] | None:
         """The answer of a key, if it is there and young enough; `now` is monotonic time in seconds."""

@@ -1,7 +1,6 @@
 """The command `recguard-serve`."""
 
 import json
-import logging
 import os
 import random
 import signal
@@ -12,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
+from pydantic import SecretStr
 from uvicorn.supervisors import Multiprocess
 
+from service import logs
 from service.app import create_app
 from service.bundle import Bundle, BundleError
 from service.engine import ProviderError, cores
@@ -46,14 +47,14 @@ def run(
     port: Annotated[int | None, typer.Option(help="Port; else RECGUARD_PORT.")] = None,
 ) -> None:
     """Serves a bundle until SIGTERM; everything else is configured by RECGUARD_ variables."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     given: dict[str, Any] = {k: v for k, v in {"bundle": bundle, "host": host, "port": port}.items() if v is not None}
     try:
         settings = Settings(**given)
+        logs.configure(settings.log_format)
         if settings.workers > 1:
             raise typer.Exit(_supervise(settings))
         serving = Serving(settings)
-    except (BundleError, ProviderError, ValueError) as error:
+    except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
     server = Server(_config(settings, create_app(serving)))
     server.run()
@@ -66,6 +67,7 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
         application,
         host=settings.host,
         port=settings.port,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -80,13 +82,14 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
 
 def _supervise(settings: Settings) -> int:
     """Runs several workers on one socket, and another in the place of one that dies."""
-    Bundle.open(settings.bundle)  # what is wrong with it is said once, not by each of them
+    Bundle.open(settings.bundle, settings.bundle_public_key)  # what is wrong with it is said once, not by each of them
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
         settings.run_dir = Path(run).absolute()
         settings.threads = settings.threads or max(cores() // settings.workers, 1)
         for name, value in settings.model_dump(exclude_none=True).items():
-            os.environ[f"RECGUARD_{name.upper()}"] = str(value)
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
         config = _config(settings, "service.app:worker", factory=True, workers=settings.workers)
         Multiprocess(config, [config.bind_socket()]).run()

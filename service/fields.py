@@ -53,14 +53,15 @@ def numbers(name: str, values: Sequence[object]) -> Floats:
     """Float64 (T,) of the values, NaN where None; raises EventError on what is not a finite number."""
     try:
         array = np.array(values, dtype=np.float64)  # None becomes NaN
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = None
-    if array is not None and np.count_nonzero(np.isfinite(array)) + list(values).count(None) == len(values):
+    known = len(values) - list(values).count(None)
+    if array is not None and array.ndim == 1 and np.count_nonzero(np.isfinite(array)) == known:
         return array
     for index, value in enumerate(values):
         try:
             bad = value is not None and not np.isfinite(float(value))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             bad = True
         if bad:
             raise EventError(index, name, f"{value!r} is not a finite number; send a number, or null if unknown")

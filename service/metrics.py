@@ -1,13 +1,14 @@
 """The service's Prometheus metrics: base units, few labels, never a user or an item."""
 
 import os
-from collections import Counter as Counted
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from service.thresholds import DECISIONS, Policy
 
 SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
 SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
@@ -50,6 +51,7 @@ class Metrics:
         )
         self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
+        self.decided = {decision: self.sequences.labels(decision) for decision in DECISIONS}
         self.cache_hits = Counter(name("cache_hits"), "Sequences answered from memory.", registry=r)
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
@@ -81,6 +83,16 @@ class Metrics:
         )
         self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
         self.queue_full = self.rejected.labels("queue_full")
+        self.objective = gauge(
+            "request_objective_seconds", "Time in which 99 in 100 requests should be answered.", "livemax"
+        )
+        self.webhook = Counter(
+            name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r
+        )
+        self.webhook_waiting = gauge(
+            "webhook_queue_sequences", "Blocked sequences the webhook will be told of.", "livesum"
+        )
+        self.listed = Counter(name("listed_sequences"), "Sequences decided by a list of users.", ["list"], registry=r)
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
@@ -91,7 +103,12 @@ class Metrics:
             "Population stability index of recent scores against the bundle's validation scores.",
             "livemostrecent",
         )
-        self.threshold = gauge("threshold", "Thresholds in force.", "livemostrecent", ["level"])
+        self.threshold = gauge(
+            "threshold",
+            "Thresholds in force; everybody's where no segment is named.",
+            "livemostrecent",
+            ["level", "segment"],
+        )
         self.model_info = gauge(
             "model_info",
             "1 for the model being served, 0 for one before it.",
@@ -100,6 +117,7 @@ class Metrics:
         )
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._segments: set[str] = set()
         self._serving: tuple[str, ...] | None = None
         self._recent = np.zeros(SCORE_BINS)
         self._bins = [self.recent.labels(str(k)) for k in range(SCORE_BINS)]
@@ -114,6 +132,17 @@ class Metrics:
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._show_recent()
 
+    def policy(self, policy: Policy) -> None:
+        """Shows the thresholds in force; those of a segment that has none any more are not a number."""
+        shown = {"": policy.default, **policy.segments}
+        for segment in self._segments - shown.keys():
+            for level in ("review", "block"):
+                self.threshold.labels(level, segment).set(float("nan"))
+        for segment, thresholds in shown.items():
+            self.threshold.labels("review", segment).set(thresholds.review)
+            self.threshold.labels("block", segment).set(thresholds.block)
+        self._segments |= shown.keys()
+
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Counts and times one request."""
         if (route, status) not in self._routes:  # to look labels up costs more than to count
@@ -122,10 +151,8 @@ class Metrics:
         count.inc()
         histogram.observe(seconds)
 
-    def scored(self, scores: Sequence[float], decisions: Sequence[str]) -> None:
-        """Counts answers."""
-        for decision, n in Counted(decisions).items():
-            self.sequences.labels(decision).inc(n)
+    def scored(self, scores: Sequence[float]) -> None:
+        """Counts scores."""
         for score in scores:
             self.score.observe(score)
         self._recent *= 0.5 ** (len(scores) / DRIFT_MEMORY)

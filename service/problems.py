@@ -9,13 +9,16 @@ from starlette.responses import Response
 
 TITLES = {
     400: "Malformed request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    408: "Too slow",
     413: "Too large",
+    415: "Unsupported encoding",
     422: "Invalid request",
-    429: "Overloaded",
+    429: "Too many requests",
     500: "Internal error",
     503: "Not ready",
     504: "Deadline exceeded",
@@ -23,13 +26,17 @@ TITLES = {
 
 
 class Problem(Exception):
-    """A refusal with its HTTP status; `errors` lists what is wrong where, by JSON pointer."""
+    """A refusal with its HTTP status and headers; `errors` lists what is wrong where, by JSON pointer."""
 
     def __init__(
-        self, status: int, detail: str, errors: Sequence[Mapping[str, str]] = (), retry_after: int | None = None
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.errors, self.retry_after = status, detail, list(errors), retry_after
+        self.status, self.detail, self.errors, self.headers = status, detail, list(errors), headers
 
     def document(self) -> dict[str, object]:
         """The problem as JSON data."""
@@ -43,8 +50,7 @@ class Problem(Exception):
 
     @cached_property
     def response(self) -> Response:
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return Response(to_json(self.document()), self.status, headers, media_type="application/problem+json")
+        return Response(to_json(self.document()), self.status, self.headers, media_type="application/problem+json")
 
 
 def pointer(*path: object) -> str:

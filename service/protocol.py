@@ -1,39 +1,82 @@
 """uvicorn's HTTP protocol, which refuses scoring requests while the queue is full before it makes anything of them.
 
-Under overload most requests are refused, and what each refusal costs is taken from those that are answered.
+Under overload most requests are refused, and what each refusal costs is taken from those that are answered. It also
+ends connections of clients that take too long to send a request or to take its answer, which uvicorn leaves open.
 """
+
+from asyncio import TimerHandle, Transport
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import FULL, SCORE
+from service.logs import Call
 from service.serving import Serving
 
-REFUSAL = b"".join(
-    (
-        b"HTTP/1.1 429 Too Many Requests\r\n",
-        *(name + b": " + value + b"\r\n" for name, value in FULL.raw_headers),
-        b"\r\n",
-        bytes(FULL.body),
-    )
+REFUSAL_HEAD = b"".join(
+    (b"HTTP/1.1 429 Too Many Requests\r\n", *(name + b": " + value + b"\r\n" for name, value in FULL.raw_headers))
 )
+REFUSAL_BODY = bytes(FULL.body)
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
     refused = False  # the request under way; its body is passed over
+    arriving = True  # a request is on its way, be it the first that nothing has come of yet
+    slow: TimerHandle | None = None  # ends the connection; runs only while the client is waited for
+
+    @property
+    def serving(self) -> Serving:
+        serving: Serving = self.app.serving  # `app.Front` is what uvicorn runs here
+        return serving
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_client(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_for_client(False)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.arriving != (self.slow is not None):  # a request that came in one piece never starts the timer
+            self._wait_for_client(self.arriving)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wait_for_client(self.arriving)
+
+    def _wait_for_client(self, waits: bool) -> None:
+        if self.slow is not None and not waits:
+            self.slow.cancel()
+            self.slow = None
+        elif self.slow is None and waits and not self.transport.is_closing():
+            self.slow = self.loop.call_later(self.serving.settings.request_seconds, self._end)
+
+    def _end(self) -> None:
+        self.slow = None
+        self.serving.metrics.rejected.labels("slow_client").inc()
+        self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self.arriving = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         idle = self.cycle is None or self.cycle.response_complete
-        if self.url == SCORE.encode() and idle and self.parser.should_keep_alive():
-            serving: Serving = self.app.serving  # `app.Front` is what uvicorn runs here
-            if serving.overloaded:
-                serving.refuse()
-                serving.metrics.answered(SCORE, 429, 0.0)
-                self.refused = True
-                self.transport.write(REFUSAL)
-                self.on_response_complete()
-                return
+        if self.url == SCORE.encode() and idle and self.parser.should_keep_alive() and self.serving.overloaded:
+            self.serving.refuse()
+            self.serving.metrics.answered(SCORE, 429, 0.0)
+            self.refused = True
+            request_id = Call.of(self.headers).id.encode()
+            self.transport.write(REFUSAL_HEAD + b"x-request-id: " + request_id + b"\r\n\r\n" + REFUSAL_BODY)
+            self.on_response_complete()
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -41,6 +84,7 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self.arriving = False
         if self.refused:
             self.refused = False
         else:

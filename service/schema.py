@@ -69,7 +69,12 @@ class Sequence(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(min_length=1, max_length=256, description="Comes back with the result.")
-    user_id: str | None = Field(None, max_length=256, description="Not used for scoring.")
+    user_id: str | None = Field(
+        None, max_length=256, description="Not used for scoring; only the allow and deny lists look at it."
+    )
+    segment: str | None = Field(
+        None, max_length=64, description="Part of the traffic, as the operator divides it; may have its own thresholds."
+    )
     events: Events = Field(description="One by one, or column by column.")
 
 
@@ -111,6 +116,9 @@ class Result(BaseModel):
     score_id: str = Field(description="Unique; names this result in later feedback.")
     score: float = Field(ge=0, le=1, description="Calibrated probability that the sequence is anomalous.")
     decision: Literal["allow", "review", "block"]
+    listed: Literal["allow", "deny"] | None = Field(
+        None, description="The operator's list that names the user and made the decision, whatever the score."
+    )
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
@@ -141,19 +149,49 @@ class ScoreResponse(BaseModel):
     results: list[Result | FailedResult]
 
 
-class ThresholdsBody(BaseModel):
+class ThresholdPair(BaseModel):
     """Scores from which a sequence is reviewed and blocked; review <= block."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"review": 0.5, "block": 0.9}]})
+    model_config = ConfigDict(extra="forbid")
 
     review: float = Field(ge=0, le=1, allow_inf_nan=False)
     block: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+
+class ThresholdsBody(ThresholdPair):
+    """Thresholds for everybody, and others for the segments that have their own."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"review": 0.5, "block": 0.9, "segments": {"new users": {"review": 0.3, "block": 0.8}}}]
+        },
+    )
+
+    segments: dict[Annotated[str, Field(min_length=1, max_length=64)], ThresholdPair] = Field(
+        default_factory=dict, max_length=100, description="By the `segment` that a sequence names."
+    )
 
 
 class ThresholdsAnswer(ThresholdsBody):
     """Thresholds in force, and whether an operator set them."""
 
     source: Literal["bundle", "override"]
+
+
+class Shares(BaseModel):
+    """Shares of sequences by decision."""
+
+    review: float = Field(ge=0, le=1)
+    block: float = Field(ge=0, le=1)
+
+
+class PreviewAnswer(BaseModel):
+    """What thresholds would do to the sequences scored of late."""
+
+    sequences: int = Field(description="How many these are; the latest 10,000 at most, of the worker that answers.")
+    now: Shares = Field(description="Under the thresholds in force.")
+    then: Shares = Field(description="Under those given.")
 
 
 class ReloadBody(BaseModel):

@@ -15,7 +15,7 @@ from service.engine import Engine, Requested
 from service.fields import Columns, EventError, Ids
 from service.reasons import Reason, reasons
 from service.surface import Reading, Surface
-from service.thresholds import Decision, Thresholds
+from service.thresholds import Decision, Policy, Thresholds
 from service.windows import NetworkLogits, Outputs, Row, combine, pad
 
 UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown
@@ -28,14 +28,19 @@ class Score:
     Attributes:
         score: calibrated probability that it is anomalous.
         decision: by the thresholds in force.
-        type: the likeliest anomaly type, or "unknown"; None where the decision is allow, or training had no types.
+        likeliest: the type it would be if it is anomalous, or "unknown"; None where training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
     """
 
     score: float
     decision: Decision
-    type: str | None
+    likeliest: str | None
     events: NDArray[np.float64]
+
+    @property
+    def type(self) -> str | None:
+        """The likeliest type, None where the decision is allow."""
+        return None if self.decision == "allow" else self.likeliest
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,10 @@ class Judge:
         """Score, decision and type of each sequence, and the scores of its events."""
         scores = self.calibration.score(evidence)
         events = self.calibration.event_scores(evidence, scores)
-        decisions = [self.thresholds.decide(score) for score in scores.tolist()]
-        types: Sequence[str | None] = [None] * len(evidence)
-        if self.types and any(decision != "allow" for decision in decisions):
-            types = self.likeliest(evidence)
+        types: Sequence[str | None] = self.likeliest(evidence) if self.types else [None] * len(evidence)
         found, start = [], 0
-        for i, length in enumerate(evidence.lengths.tolist()):
-            kind = types[i] if decisions[i] != "allow" else None
-            found.append(Score(float(scores[i]), decisions[i], kind, events[start : start + length]))
+        for score, kind, length in zip(scores.tolist(), types, evidence.lengths.tolist(), strict=True):
+            found.append(Score(score, self.thresholds.decide(score), kind, events[start : start + length]))
             start += length
         return found
 
@@ -99,11 +100,11 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle with a running engine and the thresholds in force."""
+    """A bundle with a running engine and the policy in force."""
 
     bundle: Bundle
     engine: Engine
-    thresholds: Thresholds
+    policy: Policy
 
     @classmethod
     def load(
@@ -115,12 +116,12 @@ class Model:
             BundleError: a variant is missing or damaged, or a golden sample scores outside its tolerance.
             ProviderError: CUDA was asked for and cannot be had.
         """
-        model = cls(bundle, bundle.engine(requested, threads, precision), bundle.thresholds)
+        model = cls(bundle, bundle.engine(requested, threads, precision), Policy(bundle.thresholds))
         model.check_golden()
         return model
 
-    def with_thresholds(self, thresholds: Thresholds) -> "Model":
-        return replace(self, thresholds=thresholds)
+    def with_policy(self, policy: Policy) -> "Model":
+        return replace(self, policy=policy)
 
     def check_golden(self) -> None:
         """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
@@ -138,7 +139,7 @@ class Model:
 
     @property
     def judge(self) -> Judge:
-        return Judge(self.bundle.calibration, self.bundle.types, self.thresholds)
+        return Judge(self.bundle.calibration, self.bundle.types, self.policy.default)
 
     def weigh(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> Evidence:
         """Evidence for sequences from the graph's outputs for their windows, all windows in their order."""

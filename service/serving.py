@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from service import schema
+from service.access import Access
+from service.audit import Audit
 from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.bundle import Bundle, BundleError
 from service.cache import Cache
@@ -22,16 +25,22 @@ from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
 from service.fields import EventError
+from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
 from service.peers import Commit, PeerError, Peers
 from service.problems import Problem, of_validation, pointer
 from service.scoring import Model, Score, columns_of
 from service.settings import Settings
-from service.thresholds import Overrides, Thresholds
+from service.thresholds import DECISIONS, Decision, Overrides, Policy
+from service.traces import Traces
+from service.webhook import Webhook
 from service.windows import Row
 
 logger = logging.getLogger(__name__)
 SERVED = "bundle"  # file of a run that names the bundle its workers serve, if not that of the settings
+RECENT = 10_000  # sequences of late, on which new thresholds are tried
+SOON = {"Retry-After": "1"}
+LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
 
 @dataclass(frozen=True)
@@ -58,33 +67,48 @@ class Serving:
 
     Raises:
         BundleError, ProviderError: the first model cannot serve.
+        ValueError, OSError: a setting cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        s, state = settings, settings.state_dir
+        self.access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host)
+        self.log = RequestLog(s.log_requests, Pseudonyms(state, s.log_ids))
+        self.traces = Traces() if s.traces else None
+        self.audit = Audit(state)
+        self.listed = _lists(s)
+        self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)
         self.bundles = (settings.bundles or settings.bundle.absolute().parent).absolute()
         self.metrics = Metrics()
         self.metrics.queue_capacity.set(settings.queue_tokens)
+        self.metrics.objective.set(settings.objective_ms / 1000)
+        self.webhook = (
+            Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, self.metrics) if s.webhook_url else None
+        )
         self.overrides = Overrides(settings.state_dir)
         self.peers = Peers(settings.run_dir)
-        self.model = self._load(Bundle.open(settings.bundle))
+        self.model = self._load(settings.bundle)
         self.active: Active | None = None
         self.draining = False
         self.changing = asyncio.Lock()
 
-    def _load(self, bundle: Bundle) -> Model:
+    def _load(self, path: Path) -> Model:
+        bundle = Bundle.open(path, self.settings.bundle_public_key)
         model = Model.load(bundle, self.settings.provider, self.settings.threads)
         override = self.overrides.get(bundle.version)
-        return model.with_thresholds(override) if override else model
+        return model.with_policy(override) if override else model
 
     async def start(self) -> None:
         """Begins to serve."""
         async with self.peers.lock():
             served = self.settings.run_dir and self.settings.run_dir / SERVED
             if served and served.exists() and (path := Path(served.read_text())) != self.settings.bundle:
-                self.model = await asyncio.to_thread(lambda: self._load(Bundle.open(path)))
+                self.model = await asyncio.to_thread(lambda: self._load(path))
             self.peers.bury()
             self._activate(self.model)
+            if self.webhook:
+                self.webhook.start()
             await self.peers.listen(self._follow)
 
     def _activate(self, model: Model) -> None:
@@ -102,27 +126,27 @@ class Serving:
         self.active = Active(model, batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info, model.bundle.manifest["validation_scores"])
-        self._show(model.thresholds)
+        self.metrics.policy(model.policy)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
         s = self.settings
         return Cache(s.cache_seconds, s.cache_sequences) if s.cache_seconds else None
 
-    def _show(self, thresholds: Thresholds) -> None:
-        self.metrics.threshold.labels("review").set(thresholds.review)
-        self.metrics.threshold.labels("block").set(thresholds.block)
-
     async def close(self) -> None:
         """Answers what was accepted, then stops."""
         await self.peers.close()
         if self.active is not None:
             await self.active.batcher.close()
+        if self.webhook:
+            await self.webhook.close()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
 
     def current(self) -> Active:
         """The pair in force; raises Problem 503 while there is none or the service drains."""
         if self.active is None or self.draining:
-            raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", retry_after=1)
+            raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", headers=SOON)
         return self.active
 
     async def score(self, body: bytes, timeout_ms: float) -> bytes:
@@ -140,9 +164,12 @@ class Serving:
         cache = active.cache if not reasons else None
         keys = self._answer_from(cache, sequences, given) if cache else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
+        call = CALL.get() if self.traces else None
+        if call:
+            call.spans.append(("parse", start, parsed))
         try:
             usable = [g for g in given if isinstance(g, tuple)]
-            answers = iter(await active.batcher.score(usable, deadline))
+            answers = iter(await active.batcher.score(usable, deadline, call.spans if call else None))
         except QueueFull:
             self.refuse()
             raise full() from None
@@ -167,9 +194,32 @@ class Serving:
                 )
             self.metrics.failed.inc(len(failures))
         bundle = active.model.bundle
-        content = to_json({"model": {"name": bundle.name, "version": bundle.version}, "results": results})
+        named = {"name": bundle.name, "version": bundle.version}
+        self._note(sequences, results, named)
+        content = to_json({"model": named, "results": results})
         stages["respond"].observe(time.perf_counter() - answered)
         return content
+
+    def _note(
+        self,
+        sequences: Sequence[schema.Sequence | dict[str, Any]],
+        results: Sequence[dict[str, Any]],
+        model: dict[str, str],
+    ) -> None:
+        """Tells the log and the webhook what was answered, and keeps the scores for trying thresholds on."""
+        call = CALL.get()
+        if call:
+            call.sequences = len(results)
+        for sequence, result in zip(sequences, results, strict=True):
+            if "error" in result or isinstance(sequence, dict):
+                continue
+            self.recent.append((result["score"], sequence.segment))
+            if result["decision"] == "block":
+                if call:
+                    call.blocked.append(sequence.id)
+                if self.webhook:
+                    told = {name: value for name, value in result.items() if name not in ("events", "reasons")}
+                    self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
 
     def _answer_from(
         self, cache: Cache, sequences: Sequence[schema.Sequence | dict[str, Any]], given: list[Given | dict[str, Any]]
@@ -179,11 +229,12 @@ class Serving:
         for i, sequence in enumerate(sequences):
             if isinstance(sequence, dict) or isinstance(given[i], dict):
                 continue
-            keys[i] = cache.key(sequence.events)
+            keys[i] = cache.key(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
             if kept := cache.get(keys[i], time.perf_counter()):
                 given[i] = {**kept, "id": sequence.id, "score_id": uuid.uuid4().hex}
                 self.metrics.cache_hits.inc()
-                self.metrics.scored([kept["score"]], [kept["decision"]])
+                self.metrics.scored([kept["score"]])
+                self.metrics.decided[kept["decision"]].inc()
         return keys
 
     @property
@@ -216,19 +267,22 @@ class Serving:
         if length > self.settings.max_events:
             detail = f"{length} events; at most {self.settings.max_events} may be sent, so send the latest"
             return failed(sequence.id, 422, detail, pointer("sequences", index, "events"))
+        texts = model.bundle.encoder.text_column
+        for at, text in enumerate(columns.get(texts, ()) if texts else ()):
+            if isinstance(text, str) and len(text) > self.settings.max_text:
+                reason = f"{len(text)} characters; at most {self.settings.max_text} may be sent"
+                return refused(index, sequence, EventError(at, texts, reason))
         if unlisted := columns.keys() - model.bundle.encoder.columns:
             count = sum(length - list(columns[name]).count(None) for name in unlisted)
             self.metrics.unknown_values.labels(UNLISTED).inc(count)
         return columns, length
 
     def _judged(self, model: Model, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
-        """Answers from the engine's outputs, by the thresholds in force when they came."""
+        """Answers from the engine's outputs."""
         start = time.perf_counter()
         evidence = model.weigh(sequences, rows)
-        if self.active is not None and self.active.model.bundle is model.bundle:
-            model = self.active.model
         scores = model.judge.answers(evidence)
-        self.metrics.scored([s.score for s in scores], [s.decision for s in scores])
+        self.metrics.scored([s.score for s in scores])
         for encoded in sequences:
             for name, count in encoded.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
@@ -242,43 +296,59 @@ class Serving:
             return refused(index, sequence, answer)
         if isinstance(answer, Exception):
             return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
-        score = answer.score
+        active = self.active  # thresholds may have changed since the request came, the bundle too
+        policy = active.model.policy if active and active.model.bundle is model.bundle else model.policy
+        score, listed = answer.score, self.listed.get(sequence.user_id) if sequence.user_id else None
+        decision = LISTED[listed] if listed else policy.decide(score.score, sequence.segment)
+        score = replace(score, decision=decision)
+        self.metrics.decided[decision].inc()
         result = {
             "id": sequence.id,
             "score_id": uuid.uuid4().hex,
             "score": round(score.score, 6),
-            "decision": score.decision,
+            "decision": decision,
             "type": score.type,
             "events": [{"score": s} for s in score.events.round(6).tolist()],
             "windows": len(answer.encoded.windows),
         }
+        if listed:
+            result["listed"] = listed
+            self.metrics.listed.labels(listed).inc()
         if reasons:
             evidence = answer.evidence.take(np.array([answer.at]))
             result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, reasons)]
         return result
 
     @property
-    def thresholds(self) -> tuple[Thresholds, str]:
-        """Thresholds in force, and where they come from: "bundle" or "override"."""
+    def policy(self) -> tuple[Policy, str]:
+        """The policy in force, and where it comes from: "bundle" or "override"."""
         model = self.current().model
-        return model.thresholds, "override" if self.overrides.get(model.bundle.version) else "bundle"
+        return model.policy, "override" if self.overrides.get(model.bundle.version) else "bundle"
 
-    async def set_thresholds(self, thresholds: Thresholds) -> None:
-        """Puts thresholds in force for the bundle version being served, in every worker, now and after a restart."""
+    async def set_policy(self, policy: Policy, who: str) -> None:
+        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart."""
         async with self.changing, self.peers.lock(), self.peers.prepared({"do": "thresholds"}) as commit:
-            await asyncio.to_thread(self.overrides.put, self.current().model.bundle.version, thresholds)
+            model = self.current().model
+            old, new = model.policy.as_json(), policy.as_json()
+            await asyncio.to_thread(self.audit.note, who, "thresholds", version=model.bundle.version, old=old, new=new)
+            await asyncio.to_thread(self.overrides.put, model.bundle.version, policy)
             self._apply_override()
             await commit()
-            logger.warning("thresholds set to review %g, block %g", thresholds.review, thresholds.block)
+            logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
 
     def _apply_override(self) -> None:
         active = self.current()
         override = self.overrides.get(active.model.bundle.version)
-        model = active.model.with_thresholds(override or active.model.bundle.thresholds)
+        model = active.model.with_policy(override or Policy(active.model.bundle.thresholds))
         self.active = Active(model, active.batcher, self._cache())
-        self._show(model.thresholds)
+        self.metrics.policy(model.policy)
 
-    async def reload(self, name: str | None) -> Model:
+    def shares(self, policy: Policy) -> dict[Decision, float]:
+        """Shares of the sequences scored of late that a policy reviews and blocks; 0 where there are none."""
+        decisions = [policy.decide(score, segment) for score, segment in self.recent]
+        return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}
+
+    async def reload(self, name: str | None, who: str) -> Model:
         """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
 
         Raises:
@@ -288,10 +358,12 @@ class Serving:
             old = self.current().model.bundle
             path = old.path if name is None else self.bundles / name
             try:
-                model = await asyncio.to_thread(lambda: self._load(Bundle.open(path)))
+                model = await asyncio.to_thread(lambda: self._load(path))
                 async with self.peers.prepared({"do": "reload", "path": str(path)}) as commit:
                     if self.settings.run_dir:
                         (self.settings.run_dir / SERVED).write_text(str(path))
+                    new = model.bundle.version
+                    await asyncio.to_thread(self.audit.note, who, "reload", bundle=str(path), old=old.version, new=new)
                     await self._swap(model)
                     await commit()
             except (BundleError, ProviderError, PeerError) as error:
@@ -309,7 +381,7 @@ class Serving:
     async def _follow(self, message: dict[str, Any]) -> Commit:
         """Prepares a change that another worker makes."""
         if message["do"] == "reload":
-            model = await asyncio.to_thread(lambda: self._load(Bundle.open(Path(message["path"]))))
+            model = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
             return partial(self._swap, model)
 
         async def apply() -> None:
@@ -318,9 +390,18 @@ class Serving:
         return apply
 
 
+def _lists(settings: Settings) -> dict[str, str]:
+    """The list that each listed user is on; deny wins over allow."""
+    found = {}
+    for name, path in (("allow", settings.allow_users), ("deny", settings.deny_users)):
+        if path is not None:
+            found.update(dict.fromkeys(filter(None, map(str.strip, path.read_text().splitlines())), name))
+    return found
+
+
 def full() -> Problem:
     """The answer to a request for which there is no room."""
-    return Problem(429, "the queue is full; try again later", retry_after=1)
+    return Problem(429, "the queue is full; try again later", headers=SOON)
 
 
 def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,11 +29,37 @@ class Settings(BaseSettings):
     max_sequences: int = Field(1024, gt=0, description="Most sequences in one request.")
     max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
     timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sets no X-Request-Timeout-Ms.")
+    objective_ms: int = Field(
+        100, gt=0, description="Time that 99 of 100 requests should keep to; past it an alert fires."
+    )
     max_wait_ms: int = Field(500, gt=0, description="Requests that would wait longer for their turn get 429 at once.")
     queue_tokens: int = Field(65_536, gt=0, description="Positions that may wait; past them requests get 429.")
     batch_tokens: int = Field(
         0, ge=0, description="Most positions of one batch, padding included; 0: 2,048 a thread, or 16,384 on CUDA."
     )
+    max_text: int = Field(10_000, gt=0, description="Most characters of one text in an event.")
+    request_seconds: float = Field(
+        10, gt=0, description="Time for a request to arrive, and for its answer to be taken; then the connection ends."
+    )
     cache_seconds: float = Field(0, ge=0, description="How long an answer is kept for a sequence sent again; 0: not.")
     cache_sequences: int = Field(10_000, gt=0, description="Most answers kept.")
     drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys, `name:scope+scope:secret`, separated by commas; scopes: score, admin, metrics.",
+    )
+    api_keys_file: Path | None = Field(None, description="File with more of them, one a line.")
+    key_rate: float = Field(0, ge=0, description="Requests a second that one API key may make; 0: any number.")
+    bundle_public_key: Path | None = Field(
+        None, description="PEM file of an Ed25519 public key; only bundles that its owner signed are served."
+    )
+    allow_users: Path | None = Field(None, description="File of user ids, one a line, that are never flagged.")
+    deny_users: Path | None = Field(None, description="File of user ids, one a line, that are always blocked.")
+    webhook_url: str = Field("", description="Address that is told of blocked sequences.")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs what the webhook is told.")
+    log_format: Literal["json", "text"] = Field("json", description="Form of the log.")
+    log_requests: float = Field(
+        0.01, ge=0, le=1, description="Share of requests that get a line in the log; server errors always do."
+    )
+    log_ids: bool = Field(False, description="Whether the log shows sequence ids as they are, not salted hashes.")
+    traces: bool = Field(False, description="Whether OpenTelemetry spans are exported (extra `traces`).")

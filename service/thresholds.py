@@ -2,9 +2,10 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Decision = Literal["allow", "review", "block"]
 DECISIONS: tuple[Decision, ...] = ("allow", "review", "block")
@@ -27,20 +28,45 @@ class Thresholds:
         return "review" if score >= self.review else "allow"
 
 
+@dataclass(frozen=True)
+class Policy:
+    """Thresholds for everybody, and others for the segments of traffic that have their own."""
+
+    default: Thresholds
+    segments: Mapping[str, Thresholds] = field(default_factory=dict)
+
+    def decide(self, score: float, segment: str | None = None) -> Decision:
+        return (self.segments.get(segment, self.default) if segment else self.default).decide(score)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self.default), "segments": {name: asdict(t) for name, t in self.segments.items()}}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Policy":
+        """Reads what `as_json` wrote; raises ValueError where thresholds are not in order, naming the segment."""
+        segments = {}
+        for name, pair in found.get("segments", {}).items():
+            try:
+                segments[name] = Thresholds(**pair)
+            except ValueError as error:
+                raise ValueError(f"segment {name}: {error}") from None
+        return cls(Thresholds(found["review"], found["block"]), segments)
+
+
 class Overrides:
-    """An operator's thresholds, kept in the state directory; each belongs to one bundle version and no other."""
+    """An operator's policies, kept in the state directory; each belongs to one bundle version and no other."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / "thresholds.json"
 
-    def get(self, version: str) -> Thresholds | None:
+    def get(self, version: str) -> Policy | None:
         """The override for a bundle version, None where there is none."""
         found = self._read().get(version)
-        return Thresholds(**found) if found else None
+        return Policy.from_json(found) if found else None
 
-    def put(self, version: str, thresholds: Thresholds) -> None:
+    def put(self, version: str, policy: Policy) -> None:
         """Stores an override so that it survives a crash at any moment."""
-        content = json.dumps({**self._read(), version: asdict(thresholds)}, indent=1)
+        content = json.dumps({**self._read(), version: policy.as_json()}, indent=1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(".new")
         with new.open("w") as file:
@@ -49,8 +75,8 @@ class Overrides:
             os.fsync(file.fileno())
         new.replace(self.path)
 
-    def _read(self) -> dict[str, dict[str, float]]:
+    def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():
             return {}
-        content: dict[str, dict[str, float]] = json.loads(self.path.read_text())
+        content: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
         return content

@@ -9,7 +9,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
-        default = "" if field.is_required() or field.default is None else f"`{field.default}`"
+        shown = "" if field.is_required() or field.default is None else str(field.default)
+        default = shown and f"`{shown}`"
         assert f"| `RECGUARD_{name.upper()}` | {default} | {field.description} |" in README
 
 

@@ -1,6 +1,7 @@
 """The end of `make run`: serves a bundle, shows what it says of users it has never seen, and goes on serving."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def run(path: Path, events: Path, port: int, console: Console) -> int:
     log, _ = clean_events(events)
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this ends the server too
-    server = subprocess.Popen([sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)])
+    command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]
+    server = subprocess.Popen(command, env={"RECGUARD_LOG_FORMAT": "text", **os.environ})
     try:
         _wait_until_ready(server, url)
         body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}

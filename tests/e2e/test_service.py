@@ -177,9 +177,10 @@ def test_thresholds_are_overridden_at_once_and_after_a_restart(
 ) -> None:
     first = start_service(bundle.path, state_dir=tmp_path / "state")
     given = first.client.get("/v1/thresholds").json()
-    assert given == {"review": bundle.thresholds.review, "block": bundle.thresholds.block, "source": "bundle"}
+    own = {"review": bundle.thresholds.review, "block": bundle.thresholds.block, "segments": {}}
+    assert given == {**own, "source": "bundle"}
     assert_problem(first.client.put("/v1/thresholds", json={"review": 0.9, "block": 0.1}), 422, "/block")
-    wanted = {"review": 0.0, "block": 1.0}
+    wanted = {"review": 0.0, "block": 1.0, "segments": {}}
     assert first.client.put("/v1/thresholds", json=wanted).json() == {**wanted, "source": "override"}
     results = score(first, {"sequences": some}).json()["results"]
     assert {r["decision"] for r in results if r["score"] < 1} == {"review"}

@@ -55,7 +55,7 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     assert sample(service, "recguard_anomaly_score_count") == 3 * ASKED
     assert sample(service, "recguard_queue_capacity_tokens") == WORKERS * 65_536
 
-    wanted = {"review": 0.25, "block": 0.75}
+    wanted = {"review": 0.25, "block": 0.75, "segments": {}}
     assert service.client.put("/v1/thresholds", json=wanted).status_code == 200
     assert all(found == {**wanted, "source": "override"} for found in everywhere(service, "/v1/thresholds"))
 

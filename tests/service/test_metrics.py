@@ -26,13 +26,13 @@ def test_drift_shows_scores_that_moved_and_not_the_first_few() -> None:
     metrics = Metrics()
     metrics.serving(("m", "1", "cpu", "fp32", "auto"), np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist())
     for s in rng.beta(1, 9, DRIFT_LEAST - 1):
-        metrics.scored([float(s)], ["allow"])
+        metrics.scored([float(s)])
     assert drift(metrics) == 0
     for s in rng.beta(1, 9, 1000):
-        metrics.scored([float(s)], ["allow"])
+        metrics.scored([float(s)])
     assert drift(metrics) < 0.1
     for s in rng.beta(5, 5, 3000):
-        metrics.scored([float(s)], ["block"])
+        metrics.scored([float(s)])
     assert drift(metrics) > 0.25
 
 

@@ -1,0 +1,152 @@
+"""Structured logs: one JSON object a line, at most one line a request, and no user or item in clear."""
+
+import hmac
+import logging
+import os
+import random
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+logger = logging.getLogger("recguard.request")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")  # W3C Trace Context, version 00
+MOST_BLOCKED = 10  # sequences named in one line
+
+
+@dataclass(slots=True)
+class Call:
+    """What the log, and a trace, say of one request.
+
+    Attributes:
+        id: of the request, the caller's if it sent a sound one.
+        trace, parent: W3C trace and span the caller is in, hex; None without.
+        sampled: whether the caller records its trace.
+        who: name of the API key.
+        sequences: how many were answered.
+        blocked: ids of those that were blocked.
+        spans: name, start and end of each stage, in seconds of time.perf_counter.
+    """
+
+    id: str
+    trace: str | None = None
+    parent: str | None = None
+    sampled: bool = False
+    who: str | None = None
+    sequences: int = 0
+    blocked: list[str] = field(default_factory=list)
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    start: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> "Call":
+        """The call that an ASGI request's headers announce."""
+        call = cls("")
+        for name, value in headers:
+            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+                call.id = value.decode()
+            elif name == b"traceparent" and (found := TRACEPARENT.fullmatch(value)):
+                call.trace, call.parent = found[1].decode(), found[2].decode()
+                call.sampled = bool(int(found[3], 16) & 1)
+        call.id = call.id or secrets.token_hex(16)
+        return call
+
+
+CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+class Pseudonyms:
+    """Stands in for ids: the same id gives the same 16 hex digits, which cannot be turned back without the salt.
+
+    Args:
+        state: directory that keeps the salt, made at the first use.
+        clear: whether ids are shown as they are instead.
+    """
+
+    def __init__(self, state: Path, clear: bool) -> None:
+        self.state, self.clear = state, clear
+        self._salt: bytes | None = None
+
+    def of(self, given: str) -> str:
+        if self.clear:
+            return given
+        if self._salt is None:
+            self._salt = self._read_salt()
+        return hmac.digest(self._salt, given.encode(), "sha256").hex()[:16]
+
+    def _read_salt(self) -> bytes:
+        self.state.mkdir(parents=True, exist_ok=True)
+        path, new = self.state / "salt", self.state / f"salt.{os.getpid()}"
+        if not path.exists():
+            new.touch(0o600)
+            new.write_bytes(secrets.token_bytes(32))
+            with suppress(FileExistsError):  # of several workers the first one's counts
+                os.link(new, path)
+            new.unlink()
+        return path.read_bytes()
+
+
+class RequestLog:
+    """Writes the line of a request: of a server error always, else of the share of requests that is asked for."""
+
+    def __init__(self, share: float, pseudonyms: Pseudonyms) -> None:
+        self.share, self.pseudonyms = share, pseudonyms
+
+    def answered(self, call: Call, method: str, route: str, status: int) -> None:
+        failed = status >= 500 and status != 503  # not being ready is no failure, and a prober asks every second
+        if not failed and random.random() >= self.share:
+            return
+        fields: dict[str, Any] = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "milliseconds": round(1000 * (time.perf_counter() - call.start), 3),
+        }
+        if call.who:
+            fields["caller"] = call.who
+        if call.sequences:
+            fields["sequences"] = call.sequences
+        if call.blocked:
+            fields["blocked"] = [self.pseudonyms.of(given) for given in call.blocked[:MOST_BLOCKED]]
+        logger.log(logging.ERROR if failed else logging.INFO, "answered", extra={"fields": fields})
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if call := CALL.get():
+            line["request_id"] = call.id
+            if call.trace:
+                line["trace_id"] = call.trace
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return to_json(line).decode()
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
+        return super().format(record) + fields
+
+
+def configure(form: Literal["json", "text"]) -> None:
+    """Sends every log record of this process to standard error in the form asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,0 +1,201 @@
+"""What holds against strangers, the careless and the slow: keys, limits, encodings, timeouts, signatures."""
+
+import gzip
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.bundle import Bundle
+from tests.conftest import Service, Starter, sequences, wait_until
+from tests.e2e.test_service import assert_problem, sample, score
+
+BACKEND, OPS, PROMETHEUS = ("backend-0123456789", "ops-0123456789abc", "prometheus-012345")
+
+
+@pytest.fixture(scope="module")
+def guarded(start_service: Starter, bundle: Bundle) -> Service:
+    """A service with keys, which takes requests of at most a second and 100,000 bytes."""
+    keys = f"backend:score:{BACKEND},ops:admin:{OPS},prometheus:metrics:{PROMETHEUS}"
+    return start_service(bundle.path, api_keys=keys, max_body_bytes=100_000, request_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def one(attacked: Path) -> dict[str, Any]:
+    return {"sequences": sequences(attacked / "events.csv", 1)}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_every_door_asks_for_the_key_that_is_made_for_it(guarded: Service, one: dict[str, Any]) -> None:
+    doors = [
+        ("POST", "/v1/score", one, {BACKEND}),
+        ("GET", "/v1/model", None, {BACKEND, OPS}),
+        ("GET", "/v1/thresholds", None, {BACKEND, OPS}),
+        ("PUT", "/v1/thresholds", {"review": 0.5, "block": 0.9}, {OPS}),
+        ("POST", "/v1/thresholds/preview", {"review": 0.5, "block": 0.9}, {OPS}),
+        ("POST", "/v1/model/reload", {"bundle": "absent"}, {OPS}),
+        ("GET", "/metrics", None, {PROMETHEUS}),
+    ]
+    for method, path, body, opens in doors:
+        without = guarded.client.request(method, path, json=body)
+        assert_problem(without, 401, "API key")
+        assert without.headers["www-authenticate"] == "Bearer"
+        for key in (BACKEND, OPS, PROMETHEUS):
+            answer = guarded.client.request(method, path, json=body, headers=bearer(key))
+            assert (answer.status_code in (200, 422)) == (key in opens), (path, key, answer.text)
+            assert (answer.status_code == 403) == (key not in opens)
+    assert [guarded.client.get(path).status_code for path in ("/health/live", "/health/ready", "/docs")] == [200] * 3
+    log = guarded.log.read_text()
+    assert not any(key in log for key in (BACKEND, OPS, PROMETHEUS))
+
+
+def test_a_bound_beyond_the_host_without_keys_turns_admin_off(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, host="0.0.0.0")
+    answer = service.client.put("/v1/thresholds", json={"review": 0.1, "block": 0.9})
+    assert_problem(answer, 403, "no API key is set")
+
+
+def test_a_malformed_key_stops_the_start_and_is_not_shown(bundle: Bundle) -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "service.cli", "run", "--bundle", str(bundle.path)],
+        env={**os.environ, "RECGUARD_API_KEYS": "backend:everything:hunter2hunter2hunter2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert started.returncode == 2
+    assert "scopes are score, admin and metrics" in started.stderr
+    assert "hunter2" not in started.stderr
+
+
+def test_gzip_bodies_are_unpacked_within_the_limit(guarded: Service, one: dict[str, Any]) -> None:
+    def send(body: bytes, encoding: str = "gzip") -> httpx.Response:
+        headers = {**bearer(BACKEND), "Content-Encoding": encoding}
+        return guarded.client.post("/v1/score", content=body, headers=headers)
+
+    plain = guarded.client.post("/v1/score", json=one, headers=bearer(BACKEND)).json()
+    packed = gzip.compress(json.dumps(one).encode())
+    assert send(packed).json()["results"][0]["score"] == plain["results"][0]["score"]
+    assert_problem(send(gzip.compress(b" " * 50_000_000)), 413, "when unpacked")
+    assert_problem(send(packed[:-9]), 400, "ends too early")
+    assert_problem(send(b"plain"), 400, "not gzip")
+    assert_problem(send(b"x", "br"), 415, "br")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 50_000,
+        b'{"sequences": ' * 5_000,
+        b'{"sequences": [{"id": "a", "events": [{"price": 1' + b"0" * 5_000 + b"}]}]}",
+        b'{"sequences": [{"id": "a", "events": [{"price": [[[[1]]]]}]}]}',
+        b'{"sequences": [{"id": "a", "events": [{"ts": [1]}]}]}',
+        b'{"sequences": [{"id": "a", "events": [{"item_id": [1]}]}]}',
+        b'{"sequences": [{"id": "a", "events": [{"item_id": {"a": 1}}]}]}',
+        b'{"sequences": [{"id": "a", "events": {"item_id": [[1], "a"]}}]}',
+        b'{"sequences": [{"id": "' + b"a" * 300 + b'", "events": [{"action": "click"}]}]}',
+        b'{"sequences": [{"id": "\\ud800", "events": [{"action": "\\ud800"}]}]}',
+    ],
+)
+def test_deep_wide_and_broken_values_are_refused_and_nothing_breaks(guarded: Service, body: bytes) -> None:
+    answer = guarded.client.post("/v1/score", content=body, headers=bearer(BACKEND))
+    assert answer.status_code in (400, 422), answer.text
+    assert guarded.client.get("/health/ready").status_code == 200
+
+
+def test_a_text_too_long_is_an_error_in_its_place(start_service: Starter, bundle: Bundle, tmp_path: Path) -> None:
+    assert "text" not in bundle.encoder.columns  # only columns of free text have the limit, item ids are hashed whole
+    service = start_service(bundle.path, max_text=10)
+    long = {"sequences": [{"id": "a", "events": [{"action": "click", "item_id": "i" * 1000}]}]}
+    assert score(service, long).status_code == 200
+
+
+def test_clients_that_dawdle_are_let_go_and_others_are_not(guarded: Service, one: dict[str, Any]) -> None:
+    port = guarded.client.base_url.port
+
+    def ended_after(first: bytes) -> float:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(first)
+            start = time.monotonic()
+            try:
+                while client.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+            return time.monotonic() - start
+
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nAuthorization: Bearer " + BACKEND.encode()
+    before = sample_with_key(guarded, "recguard_rejected_total", reason="slow_client")
+    for first in (b"", b"GET /health/live HTT", head, head + b"\r\n\r\n" + b"{"):
+        assert 0.5 < ended_after(first) < 10
+    assert sample_with_key(guarded, "recguard_rejected_total", reason="slow_client") == before + 4
+    with httpx.Client(base_url=guarded.client.base_url, headers=bearer(BACKEND)) as client:
+        assert client.post("/v1/score", json=one).status_code == 200
+        time.sleep(1.5)  # an idle connection between requests is not a slow one
+        assert client.post("/v1/score", json=one).status_code == 200
+
+
+def sample_with_key(service: Service, name: str, **labels: str) -> float:
+    with httpx.Client(base_url=service.client.base_url, headers=bearer(PROMETHEUS)) as client:
+        return sample(Service(service.process, client, service.log), name, **labels)
+
+
+def test_a_client_that_leaves_is_no_error(guarded: Service) -> None:
+    before = sample_with_key(guarded, "recguard_requests_total", code="499")
+    with socket.create_connection(("127.0.0.1", guarded.client.base_url.port)) as client:
+        client.sendall(
+            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nAuthorization: Bearer "
+            + BACKEND.encode()
+            + b"\r\n\r\n{"
+        )
+        wait_until(lambda: sample_with_key(guarded, "recguard_requests_total", route="/metrics") > 0)
+    wait_until(lambda: sample_with_key(guarded, "recguard_requests_total", code="499") == before + 1)
+    assert "could not be answered" not in guarded.log.read_text()
+
+
+def test_answers_forbid_sniffing_and_caching(guarded: Service) -> None:
+    for path in ("/health/live", "/v1/model", "/nowhere"):
+        headers = guarded.client.get(path).headers
+        assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+        assert "server" not in headers
+
+
+def test_only_bundles_signed_by_the_keys_owner_are_served(
+    start_service: Starter, bundle: Bundle, tmp_path: Path
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+
+    def openssl(*arguments: object) -> None:
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    for name in ("own", "other"):
+        openssl("genpkey", "-algorithm", "ed25519", "-out", tmp_path / f"{name}.pem")
+    openssl("pkey", "-in", tmp_path / "own.pem", "-pubout", "-out", tmp_path / "public.pem")
+    for name, key in (("signed", "own"), ("foreign", "other"), ("changed", "own"), ("unsigned", None)):
+        shutil.copytree(bundle.path, folder := tmp_path / "bundles" / name)
+        if key:
+            sign = ["-sign", "-rawin", "-inkey", tmp_path / f"{key}.pem", "-in", folder / "manifest.json"]
+            openssl("pkeyutl", *sign, "-out", folder / "manifest.sig")
+    changed = tmp_path / "bundles" / "changed" / "manifest.json"
+    changed.write_text(changed.read_text().replace('"name": "test"', '"name": "best"'))
+    service = start_service(tmp_path / "bundles" / "signed", bundle_public_key=tmp_path / "public.pem")
+    for name, says in (
+        ("foreign", "not the signature"),
+        ("changed", "not the signature"),
+        ("unsigned", "no manifest.sig"),
+    ):
+        answer = service.client.post("/v1/model/reload", json={"bundle": name}, timeout=60)
+        assert_problem(answer, 422, says)
+    assert service.client.post("/v1/model/reload", json={"bundle": "signed"}, timeout=60).status_code == 200
