@@ -52,6 +52,7 @@ class Metrics:
         self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
         self.decided = {decision: self.sequences.labels(decision) for decision in DECISIONS}
+        self.events = Counter(name("events"), "Events of the sequences scored.", registry=r)
         self.cache_hits = Counter(name("cache_hits"), "Sequences answered from memory.", registry=r)
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
@@ -82,6 +83,8 @@ class Metrics:
             "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"
         )
         self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
+        for reason in ("deadline", "too_large", "access", "rate", "slow_client"):
+            self.rejected.labels(reason)  # shown from the start, since Prometheus sees no increase in a first value
         self.queue_full = self.rejected.labels("queue_full")
         self.objective = gauge(
             "request_objective_seconds", "Time in which 99 in 100 requests should be answered.", "livemax"
@@ -116,6 +119,10 @@ class Metrics:
             ["name", "version", "provider", "precision", "requested"],
         )
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
+        for outcome in ("ok", "failed"):
+            self.reloads.labels(outcome)
+        for outcome in ("delivered", "dead"):
+            self.webhook.labels(outcome)
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._segments: set[str] = set()
         self._serving: tuple[str, ...] | None = None

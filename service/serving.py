@@ -283,6 +283,7 @@ class Serving:
         evidence = model.weigh(sequences, rows)
         scores = model.judge.answers(evidence)
         self.metrics.scored([s.score for s in scores])
+        self.metrics.events.inc(int(evidence.lengths.sum()))
         for encoded in sequences:
             for name, count in encoded.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
