@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from service.bundle import Bundle
-from tests.conftest import Starter, free_port, sequences, wait_until
+from tests.conftest import Service, Starter, free_port, sequences, wait_until
 from tests.e2e.test_service import score
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -58,104 +59,146 @@ def test_each_alert_fires_where_it_should_and_not_before() -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-@pytest.fixture
-def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook receiver's address, and the alerts it was told of."""
-    alerts: list[dict[str, Any]] = []
+class Told:
+    """A webhook receiver that remembers the alerts it was told of."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            alerts.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
-            self.send_response(200)
-            self.end_headers()
+    def __init__(self) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        told = self
 
-        def log_message(self, *_: object) -> None:
-            pass
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.alerts.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
+                self.send_response(200)
+                self.end_headers()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", alerts
-    server.shutdown()
+            def log_message(self, *_: object) -> None:
+                pass
 
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
 
-@pytest.fixture
-def background(tmp_path: Path) -> Iterator[Any]:
-    """Starts programs that are stopped when the test ends."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(*command: object) -> None:
-        with (tmp_path / f"{command[0]}.log").open("wb") as log:
-            running.append(subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=log, stderr=log))
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(20)
+    def heard(self, status: str) -> set[tuple[str, str]]:
+        return {(a["labels"]["alertname"], a["labels"].get("of", "")) for a in self.alerts if a["status"] == status}
 
 
-def test_an_attack_on_the_service_reaches_the_receiver_and_so_does_its_end(
-    start_service: Starter,
-    bundle: Bundle,
-    attacked: Path,
-    tmp_path: Path,
-    told: tuple[str, list[dict[str, Any]]],
-    background: Any,
-) -> None:
-    needs("prometheus", "prometheus-alertmanager")
-    service = start_service(bundle.path)
-    scrape, alerting = free_port(), free_port()
-    routes = yaml.safe_load(faster((DEPLOY / "alertmanager" / "alertmanager.yml").read_text()))
-    for receiver in routes["receivers"]:
-        receiver["webhook_configs"] = [{"url": told[0] + receiver["name"], "send_resolved": True}]
-    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(routes))
-    (tmp_path / "rules.yml").write_text(faster((DEPLOY / "prometheus" / "rules.yml").read_text()))
-    config = faster((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    config = config.replace("alertmanager:9093", f"127.0.0.1:{alerting}")
-    (tmp_path / "prometheus.yml").write_text(config.replace("recguard:8080", service.client.base_url.netloc.decode()))
-    local = "--web.listen-address=127.0.0.1:"
-    background(
-        "prometheus-alertmanager",
-        "--config.file=alertmanager.yml",
-        "--storage.path=alertmanager",
-        f"{local}{alerting}",
-        "--cluster.listen-address=",
-    )
-    background("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=prometheus", f"{local}{scrape}")
+@dataclass
+class Watched:
+    """A service with a Prometheus that scrapes it, and an Alertmanager that tells a receiver."""
 
-    labels = pl.read_csv(attacked / "labels.csv", schema_overrides={"sequence_id": pl.String})
-    genuine = set(labels.filter(pl.col("label") == 0)["sequence_id"])
-    everybody = score(service, {"sequences": sequences(attacked / "events.csv", 1000)}).json()["results"]
-    by_id = {s["id"]: s for s in sequences(attacked / "events.csv", 1000)}
-    normal = [by_id[r["id"]] for r in everybody if r["id"] in genuine and r["decision"] == "allow"][:40]
-    attack = [by_id[r["id"]] for r in everybody if r["id"] not in genuine and r["decision"] == "block"][:40]
-    assert min(len(normal), len(attack)) > 10
+    service: Service
+    told: Told
+    address: str
 
-    def used_to_normal() -> bool:
-        """Whether Prometheus has seen a share of next to nothing for long enough to call it usual."""
-        usual = 'count_over_time(recguard:anomaly_share:rate5m{of="blocked"}[1h]) > 100 '
-        query = usual + 'and recguard:anomaly_share:usual{of="blocked"} < 0.05'
+    def query(self, query: str) -> list[dict[str, Any]]:
         try:
-            found = httpx.get(f"http://127.0.0.1:{scrape}/api/v1/query", params={"query": query})
+            answer = httpx.get(f"{self.address}/api/v1/query", params={"query": query}).json()
         except httpx.TransportError:
-            return False
-        return bool(found.json()["data"]["result"])
+            return []
+        assert answer["status"] == "success", answer
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
 
-    def while_sending(kind: list[dict[str, Any]], until: Any) -> None:
+    def send(self, sent: list[dict[str, Any]], until: Callable[[], object]) -> None:
+        """Sends the sequences over and over until something is so."""
+
         def sent_and_so() -> bool:
-            assert score(service, {"sequences": kind}).status_code == 200
+            assert score(self.service, {"sequences": sent}).status_code == 200
             return bool(until())
 
         wait_until(sent_and_so, 90)
 
-    def heard(status: str) -> set[tuple[str, str]]:
-        return {(a["labels"]["alertname"], a["labels"].get("of", "")) for a in told[1] if a["status"] == status}
 
+@pytest.fixture(scope="module")
+def watched(start_service: Starter, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    needs("prometheus", "prometheus-alertmanager")
+    folder, told, service = tmp_path_factory.mktemp("watch"), Told(), start_service(bundle.path)
+    scrape, alerting = free_port(), free_port()
+    routes = yaml.safe_load(faster((DEPLOY / "alertmanager" / "alertmanager.yml").read_text()))
+    for receiver in routes["receivers"]:
+        receiver["webhook_configs"] = [{"url": told.url + receiver["name"], "send_resolved": True}]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(routes))
+    (folder / "rules.yml").write_text(faster((DEPLOY / "prometheus" / "rules.yml").read_text()))
+    config = faster((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config = config.replace("alertmanager:9093", f"127.0.0.1:{alerting}")
+    (folder / "prometheus.yml").write_text(config.replace("recguard:8080", service.client.base_url.netloc.decode()))
+    listen = "--web.listen-address=127.0.0.1:"
+    commands = [
+        [
+            "prometheus-alertmanager",
+            "--config.file=alertmanager.yml",
+            "--storage.path=alertmanager",
+            "--cluster.listen-address=",
+            f"{listen}{alerting}",
+        ],
+        ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=prometheus", f"{listen}{scrape}"],
+    ]
+    running = []
+    for command in commands:
+        with (folder / f"{command[0]}.log").open("wb") as log:
+            running.append(subprocess.Popen(command, cwd=folder, stdout=log, stderr=log))
+    yield Watched(service, told, f"http://127.0.0.1:{scrape}")
+    for process in running:
+        process.terminate()
+        process.wait(20)
+    told.server.shutdown()
+
+
+@dataclass
+class Traffic:
+    """Sequences of genuine users that are allowed, and of attackers that are blocked."""
+
+    normal: list[dict[str, Any]]
+    attack: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def traffic(watched: Watched, attacked: Path) -> Traffic:
+    labels = pl.read_csv(attacked / "labels.csv", schema_overrides={"sequence_id": pl.String})
+    genuine = set(labels.filter(pl.col("label") == 0)["sequence_id"])
+    everybody = sequences(attacked / "events.csv", 1000)
+    results = score(watched.service, {"sequences": everybody}).json()["results"]
+    pairs = list(zip(everybody, results, strict=True))
+    normal = [s for s, r in pairs if s["id"] in genuine and r["decision"] == "allow"][:40]
+    attack = [s for s, r in pairs if s["id"] not in genuine and r["decision"] == "block"][:40]
+    assert min(len(normal), len(attack)) > 10
+    return Traffic(normal, attack)
+
+
+def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watched: Watched, traffic: Traffic) -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "recguard.json").read_text())
+    queries = {
+        (panel["title"], target["expr"].replace("$__rate_interval", "5s"))
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+    }
+    assert len(queries) > 25
+    strange = {**traffic.normal[0], "events": [{**e, "action": "dance"} for e in traffic.normal[0]["events"]]}
+    silent: set[tuple[str, str]] = set()
+
+    def all_answered() -> bool:
+        silent.clear()
+        silent.update(q for q in queries if all(r["value"][1] == "NaN" for r in watched.query(q[1])))
+        return not silent
+
+    try:
+        watched.send([*traffic.normal, strange], all_answered)
+    except AssertionError:
+        pytest.fail(f"no answer: {silent}")
+
+
+def test_an_attack_reaches_the_receiver_and_so_does_its_end(watched: Watched, traffic: Traffic) -> None:
+    used_to_normal = (  # Prometheus has seen a share of next to nothing for long enough to call it usual
+        'count_over_time(recguard:anomaly_share:rate5m{of="blocked"}[1h]) > 100 '
+        'and recguard:anomaly_share:usual{of="blocked"} < 0.05'
+    )
     wanted = ("RecguardAnomaliesRise", "blocked")
-    while_sending(normal, used_to_normal)
-    assert wanted not in heard("firing")
-    while_sending(attack, lambda: wanted in heard("firing"))
-    alert = next(a for a in told[1] if a["labels"].get("of") == "blocked")
+    watched.send(traffic.normal, lambda: watched.query(used_to_normal))
+    assert wanted not in watched.told.heard("firing")
+    watched.send(traffic.attack, lambda: wanted in watched.told.heard("firing"))
+    alert = next(a for a in watched.told.alerts if a["labels"].get("of") == "blocked")
     assert "of the sequences are blocked" in alert["annotations"]["summary"]
-    while_sending(normal, lambda: wanted in heard("resolved"))
-    service.process.kill()
-    wait_until(lambda: ("RecguardDown", "") in heard("firing"), 60)
+    watched.send(traffic.normal, lambda: wanted in watched.told.heard("resolved"))
+    watched.service.process.kill()
+    wait_until(lambda: ("RecguardDown", "") in watched.told.heard("firing"), 60)
