@@ -46,6 +46,7 @@ test: lint
 
 e2e: install  # tests that take minutes; those on data that is not here skip
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow
+	RECGUARD_TEST_CASES=200 $(BIN)/pytest tests/e2e/test_contract.py  # some thousands of cases
 
 lock: install
 	mkdir -p build

@@ -9,11 +9,14 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from service.problems import Problem
 
@@ -137,6 +140,20 @@ class Access:
             wait = max(round((1 - left) / self.rate), 1)
             raise Problem(429, f"more than {self.rate:g} requests a second", headers={"Retry-After": str(wait)})
         self.buckets[name] = left - 1, now
+
+
+def needs(allow: Callable[..., str], *permissions: Permission) -> list[Any]:
+    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name.
+
+    Args:
+        allow: takes an ASGI scope and permissions, gives the caller's name or raises Problem.
+    """
+    scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
+
+    async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:
+        return allow(request.scope, *permissions)
+
+    return [Depends(caller)]
 
 
 def _is_loopback(host: str) -> bool:

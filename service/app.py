@@ -10,16 +10,15 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, schema
-from service.access import Permission
+from service import logs, oip, schema
+from service.access import needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
 from service.scoring import Model
@@ -144,18 +143,21 @@ def create_app(serving: Serving) -> ASGIApp:
     )
 
     @app.exception_handler(Problem)
-    async def _problem(_: Request, problem: Problem) -> Response:
+    async def _problem(request: Request, problem: Problem) -> Response:
+        if request.url.path.startswith("/v2"):
+            problem.extension = {"error": problem.detail}  # where clients of the Open Inference Protocol look
         return problem.response
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
-        return Problem(error.status_code, str(error.detail)).response
+    async def _http(request: Request, error: HTTPException) -> Response:
+        return await _problem(request, Problem(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
         malformed = any(e["type"] == "json_invalid" for e in error.errors())
         errors = of_validation(error.errors(), skip=1)  # past "body"
-        return Problem(400 if malformed else 422, "the request is not of the documented form", errors).response
+        detail = "the request is not of the documented form"
+        return await _problem(request, Problem(400 if malformed else 422, detail, errors))
 
     @app.post(
         SCORE,
@@ -163,20 +165,12 @@ def create_app(serving: Serving) -> ASGIApp:
         responses=PROBLEMS,
         summary="Score sequences",
         openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": schema.ScoreRequest.model_json_schema(),
-                        "example": schema.EXAMPLE_REQUEST,
-                    }
-                },
-            },
+            "requestBody": schema.body_of(schema.ScoreRequest),
             "parameters": [
                 {
                     "name": "X-Request-Timeout-Ms",
                     "in": "header",
-                    "schema": {"type": "number", "exclusiveMinimum": 0},
+                    "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
                     "description": "Deadline.",
                 }
             ],
@@ -198,12 +192,18 @@ def create_app(serving: Serving) -> ASGIApp:
         serving.current()
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Prometheus metrics", dependencies=_needs(serving, "metrics"), responses=KEY_PROBLEMS)
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses=KEY_PROBLEMS,
+        summary="Prometheus metrics",
+        dependencies=needs(serving.allow, "metrics"),
+    )
     async def metrics() -> Response:
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    readable = _needs(serving, "score", "admin")
-    [admin] = _needs(serving, "admin")
+    readable = needs(serving.allow, "score", "admin")
+    [admin] = needs(serving.allow, "admin")
 
     @app.get("/v1/model", responses=KEY_PROBLEMS, summary="The model being served", dependencies=readable)
     async def model() -> schema.ModelAnswer:
@@ -231,6 +231,7 @@ def create_app(serving: Serving) -> ASGIApp:
         now, then = (schema.Shares(**serving.shares(p)) for p in (serving.policy[0], _policy(body)))
         return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
+    app.include_router(oip.router(serving, ADMIN_PROBLEMS | {404: {**PROBLEMS[400], "description": "No such model"}}))
     return Front(app, serving)
 
 
@@ -256,35 +257,13 @@ def _unready_at(number: int, serving: Serving) -> None:
 async def answer(serving: Serving, request: Request) -> Response:
     """Answers `POST /v1/score`; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
-    _allow(serving, request, "score")
+    serving.allow(request.scope, "score")
     if not serving.admits(milliseconds):
         return FULL  # made once: under overload this is what there is most of
     body = await request.body()
     if encoding := request.headers.get("content-encoding"):
         body = _unpacked(encoding, body, serving.settings.max_body_bytes)
     return Response(await serving.score(body, milliseconds), media_type="application/json")
-
-
-def _allow(serving: Serving, request: Request, *permissions: Permission) -> str:
-    """The caller's name; raises Problem 401, 403 or 429 where it may not call."""
-    try:
-        who = serving.access.check(request.scope, *permissions)
-    except Problem as problem:
-        serving.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
-        raise
-    if call := CALL.get():
-        call.who = who
-    return who
-
-
-def _needs(serving: Serving, *permissions: Permission) -> list[Any]:
-    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name."""
-    scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
-
-    async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:
-        return _allow(serving, request, *permissions)
-
-    return [Depends(caller)]
 
 
 def _unpacked(encoding: str, body: bytes, most: int) -> bytes:

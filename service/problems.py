@@ -37,6 +37,7 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.errors, self.headers = status, detail, list(errors), headers
+        self.extension: Mapping[str, object] = {}
 
     def document(self) -> dict[str, object]:
         """The problem as JSON data."""
@@ -45,6 +46,7 @@ class Problem(Exception):
             "title": TITLES.get(self.status, "Error"),
             "status": self.status,
             "detail": self.detail,
+            **self.extension,
         }
         return {**body, "errors": self.errors} if self.errors else body
 

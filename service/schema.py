@@ -217,3 +217,19 @@ class ModelAnswer(BaseModel):
     feature_spec: dict[str, str]
     metrics: dict[str, Any]
     prevalence: float
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a request body that the framework does not parse, with no references in it."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(p) for p in part]
+        if not isinstance(part, dict):
+            return part
+        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+        return inlined(definitions[name]) if name in definitions else {k: inlined(v) for k, v in part.items()}
+
+    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from service import schema
-from service.access import Access
+from service.access import Access, Permission
 from service.audit import Audit
 from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.bundle import Bundle, BundleError
@@ -24,7 +24,7 @@ from service.cache import Cache
 from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
-from service.fields import EventError
+from service.fields import EventError, Ids
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
 from service.peers import Commit, PeerError, Peers
@@ -34,10 +34,11 @@ from service.settings import Settings
 from service.thresholds import DECISIONS, Decision, Overrides, Policy
 from service.traces import Traces
 from service.webhook import Webhook
-from service.windows import Row
+from service.windows import Outputs, Row
 
 logger = logging.getLogger(__name__)
 SERVED = "bundle"  # file of a run that names the bundle its workers serve, if not that of the settings
+MOST_INFERRING = 32  # requests for the bare graph that may wait
 RECENT = 10_000  # sequences of late, on which new thresholds are tried
 SOON = {"Retry-After": "1"}
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
@@ -92,6 +93,8 @@ class Serving:
         self.active: Active | None = None
         self.draining = False
         self.changing = asyncio.Lock()
+        self.infers = asyncio.Lock()
+        self.inferring = 0
 
     def _load(self, path: Path) -> Model:
         bundle = Bundle.open(path, self.settings.bundle_public_key)
@@ -257,6 +260,33 @@ class Serving:
             return True
         self.refuse()
         return False
+
+    def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
+        """The name of the caller of an ASGI request; raises Problem 401, 403 or 429 where it may not call."""
+        try:
+            who = self.access.check(scope, *permissions)
+        except Problem as problem:
+            self.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
+            raise
+        if call := CALL.get():
+            call.who = who
+        return who
+
+    async def infer(self, ids: Ids) -> Outputs:
+        """Runs the bare graph on windows int32 (B, P, slots), one request at a time, beside the batches.
+
+        Raises:
+            Problem: 429 where too many wait.
+        """
+        if self.inferring >= MOST_INFERRING:
+            self.metrics.queue_full.inc()
+            raise full()
+        self.inferring += 1
+        try:
+            async with self.infers:
+                return await asyncio.to_thread(self.current().model.engine.run, ids)
+        finally:
+            self.inferring -= 1
 
     def _columns(self, model: Model, index: int, sequence: schema.Sequence) -> Given | dict[str, Any]:
         """The sequence's columns and its length, or the answer that says why it has none."""

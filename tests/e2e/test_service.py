@@ -141,7 +141,8 @@ def test_other_problems_have_the_same_shape(service: Service) -> None:
 def test_openapi_documents_request_answer_and_problems(service: Service) -> None:
     api = service.client.get("/openapi.json").json()
     post = api["paths"]["/v1/score"]["post"]
-    assert post["requestBody"]["content"]["application/json"]["example"]["sequences"]
+    assert post["requestBody"]["content"]["application/json"]["schema"]["examples"][0]["sequences"]
+    assert "#/$defs" not in json.dumps(api)  # nothing stands there in an OpenAPI document
     assert {"200", "400", "413", "422", "429", "503", "504"} <= post["responses"].keys()
     assert service.client.get("/docs").status_code == 200
 

@@ -1,0 +1,178 @@
+"""The contract from outside: cases made from the service's own OpenAPI, bodies gone wrong, and a foreign client."""
+
+import json
+import os
+import random
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+
+from service.bundle import Bundle
+from service.scoring import columns_of
+from service.windows import pad
+from tests.conftest import Service, Starter, sequences
+from tests.e2e.test_service import assert_problem, score
+
+ALL = list(HealthCheck)
+CASES = int(os.environ.get("RECGUARD_TEST_CASES", "20"))  # of each operation; `make e2e` asks for more
+
+
+@pytest.fixture(scope="module")
+def open_service(start_service: Starter, bundle: Bundle) -> Service:
+    return start_service(bundle.path, timeout_ms=20_000, max_wait_ms=20_000)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_case_that_the_description_allows_breaks_the_service(open_service: Service) -> None:
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi import checks
+
+    api = schemathesis.openapi.from_url(f"{open_service.client.base_url}/openapi.json")
+
+    def not_broken(_: Any, answer: Any, __: Any) -> None:
+        assert answer.status_code < 500 or answer.status_code == 504, answer.text  # a case may set a deadline of 0.1 ms
+
+    asked = [
+        not_broken,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
+    answers: Counter[tuple[str, int]] = Counter()
+    for operation in (result.ok() for result in api.get_all_operations()):
+        for mode in GenerationMode:
+
+            @settings(max_examples=CASES, deadline=None, database=None, derandomize=True, suppress_health_check=ALL)
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def answers_by_the_book(case: Any) -> None:
+                answer = case.call_and_validate(checks=asked)
+                answers[case.operation.label, answer.status_code] += 1
+
+            with suppress(Unsatisfiable):  # an operation that takes nothing cannot be asked wrongly
+                answers_by_the_book()
+    print(f"{answers.total()} cases: {dict(answers)}")
+    assert answers.total() >= 10 * CASES
+    assert answers["POST /v1/score", 200] > CASES / 4
+    assert open_service.client.get("/health/ready").status_code == 200
+    assert "could not be answered" not in open_service.log.read_text()
+
+
+def test_bodies_gone_wrong_get_their_problem_and_nothing_else(open_service: Service, attacked: Path) -> None:
+    draw = random.Random(0)
+    good = json.dumps({"sequences": sequences(attacked / "events.csv", 2), "reasons": 1}).encode()
+    odd = [
+        b"\x00",
+        b"\xff",
+        b"{",
+        b"]",
+        b'"',
+        b"null",
+        b"1e999",
+        b"-0",
+        b"[]",
+        b"{}",
+        b"\\ud83d",
+        b"NaN",
+        b"true",
+        b'"",',
+    ]
+    for _ in range(10 * CASES):
+        body = bytearray(good)
+        for _ in range(draw.randint(1, 4)):
+            at = draw.randrange(len(body))
+            body[at : at + draw.choice((0, 1, 5, 200))] = draw.choice(odd)
+        answer = score(open_service, bytes(body))
+        assert answer.status_code in (200, 400, 422), (answer.text, bytes(body))
+        for result in answer.json().get("results", ()):
+            assert result.get("error", {}).get("status", 422) == 422, (result, bytes(body))
+    assert score(open_service, good).status_code == 200
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=5 * CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["ts", "action", "item_id", "category", "rating", "price", "else"]), values, min_size=1
+    )
+)
+def test_no_value_of_any_field_is_more_than_an_error_in_its_place(open_service: Service, event: dict[str, Any]) -> None:
+    fine = {"action": "click", "item_id": "i1"}
+    body = {"sequences": [{"id": "a", "events": [fine, event]}, {"id": "b", "events": [fine]}]}
+    answer = score(open_service, body)
+    if answer.status_code == 400:  # half of a surrogate pair, or NaN, is no JSON
+        return
+    first, second = answer.json()["results"]
+    assert first.get("error", {"status": 422})["status"] == 422, first
+    assert "score" in second
+
+
+def test_a_triton_client_runs_the_graph(open_service: Service, bundle: Bundle, attacked: Path) -> None:
+    client_of = pytest.importorskip("tritonclient.http")
+    address = open_service.client.base_url.netloc.decode()
+    client = client_of.InferenceServerClient(address)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(bundle.name)
+    described = client.get_model_metadata(bundle.name)
+    assert [i["name"] for i in described["inputs"]] == ["ids"]
+    events = sequences(attacked / "events.csv", 3)
+    windows = pad([w for s in events for w in bundle.encoder.encode(*columns_of(s["events"])).windows])
+    expected = vars(bundle.engine("cpu", threads=1).run(windows))
+    tensor = client_of.InferInput("ids", list(windows.shape), "INT32")
+    for binary in (True, False):
+        tensor.set_data_from_numpy(windows, binary_data=binary)
+        wanted = [client_of.InferRequestedOutput(name, binary_data=binary) for name in expected]
+        found = client.infer(bundle.name, [tensor], outputs=wanted, request_id="r-1")
+        assert found.get_response()["id"] == "r-1"
+        for name, values in expected.items():
+            np.testing.assert_allclose(found.as_numpy(name), values, atol=1e-5)
+    with pytest.raises(client_of.InferenceServerException, match="the model being served is test"):
+        client.infer("another", [tensor])
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shape": [1, 2]}, "/inputs/0/shape"),
+        ({"shape": [1, 100_000, 9]}, "/inputs/0/shape"),
+        ({"datatype": "FP32"}, "/inputs/0/datatype"),
+        ({"data": [1, 2]}, "whole numbers"),
+        ({"data": [[1], [2, 3]]}, "differ in length"),
+        ({"data": [-1]}, "whole numbers"),
+        ({"parameters": {"binary_data_size": 4}}, "bytes follow"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused(
+    open_service: Service, bundle: Bundle, change: dict[str, Any], says: str
+) -> None:
+    slots = bundle.encoder.deep_slots
+    tensor = {"name": "ids", "shape": [1, 1, slots], "datatype": "INT32", "data": [0] * slots}
+    url = f"/v2/models/{bundle.name}/infer"
+    assert open_service.client.post(url, json={"inputs": [tensor]}).status_code == 200
+    assert_problem(open_service.client.post(url, json={"inputs": [{**tensor, **change}]}), 422, says)
+    beyond = {**tensor, "data": [bundle.encoder.deep_rows] * slots}
+    assert_problem(open_service.client.post(url, json={"inputs": [beyond]}), 422, "row numbers")
+    headers = {"Inference-Header-Content-Length": "99999"}
+    assert_problem(open_service.client.post(url, content=b"{}", headers=headers), 400, "no number of bytes")
+
+
+def test_the_protocols_own_error_member_is_there(open_service: Service) -> None:
+    answer = open_service.client.get("/v2/models/none")
+    assert answer.json()["error"] == assert_problem(answer, 404, "served")["detail"]
+    assert httpx.get(f"{open_service.client.base_url}/v2").json()["name"] == "recguard"
