@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, oip, schema
+from service import console, logs, oip, schema
 from service.access import needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
@@ -232,6 +232,7 @@ def create_app(serving: Serving) -> ASGIApp:
         return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
     app.include_router(oip.router(serving, ADMIN_PROBLEMS | {404: {**PROBLEMS[400], "description": "No such model"}}))
+    app.include_router(console.router(serving, KEY_PROBLEMS))
     return Front(app, serving)
 
 

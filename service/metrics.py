@@ -18,6 +18,7 @@ STAGES = ("parse", "encode", "infer", "judge", "respond")  # encode and judge ar
 SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
+DRIFT_STEP = 64  # sequences after which the drift is looked at, or at a scrape
 DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
 
 
@@ -127,6 +128,7 @@ class Metrics:
         self._segments: set[str] = set()
         self._serving: tuple[str, ...] | None = None
         self._recent = np.zeros(SCORE_BINS)
+        self._pending: list[float] = []
         self._bins = [self.recent.labels(str(k)) for k in range(SCORE_BINS)]
         self._expected = np.ones(SCORE_BINS)
 
@@ -137,7 +139,8 @@ class Metrics:
         self._serving = tuple(labels)
         self.model_info.labels(*labels).set(1)
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
-        self._show_recent()
+        self._pending.clear()
+        self._fold()
 
     def policy(self, policy: Policy) -> None:
         """Shows the thresholds in force; those of a segment that has none any more are not a number."""
@@ -162,16 +165,22 @@ class Metrics:
         """Counts scores."""
         for score in scores:
             self.score.observe(score)
-        self._recent *= 0.5 ** (len(scores) / DRIFT_MEMORY)
-        np.add.at(self._recent, np.minimum((np.array(scores) * SCORE_BINS).astype(int), SCORE_BINS - 1), 1)
-        self._show_recent()
+        self._pending += scores
+        if len(self._pending) >= DRIFT_STEP:
+            self._fold()
 
-    def _show_recent(self) -> None:
+    def _fold(self) -> None:
+        """Takes the scores since the last time into the fading histogram of recent ones."""
+        self._recent *= 0.5 ** (len(self._pending) / DRIFT_MEMORY)
+        bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
+        self._recent += np.bincount(bins, minlength=SCORE_BINS)
+        self._pending.clear()
         for child, value in zip(self._bins, self._recent.tolist(), strict=True):
             child.set(value)
 
     def text(self) -> bytes:
         """The exposition that Prometheus scrapes, of all workers together."""
+        self._fold()
         registry = self.registry
         if SEVERAL_WORKERS:
             registry = CollectorRegistry()

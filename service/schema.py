@@ -85,6 +85,15 @@ class ScoreRequest(BaseModel):
 
     sequences: list[Sequence] = Field(min_length=1)
     reasons: int = Field(0, ge=0, le=100, strict=True, description="How many reasons to give with each score, at most.")
+    trial: bool = Field(
+        False, strict=True, description="Whether it is only to look at: not counted, not told to the webhook, not kept."
+    )
+
+
+class SamplesAnswer(BaseModel):
+    """Sequences to try the service with."""
+
+    sequences: list[Sequence]
 
 
 class ModelName(BaseModel):

@@ -162,17 +162,18 @@ class Serving:
         stages = self.metrics.stages
         start = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-        sequences, reasons = parse(body, self.settings.max_sequences)
+        sequences, reasons, trial = parse(body, self.settings.max_sequences)
         given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
-        cache = active.cache if not reasons else None
+        cache = active.cache if not (reasons or trial) else None
         keys = self._answer_from(cache, sequences, given) if cache else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
-        call = CALL.get() if self.traces else None
-        if call:
-            call.spans.append(("parse", start, parsed))
+        call = CALL.get()
+        spans = call.spans if call and self.traces else None
+        if spans is not None:
+            spans.append(("parse", start, parsed))
         try:
             usable = [g for g in given if isinstance(g, tuple)]
-            answers = iter(await active.batcher.score(usable, deadline, call.spans if call else None))
+            answers = iter(await active.batcher.score(usable, deadline, spans))
         except QueueFull:
             self.refuse()
             raise full() from None
@@ -198,7 +199,10 @@ class Serving:
             self.metrics.failed.inc(len(failures))
         bundle = active.model.bundle
         named = {"name": bundle.name, "version": bundle.version}
-        self._note(sequences, results, named)
+        if call:
+            call.sequences = len(results)
+        if not trial:
+            self._note(sequences, results, named)
         content = to_json({"model": named, "results": results})
         stages["respond"].observe(time.perf_counter() - answered)
         return content
@@ -209,20 +213,24 @@ class Serving:
         results: Sequence[dict[str, Any]],
         model: dict[str, str],
     ) -> None:
-        """Tells the log and the webhook what was answered, and keeps the scores for trying thresholds on."""
-        call = CALL.get()
-        if call:
-            call.sequences = len(results)
+        """Counts what was answered, tells the webhook, and keeps the scores for trying thresholds on."""
+        call, scores = CALL.get(), []
         for sequence, result in zip(sequences, results, strict=True):
             if "error" in result or isinstance(sequence, dict):
                 continue
-            self.recent.append((result["score"], sequence.segment))
-            if result["decision"] == "block":
+            score, decision = result["score"], result["decision"]
+            scores.append(score)
+            self.metrics.decided[decision].inc()
+            self.recent.append((score, sequence.segment))
+            if listed := result.get("listed"):
+                self.metrics.listed.labels(listed).inc()
+            if decision == "block":
                 if call:
                     call.blocked.append(sequence.id)
                 if self.webhook:
                     told = {name: value for name, value in result.items() if name not in ("events", "reasons")}
                     self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
+        self.metrics.scored(scores)
 
     def _answer_from(
         self, cache: Cache, sequences: Sequence[schema.Sequence | dict[str, Any]], given: list[Given | dict[str, Any]]
@@ -236,8 +244,6 @@ class Serving:
             if kept := cache.get(keys[i], time.perf_counter()):
                 given[i] = {**kept, "id": sequence.id, "score_id": uuid.uuid4().hex}
                 self.metrics.cache_hits.inc()
-                self.metrics.scored([kept["score"]])
-                self.metrics.decided[kept["decision"]].inc()
         return keys
 
     @property
@@ -312,7 +318,6 @@ class Serving:
         start = time.perf_counter()
         evidence = model.weigh(sequences, rows)
         scores = model.judge.answers(evidence)
-        self.metrics.scored([s.score for s in scores])
         self.metrics.events.inc(int(evidence.lengths.sum()))
         for encoded in sequences:
             for name, count in encoded.unknown.items():
@@ -332,7 +337,6 @@ class Serving:
         score, listed = answer.score, self.listed.get(sequence.user_id) if sequence.user_id else None
         decision = LISTED[listed] if listed else policy.decide(score.score, sequence.segment)
         score = replace(score, decision=decision)
-        self.metrics.decided[decision].inc()
         result = {
             "id": sequence.id,
             "score_id": uuid.uuid4().hex,
@@ -344,7 +348,6 @@ class Serving:
         }
         if listed:
             result["listed"] = listed
-            self.metrics.listed.labels(listed).inc()
         if reasons:
             evidence = answer.evidence.take(np.array([answer.at]))
             result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, reasons)]
@@ -449,8 +452,8 @@ def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[
     return {"id": sequence_id, "error": problem.document()}
 
 
-def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[str, Any]], int]:
-    """The request's sequences, and how many reasons are wanted for each.
+def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[str, Any]], int, bool]:
+    """The request's sequences, how many reasons are wanted for each, and whether it is a trial.
 
     A sequence that is malformed comes back as its answer, and its neighbours are not affected.
 
@@ -464,17 +467,17 @@ def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[
     sequences: list[Any]
     try:
         request = schema.ScoreRequest.model_validate(content)
-        sequences, reasons = list(request.sequences), request.reasons
+        sequences, reasons, trial = list(request.sequences), request.reasons, request.trial
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != "sequences"]
         if outside:
             raise Problem(422, "the request is not of the documented form", of_validation(outside)) from None
         sequences = [_parse_one(i, given) for i, given in enumerate(content["sequences"])]
-        reasons = content.get("reasons", 0)
+        reasons, trial = content.get("reasons", 0), content.get("trial", False)
     if len(sequences) > max_sequences:
         raise Problem(413, f"{len(sequences)} sequences in one request; at most {max_sequences} may be sent")
-    return sequences, reasons
+    return sequences, reasons, trial
 
 
 def _parse_one(index: int, given: Any) -> schema.Sequence | dict[str, Any]:

@@ -59,7 +59,6 @@ def test_no_case_that_the_description_allows_breaks_the_service(open_service: Se
 
             with suppress(Unsatisfiable):  # an operation that takes nothing cannot be asked wrongly
                 answers_by_the_book()
-    print(f"{answers.total()} cases: {dict(answers)}")
     assert answers.total() >= 10 * CASES
     assert answers["POST /v1/score", 200] > CASES / 4
     assert open_service.client.get("/health/ready").status_code == 200

@@ -145,6 +145,23 @@ def test_blocked_sequences_reach_the_webhook_signed_and_in_spite_of_failures(
     wait_until(lambda: sample(service, "recguard_webhook_sequences_total", outcome="delivered") == len(some))
 
 
+def test_a_trial_is_answered_and_leaves_no_trace(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], receiver: Receiver
+) -> None:
+    receiver.statuses = []
+    service = start_service(bundle.path, webhook_url=receiver.url)
+    service.client.put("/v1/thresholds", json={"review": 0.0, "block": 0.0}).raise_for_status()
+    tried = score(service, {"sequences": some[:5], "trial": True}).json()["results"]
+    meant = score(service, {"sequences": some[5:6]}).json()["results"]
+    wait_until(lambda: len(receiver.delivered()) > 0)
+    assert [t["id"] for t in receiver.delivered()] == [meant[0]["id"]]
+    assert {t["decision"] for t in tried} == {"block"}
+    assert sample(service, "recguard_sequences_total", decision="block") == 1
+    assert sample(service, "recguard_anomaly_score_count") == 1
+    preview = service.client.post("/v1/thresholds/preview", json={"review": 0.5, "block": 0.9}).json()
+    assert preview["sequences"] == 1
+
+
 def test_a_webhook_that_is_down_holds_nothing_up_and_nothing_is_lost(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
 ) -> None:

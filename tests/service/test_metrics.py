@@ -25,7 +25,7 @@ def test_drift_shows_scores_that_moved_and_not_the_first_few() -> None:
     scores = rng.beta(1, 9, 3000)
     metrics = Metrics()
     metrics.serving(("m", "1", "cpu", "fp32", "auto"), np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist())
-    for s in rng.beta(1, 9, DRIFT_LEAST - 1):
+    for s in rng.beta(1, 9, DRIFT_LEAST - 10):
         metrics.scored([float(s)])
     assert drift(metrics) == 0
     for s in rng.beta(1, 9, 1000):

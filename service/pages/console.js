@@ -1,0 +1,209 @@
+// The console: sends what is in the text field to /v1/score and draws the answer; no library, nothing from elsewhere.
+
+const $ = (id) => document.getElementById(id);
+const MOST_VALUES = 16000; // events sent at most to try what each one changes
+const key = sessionStorage.getItem("key") ?? "";
+let thresholds = { review: 1, block: 1, segments: {} };
+let shown = null; // { sequence, result, out: Set of event numbers }
+let before = null; // the counters of the last look, for rates
+
+$("key").value = key;
+$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); });
+$("score").addEventListener("click", () => scoreInput());
+$("input").addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) scoreInput(); });
+
+async function call(path, body) {
+  const headers = {};
+  if ($("key").value) headers.Authorization = `Bearer ${$("key").value}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, body: body && JSON.stringify(body) });
+  const type = answer.headers.get("content-type") ?? "";
+  if (!answer.ok) {
+    const problem = type.includes("json") ? await answer.json() : { detail: await answer.text() };
+    const places = (problem.errors ?? []).slice(0, 5).map((e) => `${e.pointer}: ${e.detail}`);
+    throw new Error([`${answer.status}: ${problem.detail}`, ...places].join("\n"));
+  }
+  return type.includes("json") ? answer.json() : answer.text();
+}
+
+function element(tag, attributes = {}, text = "") {
+  const made = tag === "rect" || tag === "path"
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  if (text) made.textContent = text;
+  return made;
+}
+
+const columns = (events) => !Array.isArray(events);
+const count = (events) => columns(events) ? Object.values(events)[0].length : events.length;
+const without = (events, out) => columns(events)
+  ? Object.fromEntries(Object.entries(events).map(([name, values]) => [name, values.filter((_, i) => !out.has(i))]))
+  : events.filter((_, i) => !out.has(i));
+const eventAt = (events, i) => columns(events)
+  ? Object.fromEntries(Object.entries(events).map(([name, values]) => [name, values[i]])) : events[i];
+const colour = (score) => `color-mix(in oklab, var(--block) ${Math.round(100 * score)}%, var(--low))`;
+const digits = (score) => score > 0.9995 || score < 0.0005 ? score.toPrecision(6) : score.toFixed(3);
+
+async function start() {
+  try {
+    const [model, samples] = await Promise.all([call("v1/model"), call("v1/samples")]);
+    $("model").textContent = `${model.name} ${model.version}, ${model.precision} on ${model.provider}`;
+    $("problem").textContent = "";
+    $("samples").replaceChildren(...samples.sequences.map((sequence, i) => {
+      const button = element("button", { type: "button" }, `sample ${i + 1}`);
+      button.addEventListener("click", () => { $("input").value = JSON.stringify(sequence, null, 1); scoreInput(); });
+      return button;
+    }));
+    const wanted = Number(new URLSearchParams(location.search).get("sample"));
+    if (wanted >= 1 && !shown) $("samples").children[wanted - 1]?.click();
+  } catch (error) { $("problem").textContent = error.message; }
+}
+
+async function scoreInput() {
+  $("problem").textContent = "";
+  try {
+    const given = JSON.parse($("input").value);
+    const sequences = (given.sequences ?? [given]).map((s) => ({ id: "console", ...s }));
+    thresholds = await call("v1/thresholds");
+    const { results } = await call("v1/score", { sequences, reasons: 12, trial: true });
+    choose(sequences, results, 0);
+  } catch (error) {
+    $("answer").hidden = true;
+    $("problem").textContent = error.message;
+  }
+}
+
+function choose(sequences, results, at) {
+  $("choice").replaceChildren(...(sequences.length < 2 ? [] : sequences.map((s, i) => {
+    const button = element("button", { type: "button", "aria-pressed": i === at }, s.id);
+    button.addEventListener("click", () => choose(sequences, results, i));
+    return button;
+  })));
+  const result = results[at];
+  if (result.error) throw new Error(`${sequences[at].id}: ${result.error.detail}`);
+  shown = { sequence: sequences[at], result, out: new Set() };
+  $("answer").hidden = false;
+  $("value").textContent = digits(result.score);
+  $("decision").textContent = result.decision;
+  $("decision").className = `pill ${result.decision}`;
+  $("type").textContent = [result.type?.replaceAll("_", " "), result.listed && `by the ${result.listed} list`].filter(Boolean).join(", ");
+  drawScale(result.score);
+  drawEvents();
+  $("reasons").tBodies[0].replaceChildren(...result.reasons.map((r) => {
+    const row = element("tr");
+    const cells = [r.event === null ? "all" : `#${r.event + 1}`, r.field, r.value, (r.contribution > 0 ? "+" : "") + r.contribution.toFixed(2)];
+    row.append(...cells.map((c) => element("td", {}, c)));
+    return row;
+  }));
+  $("removed").textContent = "";
+  tryWithout();
+}
+
+function drawScale(score) {
+  const { review, block } = thresholds.segments[shown.sequence.segment] ?? thresholds;
+  const part = (name, from, to) => element("rect", { class: name, x: 1000 * from, y: 20, width: Math.max(1000 * (to - from), 1), height: 20 });
+  const x = 1000 * score;
+  $("scale").replaceChildren(
+    part("allow", 0, review), part("review", review, block), part("block", block, 1),
+    element("path", { class: "at", d: `M${x - 9} 4 L${x + 9} 4 L${x} 20 Z M${x - 2} 20 h4 v20 h-4 Z` }),
+  );
+  $("legend").textContent = `review from ${digits(review)}, block from ${digits(block)}`;
+}
+
+function drawEvents() {
+  const { sequence, result, out } = shown;
+  $("events").replaceChildren(...result.events.map(({ score }, i) => {
+    const bar = element("button", { type: "button", "aria-label": `event ${i + 1}, score ${score.toFixed(3)}`, class: out.has(i) ? "out" : "" });
+    bar.style.height = `${Math.max(100 * score, 3)}%`;
+    bar.style.background = colour(score);
+    const tell = () => {
+      const fields = Object.entries(eventAt(sequence.events, i)).filter(([, v]) => v !== null)
+        .map(([name, value]) => name === "ts" && typeof value === "number" ? `${new Date(1000 * value).toISOString()}` : `${name} ${value}`);
+      $("event").textContent = `#${i + 1}, score ${score.toFixed(3)}: ${fields.join(", ")}`;
+    };
+    bar.addEventListener("mouseenter", tell);
+    bar.addEventListener("focus", tell);
+    bar.addEventListener("click", () => toggle(i));
+    return bar;
+  }));
+}
+
+async function toggle(i) {
+  const { sequence, out } = shown;
+  if (!out.delete(i)) out.add(i);
+  $("events").children[i].classList.toggle("out", out.has(i));
+  if (!out.size || out.size === count(sequence.events)) {
+    $("removed").textContent = out.size ? "No event is left." : "";
+    return;
+  }
+  try {
+    const { results: [r] } = await call("v1/score", {
+      sequences: [{ ...sequence, events: without(sequence.events, out) }], trial: true,
+    });
+    $("removed").textContent = `With ${out.size === 1 ? "1 event" : `${out.size} events`} taken out: ${digits(r.score)}, ${r.decision}.`;
+  } catch (error) { $("removed").textContent = error.message; }
+}
+
+async function tryWithout() {
+  const { sequence, result } = shown;
+  const mine = shown;
+  const length = count(sequence.events);
+  $("without").replaceChildren();
+  if (length < 2) return;
+  // of a long sequence, the events that are blamed most
+  const order = [...result.events.keys()].sort((a, b) => result.events[b].score - result.events[a].score);
+  const tried = order.slice(0, Math.max(Math.floor(MOST_VALUES / length), 1));
+  const changed = new Map();
+  try {
+    for (let k = 0; k < tried.length; k += 32) {
+      const some = tried.slice(k, k + 32);
+      const { results } = await call("v1/score", {
+        sequences: some.map((i) => ({ id: "without", segment: sequence.segment, events: without(sequence.events, new Set([i])) })),
+        trial: true,
+      });
+      some.forEach((i, n) => results[n].error || changed.set(i, results[n].score));
+    }
+  } catch (error) { $("removed").textContent = error.message; }
+  if (mine !== shown) return;
+  const logit = (p) => Math.log((p + 1e-6) / (1 - p + 1e-6));
+  const moves = [...changed].map(([i, score]) => [i, logit(score) - logit(result.score), score]);
+  const most = Math.max(0.5, ...moves.map(([, by]) => Math.abs(by)));
+  const cells = result.events.map(() => element("div"));
+  for (const [i, by, score] of moves) {
+    const bar = element("i", { class: by < 0 ? "down" : "up", title: `without #${i + 1}: ${digits(score)}` });
+    const height = Math.max(48 * Math.abs(by) / most, 1);
+    bar.style.height = `${height}%`;
+    bar.style.top = `${by < 0 ? 50 : 50 - height}%`;
+    cells[i].append(bar);
+  }
+  $("without").replaceChildren(...cells);
+}
+
+async function look() {
+  try {
+    const now = { at: performance.now() / 1000, values: new Map() };
+    for (const line of (await call("metrics")).split("\n")) {
+      const found = /^(recguard_\w+)(\{[^}]*\})? (\S+)$/.exec(line);
+      if (found) now.values.set(found[1] + (found[2] ?? ""), Number(found[3]));
+    }
+    const value = (name) => now.values.get(`recguard_${name}`) ?? 0;
+    const decided = (d) => value(`sequences_total{decision="${d}"}`);
+    const total = decided("allow") + decided("review") + decided("block");
+    const rate = before ? Math.max(total - before.total, 0) / (now.at - before.at) : 0;
+    before = { at: now.at, total };
+    const counters = [
+      ["sequences a second", rate.toFixed(1)], ["scored", total], ["reviewed", decided("review")], ["blocked", decided("block")],
+      ["waiting", value("queue_depth_sequences")], ["refused", value('rejected_total{reason="queue_full"}')],
+      ["drift (PSI)", value("score_drift_psi").toFixed(3)],
+    ];
+    $("counters").replaceChildren(...counters.map(([name, number]) => {
+      const box = element("div");
+      box.append(element("b", {}, String(number)), element("span", {}, name));
+      return box;
+    }));
+  } catch { $("counters").replaceChildren(); } // the key is not for metrics, or the service restarts
+}
+
+start();
+look();
+setInterval(look, 2000);

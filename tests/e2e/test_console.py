@@ -1,0 +1,102 @@
+"""The console in a real browser."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.bundle import Bundle
+from tests.conftest import Service, Starter, sequences, wait_until
+from tests.e2e.test_service import score
+
+KEY = "analyst-0123456789"
+
+
+@pytest.fixture(scope="module")
+def guarded(start_service: Starter, bundle: Bundle) -> Service:
+    return start_service(bundle.path, api_keys=f"analyst:score+metrics:{KEY}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if not all(programs):
+        pytest.skip("chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1200"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    """All at one moment: the page redraws itself."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)"
+    found: list[str] = browser.execute_script(script, selector)
+    return found
+
+
+def test_an_analyst_scores_a_sequence_and_takes_events_out(
+    guarded: Service, browser: Any, attacked: Path, tmp_path: Path
+) -> None:
+    browser.get(f"{guarded.client.base_url}/console")
+    wait_until(lambda: "401" in texts(browser, "#problem")[0])
+    browser.find_element("id", "key").send_keys(KEY + "\n")
+    wait_until(lambda: len(texts(browser, "#samples button")) > 0)
+    assert "test" in texts(browser, "#model")[0]
+
+    given = sequences(attacked / "events.csv", 300)
+    guarded.client.headers["Authorization"] = f"Bearer {KEY}"
+    results = score(guarded, {"sequences": given}).json()["results"]
+    at = next(i for i, r in enumerate(results) if r["decision"] == "block" and 4 < len(r["events"]) < 60)
+    field = browser.find_element("id", "input")
+    browser.execute_script("arguments[0].value = arguments[1]", field, json.dumps(given[at]))
+    browser.find_element("id", "score").click()
+    wait_until(lambda: texts(browser, "#decision") == ["block"])
+    shown = float(texts(browser, "#value")[0])
+    assert shown == pytest.approx(results[at]["score"], abs=1e-3)
+    bars = browser.find_elements("css selector", "#events button")
+    assert len(bars) == len(given[at]["events"])
+    assert len(texts(browser, "#reasons tbody tr")) > 0
+    wait_until(lambda: len(browser.find_elements("css selector", "#without i")) == len(bars))
+
+    bars[0].click()
+    left = {**given[at], "events": given[at]["events"][1:]}
+    expected = score(guarded, {"sequences": [left]}).json()["results"][0]
+    wait_until(lambda: "1 event taken out" in texts(browser, "#removed")[0])
+    assert texts(browser, "#removed")[0].endswith(f"{expected['decision']}.")
+    assert "#1, score" in texts(browser, "#event")[0]
+    bars[0].click()
+    wait_until(lambda: texts(browser, "#removed") == [""])
+
+    scored = str(len(given) + 1)  # what is tried on the page is not counted
+    wait_until(lambda: f"{scored}\nscored" in texts(browser, "#counters div"))
+    assert browser.save_screenshot(str(tmp_path / "console.png"))
+    serious = [entry for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+    assert [entry["message"] for entry in serious if "401" not in entry["message"]] == []
+
+
+def test_a_bad_sequence_is_said_in_words(guarded: Service, browser: Any) -> None:
+    browser.get(f"{guarded.client.base_url}/console")
+    for text, says in (("{", "JSON"), ('{"events": []}', "/sequences/0/events")):
+        field = browser.find_element("id", "input")
+        browser.execute_script("arguments[0].value = arguments[1]", field, text)
+        browser.find_element("id", "score").click()
+        wait_until(lambda says=says: says in texts(browser, "#problem")[0])  # type: ignore[misc]
+
+
+def test_the_page_may_load_nothing_from_elsewhere(guarded: Service) -> None:
+    page = guarded.client.get("/console")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace("http-equiv", "")
+    for name in ("console.js", "console.css"):
+        assert guarded.client.get(f"/console/{name}").status_code == 200
+    assert guarded.client.get("/console/..%2Fapp.py").status_code == 404
+    assert guarded.client.get("/console/app.py").status_code == 404
