@@ -62,3 +62,8 @@ audit: install  # known vulnerabilities in what the lock names; asks PyPI
 
 clean:
 	rm -rf build $(VENV)
+
+# the alert rules as the Prometheus Operator takes them
+deploy/kubernetes/base/rules.yaml: deploy/prometheus/rules.yml
+	(printf '%s\n' '# Made from prometheus/rules.yml by `make $@`.' 'apiVersion: monitoring.coreos.com/v1' \
+		'kind: PrometheusRule' 'metadata:' '  name: recguard' 'spec:'; sed 's/^\(.\)/  \1/' $<) > $@

@@ -4,9 +4,12 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from service.settings import Settings
 from tests.conftest import Service, free_port, sequences
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -25,6 +28,65 @@ def test_the_real_programs_accept_their_configuration(program: str, arguments: l
         pytest.skip(f"{program} is not installed")
     checked = subprocess.run([program, *arguments], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+KUBERNETES = DEPLOY / "kubernetes"
+FOREIGN = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}  # of operators, whose schemas no registry package has
+
+
+def assert_valid(resources: list[dict[str, Any]]) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    for resource in resources:
+        if resource["kind"] not in FOREIGN:
+            validate.validate(resource, "1.33", strict=True)
+
+
+def test_the_resources_fit_the_schemas_of_kubernetes() -> None:
+    files = [p for p in (KUBERNETES / "base").glob("*.yaml") if p.name != "kustomization.yaml"]
+    listed = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())["resources"]
+    assert {p.name for p in files} == set(listed)
+    assert_valid([yaml.safe_load(p.read_text()) for p in files])
+
+
+@pytest.mark.parametrize(("overlay", "provider"), [("cpu", "cpu"), ("gpu", "cuda")])
+def test_an_overlay_is_whole_and_locked_down(overlay: str, provider: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.run(["kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True)
+    if built.returncode and "unknown field" in built.stderr:
+        pytest.skip("this kubectl is too old for the overlays")
+    assert built.returncode == 0, built.stderr
+    resources = list(yaml.safe_load_all(built.stdout))
+    assert_valid(resources)
+    by_kind = {r["kind"]: r for r in resources}
+    pod = by_kind["Deployment"]["spec"]["template"]
+    service = pod["spec"]["containers"][0]
+    config = by_kind["ConfigMap"]
+    assert service["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+    assert {name.removeprefix("RECGUARD_").lower() for name in config["data"]} <= Settings.model_fields.keys()
+    assert config["data"]["RECGUARD_PROVIDER"] == provider
+    assert ("nvidia.com/gpu" in service["resources"]["limits"]) == (provider == "cuda")
+    for container in (service, *pod["spec"]["initContainers"]):
+        locked = container["securityContext"]
+        assert locked["readOnlyRootFilesystem"]
+        assert not locked["allowPrivilegeEscalation"]
+        assert locked["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in container["resources"]["limits"]
+    for selector in (
+        by_kind["Service"]["spec"]["selector"],
+        by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        by_kind["ServiceMonitor"]["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector
+        assert selector.items() <= pod["metadata"]["labels"].items()
+    assert by_kind["ServiceMonitor"]["metadata"]["labels"].items() <= by_kind["Service"]["metadata"]["labels"].items()
+
+
+def test_prometheus_operator_gets_the_same_rules() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
+    operators = yaml.safe_load((KUBERNETES / "base" / "rules.yaml").read_text())
+    assert operators["spec"] == rules, "run: make -B deploy/kubernetes/base/rules.yaml"
 
 
 def test_the_example_client_passes_decisions_on_and_fails_open(service: Service, attacked: Path) -> None:
