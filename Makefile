@@ -14,7 +14,7 @@ LOCK := $(BIN)/pip-compile -q --strip-extras --no-emit-find-links --no-emit-inde
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install run test lint e2e lock audit clean
+.PHONY: install run programs test lint e2e lock audit clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -40,6 +40,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+programs:  # that some tests start; those whose program is missing skip and say so
+	apt-get update -qq
+	apt-get install -y --no-install-recommends prometheus prometheus-alertmanager nginx chromium chromium-driver
 
 test: lint
 	$(BIN)/pytest -m "not slow"

@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from service.settings import Settings
-from tests.conftest import Service, free_port, sequences
+from tests.conftest import Service, free_port, sequences, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -87,6 +88,47 @@ def test_prometheus_operator_gets_the_same_rules() -> None:
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
     operators = yaml.safe_load((KUBERNETES / "base" / "rules.yaml").read_text())
     assert operators["spec"] == rules, "run: make -B deploy/kubernetes/base/rules.yaml"
+
+
+def test_the_reverse_proxy_speaks_tls_and_keeps_admin_and_metrics_in(
+    service: Service, attacked: Path, tmp_path: Path
+) -> None:
+    for program in ("nginx", "openssl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    certify = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(["openssl", *certify.split()], cwd=tmp_path, check=True, capture_output=True)
+    port = free_port()
+    changes = {
+        "127.0.0.1:8080": service.client.base_url.netloc.decode(),
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/nginx/tls": str(tmp_path),
+        "http {": f"pid {tmp_path}/pid; http {{ access_log off; client_body_temp_path {tmp_path}/body;",
+    }
+    config = (DEPLOY / "nginx.conf").read_text()
+    for old, new in changes.items():
+        assert old in config
+        config = config.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(config)
+    command = ["nginx", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log", "-g", "daemon off;"]
+    process = subprocess.Popen(command)
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=30) as client:
+
+            def up() -> bool:
+                try:
+                    return client.get("/health/ready").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(up)
+            body = {"sequences": sequences(attacked / "events.csv", 3)}
+            assert client.post("/v1/score", json=body).status_code == 200
+            assert client.put("/v1/thresholds", json={"review": 0.1, "block": 0.9}).status_code == 403
+            assert client.get("/metrics").status_code == 404
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_the_example_client_passes_decisions_on_and_fails_open(service: Service, attacked: Path) -> None:
