@@ -13,12 +13,12 @@ COPY training training
 
 # the online half alone: what only training uses, and pip itself, stay behind
 FROM build AS build-cpu
-RUN pip install -q -c constraints.txt ".[cpu,traces,signed]" \
+RUN pip install -q -c constraints.txt ".[cpu,traces,signed,postgres]" \
  && rm -r /opt/recguard/lib/python3.*/site-packages/training /opt/recguard/bin/recguard-train \
  && pip uninstall -q -y pip setuptools
 
 FROM build AS build-cuda
-RUN pip install -q -c constraints.txt ".[cuda,traces,signed]" \
+RUN pip install -q -c constraints.txt ".[cuda,traces,signed,postgres]" \
  && rm -r /opt/recguard/lib/python3.*/site-packages/training /opt/recguard/bin/recguard-train \
  && pip uninstall -q -y pip setuptools
 

@@ -20,7 +20,8 @@ from fastapi.security import HTTPBearer
 
 from service.problems import Problem
 
-Permission = Literal["score", "admin", "metrics"]
+Permission = Literal["score", "review", "admin", "metrics"]
+SCOPES = ", ".join(get_args(Permission))
 LEAST_SECRET = 16  # characters
 HASHED = "sha256:"
 LOCAL = "local"  # who calls the admin routes where there are no keys
@@ -51,7 +52,7 @@ def read_keys(text: str, where: str) -> list[Key]:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not secret:
             raise ValueError(f"{at} is not name:scope+scope:secret")
         if unknown := set(permissions.split("+")) - set(get_args(Permission)):
-            raise ValueError(f"{at} ({name}): {', '.join(sorted(unknown))!r}: scopes are score, admin and metrics")
+            raise ValueError(f"{at} ({name}): {', '.join(sorted(unknown))!r} is no scope; there are {SCOPES}")
         if secret.startswith(HASHED):
             if not re.fullmatch(r"[0-9a-f]{64}", digest := secret.removeprefix(HASHED)):
                 raise ValueError(f"{at} ({name}): what follows sha256: is not 64 hex digits")

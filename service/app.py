@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import console, logs, oip, schema
+from service import console, logs, oip, review, schema
 from service.access import needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
@@ -43,12 +43,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         415: "A content encoding other than gzip",
         422: "The envelope, or every sequence, is bad",
         429: "The queue is full, or the API key calls too often",
+        500: "The model failed on it",
         503: "Not ready or draining",
         504: "Past the deadline",
     }.items()
 }
 KEY_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 429, 503)}
 ADMIN_PROBLEMS = KEY_PROBLEMS | {status: PROBLEMS[status] for status in (400, 422)}
+CRASH = "the request could not be answered; the log has the reason"
 GONE = 499  # as nginx has it: the client went away before its answer
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
@@ -104,8 +106,7 @@ class Front:
         except Exception:  # whatever it was, the client gets an answer, and the log the reason
             logger.exception("a request could not be answered")
             if not status:
-                crash = Problem(500, "the request could not be answered; the log has the reason")
-                await crash.response(scope, receive, counted_send)
+                await Problem(500, CRASH).response(scope, receive, counted_send)
         finally:
             route = SCORE if scores else getattr(scope.get("route"), "path", "unmatched")
             self.serving.metrics.answered(route, status, time.perf_counter() - call.start)
@@ -147,6 +148,10 @@ def create_app(serving: Serving) -> ASGIApp:
         if request.url.path.startswith("/v2"):
             problem.extension = {"error": problem.detail}  # where clients of the Open Inference Protocol look
         return problem.response
+
+    @app.exception_handler(Exception)
+    async def _crash(request: Request, _: Exception) -> Response:  # raised again after it, so that `Front` logs it
+        return await _problem(request, Problem(500, CRASH))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -231,7 +236,9 @@ def create_app(serving: Serving) -> ASGIApp:
         now, then = (schema.Shares(**serving.shares(p)) for p in (serving.policy[0], _policy(body)))
         return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
-    app.include_router(oip.router(serving, ADMIN_PROBLEMS | {404: {**PROBLEMS[400], "description": "No such model"}}))
+    found: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[400], "description": "No such model, or no such answer"}}
+    app.include_router(oip.router(serving, ADMIN_PROBLEMS | found))
+    app.include_router(review.router(serving, ADMIN_PROBLEMS | found | {s: PROBLEMS[s] for s in (500, 504)}))
     app.include_router(console.router(serving, KEY_PROBLEMS))
     return Front(app, serving)
 

@@ -18,12 +18,15 @@ from service import logs
 from service.app import create_app
 from service.bundle import Bundle, BundleError
 from service.engine import ProviderError, cores
+from service.feedback import Store
+from service.logs import Pseudonyms
 from service.protocol import Protocol
 from service.scoring import Model
 from service.serving import Serving
 from service.settings import Settings
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
+MOST_KEPT = 1 << 40  # no bound
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
 
 
@@ -94,6 +97,32 @@ def _supervise(settings: Settings) -> int:
         config = _config(settings, "service.app:worker", factory=True, workers=settings.workers)
         Multiprocess(config, [config.bind_socket()]).run()
     return 0
+
+
+StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]
+StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(help="A user_id, as the service was sent it.")],
+    state_dir: StateDir = Path("state"),
+    store_url: StoreUrl = "",
+) -> None:
+    """Deletes all that is kept of one user for review, with the verdicts on it."""
+    kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
+    store = Store(store_url, state_dir)
+    typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
+
+
+@app.command()
+def prune(
+    days: Annotated[float, typer.Option(min=0, help="Answers older than that go.")],
+    state_dir: StateDir = Path("state"),
+    store_url: StoreUrl = "",
+) -> None:
+    """Deletes what is kept for review past its days, with the verdicts on it, as the service does by itself."""
+    typer.echo(f"{Store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
 
 
 @app.command()

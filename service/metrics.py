@@ -97,6 +97,14 @@ class Metrics:
             "webhook_queue_sequences", "Blocked sequences the webhook will be told of.", "livesum"
         )
         self.listed = Counter(name("listed_sequences"), "Sequences decided by a list of users.", ["list"], registry=r)
+        self.feedback = Counter(name("feedback"), "Verdicts on answers.", ["label", "decision"], registry=r)
+        self.precision = gauge(
+            "precision", "Share of flagged sequences that are anomalous, by verdicts.", "livemostrecent", ["bound"]
+        )
+        self.recall = gauge(
+            "recall", "Share of anomalous sequences that are flagged, by verdicts.", "livemostrecent", ["bound"]
+        )
+        self.review_dropped = Counter(name("review_dropped"), "Answers that could not be kept for review.", registry=r)
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
@@ -120,6 +128,9 @@ class Metrics:
             ["name", "version", "provider", "precision", "requested"],
         )
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
+        for label in ("anomalous", "normal"):
+            for decision in DECISIONS:
+                self.feedback.labels(label, decision)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         for outcome in ("delivered", "dead"):

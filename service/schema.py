@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -201,6 +201,58 @@ class PreviewAnswer(BaseModel):
     sequences: int = Field(description="How many these are; the latest 10,000 at most, of the worker that answers.")
     now: Shares = Field(description="Under the thresholds in force.")
     then: Shares = Field(description="Under those given.")
+
+
+class FeedbackBody(BaseModel):
+    """A verdict on one answer: exactly one of `score_id` and `sequence` says which."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"score_id": "91c2a954d506468eb6e765117b48ae7b", "verdict": "normal"}]},
+    )
+
+    score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Of the answer, if it is kept.")
+    sequence: Sequence | None = Field(None, description="The sequence itself.")
+    verdict: Literal["anomalous", "normal"]
+    type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
+    note: str | None = Field(None, max_length=1000)
+    who: str | None = Field(None, min_length=1, max_length=64, description="Who says so; by default the key's name.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "FeedbackBody":
+        if (self.score_id is None) == (self.sequence is None):
+            raise PydanticCustomError("one_of", "Send either score_id or sequence")
+        return self
+
+
+class FeedbackAnswer(BaseModel):
+    """The answer that the verdict is about."""
+
+    score_id: str
+    score: float
+    decision: Literal["allow", "review", "block"]
+    type: str | None
+    recorded: bool = Field(description="False where the same was said before.")
+
+
+class KeptAnswer(BaseModel):
+    """An answer that waits for a verdict; ids are pseudonyms unless configured otherwise."""
+
+    score_id: str
+    time: float = Field(description="Epoch seconds.")
+    sequence_id: str
+    user_id: str | None
+    version: str = Field(description="Of the bundle that answered.")
+    score: float
+    decision: Literal["allow", "review", "block"]
+    type: str | None
+    events: Any = Field(description="As they came.")
+
+
+class ReviewAnswer(BaseModel):
+    """What waits for a verdict, most useful first."""
+
+    answers: list[KeptAnswer]
 
 
 class ReloadBody(BaseModel):

@@ -24,6 +24,7 @@ from service.cache import Cache
 from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
+from service.feedback import Feedback, Store
 from service.fields import EventError, Ids
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
@@ -75,7 +76,8 @@ class Serving:
         self.settings = settings
         s, state = settings, settings.state_dir
         self.access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host)
-        self.log = RequestLog(s.log_requests, Pseudonyms(state, s.log_ids))
+        pseudonyms = Pseudonyms(state, s.log_ids)
+        self.log = RequestLog(s.log_requests, pseudonyms)
         self.traces = Traces() if s.traces else None
         self.audit = Audit(state)
         self.listed = _lists(s)
@@ -87,6 +89,8 @@ class Serving:
         self.webhook = (
             Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, self.metrics) if s.webhook_url else None
         )
+        store = Store(s.store_url.get_secret_value(), state)
+        self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.overrides = Overrides(settings.state_dir)
         self.peers = Peers(settings.run_dir)
         self.model = self._load(settings.bundle)
@@ -110,6 +114,7 @@ class Serving:
                 self.model = await asyncio.to_thread(lambda: self._load(path))
             self.peers.bury()
             self._activate(self.model)
+            self.feedback.start()
             if self.webhook:
                 self.webhook.start()
             await self.peers.listen(self._follow)
@@ -141,6 +146,7 @@ class Serving:
         await self.peers.close()
         if self.active is not None:
             await self.active.batcher.close()
+        await self.feedback.close()
         if self.webhook:
             await self.webhook.close()
         if self.traces:
@@ -222,6 +228,7 @@ class Serving:
             scores.append(score)
             self.metrics.decided[decision].inc()
             self.recent.append((score, sequence.segment))
+            self.feedback.offer(sequence, result, model["version"])
             if listed := result.get("listed"):
                 self.metrics.listed.labels(listed).inc()
             if decision == "block":

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="API keys, `name:scope+scope:secret`, separated by commas; scopes: score, admin, metrics.",
+        description="API keys, `name:scope+scope:secret`, separated by commas; scopes: score, review, admin, metrics.",
     )
     api_keys_file: Path | None = Field(None, description="File with more of them, one a line.")
     key_rate: float = Field(0, ge=0, description="Requests a second that one API key may make; 0: any number.")
@@ -55,6 +55,18 @@ class Settings(BaseSettings):
     )
     allow_users: Path | None = Field(None, description="File of user ids, one a line, that are never flagged.")
     deny_users: Path | None = Field(None, description="File of user ids, one a line, that are always blocked.")
+    review_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="Share of allowed sequences that are kept for review too, from which recall is told.",
+    )
+    review_days: float = Field(30, gt=0, description="How long answers are kept for review.")
+    review_most: int = Field(100_000, gt=0, description="Most answers kept for review; the oldest give way.")
+    store_url: SecretStr = Field(
+        SecretStr(""),
+        description="SQLAlchemy URL of the database for review; by default SQLite in the state directory.",
+    )
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
     webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs what the webhook is told.")
     log_format: Literal["json", "text"] = Field("json", description="Form of the log.")

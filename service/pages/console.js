@@ -10,6 +10,9 @@ let before = null; // the counters of the last look, for rates
 $("key").value = key;
 $("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); });
 $("score").addEventListener("click", () => scoreInput());
+for (const button of document.querySelectorAll("[data-verdict]")) {
+  button.addEventListener("click", () => say(button.dataset.verdict));
+}
 $("input").addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) scoreInput(); });
 
 async function call(path, body) {
@@ -96,6 +99,7 @@ function choose(sequences, results, at) {
     return row;
   }));
   $("removed").textContent = "";
+  $("said").textContent = "";
   tryWithout();
 }
 
@@ -177,6 +181,13 @@ async function tryWithout() {
     cells[i].append(bar);
   }
   $("without").replaceChildren(...cells);
+}
+
+async function say(verdict) {
+  try {
+    const said = await call("v1/feedback", { sequence: shown.sequence, verdict });
+    $("said").textContent = `recorded: ${verdict}, where the decision is ${said.decision}`;
+  } catch (error) { $("said").textContent = error.message; }
 }
 
 async function look() {

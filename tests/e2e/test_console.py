@@ -17,7 +17,7 @@ KEY = "analyst-0123456789"
 
 @pytest.fixture(scope="module")
 def guarded(start_service: Starter, bundle: Bundle) -> Service:
-    return start_service(bundle.path, api_keys=f"analyst:score+metrics:{KEY}")
+    return start_service(bundle.path, api_keys=f"analyst:score+metrics+review:{KEY}")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,9 @@ def test_an_analyst_scores_a_sequence_and_takes_events_out(
     assert "#1, score" in texts(browser, "#event")[0]
     bars[0].click()
     wait_until(lambda: texts(browser, "#removed") == [""])
+
+    browser.find_element("css selector", "[data-verdict=anomalous]").click()
+    wait_until(lambda: texts(browser, "#said") == ["recorded: anomalous, where the decision is block"])
 
     scored = str(len(given) + 1)  # what is tried on the page is not counted
     wait_until(lambda: f"{scored}\nscored" in texts(browser, "#counters div"))

@@ -1,0 +1,44 @@
+"""The routes of review: what waits for a verdict, and the verdicts."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic_core import from_json, to_json
+
+from service import schema
+from service.access import needs
+from service.problems import Problem
+from service.serving import Serving
+
+
+def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+    """The routes, with the problems they may answer."""
+    routes = APIRouter(tags=["Review"])
+    [reviewer] = needs(serving.allow, "review")
+
+    @routes.post("/v1/feedback", responses=problems, summary="Say whether an answer was right")
+    async def feedback(who: Annotated[str, reviewer], body: schema.FeedbackBody) -> schema.FeedbackAnswer:
+        """Names an answer by its `score_id`, or sends the sequence, which is then scored for it.
+
+        The verdict is durable before this answers. To say the same again changes nothing.
+        """
+        score_id, sent = body.score_id, None
+        if body.sequence is not None:
+            content = to_json({"sequences": [body.sequence], "trial": True})
+            answer = from_json(await serving.score(content, serving.settings.timeout_ms))
+            [result] = answer["results"]
+            if "error" in result:
+                raise Problem(result["error"]["status"], result["error"]["detail"])
+            score_id, sent = result["score_id"], (body.sequence, result, answer["model"]["version"])
+        verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
+        kept, new = await serving.feedback.say(str(score_id), verdict, sent)
+        return schema.FeedbackAnswer(**{n: kept[n] for n in ("score_id", "score", "decision", "type")}, recorded=new)
+
+    @routes.get("/v1/review", responses=problems, summary="What waits for a verdict")
+    async def review(
+        _: Annotated[str, reviewer], most: Annotated[int, Query(ge=1, le=200)] = 20
+    ) -> schema.ReviewAnswer:
+        """Kept answers that nobody has judged: the random sample of allowed ones, then the least certain."""
+        return schema.ReviewAnswer.model_validate({"answers": await serving.feedback.queue(most)})
+
+    return routes

@@ -1,0 +1,145 @@
+"""Verdicts: kept, durable, the same in both databases; and the quality that follows from them."""
+
+import math
+import os
+import pwd
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.feedback import Quality, Store, metadata, wilson
+from tests.conftest import free_port
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL of the test's own."""
+    pytest.importorskip("psycopg")
+    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not homes:
+        pytest.skip("postgresql is not installed")
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    other: dict[str, Any] = {}
+    if os.getuid() == 0:  # it refuses to run as root
+        other["user"] = "postgres"
+        for parent in (folder, *folder.parents[:3]):
+            parent.chmod(0o755)
+        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+    data = folder / "data"
+    start = ["-D", data, "-o", f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}", "-l", folder / "log", "-w"]
+    subprocess.run(
+        [homes[-1] / "initdb", "-D", data, "-U", "recguard", "-A", "trust"], check=True, capture_output=True, **other
+    )
+    subprocess.run([homes[-1] / "pg_ctl", *start, "start"], check=True, capture_output=True, **other)
+    yield f"postgresql+psycopg://recguard@127.0.0.1:{port}/postgres"
+    subprocess.run([homes[-1] / "pg_ctl", "-D", data, "-m", "fast", "stop"], check=True, capture_output=True, **other)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    found = Store(url, tmp_path)
+    found.prune(0, 0)  # what a test before left
+    yield found
+    found.close()
+
+
+def answer(
+    score_id: str, decision: str = "block", score: float = 0.9, share: float = 1.0, **more: Any
+) -> dict[str, Any]:
+    row = {"time": time.time(), "sequence_id": "s", "user_id": None, "version": "1", "type": None, "events": "[]"}
+    return {**row, "score_id": score_id, "decision": decision, "score": score, "share": share, **more}
+
+
+def verdict(says: str, who: str = "ann", note: str | None = None) -> dict[str, Any]:
+    return {"verdict": says, "type": None, "note": note, "who": who}
+
+
+def test_a_verdict_is_recorded_once_and_the_latest_counts(store: Store) -> None:
+    store.keep([answer("a"), answer("b")])
+    said = [store.say("a", verdict(v)) for v in ("anomalous", "anomalous", "normal", "anomalous")]
+    assert [new for found in said if found for _, new in [found]] == [True, False, True, True]
+    assert store.say("c", verdict("normal")) is None
+    assert store.quality().precision.estimate == 1.0
+    store.say("b", verdict("normal", "bob"))
+    assert store.quality().precision.estimate == 0.5
+
+
+def test_what_waits_for_a_verdict_begins_with_the_sample_and_the_uncertain(store: Store) -> None:
+    store.keep([answer("sure"), answer("torn", "review", 0.52), answer("drawn", "allow", 0.01, 0.1), answer("done")])
+    store.say("done", verdict("normal"))
+    assert [a["score_id"] for a in store.queue(10)] == ["drawn", "torn", "sure"]
+    assert [a["score_id"] for a in store.queue(1)] == ["drawn"]
+    assert store.queue(1)[0]["events"] == []
+
+
+def test_what_is_old_too_much_or_a_users_goes_with_its_verdicts(store: Store) -> None:
+    now = time.time()
+    store.keep([answer(str(i), time=now - i, user_id=f"u{i % 2}") for i in range(6)])
+    store.keep([answer("old", time=now - 40 * 86_400)])
+    store.say("3", verdict("normal"))
+    assert store.prune(30, 100) == 1
+    assert store.prune(30, 4) == 2
+    assert store.forget("u1") == 2
+    assert store.forget("u1") == 0
+    assert {a["score_id"] for a in store.queue(10)} == {"0", "2"}
+    assert math.isnan(store.quality().precision.estimate)
+
+
+def test_recall_is_told_from_the_sample_counted_up(store: Store) -> None:
+    draw = random.Random(0)
+    share, rows, truth = 0.05, [], {}
+    for i in range(20_000):
+        anomalous = draw.random() < 0.05
+        flagged = draw.random() < (0.8 if anomalous else 0.01)
+        if flagged or draw.random() < share:
+            rows.append(answer(str(i), "block" if flagged else "allow", share=1.0 if flagged else share))
+            truth[str(i)] = anomalous
+    store.keep(rows)
+    for score_id, anomalous in truth.items():
+        store.say(score_id, verdict("anomalous" if anomalous else "normal"))
+    quality = store.quality()
+    assert quality.precision.low < 0.8 * 0.05 / (0.8 * 0.05 + 0.01 * 0.95) < quality.precision.high
+    assert quality.recall.low < 0.8 < quality.recall.high
+    assert quality.recall.high - quality.recall.low < 0.3
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_an_interval_holds_its_share_and_lies_within_0_and_1(hits: int, others: int) -> None:
+    found = wilson(hits, hits + others)
+    if hits + others == 0:
+        assert math.isnan(found.estimate)
+        return
+    assert 0 <= found.low <= found.estimate + 1e-12
+    assert found.estimate - 1e-12 <= found.high <= 1
+    assert (
+        found.high - found.low
+        <= wilson(hits / 2, (hits + others) / 2).high - wilson(hits / 2, (hits + others) / 2).low + 1e-12
+    )
+
+
+def test_nothing_is_claimed_where_nothing_was_said() -> None:
+    quality = Quality.of(100, 0, 0, 1000, 0, 0)
+    assert math.isnan(quality.precision.estimate)
+    assert math.isnan(quality.recall.estimate)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_several_processes_may_start_at_once(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    url = "" if kind == "sqlite" else request.getfixturevalue("postgres")
+    if url:
+        old = Store(url, tmp_path)
+        metadata.drop_all(old.engine)
+        old.close()
+    start = "import sys; from pathlib import Path; from service.feedback import Store; Store(sys.argv[1], Path(sys.argv[2]))"
+    processes = [subprocess.Popen([sys.executable, "-c", start, url, str(tmp_path)]) for _ in range(4)]
+    assert [p.wait(60) for p in processes] == [0] * 4
