@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, which refuses scoring requests while the queue is full before it makes anything of them.
 
 Under overload most requests are refused, and what each refusal costs is taken from those that are answered. It also
-ends connections of clients that take too long to send a request or to take its answer, which uvicorn leaves open.
+ends connections of clients that send headers without end, or take too long to send a request or to take its answer, all
+of which uvicorn bears with.
 """
 
 from asyncio import TimerHandle, Transport
@@ -15,6 +16,8 @@ from service.serving import Serving
 REFUSAL_HEAD = b"".join(
     (b"HTTP/1.1 429 Too Many Requests\r\n", *(name + b": " + value + b"\r\n" for name, value in FULL.raw_headers))
 )
+MOST_HEAD = 65_536  # bytes of a request before its body
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 REFUSAL_BODY = bytes(FULL.body)
 
 
@@ -23,6 +26,8 @@ class Protocol(HttpToolsProtocol):
 
     refused = False  # the request under way; its body is passed over
     arriving = True  # a request is on its way, be it the first that nothing has come of yet
+    in_head = True  # and its headers are not all there
+    head = 0  # bytes that came of them in earlier pieces
     slow: TimerHandle | None = None  # ends the connection; runs only while the client is waited for
 
     @property
@@ -40,6 +45,12 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self.head = self.head + len(data) if self.in_head else 0
+        if self.head > MOST_HEAD:
+            self.serving.metrics.rejected.labels("too_large").inc()
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+            return
         if self.arriving != (self.slow is not None):  # a request that came in one piece never starts the timer
             self._wait_for_client(self.arriving)
 
@@ -64,10 +75,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_message_begin(self) -> None:
-        self.arriving = True
+        self.arriving = self.in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self.in_head = False
         idle = self.cycle is None or self.cycle.response_complete
         if self.url == SCORE.encode() and idle and self.parser.should_keep_alive() and self.serving.overloaded:
             self.serving.refuse()

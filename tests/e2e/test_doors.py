@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_a_malformed_key_stops_the_start_and_is_not_shown(bundle: Bundle) -> Non
         timeout=60,
     )
     assert started.returncode == 2
-    assert "scopes are score, admin and metrics" in started.stderr
+    assert "is no scope; there are score, review" in started.stderr
     assert "hunter2" not in started.stderr
 
 
@@ -144,6 +145,23 @@ def test_clients_that_dawdle_are_let_go_and_others_are_not(guarded: Service, one
         assert client.post("/v1/score", json=one).status_code == 200
         time.sleep(1.5)  # an idle connection between requests is not a slow one
         assert client.post("/v1/score", json=one).status_code == 200
+
+
+def test_headers_without_end_are_refused(guarded: Service, one: dict[str, Any]) -> None:
+    with socket.create_connection(("127.0.0.1", guarded.client.base_url.port), timeout=20) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n")
+        got = b""
+        with suppress(ConnectionError):
+            for number in range(2000):
+                client.sendall(b"X-%d: " % number + b"a" * 1000 + b"\r\n")
+        with suppress(ConnectionError):
+            got = client.recv(4096)
+        assert got.startswith(b"HTTP/1.1 431") or not got  # what was still on its way may reset the connection first
+    long = {"sequences": [{**one["sequences"][0], "events": one["sequences"][0]["events"] * 32}]}
+    assert len(json.dumps(long)) > 65_536  # a body may be as long as it likes
+    assert guarded.client.post("/v1/score", json=long, headers=bearer(BACKEND)).status_code == 200
+    before = sample_with_key(guarded, "recguard_rejected_total", reason="too_large")
+    assert before >= 1
 
 
 def sample_with_key(service: Service, name: str, **labels: str) -> float:

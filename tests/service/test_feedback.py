@@ -140,6 +140,6 @@ def test_several_processes_may_start_at_once(request: pytest.FixtureRequest, tmp
         old = Store(url, tmp_path)
         metadata.drop_all(old.engine)
         old.close()
-    start = "import sys; from pathlib import Path; from service.feedback import Store; Store(sys.argv[1], Path(sys.argv[2]))"
+    start = "import sys, pathlib, service.feedback as f; f.Store(sys.argv[1], pathlib.Path(sys.argv[2]))"
     processes = [subprocess.Popen([sys.executable, "-c", start, url, str(tmp_path)]) for _ in range(4)]
     assert [p.wait(60) for p in processes] == [0] * 4
