@@ -37,6 +37,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.logs import Pseudonyms
 from service.metrics import Metrics
@@ -136,20 +137,26 @@ class Store:
     Args:
         url: SQLAlchemy's; empty for SQLite in the state directory.
         state: the state directory.
+
+    Raises:
+        ValueError: no such database, or it cannot be reached.
     """
 
     def __init__(self, url: str, state: Path) -> None:
         if not url:
             state.mkdir(parents=True, exist_ok=True)
-        self.url: URL = make_url(url) if url else URL.create("sqlite", database=str(state / NAME))
-        self.engine: Engine = create_engine(self.url)
-        if self.url.get_backend_name() == "sqlite":
-            event.listen(self.engine, "connect", _configure_sqlite)
-            event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        with self.engine.begin() as connection:  # of several processes that start at once, one makes the tables
-            if self.url.get_backend_name() == "postgresql":
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7267)")
-            metadata.create_all(connection)
+        try:
+            self.url: URL = make_url(url) if url else URL.create("sqlite", database=str(state / NAME))
+            self.engine: Engine = create_engine(self.url)
+            if self.url.get_backend_name() == "sqlite":
+                event.listen(self.engine, "connect", _configure_sqlite)
+                event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            with self.engine.begin() as connection:  # of several processes that start at once, one makes the tables
+                if self.url.get_backend_name() == "postgresql":
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7267)")
+                metadata.create_all(connection)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ValueError(f"RECGUARD_STORE_URL, or {state / NAME}: {str(error).splitlines()[0]}") from error
 
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds answers."""

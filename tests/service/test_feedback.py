@@ -133,6 +133,13 @@ def test_nothing_is_claimed_where_nothing_was_said() -> None:
     assert math.isnan(quality.recall.estimate)
 
 
+@pytest.mark.parametrize("url", ["nonsense", "postgresql+psycopg://ann:hunter2@127.0.0.1:1/none", "nodb://x"])
+def test_a_database_that_is_not_there_is_said_without_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="RECGUARD_STORE_URL") as raised:
+        Store(url, tmp_path)
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_several_processes_may_start_at_once(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     url = "" if kind == "sqlite" else request.getfixturevalue("postgres")
