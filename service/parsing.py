@@ -1,5 +1,6 @@
 """The body of a scoring request: its sequences, each by itself, so that a bad one does not spoil its neighbours."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,10 +25,23 @@ def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[
     return {"id": sequence_id, "error": problem.document()}
 
 
-def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[str, Any]], int, bool]:
-    """The request's sequences, how many reasons are wanted for each, and whether it is a trial.
+@dataclass(frozen=True)
+class Asked:
+    """A scoring request.
 
-    A sequence that is malformed comes back as its answer, and its neighbours are not affected.
+    Attributes:
+        sequences: each as it was sent, or the answer that says why it cannot be scored.
+        reasons, repair, trial: as `schema.ScoreRequest` has them.
+    """
+
+    sequences: list[schema.Sequence | dict[str, Any]]
+    reasons: int
+    repair: bool
+    trial: bool
+
+
+def parse(body: bytes, max_sequences: int) -> Asked:
+    """The request; a sequence that is malformed comes back as its answer, and its neighbours are not affected.
 
     Raises:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
@@ -36,20 +50,19 @@ def parse(body: bytes, max_sequences: int) -> tuple[list[schema.Sequence | dict[
         content = from_json(body)
     except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
-    sequences: list[Any]
     try:
         request = schema.ScoreRequest.model_validate(content)
-        sequences, reasons, trial = list(request.sequences), request.reasons, request.trial
+        asked = Asked(list(request.sequences), request.reasons, request.repair, request.trial)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != "sequences"]
         if outside:
             raise Problem(422, "the request is not of the documented form", of_validation(outside)) from None
         sequences = [_parse_one(i, given) for i, given in enumerate(content["sequences"])]
-        reasons, trial = content.get("reasons", 0), content.get("trial", False)
-    if len(sequences) > max_sequences:
-        raise Problem(413, f"{len(sequences)} sequences in one request; at most {max_sequences} may be sent")
-    return sequences, reasons, trial
+        asked = Asked(sequences, content.get("reasons", 0), content.get("repair", False), content.get("trial", False))
+    if len(asked.sequences) > max_sequences:
+        raise Problem(413, f"{len(asked.sequences)} sequences in one request; at most {max_sequences} may be sent")
+    return asked
 
 
 def _parse_one(index: int, given: Any) -> schema.Sequence | dict[str, Any]:

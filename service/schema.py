@@ -85,6 +85,9 @@ class ScoreRequest(BaseModel):
 
     sequences: list[Sequence] = Field(min_length=1)
     reasons: int = Field(0, ge=0, le=100, strict=True, description="How many reasons to give with each score, at most.")
+    repair: bool = Field(
+        False, strict=True, description="Whether each result says what a recommender may still learn from the sequence."
+    )
     trial: bool = Field(
         False, strict=True, description="Whether it is only to look at: not counted, not told to the webhook, not kept."
     )
@@ -118,6 +121,14 @@ class ScoreReason(BaseModel):
     contribution: float = Field(description="Natural log odds added to the score; below 0 it speaks for normal.")
 
 
+class RepairAdvice(BaseModel):
+    """What a recommender may still learn from a sequence."""
+
+    strategy: Literal["keep", "weight", "drop_events", "drop_sequence"]
+    drop: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
+    weight: float = Field(ge=0, le=1, description="What it counts for where sequences are weighed instead.")
+
+
 class Result(BaseModel):
     """The answer for one sequence that could be scored."""
 
@@ -132,6 +143,7 @@ class Result(BaseModel):
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
     reasons: list[ScoreReason] = Field(default_factory=list, description="If asked for; what counts most comes first.")
+    repair: RepairAdvice | None = Field(None, description="If asked for.")
 
 
 class ProblemDocument(BaseModel):

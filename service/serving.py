@@ -27,9 +27,10 @@ from service.feedback import Feedback, Store
 from service.fields import EventError, Ids
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
-from service.parsing import failed, parse, refused
+from service.parsing import Asked, failed, parse, refused
 from service.peers import Commit, PeerError, Peers
 from service.problems import Problem, pointer
+from service.repair import repair
 from service.scoring import Model, Score, columns_of
 from service.settings import Settings
 from service.thresholds import DECISIONS, Decision, Overrides, Policy
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 SERVED = "bundle"  # file of a run that names the bundle its workers serve, if not that of the settings
 MOST_INFERRING = 32  # requests for the bare graph that may wait
 RECENT = 10_000  # sequences of late, on which new thresholds are tried
+UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
 SOON = {"Retry-After": "1"}
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
@@ -168,9 +170,10 @@ class Serving:
         stages = self.metrics.stages
         start = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-        sequences, reasons, trial = parse(body, self.settings.max_sequences)
+        asked = parse(body, self.settings.max_sequences)
+        sequences = asked.sequences
         given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
-        cache = active.cache if not (reasons or trial) else None
+        cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, sequences, given) if cache else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
         call = CALL.get()
@@ -192,7 +195,7 @@ class Serving:
             if isinstance(g, dict):
                 results.append(g)
             elif isinstance(s, schema.Sequence):
-                result = self._result(i, s, active.model, next(answers), reasons)
+                result = self._result(i, s, active.model, next(answers), asked)
                 results.append(result)
                 if cache and "error" not in result:
                     cache.put(keys[i], result, answered)
@@ -207,7 +210,7 @@ class Serving:
         named = {"name": bundle.name, "version": bundle.version}
         if call:
             call.sequences = len(results)
-        if not trial:
+        if not asked.trial:
             self._note(sequences, results, named)
         content = to_json({"model": named, "results": results})
         stages["respond"].observe(time.perf_counter() - answered)
@@ -235,7 +238,7 @@ class Serving:
                 if call:
                     call.blocked.append(sequence.id)
                 if self.webhook:
-                    told = {name: value for name, value in result.items() if name not in ("events", "reasons")}
+                    told = {name: value for name, value in result.items() if name not in UNTOLD}
                     self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
         self.metrics.scored(scores)
 
@@ -333,7 +336,7 @@ class Serving:
         return [Judged(score, e, evidence, i) for i, (score, e) in enumerate(zip(scores, sequences, strict=True))]
 
     def _result(
-        self, index: int, sequence: schema.Sequence, model: Model, answer: Judged | Exception, reasons: int
+        self, index: int, sequence: schema.Sequence, model: Model, answer: Judged | Exception, asked: Asked
     ) -> dict[str, Any]:
         if isinstance(answer, EventError):
             return refused(index, sequence, answer)
@@ -355,9 +358,11 @@ class Serving:
         }
         if listed:
             result["listed"] = listed
-        if reasons:
+        if asked.reasons:
             evidence = answer.evidence.take(np.array([answer.at]))
-            result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, reasons)]
+            result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, asked.reasons)]
+        if asked.repair:
+            result["repair"] = asdict(repair(score, decision, model.partial_types))
         return result
 
     @property

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -363,6 +363,49 @@ def score(
             rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
             for sequence_id in first_seen(events, mapping):
                 rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", "all its rows were set aside as bad"]))
+
+
+@app.command()
+def repair(
+    events: Annotated[
+        Path, typer.Option("--events", help="Log to repair, .csv or .jsonl (also .gz); with --undo, a repaired one.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory for the repaired log, weights and audit; with --undo, a file.")
+    ],
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle that judges.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="auto (by decision and type), weight, drop_events or drop_sequence.")
+    ] = "auto",
+    undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
+    columns: ColumnMap = None,
+    quiet: Quiet = False,
+) -> None:
+    """Writes a log without what is anomalous in it, with weights for sequences and events; it can be undone."""
+    with _session(quiet) as show:
+        from service.repair import Choice
+        from service.scoring import Model
+        from training import repair as repairing
+        from training.log import LogError, parse_columns
+
+        if undo:
+            typer.echo(f"{repairing.undo(events, out)} rows are back in {out}")
+            return
+        if bundle is None:
+            raise LogError("--bundle is missing: which model shall judge?")
+        if strategy not in get_args(Choice):
+            raise LogError(f"--strategy {strategy!r}: there are {', '.join(get_args(Choice))}")
+        model = Model.load(Bundle.open(bundle))
+        found = repairing.repair_log(
+            model,
+            events,
+            out,
+            cast(Choice, strategy),
+            parse_columns(columns),
+            track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
+        )
+        done = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(found.strategies.items()))
+        typer.echo(f"{found.dropped} of {found.rows} rows dropped; of {found.sequences} sequences: {done}; see {out}")
 
 
 @app.command()

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 TEXT_COLUMNS = ("sequence_id", "user_id", "event_id", "item_id", "action", "category", "text", "type", "split_group")
 
 
+ROW = "_row"  # a column of row numbers that a reader may add; says nothing of the event
+
+
 class LogError(ValueError):
     """A log or label table that cannot be used; the message names the file, the place and the fix."""
 
@@ -223,7 +226,7 @@ def clean_events(
     table = table.with_columns(blank_as_null)
     reasons["sequence_id is missing"] = table["sequence_id"].is_null()
     features = [
-        name for name in table.columns if name not in ("sequence_id", "user_id", "event_id", "event_label", "ts")
+        name for name in table.columns if name not in ("sequence_id", "user_id", "event_id", "event_label", "ts", ROW)
     ]
     if not features and "ts" not in table.columns:
         raise LogError(f"{path}: no column describes the events; add action, text, item_id or ts")

@@ -68,7 +68,7 @@ async function scoreInput() {
     const given = JSON.parse($("input").value);
     const sequences = (given.sequences ?? [given]).map((s) => ({ id: "console", ...s }));
     thresholds = await call("v1/thresholds");
-    const { results } = await call("v1/score", { sequences, reasons: 12, trial: true });
+    const { results } = await call("v1/score", { sequences, reasons: 12, repair: true, trial: true });
     choose(sequences, results, 0);
   } catch (error) {
     $("answer").hidden = true;
@@ -100,6 +100,7 @@ function choose(sequences, results, at) {
   }));
   $("removed").textContent = "";
   $("said").textContent = "";
+  drawRepair();
   tryWithout();
 }
 
@@ -132,10 +133,34 @@ function drawEvents() {
   }));
 }
 
-async function toggle(i) {
+const ADVICE = {
+  keep: () => "keep it",
+  weight: ({ weight }) => `keep it, at a weight of ${digits(weight)}`,
+  drop_events: ({ drop }) => `drop ${drop.length} of its events`,
+  drop_sequence: () => "drop it",
+};
+
+function drawRepair() {
+  const { repair } = shown.result;
+  $("advice").textContent = ADVICE[repair.strategy](repair);
+  $("repair").textContent = "show it after";
+  $("repair").hidden = repair.strategy !== "drop_events";
+}
+
+$("repair").addEventListener("click", () => {
+  shown.out = new Set(shown.out.size ? [] : shown.result.repair.drop);
+  takeOut();
+});
+
+function toggle(i) {
+  if (!shown.out.delete(i)) shown.out.add(i);
+  takeOut();
+}
+
+async function takeOut() {
   const { sequence, out } = shown;
-  if (!out.delete(i)) out.add(i);
-  $("events").children[i].classList.toggle("out", out.has(i));
+  [...$("events").children].forEach((bar, i) => bar.classList.toggle("out", out.has(i)));
+  $("repair").textContent = out.size ? "show it before" : "show it after";
   if (!out.size || out.size === count(sequence.events)) {
     $("removed").textContent = out.size ? "No event is left." : "";
     return;

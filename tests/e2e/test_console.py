@@ -67,6 +67,7 @@ def test_an_analyst_scores_a_sequence_and_takes_events_out(
     assert len(texts(browser, "#reasons tbody tr")) > 0
     wait_until(lambda: len(browser.find_elements("css selector", "#without i")) == len(bars))
 
+    assert texts(browser, "#advice")[0].startswith("drop")
     bars[0].click()
     left = {**given[at], "events": given[at]["events"][1:]}
     expected = score(guarded, {"sequences": [left]}).json()["results"][0]

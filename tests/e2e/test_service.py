@@ -284,6 +284,24 @@ def test_a_service_that_cannot_serve_does_not_start(bundle: Bundle, tmp_path: Pa
     assert (good.returncode, "golden samples" in good.stdout) == (0, True)
 
 
+def test_repair_says_what_may_stay_if_asked_for(service: Service, attacked: Path, some: list[dict[str, Any]]) -> None:
+    everybody = sequences(attacked / "events.csv", 400)
+    results = score(service, {"sequences": everybody, "repair": True}).json()["results"]
+    strategies: dict[str, set[str]] = {}
+    for sequence, result in zip(everybody, results, strict=True):
+        repair = result["repair"]
+        assert repair["weight"] == pytest.approx(1 - result["score"], abs=1e-6)
+        strategies.setdefault(result["decision"], set()).add(repair["strategy"])
+        if repair["strategy"] == "drop_sequence":
+            assert repair["drop"] == list(range(len(sequence["events"])))
+        for event in repair["drop"] if repair["strategy"] == "drop_events" else ():
+            assert result["events"][event]["score"] >= 0.5
+    assert strategies["allow"] == {"keep"}
+    assert strategies["review"] == {"weight"}
+    assert strategies["block"] <= {"drop_sequence", "drop_events"}
+    assert "repair" not in score(service, {"sequences": some[:1]}).json()["results"][0]
+
+
 def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path) -> None:
     body = {"sequences": sequences(attacked / "events.csv", 3), "reasons": 4}
     results = service.client.post("/v1/score", json=body).json()["results"]

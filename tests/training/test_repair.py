@@ -1,0 +1,163 @@
+"""Repair of a log: what goes, what stays, and that all of it can be undone."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from service.bundle import Bundle
+from service.scoring import Model
+from training.cli import app
+from training.log import LogError
+from training.repair import AUDIT, EVENT_WEIGHTS, WEIGHTS, Records, repair_log, undo
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Model:
+    return Model.load(bundle, threads=1)
+
+
+@pytest.fixture
+def log(attacked: Path) -> Path:
+    return attacked / "events.csv"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_attackers_leave_the_log_and_genuine_users_stay(
+    model: Model, log: Path, attacked: Path, tmp_path: Path
+) -> None:
+    found = repair_log(model, log, tmp_path / "out")
+    before, after = rows(log), rows(tmp_path / "out" / "events.csv")
+    assert found.rows == len(before)
+    assert found.dropped == len(before) - len(after) > 0
+    attackers = {r["sequence_id"] for r in rows(attacked / "labels.csv") if r["label"] == "1"}
+
+    def share_left(of_attackers: bool) -> float:
+        counts = [sum((r["sequence_id"] in attackers) == of_attackers for r in some) for some in (after, before)]
+        return counts[0] / counts[1]
+
+    assert share_left(True) < 0.5
+    assert share_left(False) > 0.9
+    weights = {r["sequence_id"]: r for r in rows(tmp_path / "out" / WEIGHTS)}
+    assert weights.keys() == {r["sequence_id"] for r in before}
+    assert sum(int(n) for n in found.strategies.values()) == len(weights)
+    events = rows(tmp_path / "out" / EVENT_WEIGHTS)
+    assert sorted(int(r["row"]) for r in events) == list(range(len(before)))
+    audit = [json.loads(line) for line in (tmp_path / "out" / AUDIT).read_text().splitlines()]
+    assert [a["row"] for a in audit] == sorted(a["row"] for a in audit)
+    for line in audit:
+        assert before[line["row"]]["sequence_id"] == line["sequence_id"]
+        assert line["what"] == weights[line["sequence_id"]]["strategy"]
+        assert line["reason"]
+
+
+def test_parts_change_nothing(model: Model, log: Path, tmp_path: Path) -> None:
+    repair_log(model, log, tmp_path / "one")
+    repair_log(model, log, tmp_path / "many", part_bytes=log.stat().st_size // 5)
+    for name in ("events.csv", AUDIT):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    one, many = ({r["sequence_id"]: r for r in rows(tmp_path / name / WEIGHTS)} for name in ("one", "many"))
+    assert one.keys() == many.keys()
+    for sequence_id, row in one.items():
+        assert row["strategy"] == many[sequence_id]["strategy"]
+        assert float(row["score"]) == pytest.approx(float(many[sequence_id]["score"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl"])
+def test_undo_gives_back_every_byte(model: Model, log: Path, tmp_path: Path, kind: str) -> None:
+    table = pl.read_csv(log, infer_schema=False)
+    path = tmp_path / f"log.{kind}"
+    if kind == "jsonl":
+        lines = [json.dumps({**row, "note": 'a "quoted"\nline'}) for row in table.to_dicts()]
+        content = ("\n".join(lines[:50]) + "\n\n\r\n" + "\r\n".join(lines[50:])).encode()
+    else:
+        noted = table.with_columns(
+            pl.Series("note", ['two\r\nlines, and "quotes"', "", "naïve"] * table.height)[: table.height]
+        )
+        content = noted.write_csv().replace("\n", "\r\n", 40).encode().rstrip(b"\n")
+    path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
+    found = repair_log(model, path, tmp_path / "out")
+    assert found.dropped > 0
+    back = undo(tmp_path / "out" / path.name, tmp_path / f"back.{kind}")
+    assert back == found.dropped
+    written = (tmp_path / f"back.{kind}").read_bytes()
+    assert (gzip.decompress(written) if kind.endswith(".gz") else written) == content
+
+
+def test_weight_drops_nothing_and_drop_sequence_drops_whole_ones(model: Model, log: Path, tmp_path: Path) -> None:
+    assert repair_log(model, log, tmp_path / "weight", "weight").dropped == 0
+    assert (tmp_path / "weight" / "events.csv").read_bytes() == log.read_bytes()
+    repair_log(model, log, tmp_path / "whole", "drop_sequence")
+    gone = {r["sequence_id"] for r in rows(tmp_path / "whole" / WEIGHTS) if r["strategy"] == "drop_sequence"}
+    assert gone
+    assert gone.isdisjoint(r["sequence_id"] for r in rows(tmp_path / "whole" / "events.csv"))
+
+
+def test_rows_that_cannot_be_scored_stay_unless_their_sequence_goes(model: Model, log: Path, tmp_path: Path) -> None:
+    repair_log(model, log, tmp_path / "first", "drop_sequence")
+    weights = rows(tmp_path / "first" / WEIGHTS)
+    bad, good = (next(r["sequence_id"] for r in weights if r["strategy"] == s) for s in ("drop_sequence", "keep"))
+    lines = log.read_text().splitlines()
+    width = lines[0].count(",")
+    broken = [f"{sequence_id},never" + "," * (width - 1) for sequence_id in (bad, good)]
+    assert lines[0].startswith("sequence_id,ts,")
+    (tmp_path / "log.csv").write_text("\n".join([*lines, *broken]) + "\n")
+    repair_log(model, tmp_path / "log.csv", tmp_path / "out", "drop_sequence")
+    left = (tmp_path / "out" / "log.csv").read_text().splitlines()
+    assert left[-1] == broken[1]
+    assert broken[0] not in left
+
+
+cells = st.text(st.sampled_from('ab,"\n\r x'), max_size=6)
+
+
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_records_are_all_the_bytes_of_a_file_and_as_many_as_csv_reads(pairs: list[tuple[str, str]], end: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "log.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL)
+            writer.writerow(["sequence_id", "action"])
+            writer.writerows(pairs)
+        found = list(Records(path, None).raw())
+        assert b"".join(raw for _, raw in found) == path.read_bytes()
+        assert [row for row, _ in found] == [None, *range(len(pairs))]
+
+
+def test_what_cannot_be_repaired_is_said(model: Model, log: Path, tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="holds the log itself"):
+        repair_log(model, log, log.parent)
+    (tmp_path / "other.csv").write_text("user,action\n1,click\n")
+    with pytest.raises(LogError, match="'sequence_id' is missing; present: user, action"):
+        repair_log(model, tmp_path / "other.csv", tmp_path / "out")
+    (tmp_path / "bad.jsonl").write_text('{"sequence_id": "a", "action": "click"}\n[1]\n')
+    with pytest.raises(LogError, match="record 2 is no JSON object"):
+        repair_log(model, tmp_path / "bad.jsonl", tmp_path / "out")
+    with pytest.raises(LogError, match="stands beside the log"):
+        undo(log, tmp_path / "back.csv")
+
+
+def test_the_command_repairs_and_undoes(bundle: Bundle, log: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(app, ["repair", *map(str, arguments)])
+
+    done = run("--bundle", bundle.path, "--events", log, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "rows dropped" in done.output
+    back = run("--undo", "--events", tmp_path / "out" / log.name, "--out", tmp_path / "back.csv")
+    assert back.exit_code == 0, back.output
+    assert (tmp_path / "back.csv").read_bytes() == log.read_bytes()
+    wrong = run("--bundle", bundle.path, "--events", log, "--out", tmp_path / "other", "--strategy", "all")
+    assert wrong.exit_code == 2

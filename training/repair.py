@@ -1,0 +1,285 @@
+"""Repairs a log for a recommender: what is anomalous goes, what is doubtful gets a weight, and all can be undone.
+
+The log may be larger than memory. It is dealt out into parts on disk, by sequence; each part is scored; then the log is
+read once more and written without what was dropped. Memory holds one part, and the numbers of the rows dropped.
+"""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import numpy as np
+import polars as pl
+
+from service.repair import Choice, repair
+from service.scoring import Model, Score
+from training.log import ROW, LogError, clean_events, read_table
+
+PART_BYTES = 64_000_000
+AUDIT, WEIGHTS, EVENT_WEIGHTS = "audit.jsonl", "weights.csv", "event_weights.csv"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Why a row goes.
+
+    Attributes:
+        sequence_id, score, type: of its sequence.
+        event_score: its own.
+        strategy: that drops it.
+    """
+
+    sequence_id: str
+    score: float
+    type: str | None
+    event_score: float
+    strategy: str
+
+
+@dataclass
+class Summary:
+    """What a repair did: rows and sequences read, rows dropped, sequences by strategy."""
+
+    rows: int
+    sequences: int
+    dropped: int
+    strategies: dict[str, int]
+
+
+def repair_log(
+    model: Model,
+    events: Path,
+    out: Path,
+    choice: Choice = "auto",
+    columns: Mapping[str, str] | None = None,
+    part_bytes: int = PART_BYTES,
+    track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+) -> Summary:
+    """Writes the repaired log under its own name, the weights of sequences and events, and the audit into `out`.
+
+    Rows that cannot be scored stay, unless their whole sequence goes. The audit has a line for each row dropped, in the
+    log's order.
+
+    Args:
+        model: that judges.
+        events: the log, CSV or JSONL, plain or gzipped.
+        out: a directory.
+        choice: the strategy; "auto" takes one for each sequence by its decision and type.
+        columns: renames the log's columns, {ours: theirs}.
+        part_bytes: of the log that are in memory at once.
+        track: shows progress over the parts.
+
+    Raises:
+        LogError: the log is unusable, or `out` holds it.
+    """
+    if events.resolve().parent == out.resolve():
+        raise LogError(f"{out}: holds the log itself; give another directory")
+    out.mkdir(parents=True, exist_ok=True)
+    reader = Records(events, (columns or {}).get("sequence_id", "sequence_id"))
+    drops: dict[int, Dropped] = {}
+    found: dict[str, int] = {}
+    with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
+        of_sequences = csv.writer(files.enter_context((out / WEIGHTS).open("w", newline="")))
+        of_events = csv.writer(files.enter_context((out / EVENT_WEIGHTS).open("w", newline="")))
+        of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
+        of_events.writerow(["row", "sequence_id", "weight"])
+        parts, rows = reader.deal(Path(folder), part_bytes)
+        for part in track(parts):
+            log, report = clean_events(part, columns)
+            gone: dict[str, Dropped] = {}
+            for i, (sequence_id, answer) in enumerate(zip(log.ids, model.answers(log.sequences()), strict=True)):
+                if not isinstance(answer, Score):
+                    found["not scored"] = found.get("not scored", 0) + 1
+                    continue
+                advice = repair(answer, answer.decision, model.partial_types, choice)
+                found[advice.strategy] = found.get(advice.strategy, 0) + 1
+                of_sequences.writerow(
+                    [
+                        sequence_id,
+                        advice.weight,
+                        advice.strategy,
+                        f"{answer.score:.6g}",
+                        answer.decision,
+                        answer.type or "",
+                    ]
+                )
+                numbers = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
+                of_events.writerows(
+                    [row, sequence_id, round(1 - score, 6)] for row, score in zip(numbers, answer.events, strict=True)
+                )
+                for at in advice.drop:
+                    score = float(answer.events[at])
+                    drops[numbers[at]] = Dropped(sequence_id, answer.score, answer.type, score, advice.strategy)
+                if advice.strategy == "drop_sequence":
+                    gone[sequence_id] = Dropped(sequence_id, answer.score, answer.type, answer.score, advice.strategy)
+            if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
+                table = read_table(part, columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
+                for sequence_id, row in table.iter_rows():
+                    if sequence_id is not None and sequence_id.strip() in gone:
+                        drops.setdefault(row, gone[sequence_id.strip()])
+    with reader.open_new(out / events.name) as kept, (out / AUDIT).open("w", encoding="utf-8") as audit:
+        for record, (row, raw) in enumerate(reader.raw()):
+            why = None if row is None else drops.get(row)
+            if why is None:
+                kept.write(raw)
+                continue
+            line = {
+                "record": record,
+                "row": row,
+                "what": why.strategy,
+                "old": raw.decode("utf-8", "surrogateescape"),
+                "new": None,
+                "sequence_id": why.sequence_id,
+                "score": round(why.score, 6),
+                "event_score": round(why.event_score, 6),
+                "reason": _reason(why),
+            }
+            audit.write(json.dumps(line) + "\n")
+    return Summary(rows, sum(found.values()), len(drops), found)
+
+
+def undo(repaired: Path, out: Path) -> int:
+    """Writes the log as it was before its repair; gives how many rows came back.
+
+    Args:
+        repaired: the repaired log, with its audit beside it.
+        out: file for the log, byte for byte what it was (its content, where it is gzipped).
+
+    Raises:
+        LogError: no audit beside it.
+    """
+    path = repaired.parent / AUDIT
+    if not path.is_file():
+        raise LogError(f"{path}: no such file; it stands beside the log that `repair` wrote")
+    reader = Records(repaired, None)
+    count = 0
+    with path.open(encoding="utf-8") as audit, reader.open_new(out) as file:
+        changes = map(json.loads, audit)
+        kept = (raw for _, raw in reader.raw())
+        change = next(changes, None)
+        for record in itertools.count():
+            if change is not None and change["record"] == record:
+                file.write(change["old"].encode("utf-8", "surrogateescape"))
+                change, count = next(changes, None), count + 1
+            elif (raw := next(kept, None)) is not None:
+                file.write(raw)
+            else:
+                break
+    return count
+
+
+def _reason(why: Dropped) -> str:
+    named = f", {why.type}" if why.type else ""
+    if why.strategy == "drop_events":
+        return f"the event's score is {why.event_score:.3f} in a sequence that scores {why.score:.3f}{named}"
+    return f"its sequence scores {why.score:.3f}{named}"
+
+
+class Records:
+    """The records of a CSV or JSONL file as bytes, each with its number from 0; a header or a blank line has None.
+
+    Args:
+        path: the file, plain or gzipped.
+        key: the column of the sequence; None where records are not dealt out.
+    """
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        if not path.is_file():
+            raise LogError(f"{path}: no such file")
+        self.path, self.key = path, key
+        name = path.name.removesuffix(".gz")
+        if not name.endswith((".csv", ".jsonl", ".ndjson")):
+            raise LogError(f"{path}: repair takes .csv or .jsonl, also with .gz")
+        self.is_csv = name.endswith(".csv")
+
+    def _open(self) -> IO[bytes]:
+        return gzip.open(self.path, "rb") if self.path.name.endswith(".gz") else self.path.open("rb")  # type: ignore[return-value]
+
+    def open_new(self, path: Path) -> IO[bytes]:
+        """A file to write, packed as this one is."""
+        return gzip.open(path, "wb") if self.path.name.endswith(".gz") else path.open("wb")  # type: ignore[return-value]
+
+    def raw(self) -> Iterator[tuple[int | None, bytes]]:
+        """All bytes of the file, record by record."""
+        number, pending, header = 0, b"", self.is_csv
+        with self._open() as file:
+            for line in file:
+                pending += line
+                if self.is_csv and pending.count(b'"') % 2:
+                    continue  # a line end within quotes
+                if header or not pending.strip():
+                    header = header and not pending.strip()
+                    yield None, pending
+                else:
+                    yield number, pending
+                    number += 1
+                pending = b""
+        if pending:
+            yield number, pending
+
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+        """Deals the records out by sequence, each with its number in the column `_row`; gives files and rows."""
+        size = self.path.stat().st_size * (8 if self.path.name.endswith(".gz") else 1)
+        count = max(math.ceil(size / part_bytes), 1)
+        suffix = "csv" if self.is_csv else "jsonl"
+        paths = [folder / f"{k}.{suffix}" for k in range(count)]
+        filled, rows = np.zeros(count, dtype=bool), 0
+        with ExitStack() as stack:
+            files = [stack.enter_context(p.open("w", newline="", encoding="utf-8")) for p in paths]
+            for key, line, row in self._dealt():
+                if row is None:  # the header
+                    for file in files:
+                        file.write(line)
+                    continue
+                part = zlib.crc32(key.encode()) % count
+                files[part].write(line)
+                filled[part], rows = True, rows + 1
+        return [p for p, has in zip(paths, filled, strict=True) if has], rows
+
+    def _dealt(self) -> Iterator[tuple[str, str, int | None]]:
+        """Each record's key, its text with its number added, and its number."""
+        header: list[str] = []
+        for row, raw in self.raw():
+            text = raw.decode("utf-8", "replace")
+            if not text.strip():
+                continue
+            if not self.is_csv:
+                yield self._json(text, row)
+                continue
+            fields = next(csv.reader(io.StringIO(text, newline="")))
+            if row is None:
+                header = [fields[0].removeprefix("\ufeff"), *fields[1:]]
+                if self.key not in header:
+                    raise LogError(
+                        f"{self.path}: column {self.key!r} is missing; present: {', '.join(header)}. "
+                        "Name it with --columns sequence_id=THEIRS"
+                    )
+                yield "", _csv([*header, ROW]), None
+                continue
+            if len(fields) > len(header):
+                raise LogError(f"{self.path}: record {row + 1} has {len(fields)} fields, the header {len(header)}")
+            fields += [""] * (len(header) - len(fields))
+            yield fields[header.index(str(self.key))].strip(), _csv([*fields, str(row)]), row
+
+    def _json(self, text: str, row: int | None) -> tuple[str, str, int | None]:
+        try:
+            record: dict[str, Any] = json.loads(text)
+            return str(record.get(str(self.key))), json.dumps({**record, ROW: row}) + "\n", row
+        except (ValueError, AttributeError) as error:
+            raise LogError(f"{self.path}: record {(row or 0) + 1} is no JSON object: {error}") from error
+
+
+def _csv(fields: list[str]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n").writerow(fields)
+    return line.getvalue()
