@@ -104,6 +104,7 @@ def test_low_rank_adapters_train_and_leave_an_ordinary_encoder(learned: tuple[En
     assert torch.equal(after[f"{query}.bias"], before[f"{query}.bias"])
 
 
+@pytest.mark.slow
 def test_a_teacher_judges_every_example_and_none_it_was_trained_on(
     learned: tuple[Encoder, list[Example]], labelled: tuple[Log, Labels]
 ) -> None:

@@ -110,6 +110,7 @@ def test_an_interval_on_a_case_from_the_literature() -> None:
     assert wilson(0, 0) is None
 
 
+@pytest.mark.slow
 def test_quality_by_labels_ends_with_all_of_them(labelled: tuple[Log, Labels], tmp_path: Path) -> None:
     found = study(*labelled, tmp_path, QUICK, 2, ["labels"])["labels"]
     assert list(found) == ["0", "10", "50", "200", "all"]
