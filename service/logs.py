@@ -103,7 +103,7 @@ class RequestLog:
         self.share, self.pseudonyms = share, pseudonyms
 
     def answered(self, call: Call, method: str, route: str, status: int) -> None:
-        failed = status >= 500 and status != 503  # not being ready is no failure, and a prober asks every second
+        failed = status >= 500 and status not in (503, 504)  # a prober asks every second, and overload is not an error
         if not failed and random.random() >= self.share:
             return
         fields: dict[str, Any] = {

@@ -224,6 +224,7 @@ def test_ids_are_logged_in_clear_if_asked_for_and_good_requests_only_by_their_sh
     quiet = start_service(bundle.path, log_requests=0)
     assert score(quiet, {"sequences": some[:1]}).status_code == 200
     assert score(quiet, b"{").status_code == 400
+    assert score(quiet, {"sequences": some}, **{"X-Request-Timeout-Ms": "0.01"}).status_code == 504
     assert [line for line in lines(quiet) if line["logger"] == "recguard.request"] == []
 
 
