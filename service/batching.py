@@ -19,8 +19,8 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from service.encoding import Encoded
-from service.fields import Columns, EventError, Ids
 from service.metrics import Metrics
+from service.values import Columns, EventError, Ids
 from service.windows import Outputs, Row, pad
 
 logger = logging.getLogger(__name__)

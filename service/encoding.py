@@ -16,24 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from service.fields import (
-    FIRST,
-    KINDS,
-    UNKNOWN,
-    Change,
-    Columns,
-    Cross,
-    EventError,
-    Events,
-    Field,
-    Gap,
-    Hour,
-    Ids,
-    Rhythm,
-    Vocabulary,
-    run_lengths,
-    run_starts,
-)
+from service.events import Events, run_lengths, run_starts
+from service.fields import FIRST, KINDS, UNKNOWN, Change, Cross, Field, Gap, Hour, Rhythm, Vocabulary
+from service.values import Columns, EventError, Ids
 from service.windows import cut
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining

@@ -1,14 +1,13 @@
 """The fields of an event: what each reads, and how a value becomes an id, the same in training and in serving.
 
 Every kind of field has the face of `Field` and restores itself from its plain attributes, so a new kind is one class
-and one entry in KINDS. `encoding` lays the fields side by side; `training.features` learns them from a log.
+and one entry in KINDS. `values` reads values, `events` holds events in arrays, `encoding` lays the fields side by side, and
+`training.features` learns them from a log.
 """
 
-import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import repeat
 from typing import ClassVar, Protocol
@@ -16,9 +15,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Columns = Mapping[str, Sequence[object]]  # column name -> one value an event, None where missing
-Ids = NDArray[np.int32]
-Floats = NDArray[np.float64]
+from service.events import Events, run_lengths, run_starts
+from service.values import EventError, Floats, Ids, canonical, catalogue_order
 
 UNKNOWN, MISSING, FIRST = range(3)  # a field's first rows; FIRST is its first real value
 
@@ -26,87 +24,9 @@ GAP_EDGES = tuple(0.05 * 2.0**k for k in range(31))  # seconds: 50 ms to 1.7 yea
 RHYTHM_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # |ln| of two gaps' ratio; a scripted client stays under 0.1
 DEVIATION_EDGES = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)  # standard deviations from the item's mean
 _REPEAT_STEPS = np.array([0, *(min(1 + (d - 1).bit_length(), 11) for d in range(1, 1025))])  # by distance
-_NUMBERED = re.compile(r"(\D*)(\d{1,18})")
 CHANGE_PRIOR = 3.0  # imaginary events of a stretch, spread as the log's are
 CHANGE_LIMIT = 8  # log odds of a change
 DENSE_PAIRS = 1 << 20  # cells of a table of pairs; a larger one is searched, which takes longer
-MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
-
-
-class EventError(ValueError):
-    """A value that cannot be encoded.
-
-    Attributes:
-        index: position of the event in the caller's order; None for all of a column.
-        field: name of the event's field; None for all of an event.
-        reason: what is wrong and what would be right.
-    """
-
-    def __init__(self, index: int | None, field: str | None, reason: str) -> None:
-        places = [] if index is None else [f"event {index}"]
-        places += [] if field is None else [f"field {field!r}"]
-        super().__init__(f"{', '.join(places)}: {reason}")
-        self.index, self.field, self.reason = index, field, reason
-
-
-def numbers(name: str, values: Sequence[object]) -> Floats:
-    """Float64 (T,) of the values, NaN where None; raises EventError on what is not a finite number."""
-    try:
-        array = np.array(values, dtype=np.float64)  # None becomes NaN
-    except (TypeError, ValueError, OverflowError):
-        array = None
-    known = len(values) - list(values).count(None)
-    if array is not None and array.ndim == 1 and np.count_nonzero(np.isfinite(array)) == known:
-        return array
-    for index, value in enumerate(values):
-        try:
-            bad = value is not None and not np.isfinite(float(value))  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            bad = True
-        if bad:
-            raise EventError(index, name, f"{value!r} is not a finite number; send a number, or null if unknown")
-    raise AssertionError("unreachable: some value was not finite")
-
-
-def timestamps(values: Sequence[object]) -> Floats:
-    """Float64 (T,) epoch seconds, NaN where None, from epoch seconds or RFC 3339 texts (UTC where no offset is given).
-
-    Raises EventError on a negative time, one that is not finite, unreadable, or beyond the year 5138.
-    """
-    if str in set(map(type, values)):
-        values = [_parse_time(i, v) if type(v) is str else v for i, v in enumerate(values)]
-    seconds = numbers("ts", values)
-    wrong = np.flatnonzero((seconds < 0) | (seconds > MAX_TIMESTAMP))
-    if wrong.size:
-        index = int(wrong[0])
-        fix = "times are not negative" if seconds[index] < 0 else "this looks like milliseconds; send seconds"
-        raise EventError(index, "ts", f"{values[index]!r} is out of range: {fix}")
-    return seconds
-
-
-def _parse_time(index: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise EventError(index, "ts", f"{text!r} is neither epoch seconds nor an RFC 3339 time") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def canonical(value: object) -> str:
-    """The text under which a categorical value is known: trimmed, and 5, 5.0 and "5" are the same."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
-
-
-def catalogue_order(value: str) -> tuple[str, int]:
-    """Sort key that orders "item 9" before "item 10", as a catalogue would; codes such as "B0010MGKA6" by letter."""
-    numbered = _NUMBERED.fullmatch(value)
-    return (numbered[1], int(numbered[2])) if numbered else (value, -1)
 
 
 class Field(Protocol):
@@ -122,104 +42,11 @@ class Field(Protocol):
     def size(self) -> int:
         """Rows of the table it owns."""
 
-    def encode(self, events: "Events") -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.integer]:
         """Ids (T,) in [0, size) of the events in time order."""
 
     def label(self, row: int) -> str:
         """What a row stands for, in words."""
-
-
-class Events:
-    """The events of some sequences, one behind the other and in time order, with what several fields derive from them.
-
-    A sequence keeps the given order where any of its times is missing; else it is sorted, equal times as given.
-
-    Args:
-        columns: column name -> one value an event, in the callers' order.
-        lengths: events of each sequence, at least 1; int64 (N,), T together.
-
-    Attributes:
-        owner: int64 (T,), the sequence of each event.
-        at: int64 (T,), its place in the sequence.
-        order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
-    """
-
-    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64]) -> None:
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.starts = np.cumsum(self.lengths) - self.lengths
-        self.length = int(self.lengths.sum())
-        self.owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        self.at = np.arange(self.length) - self.starts[self.owner]
-        self.ids: dict[str, NDArray[np.integer]] = {}
-        self._numbers: dict[str, Floats] = {}
-        self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
-        timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
-        if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
-            self.order, self.ts, self.columns = None, given, columns
-        else:
-            self.order = np.lexsort((np.where(timed, given, 0.0), self.owner))
-            self.ts = given[self.order]
-            moved = self.order.tolist()
-            self.columns = {name: [values[i] for i in moved] for name, values in columns.items()}
-
-    def values(self, column: str) -> Sequence[object]:
-        return self.columns.get(column) or [None] * self.length
-
-    def numbers(self, column: str) -> Floats:
-        """The column as numbers, (T,), NaN where missing; raises EventError with the caller's index."""
-        if column not in self._numbers:
-            try:
-                self._numbers[column] = numbers(column, self.values(column))
-            except EventError as error:
-                at = None if error.index is None else self.caller_index(error.index)
-                raise EventError(at, error.field, error.reason) from None
-        return self._numbers[column]
-
-    def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The events sorted so that equal values of a column stand together within each sequence.
-
-        Returns:
-            order, int64 (T,), events by sequence, value and place; starts, int64 (V,), where in it each value starts.
-        """
-        if column not in self._equals:
-            values = self.values(column)
-            code = {value: i for i, value in enumerate(dict.fromkeys(values))}
-            codes = self.owner << 32 | np.array(list(map(code.__getitem__, values)), dtype=np.int64)
-            order = np.argsort(codes, kind="stable")
-            self._equals[column] = order, run_starts(codes[order])
-        return self._equals[column]
-
-    def before(self, values: Floats) -> Floats:
-        """The value of the event before, (T,); NaN for the first of each sequence."""
-        shifted = np.empty(self.length)
-        shifted[1:] = values[:-1]
-        shifted[self.starts] = np.nan
-        return shifted
-
-    @cached_property
-    def gaps(self) -> Floats:
-        """Seconds since the event before, (T,); NaN for the first and where a time is missing."""
-        return self.ts - self.before(self.ts)
-
-    def caller_index(self, position: int) -> int:
-        return position if self.order is None else int(self.order[position])
-
-
-def run_starts(ranked: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Where each run of equal values starts."""
-    differs = np.empty(len(ranked), dtype=bool)
-    differs[:1] = True
-    np.not_equal(ranked[1:], ranked[:-1], out=differs[1:])
-    return np.flatnonzero(differs)
-
-
-def run_lengths(starts: NDArray[np.int64], end: int) -> NDArray[np.int64]:
-    """How long each run is, the last of which ends before `end`."""
-    lengths = np.empty_like(starts)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1:] = end - starts[-1:]
-    return lengths
 
 
 def _binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:

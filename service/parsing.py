@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service import schema
-from service.fields import EventError
 from service.problems import Problem, of_validation, pointer
+from service.values import EventError
 
 
 def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:

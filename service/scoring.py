@@ -12,10 +12,10 @@ from service.bundle import Bundle, BundleError
 from service.calibration import Calibration, Evidence
 from service.encoding import Encoded
 from service.engine import Engine, Requested
-from service.fields import Columns, EventError, Ids
 from service.reasons import Reason, reasons
 from service.surface import Reading, Surface
 from service.thresholds import Decision, Policy, Thresholds
+from service.values import Columns, EventError, Ids
 from service.windows import NetworkLogits, Outputs, Row, combine, pad
 
 UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown

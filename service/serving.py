@@ -24,7 +24,6 @@ from service.calibration import Evidence
 from service.encoding import Encoded
 from service.engine import ProviderError
 from service.feedback import Feedback, Store
-from service.fields import EventError, Ids
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
 from service.parsing import Asked, failed, parse, refused
@@ -35,6 +34,7 @@ from service.scoring import Model, Score, columns_of
 from service.settings import Settings
 from service.thresholds import DECISIONS, Decision, Overrides, Policy
 from service.traces import Traces
+from service.values import EventError, Ids
 from service.webhook import Webhook
 from service.windows import Outputs, Row
 

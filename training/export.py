@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from service.encoding import Encoded
 from service.engine import INPUT, OUTPUTS, Engine
-from service.fields import Ids
+from service.values import Ids
 from service.windows import pad
 from training.model import BehaviourBert
 

@@ -8,12 +8,12 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from service.encoding import Encoder
+from service.events import Events
 from service.fields import (
     Bins,
     Change,
     Cross,
     Deviation,
-    Events,
     Field,
     Gap,
     Hour,
@@ -23,9 +23,9 @@ from service.fields import (
     Rhythm,
     Step,
     Vocabulary,
-    catalogue_order,
     pair_keys,
 )
+from service.values import catalogue_order
 from training.log import Log
 
 RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})

@@ -18,8 +18,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from service.encoding import Encoded, Encoder
-from service.fields import FIRST, Ids
+from service.fields import FIRST
 from service.scoring import network_logits
+from service.values import Ids
 from service.windows import Outputs, pad
 from training.augment import Augment
 from training.calibration import UNLABELLED

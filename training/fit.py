@@ -26,11 +26,11 @@ from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.calibration import Calibration, Evidence, sigmoid
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
-from service.fields import EventError
 from service.metrics import SCORE_BINS
 from service.scoring import Judge, Model, columns_of, evidence, gather, network_logits
 from service.surface import Surface
 from service.thresholds import Thresholds
+from service.values import EventError
 from service.windows import pad
 from training import export, report, thresholds
 from training.assess import assess

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from service.fields import catalogue_order
+from service.values import catalogue_order
 from training.log import Log, LogError
 
 logger = logging.getLogger(__name__)

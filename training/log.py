@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.fields import MAX_TIMESTAMP, Columns
+from service.values import MAX_TIMESTAMP, Columns
 
 logger = logging.getLogger(__name__)
 TEXT_COLUMNS = ("sequence_id", "user_id", "event_id", "item_id", "action", "category", "text", "type", "split_group")

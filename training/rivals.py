@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
-from service.fields import Ids
 from service.scoring import evidence, network_logits
+from service.values import Ids
 from service.windows import Outputs, pad
 from training import export
 from training.config import PRESETS, FitConfig, pretrained_directory

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.encoding import Encoded
-from service.fields import EventError, Ids
 from service.metrics import Metrics
+from service.values import EventError, Ids
 from service.windows import Outputs, Row
 
 POISON = 666

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 from service import encoding as enc
 from service import fields
+from service.events import Events
+from service.values import EventError, timestamps
 from training.config import pretrained_directory
 
 
@@ -85,7 +87,7 @@ def test_sequences_are_encoded_together_as_each_is_alone(sequences: list[list[di
         assert_same(encoded, e.encode(columns(events), len(events)))
 
 
-def assert_same(encoded: enc.Encoded | fields.EventError, alone: enc.Encoded) -> None:
+def assert_same(encoded: enc.Encoded | EventError, alone: enc.Encoded) -> None:
     assert isinstance(encoded, enc.Encoded)
     assert (encoded.length, encoded.unknown) == (alone.length, alone.unknown)
     for name in ("rows", "belongs", "changed"):
@@ -99,7 +101,7 @@ def test_a_sequence_that_cannot_be_encoded_does_not_disturb_its_neighbours() -> 
     good = {"ts": [5.0, 3.0], "item_id": ["i1", "i2"], "action": ["click", "gone"], "price": [1, 2]}
     bad = {**good, "price": [1, "cheap"]}
     first, second, third = e.encode_all([(good, 2), (bad, 2), (good, 2)])
-    assert isinstance(second, fields.EventError)
+    assert isinstance(second, EventError)
     assert (second.index, second.field) == (1, "price")
     assert_same(first, e.encode(good, 2))
     assert_same(third, e.encode(good, 2))
@@ -140,7 +142,7 @@ def test_unknown_and_missing_values_are_told_apart_and_unknown_ones_counted() ->
 
 def test_numbers_and_their_texts_are_the_same_category() -> None:
     v = fields.Vocabulary("size", ["5"], identifier=False)
-    ids = [v.encode(fields.Events({"size": [x]}, [1]))[0] for x in (5, 5.0, "5", " 5", 6)]
+    ids = [v.encode(Events({"size": [x]}, [1]))[0] for x in (5, 5.0, "5", " 5", 6)]
     assert ids == [fields.FIRST] * 4 + [fields.UNKNOWN]
 
 
@@ -158,7 +160,7 @@ def test_derived_fields_say_what_they_should() -> None:
 def test_rfc_3339_and_epoch_seconds_are_the_same_time() -> None:
     moment = datetime(2026, 11, 23, 17, 12, tzinfo=UTC)
     texts = ["2026-11-23T17:12:00Z", "2026-11-23T18:12:00+01:00", "2026-11-23 17:12:00", str(moment.timestamp())]
-    assert fields.timestamps(texts).tolist() == [moment.timestamp()] * 4
+    assert timestamps(texts).tolist() == [moment.timestamp()] * 4
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_a_bad_value_is_named_with_its_place_in_the_callers_order(field: str, va
         "action": ["click"] * 3,
     }
     events[field][2] = value
-    with pytest.raises(fields.EventError, match=says) as caught:
+    with pytest.raises(EventError, match=says) as caught:
         encoder().encode(events, 3)
     assert (caught.value.index, caught.value.field) == (2, field)
 
@@ -227,7 +229,7 @@ def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) 
     change = fields.Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]])
 
     def encoded(sequences: list[list[int]]) -> list[int]:
-        events = fields.Events({}, [len(s) for s in sequences])
+        events = Events({}, [len(s) for s in sequences])
         events.ids["a"] = np.concatenate([np.array(s) for s in sequences])
         return change.encode(events).tolist()
 
@@ -246,7 +248,7 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
             total += math.log((values[:i].count(value) + 3 * shares[value]) / (i + 3))
         return total
 
-    for t, found in enumerate(change.support(ids, fields.Events({}, [len(pairs)]))[1:], 1):
+    for t, found in enumerate(change.support(ids, Events({}, [len(pairs)]))[1:], 1):
         wanted = sum(
             log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares)
             for row, shares in zip(ids.tolist(), frequencies, strict=True)
@@ -256,12 +258,12 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
 
 def test_after_another_takes_over_a_change_is_likely_and_before_it_is_not() -> None:
     change = fields.Change("change", ["a"], [[0.25] * 4])
-    events = fields.Events({}, [40])
+    events = Events({}, [40])
     events.ids["a"] = np.array([0, 1] * 10 + [2, 3] * 10)
     odds = change.log_odds(change.encode(events))
     assert (np.diff(odds) >= 0).all()
     assert odds[15] < -2
     assert odds[22] > 2
-    one = fields.Events({}, [1])
+    one = Events({}, [1])
     one.ids["a"] = np.array([0])
     assert change.log_odds(change.encode(one)).tolist() == [-8.0]
