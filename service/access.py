@@ -109,8 +109,7 @@ class Access:
         return key.name
 
     def _key(self, scope: Mapping[str, Any]) -> Key | None:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, secret = given.partition(b" ")
+        kind, _, secret = (header(scope, b"authorization") or b"").partition(b" ")
         if kind.lower() != b"bearer":
             return None
         digest, found = sha256(secret.strip()).digest(), None
@@ -141,6 +140,11 @@ class Access:
             wait = max(round((1 - left) / self.rate), 1)
             raise Problem(429, f"more than {self.rate:g} requests a second", headers={"Retry-After": str(wait)})
         self.buckets[name] = left - 1, now
+
+
+def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """The first value of an ASGI request's header, its name in lower case; None without."""
+    return next((value for found, value in scope["headers"] if found == name), None)
 
 
 def needs(allow: Callable[..., str], *permissions: Permission) -> list[Any]:

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import console, logs, oip, review, schema
-from service.access import needs
+from service.access import header, needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
 from service.scoring import Model
@@ -86,14 +86,14 @@ class Front:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise self._too_large(received)
+                raise too_large(self.serving, f"the body has {received} bytes or more")
             return message
 
         scores = scope["path"] == SCORE and scope["method"] == "POST"
         try:
-            length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+            length = header(scope, b"content-length") or b"0"
             if length.isdigit() and int(length) > limit:
-                raise self._too_large(int(length))
+                raise too_large(self.serving, f"the body has {int(length)} bytes")
             if scores:
                 response = await answer(self.serving, Request(scope, limited_receive))
                 await response(scope, receive, counted_send)
@@ -113,12 +113,6 @@ class Front:
             self.serving.log.answered(call, scope["method"], route, status)
             if self.serving.traces and scores:
                 self.serving.traces.record(call, route, status)
-
-    def _too_large(self, size: int) -> Problem:
-        self.serving.metrics.rejected.labels("too_large").inc()
-        return Problem(
-            413, f"the body has {size} bytes or more; at most {self.serving.settings.max_body_bytes} may be sent"
-        )
 
 
 def create_app(serving: Serving) -> ASGIApp:
@@ -269,13 +263,20 @@ async def answer(serving: Serving, request: Request) -> Response:
     if not serving.admits(milliseconds):
         return FULL  # made once: under overload this is what there is most of
     body = await request.body()
-    if encoding := request.headers.get("content-encoding"):
-        body = _unpacked(encoding, body, serving.settings.max_body_bytes)
+    if encoding := header(request.scope, b"content-encoding"):
+        body = _unpacked(serving, encoding.decode("latin-1"), body)
     return Response(await serving.score(body, milliseconds), media_type="application/json")
 
 
-def _unpacked(encoding: str, body: bytes, most: int) -> bytes:
-    """A gzip body unpacked, never beyond `most` bytes."""
+def too_large(serving: Serving, detail: str) -> Problem:
+    """The refusal of a body, counted."""
+    serving.metrics.rejected.labels("too_large").inc()
+    return Problem(413, f"{detail}; at most {serving.settings.max_body_bytes} may be sent")
+
+
+def _unpacked(serving: Serving, encoding: str, body: bytes) -> bytes:
+    """A gzip body unpacked, never beyond what a body may have."""
+    most = serving.settings.max_body_bytes
     if encoding.strip().lower() != "gzip":
         raise Problem(415, f"Content-Encoding {encoding!r}: bodies are taken as they are, or with gzip")
     unpacker = zlib.decompressobj(wbits=31)
@@ -284,7 +285,7 @@ def _unpacked(encoding: str, body: bytes, most: int) -> bytes:
     except zlib.error as error:
         raise Problem(400, f"the body is not gzip: {error}") from None
     if len(found) > most:
-        raise Problem(413, f"the body has more than {most} bytes when unpacked")
+        raise too_large(serving, f"the body has more than {most} bytes when unpacked")
     if not unpacker.eof:
         raise Problem(400, "the body's gzip ends too early")
     return found
@@ -299,7 +300,7 @@ def _policy(body: schema.ThresholdsBody) -> Policy:
 
 def _timeout(request: Request, default: float) -> float:
     """Milliseconds until the request's deadline."""
-    given = next((value for name, value in request.scope["headers"] if name == b"x-request-timeout-ms"), None)
+    given = header(request.scope, b"x-request-timeout-ms")
     if given is None:
         return default
     try:

@@ -127,6 +127,12 @@ class Bundle:
         return list(self.manifest["types"])
 
     @cached_property
+    def partial_types(self) -> frozenset[str]:
+        """Types most of whose sequences are anomalous only in part."""
+        shares = zip(self.types, self.calibration.partial, strict=False)
+        return frozenset(name for name, share in shares if share > 0.5)
+
+    @cached_property
     def encoder(self) -> Encoder:
         tokenizer = (
             Tokenizer.from_file(str(self.path / "tokenizer.json"))

@@ -7,12 +7,10 @@ SQLAlchemy has a URL for.
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.logs import Pseudonyms
 from service.metrics import Metrics
 from service.problems import Problem
+from service.quality import Quality
 from service.schema import Sequence as SentSequence
 
 logger = logging.getLogger(__name__)
@@ -78,59 +77,6 @@ verdicts = Table(
 )
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """A share with its 95 % interval; not a number where nothing is known of it."""
-
-    estimate: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-
-def wilson(hits: float, of: float) -> Bounds:
-    """A binomial share with Wilson's score interval (Wilson, 1927)."""
-    if of <= 0:
-        return Bounds()
-    z, p = 1.959964, hits / of
-    middle, half = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return Bounds(p, max((middle - half) / (1 + z * z / of), 0.0), min((middle + half) / (1 + z * z / of), 1.0))
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What verdicts say of the decisions they are about."""
-
-    precision: Bounds
-    recall: Bounds
-
-    @classmethod
-    def of(cls, flagged: float, right: int, wrong: int, allowed: float, missed: int, passed: int) -> "Quality":
-        """Precision and recall from counts.
-
-        Args:
-            flagged: answers that were reviewed or blocked.
-            right, wrong: of them, those with the verdict anomalous, and normal.
-            allowed: answers that were allowed, by the sample counted up.
-            missed, passed: of the sample, those with the verdict anomalous, and normal.
-
-        The interval of recall takes both shares at the ends of their own, and so is wider than 95 %.
-        """
-        precision, misses = wilson(right, right + wrong), wilson(missed, missed + passed)
-
-        def recall(share: float, miss: float) -> float:
-            caught, lost = share * flagged, miss * allowed
-            return caught / (caught + lost) if caught + lost > 0 else math.nan
-
-        return cls(
-            precision,
-            Bounds(
-                recall(precision.estimate, misses.estimate),
-                recall(precision.low, misses.high),
-                recall(precision.high, misses.low),
-            ),
-        )
-
-
 class Store:
     """The database; every method is one transaction, durable when it returns, and blocks.
 
@@ -163,15 +109,20 @@ class Store:
         with self.engine.begin() as connection:
             connection.execute(insert(answers), rows)
 
-    def say(self, score_id: str, verdict: dict[str, Any]) -> tuple[dict[str, Any], bool] | None:
+    def say(
+        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], bool] | None:
         """Adds a verdict on a kept answer; gives the answer and whether it is new, or None where there is no such one.
 
-        To say the same again changes nothing; the latest of several verdicts counts.
+        To say the same again changes nothing; the latest of several verdicts counts. Where no answer is kept under
+        the id, `row` is kept with the verdict, if given.
         """
+        which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         with self.engine.begin() as connection:
-            one = connection.execute(
-                select(answers).where(answers.c.score_id == score_id).with_for_update()
-            ).one_or_none()
+            one = connection.execute(which).one_or_none()
+            if one is None and row is not None:
+                connection.execute(insert(answers), row)
+                one = connection.execute(which).one_or_none()
             if one is None:
                 return None
             last = connection.execute(
@@ -356,11 +307,8 @@ class Feedback:
             Problem: 404 where no such answer is kept.
         """
         await self.flush()
-        if sent:
-            sequence, result, version = sent
-            row = self._row(sequence, result, version, 0.0, time.time())
-            await asyncio.to_thread(self.store.keep, [row])
-        found = await asyncio.to_thread(self.store.say, score_id, verdict)
+        row = self._row(*sent, 0.0, time.time()) if sent else None
+        found = await asyncio.to_thread(self.store.say, score_id, verdict, row)
         if found is None:
             raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
         answer, new = found

@@ -1,8 +1,8 @@
 """The fields of an event: what each reads, and how a value becomes an id, the same in training and in serving.
 
 Every kind of field has the face of `Field` and restores itself from its plain attributes, so a new kind is one class
-and one entry in KINDS. `values` reads values, `events` holds events in arrays, `encoding` lays the fields side by side, and
-`training.features` learns them from a log.
+and one entry in KINDS. `values` reads values, `events` holds them in arrays, `encoding` lays the fields side by side,
+and `training.features` learns them from a log.
 """
 
 from bisect import bisect_right

@@ -131,7 +131,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
         """Runs the graph on encoded windows."""
         model = model_of(name, version)
         asked, ids = _read(await request.body(), request.headers.get(JSON_LENGTH), model)
-        return _answer(asked, model, vars(await serving.infer(ids)))
+        return _answer(asked, model, vars(await serving.infer(model, ids)))
 
     return routes
 
@@ -179,7 +179,7 @@ def _read(body: bytes, length: str | None, model: Model) -> tuple[InferRequest, 
 
 
 def _answer(asked: InferRequest, model: Model, found: dict[str, NDArray[np.float32]]) -> Response:
-    wanted = asked.outputs or [Wanted(name=name) for name, _, _ in OUTPUTS]  # type: ignore[arg-type]
+    wanted = asked.outputs or [Wanted.model_validate({"name": name}) for name, _, _ in OUTPUTS]
     outputs, parts = [], []
     for one in wanted:
         values = found[one.name]

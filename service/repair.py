@@ -1,6 +1,6 @@
 """What a recommender may still learn from a judged sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Repair:
     weight: float
 
 
-def repair(score: Score, decision: Decision, partial_types: Sequence[str], choice: Choice = "auto") -> Repair:
+def repair(score: Score, decision: Decision, partial_types: Container[str | None], choice: Choice = "auto") -> Repair:
     """The repair that fits a decision and a type.
 
     What is allowed stays. What is to be reviewed is weighed, since it may be genuine. Of what is blocked, all goes; but

@@ -7,6 +7,7 @@ from pydantic_core import from_json, to_json
 
 from service import schema
 from service.access import needs
+from service.cache import Cache
 from service.problems import Problem
 from service.serving import Serving
 
@@ -29,7 +30,9 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
             [result] = answer["results"]
             if "error" in result:
                 raise Problem(result["error"]["status"], result["error"]["detail"])
-            score_id, sent = result["score_id"], (body.sequence, result, answer["model"]["version"])
+            version = answer["model"]["version"]
+            score_id = Cache.key(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
+            sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         kept, new = await serving.feedback.say(str(score_id), verdict, sent)
         return schema.FeedbackAnswer(**{n: kept[n] for n in ("score_id", "score", "decision", "type")}, recorded=new)

@@ -138,12 +138,6 @@ class Model:
                 )
 
     @property
-    def partial_types(self) -> list[str]:
-        """Types most of whose sequences are anomalous only in part."""
-        shares = zip(self.bundle.types, self.bundle.calibration.partial, strict=False)
-        return [name for name, share in shares if share > 0.5]
-
-    @property
     def judge(self) -> Judge:
         return Judge(self.bundle.calibration, self.bundle.types, self.policy.default)
 

@@ -288,8 +288,8 @@ class Serving:
             call.who = who
         return who
 
-    async def infer(self, ids: Ids) -> Outputs:
-        """Runs the bare graph on windows int32 (B, P, slots), one request at a time, beside the batches.
+    async def infer(self, model: Model, ids: Ids) -> Outputs:
+        """Runs a model's bare graph on windows int32 (B, P, slots), one request at a time, beside the batches.
 
         Raises:
             Problem: 429 where too many wait.
@@ -300,7 +300,7 @@ class Serving:
         self.inferring += 1
         try:
             async with self.infers:
-                return await asyncio.to_thread(self.current().model.engine.run, ids)
+                return await asyncio.to_thread(model.engine.run, ids)
         finally:
             self.inferring -= 1
 
@@ -346,7 +346,8 @@ class Serving:
         policy = active.model.policy if active and active.model.bundle is model.bundle else model.policy
         score, listed = answer.score, self.listed.get(sequence.user_id) if sequence.user_id else None
         decision = LISTED[listed] if listed else policy.decide(score.score, sequence.segment)
-        score = replace(score, decision=decision)
+        if decision != score.decision:
+            score = replace(score, decision=decision)
         result = {
             "id": sequence.id,
             "score_id": uuid.uuid4().hex,
@@ -362,7 +363,7 @@ class Serving:
             evidence = answer.evidence.take(np.array([answer.at]))
             result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, asked.reasons)]
         if asked.repair:
-            result["repair"] = asdict(repair(score, decision, model.partial_types))
+            result["repair"] = asdict(repair(score, decision, model.bundle.partial_types))
         return result
 
     @property

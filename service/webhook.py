@@ -13,6 +13,7 @@ import random
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ CLOSING = 3.0  # seconds that a service which stops still tries
 def signature(secret: str, at: int, body: bytes) -> str:
     """The signature header's value for a body sent at epoch second `at`."""
     return f"t={at},v1={hmac.digest(secret.encode(), f'{at}.'.encode() + body, 'sha256').hex()}"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Has a redirect count as a refusal: followed, it would become a GET without the message."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class Webhook:
@@ -91,10 +102,10 @@ class Webhook:
         failure = ""
         for attempt in range(ATTEMPTS):
             if attempt:
-                await self._pause(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+                await self._pause(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
             try:
                 await asyncio.to_thread(self._post, body)
-            except OSError as error:  # among them urllib's URLError, HTTPError and timeouts
+            except (OSError, HTTPException) as error:  # urllib's URLError, HTTPError and timeouts are OSErrors
                 failure = str(error)
                 if self.stopping.is_set() or not self._passes(error):
                     break
@@ -120,14 +131,18 @@ class Webhook:
             headers["X-Recguard-Signature"] = signature(self.secret, int(time.time()), body)
         timeout = CLOSING if self.stopping.is_set() else TIMEOUT
         request = urllib.request.Request(self.url, body, headers)
-        with urllib.request.urlopen(request, timeout=timeout):
+        with OPENER.open(request, timeout=timeout):
             pass
 
     def _write_aside(self, sequences: list[dict[str, Any]], reason: str) -> None:
-        self.dead.parent.mkdir(parents=True, exist_ok=True)
-        with self.dead.open("a") as file:
-            file.write(json.dumps({"time": time.time(), "reason": reason, "sequences": sequences}) + "\n")
         self.metrics.webhook.labels("dead").inc(len(sequences))
+        try:
+            self.dead.parent.mkdir(parents=True, exist_ok=True)
+            with self.dead.open("a") as file:
+                file.write(json.dumps({"time": time.time(), "reason": reason, "sequences": sequences}) + "\n")
+        except OSError:  # a full disk must not end the delivery of what comes after
+            logger.exception("%d blocked sequences could not be told, nor written aside", len(sequences))
+            return
         logger.error(
             "%d blocked sequences could not be told to the webhook (%s): see %s", len(sequences), reason, self.dead
         )

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from service import quality
 from service.calibration import Evidence
 from service.scoring import Judge
 from training.log import Labels, Log
@@ -75,8 +75,8 @@ def wilson(hits: int, trials: int) -> list[float] | None:
     """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None where there are none."""
     if trials == 0:
         return None
-    interval = binomtest(hits, trials).proportion_ci(method="wilson")
-    return [hits / trials, float(interval.low), float(interval.high), trials]
+    share = quality.wilson(hits, trials)
+    return [share.estimate, share.low, share.high, trials]
 
 
 def event_quality(log: Log, labels: Labels, events: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Repairs a log for a recommender: what is anomalous goes, what is doubtful gets a weight, and all can be undone.
 
 The log may be larger than memory. It is dealt out into parts on disk, by sequence; each part is scored; then the log is
-read once more and written without what was dropped. Memory holds one part, and the numbers of the rows dropped.
+read once more and written without what was dropped. Memory holds one part, and why each dropped row goes.
 """
 
 import csv
@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,7 @@ from service.scoring import Model, Score
 from training.log import ROW, LogError, clean_events, read_table
 
 PART_BYTES = 64_000_000
+MOST_PARTS = 512  # files open at once; of a log of more than 32 GB, parts are larger
 AUDIT, WEIGHTS, EVENT_WEIGHTS = "audit.jsonl", "weights.csv", "event_weights.csv"
 
 
@@ -101,7 +102,7 @@ def repair_log(
                 if not isinstance(answer, Score):
                     found["not scored"] = found.get("not scored", 0) + 1
                     continue
-                advice = repair(answer, answer.decision, model.partial_types, choice)
+                advice = repair(answer, answer.decision, model.bundle.partial_types, choice)
                 found[advice.strategy] = found.get(advice.strategy, 0) + 1
                 of_sequences.writerow(
                     [
@@ -128,7 +129,7 @@ def repair_log(
                     if sequence_id is not None and sequence_id.strip() in gone:
                         drops.setdefault(row, gone[sequence_id.strip()])
     with reader.open_new(out / events.name) as kept, (out / AUDIT).open("w", encoding="utf-8") as audit:
-        for record, (row, raw) in enumerate(reader.raw()):
+        for record, (row, raw, _) in enumerate(reader.read()):
             why = None if row is None else drops.get(row)
             if why is None:
                 kept.write(raw)
@@ -165,7 +166,7 @@ def undo(repaired: Path, out: Path) -> int:
     count = 0
     with path.open(encoding="utf-8") as audit, reader.open_new(out) as file:
         changes = map(json.loads, audit)
-        kept = (raw for _, raw in reader.raw())
+        kept = (raw for _, raw, _ in reader.read())
         change = next(changes, None)
         for record in itertools.count():
             if change is not None and change["record"] == record:
@@ -186,7 +187,7 @@ def _reason(why: Dropped) -> str:
 
 
 class Records:
-    """The records of a CSV or JSONL file as bytes, each with its number from 0; a header or a blank line has None.
+    """The records of a CSV or JSONL file.
 
     Args:
         path: the file, plain or gzipped.
@@ -202,35 +203,33 @@ class Records:
             raise LogError(f"{path}: repair takes .csv or .jsonl, also with .gz")
         self.is_csv = name.endswith(".csv")
 
-    def _open(self) -> IO[bytes]:
-        return gzip.open(self.path, "rb") if self.path.name.endswith(".gz") else self.path.open("rb")  # type: ignore[return-value]
-
     def open_new(self, path: Path) -> IO[bytes]:
         """A file to write, packed as this one is."""
-        return gzip.open(path, "wb") if self.path.name.endswith(".gz") else path.open("wb")  # type: ignore[return-value]
+        return self._open(path, "wb")
 
-    def raw(self) -> Iterator[tuple[int | None, bytes]]:
-        """All bytes of the file, record by record."""
-        number, pending, header = 0, b"", self.is_csv
-        with self._open() as file:
-            for line in file:
-                pending += line
-                if self.is_csv and pending.count(b'"') % 2:
-                    continue  # a line end within quotes
-                if header or not pending.strip():
-                    header = header and not pending.strip()
-                    yield None, pending
+    def _open(self, path: Path, mode: str) -> IO[bytes]:
+        return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
+
+    def read(self) -> Iterator[tuple[int | None, bytes, list[str]]]:
+        """Each record's number from 0, its bytes, and its cells, those of JSONL being the one text of its line.
+
+        All bytes of the file come by. A header and a blank line have the number None, a blank line no cells.
+        """
+        number = 0
+        with self._open(self.path, "rb") as file:
+            header = self.is_csv
+            for raw, cells in _csv_records(self.path, file) if self.is_csv else _lines(file):
+                if header or not cells:
+                    header = header and not cells
+                    yield None, raw, cells
                 else:
-                    yield number, pending
+                    yield number, raw, cells
                     number += 1
-                pending = b""
-        if pending:
-            yield number, pending
 
     def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
         """Deals the records out by sequence, each with its number in the column `_row`; gives files and rows."""
         size = self.path.stat().st_size * (8 if self.path.name.endswith(".gz") else 1)
-        count = max(math.ceil(size / part_bytes), 1)
+        count = min(max(math.ceil(size / part_bytes), 1), MOST_PARTS)
         suffix = "csv" if self.is_csv else "jsonl"
         paths = [folder / f"{k}.{suffix}" for k in range(count)]
         filled, rows = np.zeros(count, dtype=bool), 0
@@ -249,27 +248,24 @@ class Records:
     def _dealt(self) -> Iterator[tuple[str, str, int | None]]:
         """Each record's key, its text with its number added, and its number."""
         header: list[str] = []
-        for row, raw in self.raw():
-            text = raw.decode("utf-8", "replace")
-            if not text.strip():
+        for row, _, cells in self.read():
+            if not cells:
                 continue
             if not self.is_csv:
-                yield self._json(text, row)
-                continue
-            fields = next(csv.reader(io.StringIO(text, newline="")))
-            if row is None:
-                header = [fields[0].removeprefix("\ufeff"), *fields[1:]]
+                yield self._json(cells[0], row)
+            elif row is None:
+                header = [cells[0].removeprefix("\ufeff"), *cells[1:]]
                 if self.key not in header:
                     raise LogError(
                         f"{self.path}: column {self.key!r} is missing; present: {', '.join(header)}. "
                         "Name it with --columns sequence_id=THEIRS"
                     )
                 yield "", _csv([*header, ROW]), None
-                continue
-            if len(fields) > len(header):
-                raise LogError(f"{self.path}: record {row + 1} has {len(fields)} fields, the header {len(header)}")
-            fields += [""] * (len(header) - len(fields))
-            yield fields[header.index(str(self.key))].strip(), _csv([*fields, str(row)]), row
+            elif len(cells) > len(header):
+                raise LogError(f"{self.path}: record {row + 1} has {len(cells)} cells, the header {len(header)}")
+            else:
+                cells = [*cells, *[""] * (len(header) - len(cells)), str(row)]
+                yield cells[header.index(str(self.key))].strip(), _csv(cells), row
 
     def _json(self, text: str, row: int | None) -> tuple[str, str, int | None]:
         try:
@@ -279,7 +275,31 @@ class Records:
             raise LogError(f"{self.path}: record {(row or 0) + 1} is no JSON object: {error}") from error
 
 
-def _csv(fields: list[str]) -> str:
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+    for raw in file:
+        text = raw.decode("utf-8", "replace")
+        yield raw, [text] if text.strip() else []
+
+
+def _csv_records(path: Path, file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+    """Each record's bytes and cells; the csv module itself says where a record ends."""
+    taken: list[bytes] = []
+
+    def lines() -> Iterator[str]:
+        for raw in file:
+            taken.append(raw)
+            yield raw.decode("utf-8", "replace")
+
+    reader = csv.reader(lines())
+    try:
+        for cells in reader:
+            yield b"".join(taken), cells
+            taken.clear()
+    except csv.Error as error:
+        raise LogError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+
+
+def _csv(cells: list[str]) -> str:
     line = io.StringIO(newline="")
-    csv.writer(line, lineterminator="\n").writerow(fields)
+    csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()

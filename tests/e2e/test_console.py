@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def texts(browser: Any, selector: str) -> list[str]:
     script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)"
     found: list[str] = browser.execute_script(script, selector)
     return found
+
+
+def problem_says(browser: Any, words: str) -> bool:
+    return words in texts(browser, "#problem")[0]
 
 
 def test_an_analyst_scores_a_sequence_and_takes_events_out(
@@ -93,7 +98,7 @@ def test_a_bad_sequence_is_said_in_words(guarded: Service, browser: Any) -> None
         field = browser.find_element("id", "input")
         browser.execute_script("arguments[0].value = arguments[1]", field, text)
         browser.find_element("id", "score").click()
-        wait_until(lambda says=says: says in texts(browser, "#problem")[0])  # type: ignore[misc]
+        wait_until(partial(problem_says, browser, says))
 
 
 def test_the_page_may_load_nothing_from_elsewhere(guarded: Service) -> None:

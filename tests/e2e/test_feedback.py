@@ -46,6 +46,7 @@ def test_verdicts_are_taken_by_id_or_by_sequence_and_show_in_the_metrics(
     sent = say(service, sequence=some[0], verdict="normal").json()
     assert sent["recorded"]
     assert sent["score"] == results[0]["score"]
+    assert say(service, sequence=some[0], verdict="normal").json() == {**sent, "recorded": False}
     decision = flagged[0]["decision"]
     assert sample(service, "recguard_feedback_total", label="anomalous", decision=decision) == 1
     wait_until(lambda: sample(service, "recguard_precision", bound="estimate") > 0)

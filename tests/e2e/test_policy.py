@@ -16,6 +16,7 @@ from service.bundle import Bundle
 from tests.conftest import Service, Starter, free_port, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 
+GARBAGE = 0  # in the place of a status
 SECRET = "a secret between the two"
 
 
@@ -31,7 +32,11 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 status = receiver.statuses.pop(0) if receiver.statuses else 200
                 receiver.got.append((status, dict(self.headers), body))
+                if status == GARBAGE:
+                    self.wfile.write(b"no HTTP at all\r\n\r\n")
+                    return
                 self.send_response(status)
+                self.send_header("Location", "/elsewhere")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -48,7 +53,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    found = Receiver([500, 503])
+    found = Receiver([500, GARBAGE, 503])
     yield found
     found.server.shutdown()
 
@@ -133,7 +138,7 @@ def test_blocked_sequences_reach_the_webhook_signed_and_in_spite_of_failures(
     service.client.put("/v1/thresholds", json={"review": 0.0, "block": 0.0}).raise_for_status()
     results = score(service, {"sequences": some}).json()["results"]
     wait_until(lambda: len(receiver.delivered()) == len(some))
-    assert [status for status, _, _ in receiver.got[:3]] == [500, 503, 200]
+    assert [status for status, _, _ in receiver.got[:4]] == [500, GARBAGE, 503, 200]
     told = receiver.delivered()
     assert [(t["id"], t["score_id"], t["score"]) for t in told] == [
         (r["id"], r["score_id"], r["score"]) for r in results
@@ -178,16 +183,22 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_nothing_is_lost(
     assert "refused" in dead[0]["reason"]
 
 
+@pytest.mark.parametrize("status", [400, 302])
 def test_a_webhook_that_refuses_a_message_is_not_asked_again(
-    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, receiver: Receiver
+    start_service: Starter,
+    bundle: Bundle,
+    some: list[dict[str, Any]],
+    tmp_path: Path,
+    receiver: Receiver,
+    status: int,
 ) -> None:
-    receiver.statuses = [400]
+    receiver.statuses = [status]
     service = start_service(bundle.path, webhook_url=receiver.url, state_dir=tmp_path / "state")
     service.client.put("/v1/thresholds", json={"review": 0.0, "block": 0.0}).raise_for_status()
     score(service, {"sequences": some[:1]})
     wait_until(lambda: sample(service, "recguard_webhook_sequences_total", outcome="dead") == 1)
     assert len(receiver.got) == 1
-    assert "400" in (tmp_path / "state" / "webhook-dead.jsonl").read_text()
+    assert str(status) in (tmp_path / "state" / "webhook-dead.jsonl").read_text()
 
 
 def test_each_request_has_one_line_with_its_ids_and_no_user_in_clear(

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.feedback import Quality, Store, metadata, wilson
+from service.feedback import Store, metadata
+from service.quality import Quality, wilson
 from tests.conftest import free_port
 
 

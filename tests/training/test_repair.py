@@ -131,9 +131,18 @@ def test_records_are_all_the_bytes_of_a_file_and_as_many_as_csv_reads(pairs: lis
             writer = csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL)
             writer.writerow(["sequence_id", "action"])
             writer.writerows(pairs)
-        found = list(Records(path, None).raw())
-        assert b"".join(raw for _, raw in found) == path.read_bytes()
-        assert [row for row, _ in found] == [None, *range(len(pairs))]
+        found = list(Records(path, None).read())
+        assert b"".join(raw for _, raw, _ in found) == path.read_bytes()
+        assert [row for row, _, _ in found] == [None, *range(len(pairs))]
+        assert [tuple(cells) for _, _, cells in found[1:]] == pairs
+
+
+def test_a_quote_within_a_cell_joins_no_records(tmp_path: Path) -> None:
+    content = b'sequence_id,note\na,5" pipe\nb,x\nc,7" pipe\n\nd,y'
+    (tmp_path / "log.csv").write_bytes(content)
+    found = list(Records(tmp_path / "log.csv", None).read())
+    assert [row for row, _, _ in found] == [None, 0, 1, 2, None, 3]
+    assert b"".join(raw for _, raw, _ in found) == content
 
 
 def test_what_cannot_be_repaired_is_said(model: Model, log: Path, tmp_path: Path) -> None:
