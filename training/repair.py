@@ -1,7 +1,7 @@
 """Repairs a log for a recommender: what is anomalous goes, what is doubtful gets a weight, and all can be undone.
 
 The log may be larger than memory. It is dealt out into parts on disk, by sequence; each part is scored; then the log is
-read once more and written without what was dropped. Memory holds one part, and why each dropped row goes.
+read once more and written without what was dropped. Memory holds one part, and 16 bytes for each row dropped.
 """
 
 import csv
@@ -11,7 +11,8 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +32,36 @@ AUDIT, WEIGHTS, EVENT_WEIGHTS = "audit.jsonl", "weights.csv", "event_weights.csv
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """Why a row goes.
-
-    Attributes:
-        sequence_id, score, type: of its sequence.
-        event_score: its own.
-        strategy: that drops it.
-    """
+class Judged:
+    """A sequence that loses rows: its id, its score and type, and the strategy."""
 
     sequence_id: str
     score: float
     type: str | None
-    event_score: float
     strategy: str
+
+
+class Drops:
+    """The rows that go, in arrays of 16 bytes a row, and of what sequence each is."""
+
+    def __init__(self) -> None:
+        self.sequences: list[Judged] = []
+        self.rows, self.scores, self.owners = array("q"), array("f"), array("i")
+
+    def add(self, judged: Judged, rows: Sequence[int], scores: Sequence[float]) -> None:
+        """Has rows of a sequence go, each with its event's score."""
+        self.rows.extend(rows)
+        self.scores.extend(scores)
+        self.owners.extend([len(self.sequences)] * len(rows))
+        self.sequences.append(judged)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def in_order(self) -> Iterator[tuple[int, float, Judged]]:
+        """Row, its event's score and its sequence, in the log's order."""
+        for at in np.argsort(np.frombuffer(self.rows, dtype=np.int64)) if self.rows else ():
+            yield self.rows[at], self.scores[at], self.sequences[self.owners[at]]
 
 
 @dataclass
@@ -87,7 +104,7 @@ def repair_log(
         raise LogError(f"{out}: holds the log itself; give another directory")
     out.mkdir(parents=True, exist_ok=True)
     reader = Records(events, (columns or {}).get("sequence_id", "sequence_id"))
-    drops: dict[int, Dropped] = {}
+    drops = Drops()
     found: dict[str, int] = {}
     with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
         of_sequences = csv.writer(files.enter_context((out / WEIGHTS).open("w", newline="")))
@@ -97,7 +114,7 @@ def repair_log(
         parts, rows = reader.deal(Path(folder), part_bytes)
         for part in track(parts):
             log, report = clean_events(part, columns)
-            gone: dict[str, Dropped] = {}
+            gone: dict[str, tuple[Judged, set[int]]] = {}
             for i, (sequence_id, answer) in enumerate(zip(log.ids, model.answers(log.sequences()), strict=True)):
                 if not isinstance(answer, Score):
                     found["not scored"] = found.get("not scored", 0) + 1
@@ -118,34 +135,39 @@ def repair_log(
                 of_events.writerows(
                     [row, sequence_id, round(1 - score, 6)] for row, score in zip(numbers, answer.events, strict=True)
                 )
-                for at in advice.drop:
-                    score = float(answer.events[at])
-                    drops[numbers[at]] = Dropped(sequence_id, answer.score, answer.type, score, advice.strategy)
+                if not advice.drop:
+                    continue
+                judged = Judged(sequence_id, answer.score, answer.type, advice.strategy)
+                drops.add(judged, [numbers[at] for at in advice.drop], answer.events[advice.drop].tolist())
                 if advice.strategy == "drop_sequence":
-                    gone[sequence_id] = Dropped(sequence_id, answer.score, answer.type, answer.score, advice.strategy)
+                    gone[sequence_id] = judged, set(numbers)
             if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
                 table = read_table(part, columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
-                for sequence_id, row in table.iter_rows():
-                    if sequence_id is not None and sequence_id.strip() in gone:
-                        drops.setdefault(row, gone[sequence_id.strip()])
+                for name, row in table.iter_rows():
+                    known = gone.get((name or "").strip())
+                    if known and row not in known[1]:
+                        drops.add(known[0], [row], [known[0].score])
     with reader.open_new(out / events.name) as kept, (out / AUDIT).open("w", encoding="utf-8") as audit:
+        changes = drops.in_order()
+        change = next(changes, None)
         for record, (row, raw, _) in enumerate(reader.read()):
-            why = None if row is None else drops.get(row)
-            if why is None:
+            if change is None or row != change[0]:
                 kept.write(raw)
                 continue
+            _, event_score, judged = change
             line = {
                 "record": record,
                 "row": row,
-                "what": why.strategy,
+                "what": judged.strategy,
                 "old": raw.decode("utf-8", "surrogateescape"),
                 "new": None,
-                "sequence_id": why.sequence_id,
-                "score": round(why.score, 6),
-                "event_score": round(why.event_score, 6),
-                "reason": _reason(why),
+                "sequence_id": judged.sequence_id,
+                "score": round(judged.score, 6),
+                "event_score": round(event_score, 6),
+                "reason": _reason(judged, event_score),
             }
             audit.write(json.dumps(line) + "\n")
+            change = next(changes, None)
     return Summary(rows, sum(found.values()), len(drops), found)
 
 
@@ -179,11 +201,11 @@ def undo(repaired: Path, out: Path) -> int:
     return count
 
 
-def _reason(why: Dropped) -> str:
-    named = f", {why.type}" if why.type else ""
-    if why.strategy == "drop_events":
-        return f"the event's score is {why.event_score:.3f} in a sequence that scores {why.score:.3f}{named}"
-    return f"its sequence scores {why.score:.3f}{named}"
+def _reason(judged: Judged, event_score: float) -> str:
+    named = f", {judged.type}" if judged.type else ""
+    if judged.strategy == "drop_events":
+        return f"the event's score is {event_score:.3f} in a sequence that scores {judged.score:.3f}{named}"
+    return f"its sequence scores {judged.score:.3f}{named}"
 
 
 class Records:
