@@ -129,8 +129,7 @@ class Bundle:
     @cached_property
     def partial_types(self) -> frozenset[str]:
         """Types most of whose sequences are anomalous only in part."""
-        shares = zip(self.types, self.calibration.partial, strict=False)
-        return frozenset(name for name, share in shares if share > 0.5)
+        return self.calibration.partial_types(self.types)
 
     @cached_property
     def encoder(self) -> Encoder:

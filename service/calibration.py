@@ -158,6 +158,10 @@ class Calibration:
         by_change = sigmoid(self.part_weight * evidence.changed + self.part_bias)
         return np.asarray(in_part * by_change + (1 - in_part) * by_network)
 
+    def partial_types(self, types: Sequence[str]) -> frozenset[str]:
+        """Those of the model's types most of whose sequences are anomalous only in part."""
+        return frozenset(name for name, share in zip(types, self.partial, strict=False) if share > 0.5)
+
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.scoring import Score
+from service.scoring import UNKNOWN_TYPE, Score
 from service.thresholds import Decision
 
 Choice = Literal["auto", "weight", "drop_events", "drop_sequence"]
@@ -32,9 +32,10 @@ class Repair:
 def repair(score: Score, decision: Decision, partial_types: Container[str | None], choice: Choice = "auto") -> Repair:
     """The repair that fits a decision and a type.
 
-    What is allowed stays. What is to be reviewed is weighed, since it may be genuine. Of what is blocked, all goes; but
-    where its type leaves part of a sequence genuine (an account taken over, orders faked among real ones), only the
-    blamed events go.
+    What is allowed stays. What is to be reviewed is weighed, since it may be genuine, and so is what is blocked only
+    for being like nothing known: most false alarms are of that kind, and an attack is left with next to no weight. Of
+    what else is blocked, all goes; but where its type leaves part of a sequence genuine (an account taken over, orders
+    faked among real ones), only the blamed events go.
 
     Args:
         score: the answer for the sequence.
@@ -45,7 +46,7 @@ def repair(score: Score, decision: Decision, partial_types: Container[str | None
     weight = round(1 - score.score, 6)
     if decision == "allow":
         return Repair("keep", [], weight)
-    if decision == "review" or choice == "weight":
+    if decision == "review" or choice == "weight" or (choice == "auto" and score.likeliest == UNKNOWN_TYPE):
         return Repair("weight", [], weight)
     everything = list(range(len(score.events)))
     if choice == "drop_events" or (choice == "auto" and score.likeliest in partial_types):

@@ -2,23 +2,33 @@
 
 import csv
 import json
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import Progress, TimeElapsedColumn, track
-from rich.table import Table
+from rich.progress import track
 
-from service.bundle import Bundle, BundleError
-from training.config import PRESETS, FitConfig
+from service.bundle import Bundle
+from training.config import FitConfig
+from training.measures import compare, evaluate, impact, study
+from training.options import (
+    BundleDir,
+    ColumnMap,
+    EventsFile,
+    Preset,
+    Pretrained,
+    Quiet,
+    Seed,
+    bar,
+    configure,
+    console,
+    known_preset,
+    print_metrics,
+    session,
+)
 
 if TYPE_CHECKING:
     from training.log import Labels, Log
@@ -27,108 +37,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Trains, evaluates and applies recguard models offline.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-console = Console()
-EXTRAS = {
-    "pyod": "compare",
-    "captum": "compare",
-    "peft": "options",
-    "optuna": "options",
-    "tensorboard": "options",
-}  # packages that only some commands need, and the extra that has them
-
-EventsFile = Annotated[
-    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event a row.")
-]
-LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
-BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
-ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
-GroupBy = Annotated[
-    str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
-Preset = Annotated[
-    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")
-]
-Pretrained = Annotated[
-    str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
-]
-
-
-@contextmanager
-def _session(quiet: bool) -> Iterator[bool]:
-    """Sets up the log, turns errors a user can mend into one line and exit code 2, and says whether bars are shown."""
-    from training.log import LogError
-
-    show = not quiet and sys.stderr.isatty()
-    level = logging.WARNING if quiet else logging.INFO
-    handler: logging.Handler = (
-        RichHandler(console=Console(stderr=True), show_path=False, show_time=False) if show else logging.StreamHandler()
-    )
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(levelname)s %(message)s" if not show else "%(message)s",
-        handlers=[handler],
-        force=True,
-    )
-    for name in ("training", "service"):
-        logging.getLogger(name).setLevel(level)
-    for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield show
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        message = f"error: {error.name} is not installed; pip install 'recguard[{EXTRAS[error.name]}]'"
-        Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    except (LogError, BundleError, FileNotFoundError, ValueError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-@contextmanager
-def _bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """A progress bar, and the function that moves it by one and says what was done."""
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, advance=1, description=done)
 
 
 def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices", config: FitConfig) -> FitConfig:
     from training.tune import tune
 
-    with _bar(show, "searching", trials) as advance:
+    with bar(show, "searching", trials) as advance:
         return tune(log, labels, at, config, trials, advance)
-
-
-def _labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
-    from training.log import clean_events, parse_columns, read_labels
-    from training.split import grouped_by
-
-    log, cleaning = clean_events(events, parse_columns(columns))
-    known = read_labels(labels, log, cleaning)
-    return log, grouped_by(log, known, group_by) if group_by else known
-
-
-def _preset(name: str | None) -> str | None:
-    if name is not None and name not in PRESETS:
-        raise ValueError(f"{name}: there are the presets {', '.join(PRESETS)}")
-    return name
-
-
-def _config(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
-    if preset not in PRESETS:
-        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
-    return replace(
-        FitConfig(),
-        seed=seed,
-        preset=preset,
-        pretrained=pretrained,
-        **{k: v for k, v in given.items() if v is not None},
-    )
 
 
 @app.command()
@@ -189,13 +104,13 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
-    with _session(quiet) as show:
+    with session(quiet) as show:
         from training.fit import fit_bundle
         from training.log import parse_columns
 
         if (cost_fp is None) != (cost_fn is None):
             raise ValueError("--cost-fp and --cost-fn belong together: what counts is one against the other")
-        config = _config(
+        config = configure(
             seed,
             preset,
             pretrained,
@@ -213,7 +128,7 @@ def fit(
             adversarial=adversarial,
             lora_rank=lora,
             layers=layers,
-            teacher=_preset(teacher),
+            teacher=known_preset(teacher),
             tensorboard=str(tensorboard) if tensorboard else None,
         )
         if tune and labels is None:
@@ -221,106 +136,8 @@ def fit(
         search = partial(_search, tune, show) if tune else None
         bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, not show, search)
         if tested := bundle.manifest["metrics"]["test"]:
-            _print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
+            print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
-
-
-@app.command()
-def evaluate(
-    events: EventsFile,
-    labels: LabelsFile,
-    bundle: Annotated[Path | None, typer.Option("--bundle", help="Evaluate this bundle on the log.")] = None,
-    folds: Annotated[
-        int | None, typer.Option("--folds", min=2, help="Refit for each fold of a cross-validation instead.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Directory for evaluation.json; needed with --folds.")
-    ] = None,
-    columns: ColumnMap = None,
-    group_by: GroupBy = None,
-    preset: Preset = FitConfig.preset,
-    pretrained: Pretrained = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Measures quality: of a bundle on a labelled log, or of refits over folds."""
-    with _session(quiet) as show:
-        from training.evaluation import evaluate_bundle, evaluate_folds
-        from training.log import parse_columns
-
-        if (bundle is None) == (folds is None):
-            raise ValueError("give either --bundle or --folds")
-        if bundle is not None and group_by is not None:
-            raise ValueError("--group-by is about folds; a bundle is evaluated on the whole log")
-        if bundle is not None:
-            found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns))
-        else:
-            if out is None:
-                raise ValueError("--folds needs --out, where each fold is kept as it finishes")
-            log, known = _labelled(events, labels, columns, group_by)
-            found = evaluate_folds(log, known, folds or 0, _config(seed, preset, pretrained), out, not show)
-        _print_metrics(found.to_json(), f"{events}")
-
-
-@app.command()
-def compare(
-    events: EventsFile,
-    labels: LabelsFile,
-    out: Annotated[Path, typer.Option("--out", help="Directory for compare.html, compare.json and the cells.")],
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Names as the table has them, separated by semicolons; default all.")
-    ] = None,
-    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
-    columns: ColumnMap = None,
-    group_by: GroupBy = None,
-    pretrained: Pretrained = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
-    with _session(quiet) as show:
-        from training.compare import compare as run
-        from training.rivals import METHODS
-
-        names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
-        if unknown := [name for name in names if name not in METHODS]:
-            raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
-        log, known = _labelled(events, labels, columns, group_by)
-        with _bar(show, "comparing", len(names) * folds) as advance:
-            found = run(log, known, out, _config(seed, FitConfig.preset, pretrained), folds, names, advance)
-        table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
-        for name, row in found["rows"].items():
-            values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
-            table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
-        console.print(table)
-        console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
-
-
-@app.command()
-def study(
-    events: EventsFile,
-    labels: LabelsFile,
-    out: Annotated[Path, typer.Option("--out", help="Directory for study.html, study.json and the cells.")],
-    parts: Annotated[str, typer.Option("--parts", help="Which, separated by commas.")] = "all,labels,unseen",
-    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
-    columns: ColumnMap = None,
-    preset: Preset = FitConfig.preset,
-    pretrained: Pretrained = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
-    with _session(quiet) as show:
-        from training.study import PARTS
-        from training.study import study as run
-
-        wanted = parts.split(",")
-        if unknown := [part for part in wanted if part not in PARTS]:
-            raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
-        log, known = _labelled(events, labels, columns, None)
-        with _bar(show, "studying") as advance:
-            run(log, known, out, _config(seed, preset, pretrained), folds, wanted, advance)
-        console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)
 
 
 @app.command()
@@ -335,7 +152,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored."""
-    with _session(quiet) as show:
+    with session(quiet) as show:
         from service.scoring import Model
         from training.log import clean_events, first_seen, parse_columns
 
@@ -382,7 +199,7 @@ def repair(
     quiet: Quiet = False,
 ) -> None:
     """Writes a log without what is anomalous in it, with weights for sequences and events; it can be undone."""
-    with _session(quiet) as show:
+    with session(quiet) as show:
         from service.repair import Choice
         from service.scoring import Model
         from training import repair as repairing
@@ -431,7 +248,7 @@ def inject(
     quiet: Quiet = False,
 ) -> None:
     """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
-    with _session(quiet):
+    with session(quiet):
         from training import inject as injection
         from training.log import clean_events, parse_columns, read_table
 
@@ -450,7 +267,7 @@ def inject(
 @app.command()
 def report(bundle: BundleDir, out: Annotated[Path, typer.Option("--out", help="HTML file.")]) -> None:
     """Writes a bundle's evaluation report as one HTML page."""
-    with _session(quiet=False):
+    with session(quiet=False):
         from training import report as page
 
         opened = Bundle.open(bundle)
@@ -464,7 +281,7 @@ def movielens(
     cache: Annotated[Path, typer.Option("--cache", help="Directory where the download is kept.")],
 ) -> None:
     """Fetches MovieLens-100K and writes it as a log; its terms forbid passing it on."""
-    with _session(quiet=False):
+    with session(quiet=False):
         from training import movielens as source
 
         console.print(source.TERMS, style="dim", soft_wrap=True)
@@ -478,20 +295,14 @@ def demo(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
 ) -> None:
     """Serves a bundle, scores some of its held-back sequences over HTTP, and keeps serving until Ctrl-C."""
-    with _session(quiet=False):
+    with session(quiet=False):
         from training.demo import run
 
         raise typer.Exit(run(bundle, events, port, console))
 
 
-def _print_metrics(found: dict[str, Any], title: str) -> None:
-    from training.report import NAMES
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    for key, words in NAMES.items():
-        table.add_row(words, f"{found[key]:.4f}")
-    table.add_row("sequences, anomalous", f"{found['sequences']:,}, {found['anomalous']:,}")
-    console.print(table)
+for command in (evaluate, compare, study, impact):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ attack leaves it open, and the group columns, and each faked event copies the ot
 item. Ids are drawn anew for everybody and sequences written in random order, so that neither gives an attacker away.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -53,6 +55,7 @@ class Profile:
         event_label: int8 (T,), 1 for the events that the attacker made.
         template: the genuine sequence that lends group columns.
         replaces: the genuine sequence whose place it takes, or -1.
+        targets: items of the catalogue that it is there to push or to nuke.
     """
 
     rows: Rows
@@ -62,6 +65,7 @@ class Profile:
     event_label: NDArray[np.int8]
     template: int
     replaces: int = -1
+    targets: tuple[int, ...] = ()
 
 
 class Catalogue:
@@ -165,6 +169,7 @@ def _shilling(selected_items: str, filler_ratings: str, push: bool) -> Callable[
                     action=None,
                     event_label=np.ones(len(items), dtype=np.int8),
                     template=int(template),
+                    targets=(target,),
                 )
             )
         return profiles
@@ -224,6 +229,7 @@ def click_farm(c: Catalogue, size: int) -> list[Profile]:
                 action=[c.click] * count,
                 event_label=np.ones(count, dtype=np.int8),
                 template=int(template),
+                targets=tuple(targets.tolist()),
             )
         )
     return profiles
@@ -284,6 +290,7 @@ def fake_order(c: Catalogue, size: int) -> list[Profile]:
                 action=[c.purchase if f else "" for f in faked[order]],
                 event_label=faked[order],
                 template=int(template),
+                targets=tuple(targets.tolist()),
             )
         )
     return profiles
@@ -355,7 +362,7 @@ def inject(
 
     Returns:
         events (with `event_label`), labels (`sequence_id,label,type,split_group` and the group columns), and sources:
-        each new `sequence_id` with the log's own id, null for an attack user.
+        each new `sequence_id` with the log's own id, null for an attack user, and the items that it pushes or nukes.
 
     Raises:
         LogError: an unknown type, or one that needs a column the log lacks.
@@ -393,20 +400,21 @@ def inject(
             own = base[int(log.offsets[i]) : int(log.offsets[i + 1])]
             parts.append(own.with_columns(sequence_id=pl.lit(new_id), event_label=pl.lit(0, dtype=pl.Int8)))
             label_rows.append({"sequence_id": new_id, "label": 0, "type": None, "split_group": None, **groups[i]})
-            sources.append({"sequence_id": new_id, "source": log.ids[i]})
+            sources.append({"sequence_id": new_id, "source": log.ids[i], "targets": []})
         else:
             kind, group, profile = profiles[place - len(genuine)]
             parts.append(_events(base, profile).with_columns(sequence_id=pl.lit(new_id)))
             inherited = {k: v for k, v in groups[profile.template].items() if k not in ("label", "type")}
             label_rows.append({"sequence_id": new_id, **inherited, "label": 1, "type": kind, "split_group": group})
-            sources.append(
-                {"sequence_id": new_id, "source": log.ids[profile.replaces] if profile.replaces >= 0 else None}
-            )
+            source = log.ids[profile.replaces] if profile.replaces >= 0 else None
+            targets = [catalogue.items[t] for t in profile.targets]
+            sources.append({"sequence_id": new_id, "source": source, "targets": targets})
     columns = ["sequence_id", *base.columns, "event_label"]
     if log.events["ts"].is_null().all():
         columns.remove("ts")
     events = pl.concat([part.select(columns) for part in parts], how="vertical_relaxed")
-    return events, pl.DataFrame(label_rows, infer_schema_length=None), pl.DataFrame(sources, infer_schema_length=None)
+    schema: dict[str, Any] = {"sequence_id": pl.String, "source": pl.String, "targets": pl.List(pl.String)}
+    return events, pl.DataFrame(label_rows, infer_schema_length=None), pl.DataFrame(sources, schema)
 
 
 def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
@@ -458,4 +466,5 @@ def write(out: Path, events: pl.DataFrame, labels: pl.DataFrame, sources: pl.Dat
     out.mkdir(parents=True, exist_ok=True)
     events.write_csv(out / "events.csv")
     labels.write_csv(out / "labels.csv")
-    sources.write_csv(out / "sources.csv")
+    said = sources["targets"].map_elements(lambda items: json.dumps(items.to_list()), pl.String)
+    sources.with_columns(targets=said).write_csv(out / "sources.csv")

@@ -356,6 +356,23 @@ class Labels:
         nothing: list[str | None] = [None] * count
         return cls(np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int8), nothing, nothing, pl.DataFrame())
 
+    @classmethod
+    def of(cls, ids: list[str], table: pl.DataFrame) -> "Labels":
+        """The labels that a table (`sequence_id,label`, optional `type` and `split_group`) has for these sequences."""
+        joined = pl.DataFrame({"sequence_id": ids}).join(table, on="sequence_id", how="left", maintain_order="left")
+        label = joined["label"].fill_null(0).cast(pl.Int8).to_numpy()
+        types, groups = (
+            (joined[name] if name in joined.columns else pl.Series([None] * len(ids))).cast(pl.String).to_list()
+            for name in ("type", "split_group")
+        )
+        return cls(
+            joined["label"].is_not_null().to_numpy(),
+            label,
+            [(t.strip() or None) if t and y else None for t, y in zip(types, label, strict=True)],
+            groups,
+            joined.drop("sequence_id", "label", "type", "split_group", strict=False),
+        )
+
 
 def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:
     """Reads a label table and lines it up with a log.
@@ -386,8 +403,8 @@ def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: flo
         )
     table = table.unique("sequence_id", keep="first", maintain_order=True)
 
-    joined = pl.DataFrame({"sequence_id": log.ids}).join(table, on="sequence_id", how="left", maintain_order="left")
-    known = joined["_label"].is_not_null().to_numpy()
+    labels = Labels.of(log.ids, table.with_columns(label=pl.col("_label")).drop("_label"))
+    known = labels.known
     orphans, unlabelled = table.height - int(known.sum()), int((~known).sum())
     report.labels = {"labels": table.height, "labels without events": orphans, "sequences without a label": unlabelled}
     if not known.any():
@@ -405,17 +422,9 @@ def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: flo
         logger.warning(
             "%s: %d of %d sequences have no label and take no part in supervised training", path, unlabelled, len(log)
         )
-    label = joined["_label"].fill_null(0).cast(pl.Int8).to_numpy()
-    if len(set(label[known].tolist())) < 2:
+    if len(set(labels.label[known].tolist())) < 2:
         raise LogError(
-            f"{path}: every labelled sequence has label {label[known][0]}; "
+            f"{path}: every labelled sequence has label {labels.label[known][0]}; "
             "both 0 and 1 are needed to learn the difference"
         )
-    types = joined["type"].cast(pl.String).to_list() if "type" in joined.columns else [None] * len(log)
-    return Labels(
-        known,
-        label,
-        [(t.strip() or None) if t and y else None for t, y in zip(types, label, strict=True)],
-        joined["split_group"].cast(pl.String).to_list() if "split_group" in joined.columns else [None] * len(log),
-        joined.drop("sequence_id", "label", "_label", "type", "split_group", strict=False),
-    )
+    return labels

@@ -18,13 +18,20 @@ def test_only_what_is_blocked_loses_events_and_only_blamed_ones_where_some_are_g
 ) -> None:
     found = repair(Score(score, decision, kind, np.array(events)), decision, ["takeover"])
     assert abs(found.weight - (1 - score)) < 1e-6
-    assert (found.drop != []) == (decision == "block")
+    assert (found.drop != []) == (decision == "block" and kind != "unknown")
     if found.strategy == "drop_events":
         assert kind == "takeover"
         assert found.drop == [i for i, s in enumerate(events) if s >= 0.5]
         assert 0 < len(found.drop) < len(events)
     if found.strategy == "drop_sequence":
         assert found.drop == list(range(len(events)))
+
+
+def test_what_is_only_like_nothing_known_is_weighed_unless_asked_otherwise() -> None:
+    score = Score(0.99, "block", "unknown", np.array([0.1, 0.9]))
+    assert repair(score, "block", []).strategy == "weight"
+    assert repair(score, "block", []).weight == 0.01
+    assert repair(score, "block", [], "drop_sequence").drop == [0, 1]
 
 
 def test_an_account_taken_over_keeps_its_owners_events() -> None:
