@@ -21,7 +21,6 @@ from service import console, logs, oip, review, schema
 from service.access import header, needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
-from service.scoring import Model
 from service.serving import Serving, full
 from service.settings import Settings
 from service.thresholds import Policy
@@ -50,6 +49,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 KEY_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 429, 503)}
 ADMIN_PROBLEMS = KEY_PROBLEMS | {status: PROBLEMS[status] for status in (400, 422)}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {**PROBLEMS[400], "description": "There is no challenger"}}
 CRASH = "the request could not be answered; the log has the reason"
 GONE = 499  # as nginx has it: the client went away before its answer
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -188,7 +188,7 @@ def create_app(serving: Serving) -> ASGIApp:
 
     @app.get("/health/ready", responses={503: PROBLEMS[503]}, summary="Will a request be served?")
     async def ready() -> dict[str, str]:
-        serving.current()
+        serving.lineup.current()
         return {"status": "ready"}
 
     @app.get(
@@ -206,28 +206,41 @@ def create_app(serving: Serving) -> ASGIApp:
 
     @app.get("/v1/model", responses=KEY_PROBLEMS, summary="The model being served", dependencies=readable)
     async def model() -> schema.ModelAnswer:
-        return _describe(serving.current().model, serving.settings.provider)
+        return _describe(serving)
 
     @app.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
     async def reload(who: Annotated[str, admin], body: schema.ReloadBody) -> schema.ModelAnswer:
         """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
-        return _describe(await serving.reload(body.bundle, who), serving.settings.provider)
+        await serving.lineup.reload(body.bundle, who)
+        return _describe(serving)
+
+    @app.put("/v1/model/challenger", responses=ADMIN_PROBLEMS, summary="Have another model score in shadow")
+    async def challenger(who: Annotated[str, admin], body: schema.ChallengerBody) -> schema.ModelAnswer:
+        """Scores the same traffic with a second bundle, on idle cores, and counts where the two differ."""
+        await serving.lineup.set_challenger(body.bundle, who)
+        return _describe(serving)
+
+    @app.post("/v1/model/promote", responses=ADMIN_PROBLEMS | CONFLICT, summary="Swap champion and challenger")
+    async def promote(who: Annotated[str, admin]) -> schema.ModelAnswer:
+        """Loses no request, is kept over a restart, and taken back by doing it again."""
+        await serving.lineup.promote(who)
+        return _describe(serving)
 
     @app.get("/v1/thresholds", responses=KEY_PROBLEMS, summary="Thresholds in force", dependencies=readable)
     async def thresholds() -> schema.ThresholdsAnswer:
-        policy, source = serving.policy
+        policy, source = serving.lineup.policy
         return schema.ThresholdsAnswer.model_validate({**policy.as_json(), "source": source})
 
     @app.put("/v1/thresholds", responses=ADMIN_PROBLEMS, summary="Override the bundle's thresholds")
     async def put_thresholds(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and belongs to the bundle version being served."""
-        await serving.set_policy(_policy(body), who)
+        await serving.lineup.set_policy(_policy(body), who)
         return schema.ThresholdsAnswer(**body.model_dump(), source="override")
 
     @app.post("/v1/thresholds/preview", responses=ADMIN_PROBLEMS, summary="Try thresholds on the traffic of late")
     async def preview(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.PreviewAnswer:
         """Says what share of the sequences scored of late these thresholds would review and block; changes nothing."""
-        now, then = (schema.Shares(**serving.shares(p)) for p in (serving.policy[0], _policy(body)))
+        now, then = (schema.Shares(**serving.shares(p)) for p in (serving.lineup.policy[0], _policy(body)))
         return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
     found: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[400], "description": "No such model, or no such answer"}}
@@ -249,7 +262,7 @@ def _unready_at(number: int, serving: Serving) -> None:
     stop = signal.getsignal(number)
 
     def drain(sig: int, frame: FrameType | None) -> None:
-        serving.draining = True
+        serving.lineup.draining = True
         if callable(stop):
             stop(sig, frame)
 
@@ -314,7 +327,8 @@ def _timeout(request: Request, default: float) -> float:
     return milliseconds
 
 
-def _describe(model: Model, requested: str) -> schema.ModelAnswer:
+def _describe(serving: Serving) -> schema.ModelAnswer:
+    model, second = serving.lineup.current().model, serving.lineup.challenger
     m = model.bundle.manifest
     return schema.ModelAnswer(
         name=model.bundle.name,
@@ -323,10 +337,11 @@ def _describe(model: Model, requested: str) -> schema.ModelAnswer:
         schema_version=m["schema_version"],
         preset=m["preset"],
         provider=model.engine.provider,
-        requested_provider=requested,
+        requested_provider=serving.settings.provider,
         precision=model.engine.precision,
         types=model.bundle.types,
         feature_spec=m["feature_spec"],
         metrics=m["metrics"],
         prevalence=model.bundle.calibration.prevalence,
+        challenger={"name": second.bundle.name, "version": second.bundle.version} if second else None,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated, Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import typer
 import uvicorn
@@ -123,6 +125,26 @@ def prune(
 ) -> None:
     """Deletes what is kept for review past its days, with the verdicts on it, as the service does by itself."""
     typer.echo(f"{Store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
+
+
+@app.command()
+def promote(
+    url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8080",
+    key: Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")] = "",
+) -> None:
+    """Makes a running service's challenger its champion, and the champion its challenger; once more takes it back."""
+    request = Request(
+        f"{url.rstrip('/')}/v1/model/promote", method="POST", headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
+    try:
+        with urlopen(request) as answer:
+            now = json.load(answer)
+    except HTTPError as error:
+        raise _fail(RuntimeError(f"{error.code}: {json.load(error).get('detail', error.reason)}")) from error
+    except (URLError, ValueError) as error:
+        raise _fail(error) from error
+    second = now["challenger"]
+    typer.echo(f"{now['name']} {now['version']} is champion now; {second['name']} {second['version']} runs in shadow")
 
 
 @app.command()

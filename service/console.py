@@ -47,7 +47,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
     )
     async def samples() -> schema.SamplesAnswer:
         """Sequences that can be scored: golden samples of the bundle being served."""
-        golden = serving.current().model.bundle.golden()[:MOST_SAMPLES]
+        golden = serving.lineup.current().model.bundle.golden()[:MOST_SAMPLES]
         sequences = [
             schema.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})
             for i, s in enumerate(golden, 1)

@@ -105,6 +105,31 @@ class Metrics:
             "recall", "Share of anomalous sequences that are flagged, by verdicts.", "livemostrecent", ["bound"]
         )
         self.review_dropped = Counter(name("review_dropped"), "Answers that could not be kept for review.", registry=r)
+        self.challenger_info = gauge(
+            "challenger_info",
+            "1 for the bundle that runs in shadow, 0 for one before it.",
+            "livemax",
+            ["name", "version"],
+        )
+        self.challenger_up = gauge("challenger_up", "Whether the challenger answers.", "livemin")
+        self.challenger_decisions = Counter(
+            name("challenger_decisions"),
+            "Sequences that both have scored, by the decision of each.",
+            ["champion", "challenger"],
+            registry=r,
+        )
+        self.challenger_difference = Histogram(
+            name("challenger_difference"),
+            "The challenger's score less the champion's.",
+            buckets=(-0.5, -0.2, -0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2, 0.5),
+            registry=r,
+        )
+        self.challenger_dropped = Counter(
+            name("challenger_dropped"), "Sequences that the challenger had no time for.", registry=r
+        )
+        self.challenger_failed = Counter(
+            name("challenger_failed"), "Sequences that only the champion could score.", registry=r
+        )
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
@@ -131,6 +156,9 @@ class Metrics:
         for label in ("anomalous", "normal"):
             for decision in DECISIONS:
                 self.feedback.labels(label, decision)
+        for champion in DECISIONS:
+            for challenger in DECISIONS:
+                self.challenger_decisions.labels(champion, challenger)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         for outcome in ("delivered", "dead"):

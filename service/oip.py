@@ -82,7 +82,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
     unready: dict[str, Any] = {"responses": {503: problems[503]}}
 
     def model_of(name: str, version: str | None = None) -> Model:
-        model = serving.current().model
+        model = serving.lineup.current().model
         if name != model.bundle.name or version not in (None, model.bundle.version):
             raise Problem(404, f"the model being served is {model.bundle.name} {model.bundle.version}")
         return model
@@ -97,7 +97,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
 
     @routes.get("/health/ready", **unready)
     async def ready() -> dict[str, bool]:
-        serving.current()
+        serving.lineup.current()
         return {"ready": True}
 
     @routes.get("/models/{name}/ready", **keyed)

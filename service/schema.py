@@ -275,6 +275,14 @@ class ReloadBody(BaseModel):
     bundle: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
+class ChallengerBody(BaseModel):
+    """Name of a bundle in the bundles directory that is to run in shadow; null for none."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
+
+    bundle: str | None = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+
+
 class ModelAnswer(BaseModel):
     """What is being served."""
 
@@ -290,6 +298,7 @@ class ModelAnswer(BaseModel):
     feature_spec: dict[str, str]
     metrics: dict[str, Any]
     prevalence: float
+    challenger: dict[str, str] | None = Field(description="Name and version of the bundle that runs in shadow.")
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:

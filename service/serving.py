@@ -6,9 +6,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,54 +14,29 @@ from pydantic_core import to_json
 
 from service import schema
 from service.access import Access, Permission
-from service.audit import Audit
-from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
-from service.bundle import Bundle, BundleError
+from service.batching import DeadlineExceeded, Given, QueueFull
 from service.cache import Cache
-from service.calibration import Evidence
 from service.encoding import Encoded
-from service.engine import ProviderError
 from service.feedback import Feedback, Store
+from service.lineup import SOON, Judged, Lineup
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
 from service.parsing import Asked, failed, parse, refused
-from service.peers import Commit, PeerError, Peers
 from service.problems import Problem, pointer
 from service.repair import repair
-from service.scoring import Model, Score, columns_of
+from service.scoring import Model, columns_of
 from service.settings import Settings
-from service.thresholds import DECISIONS, Decision, Overrides, Policy
+from service.thresholds import DECISIONS, Decision, Policy
 from service.traces import Traces
 from service.values import EventError, Ids
 from service.webhook import Webhook
 from service.windows import Outputs, Row
 
 logger = logging.getLogger(__name__)
-SERVED = "bundle"  # file of a run that names the bundle its workers serve, if not that of the settings
 MOST_INFERRING = 32  # requests for the bare graph that may wait
 RECENT = 10_000  # sequences of late, on which new thresholds are tried
 UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
-SOON = {"Retry-After": "1"}
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
-
-
-@dataclass(frozen=True)
-class Active:
-    """A model, the batcher that feeds it, and its answers of late if these are kept; a request holds on to one such."""
-
-    model: Model
-    batcher: "Batcher[Judged]"
-    cache: Cache | None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A sequence's answer, with that from which reasons can be found: its evidence is number `at` of several."""
-
-    score: Score
-    encoded: Encoded
-    evidence: Evidence
-    at: int
 
 
 class Serving:
@@ -81,10 +54,8 @@ class Serving:
         pseudonyms = Pseudonyms(state, s.log_ids)
         self.log = RequestLog(s.log_requests, pseudonyms)
         self.traces = Traces() if s.traces else None
-        self.audit = Audit(state)
         self.listed = _lists(s)
         self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)
-        self.bundles = (settings.bundles or settings.bundle.absolute().parent).absolute()
         self.metrics = Metrics()
         self.metrics.queue_capacity.set(settings.queue_tokens)
         self.metrics.objective.set(settings.objective_ms / 1000)
@@ -93,72 +64,25 @@ class Serving:
         )
         store = Store(s.store_url.get_secret_value(), state)
         self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
-        self.overrides = Overrides(settings.state_dir)
-        self.peers = Peers(settings.run_dir)
-        self.model = self._load(settings.bundle)
-        self.active: Active | None = None
-        self.draining = False
-        self.changing = asyncio.Lock()
+        self.lineup = Lineup(settings, self.metrics, self._judged)
         self.infers = asyncio.Lock()
         self.inferring = 0
 
-    def _load(self, path: Path) -> Model:
-        bundle = Bundle.open(path, self.settings.bundle_public_key)
-        model = Model.load(bundle, self.settings.provider, self.settings.threads)
-        override = self.overrides.get(bundle.version)
-        return model.with_policy(override) if override else model
-
     async def start(self) -> None:
         """Begins to serve."""
-        async with self.peers.lock():
-            served = self.settings.run_dir and self.settings.run_dir / SERVED
-            if served and served.exists() and (path := Path(served.read_text())) != self.settings.bundle:
-                self.model = await asyncio.to_thread(lambda: self._load(path))
-            self.peers.bury()
-            self._activate(self.model)
-            self.feedback.start()
-            if self.webhook:
-                self.webhook.start()
-            await self.peers.listen(self._follow)
-
-    def _activate(self, model: Model) -> None:
-        s = self.settings
-        batcher = Batcher(
-            model.bundle.encoder.encode_all,
-            model.engine.run,
-            partial(self._judged, model),
-            s.queue_tokens,
-            max(s.batch_tokens or model.engine.batch_tokens, model.bundle.encoder.window),
-            self.metrics,
-            in_thread=model.engine.frees_the_core,
-        )
-        batcher.start()
-        self.active = Active(model, batcher, self._cache())
-        info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
-        self.metrics.serving(info, model.bundle.manifest["validation_scores"])
-        self.metrics.policy(model.policy)
-        logger.info("serving %s %s on %s in %s (asked for %s)", *info)
-
-    def _cache(self) -> Cache | None:
-        s = self.settings
-        return Cache(s.cache_seconds, s.cache_sequences) if s.cache_seconds else None
+        await self.lineup.start()
+        self.feedback.start()
+        if self.webhook:
+            self.webhook.start()
 
     async def close(self) -> None:
         """Answers what was accepted, then stops."""
-        await self.peers.close()
-        if self.active is not None:
-            await self.active.batcher.close()
+        await self.lineup.close()
         await self.feedback.close()
         if self.webhook:
             await self.webhook.close()
         if self.traces:
             await asyncio.to_thread(self.traces.close)
-
-    def current(self) -> Active:
-        """The pair in force; raises Problem 503 while there is none or the service drains."""
-        if self.active is None or self.draining:
-            raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", headers=SOON)
-        return self.active
 
     async def score(self, body: bytes, timeout_ms: float) -> bytes:
         """The answer, as JSON, to the body of a `POST /v1/score` that was admitted.
@@ -166,7 +90,9 @@ class Serving:
         Raises:
             Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
         """
-        active = self.active or self.current()  # what was admitted is answered, even if the service drains by now
+        active = (
+            self.lineup.active or self.lineup.current()
+        )  # what was admitted is answered, even if the service drains by now
         stages = self.metrics.stages
         start = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
@@ -212,6 +138,8 @@ class Serving:
             call.sequences = len(results)
         if not asked.trial:
             self._note(sequences, results, named)
+            if self.lineup.challenger:
+                self.lineup.challenger.offer(body, results)
         content = to_json({"model": named, "results": results})
         stages["respond"].observe(time.perf_counter() - answered)
         return content
@@ -259,20 +187,20 @@ class Serving:
     @property
     def overloaded(self) -> bool:
         """Whether what arrives now finds no room in the queue, or would wait longer than anything may."""
-        if self.active is None:
+        if self.lineup.active is None:
             return False
-        batcher = self.active.batcher
+        batcher = self.lineup.active.batcher
         return batcher.full or batcher.wait > self.settings.max_wait_ms / 1000
 
     def refuse(self) -> None:
         """Counts a request that is answered 429."""
-        if self.active is not None:
-            self.active.batcher.arrivals += 1
+        if self.lineup.active is not None:
+            self.lineup.active.batcher.arrivals += 1
         self.metrics.queue_full.inc()
 
     def admits(self, timeout_ms: float) -> bool:
         """Whether a request finds room, and can expect its answer before its deadline."""
-        if self.current().batcher.wait <= timeout_ms / 1000 and not self.overloaded:
+        if self.lineup.current().batcher.wait <= timeout_ms / 1000 and not self.overloaded:
             return True
         self.refuse()
         return False
@@ -342,7 +270,7 @@ class Serving:
             return refused(index, sequence, answer)
         if isinstance(answer, Exception):
             return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
-        active = self.active  # thresholds may have changed since the request came, the bundle too
+        active = self.lineup.active  # thresholds may have changed since the request came, the bundle too
         policy = active.model.policy if active and active.model.bundle is model.bundle else model.policy
         score, listed = answer.score, self.listed.get(sequence.user_id) if sequence.user_id else None
         decision = LISTED[listed] if listed else policy.decide(score.score, sequence.segment)
@@ -366,75 +294,10 @@ class Serving:
             result["repair"] = asdict(repair(score, decision, model.bundle.partial_types))
         return result
 
-    @property
-    def policy(self) -> tuple[Policy, str]:
-        """The policy in force, and where it comes from: "bundle" or "override"."""
-        model = self.current().model
-        return model.policy, "override" if self.overrides.get(model.bundle.version) else "bundle"
-
-    async def set_policy(self, policy: Policy, who: str) -> None:
-        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart."""
-        async with self.changing, self.peers.lock(), self.peers.prepared({"do": "thresholds"}) as commit:
-            model = self.current().model
-            old, new = model.policy.as_json(), policy.as_json()
-            await asyncio.to_thread(self.audit.note, who, "thresholds", version=model.bundle.version, old=old, new=new)
-            await asyncio.to_thread(self.overrides.put, model.bundle.version, policy)
-            self._apply_override()
-            await commit()
-            logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
-
-    def _apply_override(self) -> None:
-        active = self.current()
-        override = self.overrides.get(active.model.bundle.version)
-        model = active.model.with_policy(override or Policy(active.model.bundle.thresholds))
-        self.active = Active(model, active.batcher, self._cache())
-        self.metrics.policy(model.policy)
-
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the sequences scored of late that a policy reviews and blocks; 0 where there are none."""
         decisions = [policy.decide(score, segment) for score, segment in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}
-
-    async def reload(self, name: str | None, who: str) -> Model:
-        """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
-
-        Raises:
-            Problem: 422, with the reason, where the bundle must not serve; the old one goes on.
-        """
-        async with self.changing, self.peers.lock():
-            old = self.current().model.bundle
-            path = old.path if name is None else self.bundles / name
-            try:
-                model = await asyncio.to_thread(lambda: self._load(path))
-                async with self.peers.prepared({"do": "reload", "path": str(path)}) as commit:
-                    if self.settings.run_dir:
-                        (self.settings.run_dir / SERVED).write_text(str(path))
-                    new = model.bundle.version
-                    await asyncio.to_thread(self.audit.note, who, "reload", bundle=str(path), old=old.version, new=new)
-                    await self._swap(model)
-                    await commit()
-            except (BundleError, ProviderError, PeerError) as error:
-                self.metrics.reloads.labels("failed").inc()
-                logger.error("reload refused, %s goes on serving: %s", old.version, error)
-                raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
-            self.metrics.reloads.labels("ok").inc()
-            return model
-
-    async def _swap(self, model: Model) -> None:
-        old = self.current()
-        self._activate(model)
-        await old.batcher.close()
-
-    async def _follow(self, message: dict[str, Any]) -> Commit:
-        """Prepares a change that another worker makes."""
-        if message["do"] == "reload":
-            model = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
-            return partial(self._swap, model)
-
-        async def apply() -> None:
-            self._apply_override()
-
-        return apply
 
 
 def _lists(settings: Settings) -> dict[str, str]:

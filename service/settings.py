@@ -16,6 +16,9 @@ class Settings(BaseSettings):
     bundles: Path | None = Field(
         None, description="Directory in which reload looks up names; by default the bundle's parent."
     )
+    challenger: Path | None = Field(
+        None, description="Directory of a second bundle that scores the same traffic in shadow, on idle cores."
+    )
     state_dir: Path = Field(Path("state"), description="Directory for all that changes at run time.")
     provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="`cuda` refuses to start without CUDA.")
     threads: int = Field(

@@ -291,14 +291,16 @@ def test_repair_says_what_may_stay_if_asked_for(service: Service, attacked: Path
     for sequence, result in zip(everybody, results, strict=True):
         repair = result["repair"]
         assert repair["weight"] == pytest.approx(1 - result["score"], abs=1e-6)
-        strategies.setdefault(result["decision"], set()).add(repair["strategy"])
+        known = "" if result["type"] != "unknown" else " unknown"
+        strategies.setdefault(result["decision"] + known, set()).add(repair["strategy"])
         if repair["strategy"] == "drop_sequence":
             assert repair["drop"] == list(range(len(sequence["events"])))
         for event in repair["drop"] if repair["strategy"] == "drop_events" else ():
             assert result["events"][event]["score"] >= 0.5
     assert strategies["allow"] == {"keep"}
-    assert strategies["review"] == {"weight"}
+    assert strategies.get("review", {"weight"}) | strategies.get("review unknown", {"weight"}) == {"weight"}
     assert strategies["block"] <= {"drop_sequence", "drop_events"}
+    assert strategies.get("block unknown", {"weight"}) == {"weight"}
     assert "repair" not in score(service, {"sequences": some[:1]}).json()["results"][0]
 
 

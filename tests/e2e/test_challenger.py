@@ -1,0 +1,149 @@
+"""A challenger in shadow: compared, promoted, taken back, and never in the champion's way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.bundle import Bundle
+from tests.conftest import Service, Starter, sequences, wait_until
+from tests.e2e.test_service import assert_problem, sample
+
+
+@pytest.fixture
+def bundles(bundle: Bundle, tmp_path: Path) -> Path:
+    """Two bundles that differ in their version and thresholds, and a broken one."""
+    for name in ("one", "two", "broken"):
+        shutil.copytree(bundle.path, tmp_path / name)
+    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
+    changed = {**manifest, "version": "2", "thresholds": {"review": 0.0, "block": 0.0}}
+    (tmp_path / "two" / "manifest.json").write_text(json.dumps(changed))
+    (tmp_path / "broken" / "model.onnx").write_bytes(b"broken")
+    return tmp_path
+
+
+def compared(service: Service) -> float:
+    return sum(
+        sample(service, "recguard_challenger_decisions_total", champion=a, challenger=b)
+        for a in ("allow", "review", "block")
+        for b in ("allow", "review", "block")
+    )
+
+
+def served(service: Service) -> tuple[str, str | None]:
+    model = service.client.get("/v1/model").json()
+    return model["version"], model["challenger"] and model["challenger"]["version"]
+
+
+def score(service: Service, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = service.client.post("/v1/score", json=body)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["results"])
+
+
+def command(service: Service) -> "subprocess.CompletedProcess[str]":
+    run = [sys.executable, "-m", "service.cli", "promote", "--url", str(service.client.base_url)]
+    return subprocess.run(run, capture_output=True, text=True)
+
+
+def children(service: Service) -> list[int]:
+    found = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text()
+    return [int(pid) for pid in found.split()]
+
+
+def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
+    start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
+) -> None:
+    service = start_service(bundles / "one", challenger=bundles / "two")
+    assert served(service) == (bundle.version, "2")
+    wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
+    given = sequences(attacked / "events.csv", 12)
+    results = score(service, {"sequences": given})
+    score(service, {"sequences": [{"id": "bad", "events": [{"ts": "no time"}]}, *given]})
+    score(service, {"sequences": given, "trial": True})
+    wait_until(lambda: compared(service) == 24)
+    for decision in ("allow", "review", "block"):
+        count = 2 * sum(r["decision"] == decision for r in results)
+        found = sample(service, "recguard_challenger_decisions_total", champion=decision, challenger="block")
+        assert found == count, "the challenger blocks everything"
+    # the same graph gives the same scores, but for the rounding of the champion's answers
+    assert sample(service, "recguard_challenger_difference_bucket", le="0.02") == 24
+    assert sample(service, "recguard_challenger_difference_bucket", le="-0.02") == 0
+    assert sample(service, "recguard_challenger_dropped_total") == 0
+    assert sample(service, "recguard_challenger_failed_total") == 0
+    [shadow] = children(service)
+    assert os.sched_getscheduler(shadow) == os.SCHED_IDLE
+
+
+def test_promote_swaps_the_two_over_a_restart_and_back_again(
+    start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
+) -> None:
+    service = start_service(bundles / "one", challenger=bundles / "two")
+    state = service.log.parent / "state"
+    body = {"sequences": sequences(attacked / "events.csv", 5)}
+    ran = command(service)
+    assert ran.returncode == 0, ran.stderr
+    assert f"test 2 is champion now; test {bundle.version} runs in shadow" in ran.stdout
+    assert served(service) == ("2", bundle.version)
+    assert {r["decision"] for r in score(service, body)} == {"block"}
+    record = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+    assert [(r["what"], r["old"], r["new"]) for r in record] == [("promote", bundle.version, "2")]
+    service.process.terminate()
+    service.process.wait(30)
+
+    again = start_service(bundles / "one", challenger=bundles / "two", state_dir=state)
+    assert served(again) == ("2", bundle.version), "a restart does not undo it"
+    assert command(again).returncode == 0
+    assert served(again) == (bundle.version, "2")
+    again.process.terminate()
+    again.process.wait(30)
+    # another pair is another matter
+    third = start_service(bundles / "two", state_dir=state)
+    assert served(third) == ("2", None)
+    refused = command(third)
+    assert refused.returncode == 2
+    assert "409: there is no challenger" in refused.stderr
+
+
+def test_it_comes_and_goes_while_the_champion_serves_on_unharmed(
+    start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
+) -> None:
+    service = start_service(bundles / "one", challenger=bundles / "broken")
+    assert "no challenger, and the champion serves alone" in service.log.read_text()
+    body = {"sequences": sequences(attacked / "events.csv", 5)}
+    score(service, body)
+    assert served(service) == (bundle.version, None)
+    assert_problem(service.client.put("/v1/model/challenger", json={"bundle": "broken"}), 422, "model.onnx")
+    assert service.client.put("/v1/model/challenger", json={"bundle": "two"}).json()["challenger"]["version"] == "2"
+    wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
+    score(service, body)
+    wait_until(lambda: compared(service) == 5)
+    [shadow] = children(service)
+    os.kill(shadow, signal.SIGKILL)
+    wait_until(lambda: sample(service, "recguard_challenger_up") == 0)
+    score(service, body)
+    wait_until(lambda: sample(service, "recguard_challenger_dropped_total") == 5)
+    assert "the challenger's process ended" in service.log.read_text()
+    assert service.client.put("/v1/model/challenger", json={"bundle": None}).json()["challenger"] is None
+    assert children(service) == []
+
+
+def test_all_workers_change_together(start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle) -> None:
+    service = start_service(bundles / "one", workers=2, challenger=bundles / "two")
+    assert command(service).returncode == 0
+    url = str(service.client.base_url)
+
+    found = {httpx.get(f"{url}/v1/model").json()["version"] for _ in range(16)}
+    assert found == {"2"}
+    body = {"sequences": sequences(attacked / "events.csv", 3)}
+    wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
+    for _ in range(8):
+        assert httpx.post(f"{url}/v1/score", json=body, timeout=30).status_code == 200
+    wait_until(lambda: compared(service) + sample(service, "recguard_challenger_dropped_total") == 24)
