@@ -1,5 +1,6 @@
 """The command `recguard-serve`."""
 
+import csv
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from service.engine import ProviderError, cores
 from service.feedback import Store
 from service.logs import Pseudonyms
 from service.protocol import Protocol
-from service.scoring import Model
+from service.scoring import UNKNOWN_TYPE, Model, columns_of
 from service.serving import Serving
 from service.settings import Settings
 
@@ -125,6 +126,31 @@ def prune(
 ) -> None:
     """Deletes what is kept for review past its days, with the verdicts on it, as the service does by itself."""
     typer.echo(f"{Store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.jsonl and labels.csv.")],
+    state_dir: StateDir = Path("state"),
+    store_url: StoreUrl = "",
+) -> None:
+    """Writes all sequences that have a verdict, as `recguard-train refit` and `fit` take them; the latest counts."""
+    out.mkdir(parents=True, exist_ok=True)
+    count = conflicts = 0
+    with (out / "events.jsonl").open("w") as events, (out / "labels.csv").open("w", newline="") as file:
+        labels = csv.writer(file)
+        labels.writerow(["sequence_id", "label", "type", "split_group"])
+        for answer in Store(store_url, state_dir).judged():
+            columns, length = columns_of(answer["events"])
+            for at in range(length):
+                event = {name: values[at] for name, values in columns.items() if values[at] is not None}
+                events.write(json.dumps({"sequence_id": answer["score_id"], **event}) + "\n")
+            anomalous = answer["verdict"] == "anomalous"
+            kind = answer["said_type"] or (answer["type"] if answer["type"] != UNKNOWN_TYPE else None)
+            group = answer["user_id"] or answer["sequence_id"]
+            labels.writerow([answer["score_id"], int(anomalous), (kind or "") if anomalous else "", group])
+            count, conflicts = count + 1, conflicts + bool(answer["conflict"])
+    typer.echo(f"{count} judged sequences written, {conflicts} with contradicting verdicts; see {out}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,29 @@ class Store:
         with self.engine.begin() as connection:
             rows = [dict(row._mapping) for row in connection.execute(open_ones)]
         return [{**row, "events": from_json(row["events"])} for row in rows]
+
+    def judged(self) -> Iterator[dict[str, Any]]:
+        """Each answer that has a verdict, with the latest on it, and whether somebody said otherwise."""
+        latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
+        against = (
+            select(verdicts.c.score_id)
+            .group_by(verdicts.c.score_id)
+            .having(func.count(func.distinct(verdicts.c.verdict)) > 1)
+        )
+        which = (
+            select(
+                answers,
+                verdicts.c.verdict,
+                verdicts.c.type.label("said_type"),
+                answers.c.score_id.in_(against).label("conflict"),
+            )
+            .join(verdicts, verdicts.c.score_id == answers.c.score_id)
+            .where(verdicts.c.number.in_(latest))
+            .order_by(verdicts.c.number)
+        )
+        with self.engine.begin() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(which):
+                yield {**row._mapping, "events": from_json(row.events)}
 
     def prune(self, days: float, most: int) -> int:
         """Removes answers past their days, and the oldest beyond `most`, with their verdicts; gives how many."""

@@ -26,6 +26,7 @@ from training.options import (
     configure,
     console,
     known_preset,
+    print_comparison,
     print_metrics,
     session,
 )
@@ -138,6 +139,30 @@ def fit(
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def refit(
+    bundle: BundleDir,
+    feedback: Annotated[Path, typer.Option("--feedback", help="Directory that `recguard-serve export` wrote.")],
+    events: Annotated[Path, typer.Option("--events", help="The log the bundle was fitted on; it is replayed.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Its labels.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
+    columns: ColumnMap = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the old one's.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Goes on from a bundle with what people said of its answers; exit code 3 where the new one is not better."""
+    with session(quiet) as show:
+        from training.log import parse_columns
+        from training.refit import BETTER
+        from training.refit import refit as run
+
+        found = run(Bundle.open(bundle), feedback, events, labels, out, parse_columns(columns), name, not show)
+        print_comparison(found)
+        console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
+        if found["verdict"] != BETTER:
+            raise typer.Exit(3)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Measures quality honestly: over folds that were never trained on, or of a bundle on a labelled log."""
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle import Bundle, sha256
+from service.bundle import Bundle
 from service.scoring import Model, Score
 from training.cells import cell, fingerprint
 from training.config import FitConfig
-from training.fit import fit_model
+from training.fit import files_fingerprint, fit_model
 from training.log import Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
 from training.split import Indices, check_classes, folds
@@ -64,8 +63,7 @@ def evaluate_bundle(
     bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
 ) -> Metrics:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
-    fingerprint = hashlib.sha256((sha256(events) + sha256(label_file)).encode()).hexdigest()
-    if fingerprint == bundle.manifest["training_data"]["fingerprint"]:
+    if files_fingerprint(events, label_file) == bundle.manifest["training_data"]["fingerprint"]:
         logger.warning(
             "this is the log the bundle was trained on: the figures say nothing about new data; see its report instead"
         )

@@ -66,24 +66,30 @@ def _is_prose(column: pl.Series, distinct: int) -> bool:
     return distinct > 0.5 * len(column) and isinstance(words, float) and words >= 4
 
 
-def fit_encoder(log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int) -> Encoder:
+def fit_encoder(
+    log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int, old: Encoder | None = None
+) -> Encoder:
     """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
 
     Args:
         log: the training part of the log.
         kinds: feature spec, from `column_kinds`.
-        tokenizer: for the text column; needed where `kinds` has f.
+        tokenizer: for the text column; needed where `kinds` has one.
+        window: positions of one pass.
+        old: an encoder whose bins stay and whose values stay known; the log adds to them.
     """
+    known = {f.name: f for f in old.fields} if old else {}
     fields: list[Field] = []
     crossed: list[tuple[str, str, int]] = []
     small: list[str] = []
     for name in (n for n, k in kinds.items() if k == "numeric"):
-        bins = _bins(name, log.events[name])
+        kept = known.get(name)
+        bins = kept if isinstance(kept, Bins) else _bins(name, log.events[name])
         fields.append(bins)
         if bins.size <= SMALL:
             small.append(name)
     vocabularies = [
-        _vocabulary(name, log, kind == "identifier")
+        _vocabulary(name, log, kind == "identifier", known.get(name))
         for name, kind in kinds.items()
         if kind in ("categorical", "identifier")
     ]
@@ -129,12 +135,14 @@ def _holders(log: Log, column: str) -> Counter[str]:
     return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
 
 
-def _vocabulary(name: str, log: Log, identifier: bool) -> Vocabulary:
+def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
     empty = Vocabulary(name, [], identifier)
     holders: Counter[str] = Counter()
     for value, count in _holders(log, name).items():
         holders[empty.known_as(value)] += count
-    values = [value for value, count in holders.most_common(MAX_VALUES) if count > 1]
+    values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
+    if isinstance(old, Vocabulary):
+        values |= set(old.values)
     return Vocabulary(name, sorted(values, key=catalogue_order), identifier)
 
 
@@ -163,7 +171,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
     """The field, where two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
     seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
-    values = sorted(set(seen.values()), key=catalogue_order)
+    values = sorted({*seen.values(), *vocabulary.values}, key=catalogue_order)
     size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
     if len(values) < 4 * size:
         return []

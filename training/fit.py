@@ -7,7 +7,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from transformers import set_seed
@@ -40,12 +41,13 @@ from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
-from training.model import BehaviourBert, load_pretrained
+from training.model import BehaviourBert, carry_over, load_pretrained
 from training.pretrain import pretrain
 from training.split import Indices, Split, check_enough, fold_numbers, held_out, split
 from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
 
 logger = logging.getLogger(__name__)
+WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
 GOLDEN, GOLDEN_EVENTS = 8, 200
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
 MAX_INT8_CHANGE = 0.01  # mean, in probability
@@ -94,12 +96,15 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     logger.info("%s: %.1f s", name, seconds[name])
 
 
-def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True) -> Fitted:
+def fit_model(
+    log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Bundle | None = None
+) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
     Calibration and thresholds see each sequence as parts see it that were fitted without it (stacking, Wolpert 1992,
     with cross-fitting). The network that is kept is then trained on all of them, for as many epochs as the others
-    needed.
+    needed. Where it continues from an old bundle's, the others still start anew: those weights know the answers for
+    sequences that they were trained on, and would look better on them than on new ones.
     """
     seconds: dict[str, float] = {}
     log, labels = log.subset(at), labels.subset(at)
@@ -109,7 +114,7 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
-        encoder = fit_encoder(log, kinds, tokenizer, config.window)
+        encoder = fit_encoder(log, kinds, tokenizer, config.window, old.encoder if old else None)
         everything = encoded_log(encoder, log)
         presumed = not labels.known.any()
         labels = presume(encoder, everything, labels, config)
@@ -165,6 +170,9 @@ def fit_model(log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: b
     if len(parts) > 1:
         with _stage("fine-tuning", seconds):
             model = deepcopy(start)
+            if old is not None:
+                carried = carry_over(model, encoder, types, load_file(old.path / WEIGHTS), old.encoder, old.types)
+                logger.info("%d of %d rows of the table carried over", carried, encoder.deep_rows)
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
     fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = calibration.score(evidence_held)
@@ -288,7 +296,6 @@ def fit_bundle(
     Raises:
         LogError: the log or the labels cannot be used.
     """
-    start = time.perf_counter()
     set_seed(config.seed)
     log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
     if label_file is None:
@@ -304,15 +311,45 @@ def fit_bundle(
     rest = np.setdiff1d(np.arange(len(log)), parts.test)
     if search is not None:
         config = search(log, labels, rest, config)
+    start = time.perf_counter()
     fitted = fit_model(log, labels, rest, config, quiet)
     cleaning.clipped = fitted.clipped
+    data = Data(log, labels, parts, cleaning, files_fingerprint(events, label_file))
+    return write_bundle(fitted, data, out, name, start)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model was fitted on: log, labels, how they were parted, what cleaning found, the files' fingerprint."""
+
+    log: Log
+    labels: Labels
+    parts: Split
+    cleaning: CleaningReport
+    fingerprint: str
+
+
+def files_fingerprint(events: Path, labels: Path | None) -> str:
+    """Names a log and its labels by the files' contents."""
+    digests = [sha256(file) for file in (events, labels) if file is not None]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def write_bundle(
+    fitted: Fitted, data: Data, out: Path, name: str | None, start: float, more: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Writes a fitted model as a bundle, which replaces what stood at `out` once it is whole and serves.
+
+    Args:
+        start: when fitting began, by `time.perf_counter`.
+        more: entries for the manifest.
+    """
+    log, labels, parts, cleaning = data.log, data.labels, data.parts, data.cleaning
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     with _stage("export", fitted.seconds):
         variants = _export_graphs(fitted, log.subset(parts.train), new)
-    digests = [sha256(file) for file in (events, label_file) if file is not None]
-    fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()
     with _stage("evaluation", fitted.seconds):
         evaluation = _evaluation(fitted, log, labels, parts, cleaning)
     evaluation["cost"] = {
@@ -332,22 +369,24 @@ def fit_bundle(
         "preset": fitted.config.preset,
         "config": asdict(fitted.config),
         "training_data": {
-            "fingerprint": fingerprint,
+            "fingerprint": data.fingerprint,
             "sequences": len(log),
             "events": log.events.height,
             "split": parts.how,
         },
         "types": fitted.types,
         "metrics": {
-            "held_out": fitted.held_out.to_json() if label_file else None,
+            "held_out": fitted.held_out.to_json() if labels.known.any() else None,
             "test": evaluation["metrics"],
         },
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": asdict(fitted.thresholds),
         "calibration": fitted.calibration.to_json(),
         "variants": variants,
+        **(more or {}),
     }
     _write_encoder(fitted, new)
+    save_file(fitted.model.state_dict(), new / WEIGHTS)
     fitted.surface.save(new / "statistics.npz")
     _write_golden(fitted, log.subset(parts.train), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))

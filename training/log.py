@@ -374,12 +374,11 @@ class Labels:
         )
 
 
-def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:
-    """Reads a label table and lines it up with a log.
+def read_label_table(path: Path) -> pl.DataFrame:
+    """Reads a label table: `sequence_id`, `label` as a number, and what other columns it has, a row a sequence.
 
     Raises:
-        LogError: a missing column, a label other than 0 or 1, two labels for one sequence, no sequence in common, more
-            than `max_bad_share` of the labels for sequences that the log lacks, or only one class left.
+        LogError: a missing column, a label other than 0 or 1, two labels for one sequence.
     """
     table = read_table(path)
     for name in ("sequence_id", "label"):
@@ -402,8 +401,18 @@ def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: flo
             f"{path}: sequence {clash['sequence_id'][0]!r} has both labels, and {clash.height - 1} more do; keep one"
         )
     table = table.unique("sequence_id", keep="first", maintain_order=True)
+    return table.with_columns(label=pl.col("_label")).drop("_label")
 
-    labels = Labels.of(log.ids, table.with_columns(label=pl.col("_label")).drop("_label"))
+
+def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:
+    """Reads a label table and lines it up with a log.
+
+    Raises:
+        LogError: a missing column, a label other than 0 or 1, two labels for one sequence, no sequence in common, more
+            than `max_bad_share` of the labels for sequences that the log lacks, or only one class left.
+    """
+    table = read_label_table(path)
+    labels = Labels.of(log.ids, table)
     known = labels.known
     orphans, unlabelled = table.height - int(known.sum()), int((~known).sum())
     report.labels = {"labels": table.height, "labels without events": orphans, "sequences without a label": unlabelled}

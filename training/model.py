@@ -11,6 +11,7 @@ event's part in the sequence's score can be read off, and event scores are learn
 labels.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from service.encoding import CLS, EVENT, PAD, PIECE, Encoder
-from service.fields import Cross, Neighbourhood, Vocabulary
+from service.fields import FIRST, Cross, Neighbourhood, Vocabulary
 from training.config import Preset
 
 
@@ -174,3 +175,53 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
     table[PIECE] = 0.0
     table[PAD] = 0.0
+
+
+@torch.no_grad()
+def carry_over(
+    model: BehaviourBert,
+    encoder: Encoder,
+    types: Sequence[str],
+    weights: Mapping[str, Tensor],
+    old: Encoder,
+    old_types: Sequence[str],
+) -> int:
+    """Starts the model from another's weights, each row of the table from that of the same meaning.
+
+    What the other did not know, new values and new types, stays as it is in the model.
+
+    Args:
+        model: of the same preset.
+        encoder, types: the model's.
+        weights, old, old_types: the other model's state, its encoder and its types.
+
+    Returns:
+        how many rows of the table were carried over.
+    """
+    other = dict(weights)
+    table = other.pop("bert.embeddings.word_embeddings.weight")
+    heads = {part: other.pop(f"type_head.{part}") for part in ("weight", "bias")}
+    missing, unexpected = model.load_state_dict(other, strict=False)
+    left = [k for k in (*missing, *unexpected) if not k.startswith(("bert.embeddings.word_embeddings", "type_head"))]
+    if left:
+        raise ValueError(f"the old weights do not fit: {left[:5]}")
+    meant = {name: row for row, name in enumerate(_meanings(old))}
+    pairs = [(row, meant[name]) for row, name in enumerate(_meanings(encoder)) if name in meant]
+    rows, old_rows = (list(side) for side in zip(*pairs, strict=True))
+    model.table.weight[rows] = table[old_rows]
+    for number, name in enumerate(types):
+        if name in old_types:
+            model.type_head.weight[number] = heads["weight"][old_types.index(name)]
+            model.type_head.bias[number] = heads["bias"][old_types.index(name)]
+    return len(rows)
+
+
+def _meanings(encoder: Encoder) -> list[tuple[str, str, bool]]:
+    """What each row of the table with an embedding stands for: its field, its value there, and whether it is none."""
+    found = [("", str(row), False) for row in range(encoder.deep_rows)]
+    for name, start, end in encoder.stretches:
+        of_field = next((f for f in encoder.fields if f.name == name), None)
+        for row in range(start, min(end, encoder.deep_rows)):
+            label = of_field.label(row - start) if of_field else str(row - start)
+            found[row] = name, label, row - start < FIRST
+    return found

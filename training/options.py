@@ -130,3 +130,16 @@ def print_metrics(found: dict[str, Any], title: str) -> None:
         table.add_row(words, f"{found[key]:.4f}")
     table.add_row("sequences, anomalous", f"{found['sequences']:,}, {found['anomalous']:,}")
     console.print(table)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Prints old against new, as a refit compares them, and the verdict."""
+    table = Table("held out", "measure", "old", "new", "change, 95 %")
+    rows = [(r["part"], r["measure"], r) for r in found["rows"]]
+    rows += [(f"{r['type']} ({r['sequences']})", "recall at 1 % FPR", r) for r in found["types"]]
+    for part, measure, row in rows:
+        low, high = row["change"]
+        table.add_row(part, measure, f"{row['old']:.4f}", f"{row['new']:.4f}", f"{low:+.4f} to {high:+.4f}")
+    console.print(table)
+    forgot = f"; it has forgotten {', '.join(found['forgotten'])}" if found["forgotten"] else ""
+    console.print(f"The new bundle against the old one: {found['verdict']}{forgot}.")

@@ -51,6 +51,7 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     )
     sections = [
         *(_quality(manifest, evaluation, made) if evaluation["metrics"] else _untested(manifest, made)),
+        *_refitted(manifest.get("refit")),
         "<h2>The log and its cleaning</h2>",
         _cleaning(evaluation["cleaning"]),
         "<h2>What an event is encoded as</h2>",
@@ -73,6 +74,27 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         ),
     ]
     return page(f"Evaluation of {title}", "".join(sections))
+
+
+def _refitted(found: Mapping[str, Any] | None) -> list[str]:
+    """The section that compares a refitted model with the one it went on from."""
+    if found is None:
+        return []
+    rows = [[r["part"], r["measure"], r] for r in found["rows"]]
+    rows += [[f"{r['type']} ({r['sequences']})", "recall at 1 % FPR", r] for r in found["types"]]
+    return [
+        f"<h2>Against the bundle before: {found['verdict']}</h2>",
+        f"<p class=quiet>Went on from {_e(found['from'])} with {found['judged']:,} judged sequences, the old log "
+        "replayed. Both models on the same sequences, which neither was fitted on; the interval is of the difference, "
+        "over the same resamples.</p>",
+        table(
+            ["held out", "measure", "old", "new", "change, 95 %"],
+            [
+                [part, measure, f"{r['old']:.4f}", f"{r['new']:.4f}", "{:+.4f} to {:+.4f}".format(*r["change"])]
+                for part, measure, r in rows
+            ],
+        ),
+    ]
 
 
 def page(title: str, body: str) -> str:
