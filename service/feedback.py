@@ -42,11 +42,14 @@ from service.metrics import Metrics
 from service.problems import Problem
 from service.quality import Quality
 from service.schema import Sequence as SentSequence
+from service.teaching import teaching_order
 
 logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
+MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
+SAMPLED = 4
 NAME = "recguard.db"
 
 metadata = MetaData()
@@ -160,17 +163,24 @@ class Store:
         return Quality.of(*(value or 0 for value in found))
 
     def queue(self, most: int) -> list[dict[str, Any]]:
-        """Answers without a verdict: the sample of allowed ones first, then those whose score is least certain."""
-        uncertain = func.abs(answers.c.score - 0.5)
-        open_ones = (
-            select(answers)
-            .where(~select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists())
-            .order_by(case((answers.c.decision == "allow", 0), else_=1), uncertain, answers.c.time.desc())
-            .limit(most)
-        )
+        """Answers without a verdict, what a verdict teaches most on first; one in SAMPLED is of the random sample.
+
+        The sample of allowed answers teaches little, but without verdicts on it nobody knows what is missed.
+        """
+        said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
+        what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision, func.length(answers.c.events))
+        latest = select(*what).where(~said).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
         with self.engine.begin() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(open_ones)]
-        return [{**row, "events": from_json(row["events"])} for row in rows]
+            open_ones = connection.execute(latest).all()
+            parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
+            sample, flagged = ([rows[i][0] for i in _teaching(rows, most)] for rows in parts)
+            chosen: list[str] = []
+            while len(chosen) < most and (sample or flagged):
+                source = sample if sample and (len(chosen) % SAMPLED == 0 or not flagged) else flagged
+                chosen.append(source.pop(0))
+            found = connection.execute(select(answers).where(answers.c.score_id.in_(chosen)))
+            rows = {row.score_id: dict(row._mapping) for row in found}
+        return [{**rows[i], "events": from_json(rows[i]["events"])} for i in chosen]
 
     def judged(self) -> Iterator[dict[str, Any]]:
         """Each answer that has a verdict, with the latest on it, and whether somebody said otherwise."""
@@ -211,6 +221,11 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _teaching(rows: Sequence[Any], most: int) -> list[int]:
+    _, scores, types, _, characters = zip(*rows, strict=True) if rows else ((),) * 5
+    return teaching_order(scores, types, characters, most)
 
 
 def _remove(connection: Any, which: Any) -> int:

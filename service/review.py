@@ -41,7 +41,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
     async def review(
         _: Annotated[str, reviewer], most: Annotated[int, Query(ge=1, le=200)] = 20
     ) -> schema.ReviewAnswer:
-        """Kept answers that nobody has judged: the random sample of allowed ones, then the least certain."""
+        """Kept answers that nobody has judged, what a verdict teaches most on first; some are of the random sample."""
         return schema.ReviewAnswer.model_validate({"answers": await serving.feedback.queue(most)})
 
     return routes

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from service.teaching import teaching_order
 from training import report
 from training.assess import event_quality, group_rates, wilson
 from training.blame import SHARES, deletion_curves
@@ -28,7 +29,9 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
-PARTS = ("all", "labels", "unseen")
+PARTS = ("all", "labels", "unseen", "verdicts")
+VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
+ORDERS = ("by what teaches most", "at random")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
 COPIES = 3  # accounts that a split attacker uses
 
@@ -47,6 +50,7 @@ def study(
     Args:
         parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
             "labels" gives training few of them; "unseen" leaves one type out at a time.
+            "verdicts" labels more and more of a fold's training part, in the order of review or at random.
         advance: is called with a few words after each cell.
     """
     data = fingerprint(log, labels)
@@ -78,6 +82,16 @@ def study(
             for i, kind in enumerate(kinds)
             if len(kinds) > 1
         }
+    if "verdicts" in parts:
+        result["verdicts"] = {}
+        for order in ORDERS:
+            asked = partial(_asked, log, labels, config, order)
+            name = order.replace(" ", "-")
+            cells = [kept(f"verdicts-{name}-{k}", partial(asked, *split[k])) for k in range(count)]
+            result["verdicts"][order] = [
+                {"given": given, **_spread(labels, [fold for _, fold in split], [c["steps"][i] for c in cells])}
+                for i, given in enumerate(VERDICTS)
+            ]
     (out / "study.json").write_text(json.dumps(result, indent=1))
     (out / "study.html").write_text(_page(result))
     return result
@@ -116,6 +130,31 @@ def _few(
     few = replace(labels, known=np.isin(np.arange(len(log)), chosen))
     fitted = fit_model(log, few, rest, config)
     return {"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()}
+
+
+def _asked(
+    log: Log, labels: Labels, config: FitConfig, order: str, rest: Indices, fold: Indices
+) -> dict[str, list[dict[str, list[float]]]]:
+    """Scores of a fold after each step of VERDICTS, the first of which is drawn at random in both orders.
+
+    In the order of review, the model of each step chooses what is labelled next.
+    """
+    drawn = np.random.default_rng(config.seed).permutation(rest)
+    first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
+    drawn = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))
+    chosen, steps = drawn[: VERDICTS[0]], []
+    characters = np.array([len(json.dumps(columns)) for columns, _ in log.subset(rest).sequences()])
+    for given, more in zip(VERDICTS, np.diff((*VERDICTS, VERDICTS[-1])), strict=True):
+        fitted = fit_model(log, replace(labels, known=np.isin(np.arange(len(log)), chosen)), rest, config)
+        steps.append({"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()})
+        if order == ORDERS[1]:
+            chosen = drawn[: given + more]
+        elif more:
+            is_open = np.flatnonzero(~np.isin(rest, chosen))
+            answers = fitted.judge.answers(fitted.evidence(log.subset(rest[is_open])))
+            worth = [a.score for a in answers], [a.likeliest for a in answers], characters[is_open].tolist()
+            chosen = np.concatenate((chosen, rest[is_open[teaching_order(*worth, int(more))]]))
+    return {"steps": steps}
 
 
 def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indices, fold: Indices) -> dict[str, Any]:
@@ -253,6 +292,25 @@ def _page(result: dict[str, Any]) -> str:
         ]
         head = ["type left out", "AUC", "recall at 1 % FPR", "reviewed or blocked", "of these named unknown"]
         parts += ["<h2>Attacks that training was not shown</h2>", report.table(head, rows)]
+    if "verdicts" in result:
+        plot, axes = report.figure("Verdicts, in which order", "verdicts given", "average precision")
+        for order, steps in result["verdicts"].items():
+            mean, low, high = np.transpose([step["average_precision"] for step in steps])
+            axes.plot(VERDICTS, mean, marker="o", label=order)
+            axes.fill_between(VERDICTS, low, high, alpha=0.15)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(VERDICTS, [str(v) for v in VERDICTS])
+        axes.legend(frameon=False, fontsize=8)
+        orders = list(result["verdicts"])
+        rows = [
+            [n, *(f"{result['verdicts'][o][i]['average_precision'][0]:.3f}" for o in orders)]
+            for i, n in enumerate(VERDICTS)
+        ]
+        parts += [
+            "<h2>What a verdict teaches</h2><div class=side>",
+            report.table(["verdicts", *orders], rows),
+            f"<div>{report.svg(plot)}</div></div>",
+        ]
     return report.page("Study", "".join(parts))
 
 

@@ -8,11 +8,18 @@ let shown = null; // { sequence, result, out: Set of event numbers }
 let before = null; // the counters of the last look, for rates
 
 $("key").value = key;
-$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); });
+$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); review(false); });
 $("score").addEventListener("click", () => scoreInput());
 for (const button of document.querySelectorAll("[data-verdict]")) {
   button.addEventListener("click", () => say(button.dataset.verdict));
 }
+$("next").addEventListener("click", () => review(true));
+document.addEventListener("keydown", (e) => {
+  const verdict = { a: "anomalous", n: "normal", s: null }[e.key];
+  if (verdict === undefined || e.ctrlKey || e.metaKey || e.altKey || !shown?.kept || /^(INPUT|TEXTAREA)$/.test(e.target.tagName)) return;
+  e.preventDefault();
+  if (verdict) say(verdict); else skip();
+});
 $("input").addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) scoreInput(); });
 
 async function call(path, body) {
@@ -209,10 +216,46 @@ async function tryWithout() {
 }
 
 async function say(verdict) {
+  const { kept, sequence } = shown;
   try {
-    const said = await call("v1/feedback", { sequence: shown.sequence, verdict });
-    $("said").textContent = `recorded: ${verdict}, where the decision is ${said.decision}`;
+    const said = await call("v1/feedback", kept ? { score_id: kept, verdict } : { sequence, verdict });
+    const recorded = `recorded: ${verdict}, where the decision is ${said.decision}`;
+    if (kept) await skip();
+    $("said").textContent = recorded;
   } catch (error) { $("said").textContent = error.message; }
+}
+
+// Answers that wait for a verdict, what teaches most first; those skipped stay away while the page is open.
+let queue = [];
+const skipped = new Set();
+
+async function skip() {
+  skipped.add(shown.kept);
+  shown = null;
+  await review(true);
+}
+
+async function review(open) {
+  try {
+    queue = (await call("v1/review?most=50")).answers.filter((answer) => !skipped.has(answer.score_id));
+    $("open").textContent = queue.length ? `${queue.length === 50 ? "50 or more" : queue.length} wait` : "nothing waits";
+    $("queue").replaceChildren(...queue.slice(0, 8).map((answer) => {
+      const item = element("li");
+      const button = element("button", { type: "button" }, `${answer.decision}, ${digits(answer.score)}, ${answer.type?.replaceAll("_", " ") ?? "sample"}`);
+      button.addEventListener("click", () => openKept(answer));
+      item.append(button);
+      return item;
+    }));
+    if (open && queue.length) await openKept(queue[0]);
+    else if (open) $("answer").hidden = true;
+  } catch (error) { $("open").textContent = open ? error.message : ""; } // the key may not be for review
+}
+
+async function openKept(answer) {
+  $("input").value = JSON.stringify({ id: answer.sequence_id, events: answer.events }, null, 1);
+  await scoreInput();
+  if (shown) shown.kept = answer.score_id;
+  document.activeElement?.blur();
 }
 
 async function look() {
@@ -241,5 +284,6 @@ async function look() {
 }
 
 start();
+review(false);
 look();
 setInterval(look, 2000);

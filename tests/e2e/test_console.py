@@ -11,9 +11,10 @@ import pytest
 
 from service.bundle import Bundle
 from tests.conftest import Service, Starter, sequences, wait_until
-from tests.e2e.test_service import score
+from tests.e2e.test_service import sample, score
 
 KEY = "analyst-0123456789"
+TOLD = [(label, d) for label in ("anomalous", "normal") for d in ("allow", "review", "block")]
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,34 @@ def test_the_page_may_load_nothing_from_elsewhere(guarded: Service) -> None:
         assert guarded.client.get(f"/console/{name}").status_code == 200
     assert guarded.client.get("/console/..%2Fapp.py").status_code == 404
     assert guarded.client.get("/console/app.py").status_code == 404
+
+
+def test_an_analyst_works_through_the_queue_by_key(
+    start_service: Starter, bundle: Bundle, browser: Any, attacked: Path
+) -> None:
+    service = start_service(bundle.path, review_share=1)
+    given = sequences(attacked / "events.csv", 6)
+    score(service, {"sequences": given})
+    waiting = service.client.get("/v1/review").json()["answers"]
+    assert len(waiting) == 6
+    browser.get(f"{service.client.base_url}/console")
+    wait_until(lambda: "6 wait" in texts(browser, "#open")[0])
+    browser.find_element("id", "next").click()
+    wait_until(lambda: texts(browser, "#decision") == [waiting[0]["decision"]])
+
+    def press(key: str) -> None:
+        browser.find_element("tag name", "body").send_keys(key)
+
+    press("a")
+    wait_until(lambda: texts(browser, "#said")[0].startswith("recorded: anomalous"))
+    wait_until(lambda: "5 wait" in texts(browser, "#open")[0])
+    press("s")
+    wait_until(lambda: "4 wait" in texts(browser, "#open")[0])
+    wait_until(lambda: texts(browser, "#said") == [""])
+    press("n")
+    wait_until(lambda: "3 wait" in texts(browser, "#open")[0])
+    verdicts = [sample(service, "recguard_feedback_total", label=label, decision=d) for label, d in TOLD]
+    assert sum(verdicts) == 2
+    left = {a["score_id"] for a in service.client.get("/v1/review").json()["answers"]}
+    assert len(left) == 4, "what was skipped still waits"
+    assert waiting[0]["score_id"] not in left
