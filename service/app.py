@@ -202,11 +202,19 @@ def create_app(serving: Serving) -> ASGIApp:
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     readable = needs(serving.allow, "score", "admin")
+    watched = needs(serving.allow, "metrics", "admin")
     [admin] = needs(serving.allow, "admin")
 
     @app.get("/v1/model", responses=KEY_PROBLEMS, summary="The model being served", dependencies=readable)
     async def model() -> schema.ModelAnswer:
         return _describe(serving)
+
+    @app.get("/v1/drift", responses=KEY_PROBLEMS, summary="What has moved since training", dependencies=watched)
+    async def drift() -> schema.DriftAnswer:
+        """Each field with the shares of its values in training and of late, what moved most first."""
+        sequences, fields = serving.metrics.moved()
+        fields.sort(key=lambda field: -field["psi"])
+        return schema.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
 
     @app.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
     async def reload(who: Annotated[str, admin], body: schema.ReloadBody) -> schema.ModelAnswer:

@@ -19,6 +19,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from service.calibration import Calibration
+from service.drift import FieldValues
 from service.encoding import Encoder
 from service.engine import Engine, GraphError, Requested
 from service.surface import Surface
@@ -150,6 +151,12 @@ class Bundle:
         if len(surface.linear.idf) != self.encoder.rows:
             raise BundleError(f"{path}: made for {len(surface.linear.idf)} rows, the encoder has {self.encoder.rows}")
         return surface
+
+    @cached_property
+    def field_values(self) -> FieldValues | None:
+        """What the fields' values were in training; None for a bundle that was fitted before this was kept."""
+        kept = self.manifest.get("field_values")
+        return FieldValues.of(self.encoder, kept) if kept else None
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -117,7 +117,7 @@ class Lineup:
         batcher.start()
         self.active = Active(model, batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
-        self.metrics.serving(info, model.bundle.manifest["validation_scores"])
+        self.metrics.serving(info, model.bundle.manifest["validation_scores"], model.bundle.field_values)
         self.metrics.policy(model.policy)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 

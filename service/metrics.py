@@ -8,6 +8,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.drift import BINS, FieldValues, population_stability
+from service.encoding import Encoded
 from service.thresholds import DECISIONS, Policy
 
 SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
@@ -19,6 +21,7 @@ SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client 
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
 DRIFT_STEP = 64  # sequences after which the drift is looked at, or at a scrape
+WATCHED = 4  # one sequence in so many has its values counted, since that costs as much as its encoding
 DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
 
 
@@ -140,6 +143,15 @@ class Metrics:
             "Population stability index of recent scores against the bundle's validation scores.",
             "livemostrecent",
         )
+        self.values = gauge(
+            "recent_values", "Sequences of late by the values of a field; older ones fade.", "livesum", ["field", "bin"]
+        )
+        self.field_drift = gauge(
+            "field_drift_psi",
+            "Population stability index of a field's recent values against those of training.",
+            "livemostrecent",
+            ["field"],
+        )
         self.threshold = gauge(
             "threshold",
             "Thresholds in force; everybody's where no segment is named.",
@@ -170,15 +182,23 @@ class Metrics:
         self._pending: list[float] = []
         self._bins = [self.recent.labels(str(k)) for k in range(SCORE_BINS)]
         self._expected = np.ones(SCORE_BINS)
+        self._fields: FieldValues | None = None
+        self._values = np.zeros((0, BINS))
+        self._described = 0
 
-    def serving(self, labels: Sequence[str], validation_scores: Sequence[int]) -> None:
-        """Notes which model serves from now on (labels of `model_info`) and forgets the scores of the one before."""
+    def serving(self, labels: Sequence[str], validation_scores: Sequence[int], fields: FieldValues | None) -> None:
+        """Notes which model serves from now on (labels of `model_info`) and forgets the traffic of the one before."""
         if self._serving is not None:
             self.model_info.labels(*self._serving).set(0)
         self._serving = tuple(labels)
         self.model_info.labels(*labels).set(1)
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
+        for name in self._fields.names if self._fields else ():
+            self.field_drift.labels(name).set(0)
+            for k in range(BINS):
+                self.values.labels(name, str(k)).set(0)
+        self._fields, self._values = fields, np.zeros((len(fields.names) if fields else 0, BINS))
         self._fold()
 
     def policy(self, policy: Policy) -> None:
@@ -208,28 +228,66 @@ class Metrics:
         if len(self._pending) >= DRIFT_STEP:
             self._fold()
 
+    def described(self, sequences: Sequence[Encoded]) -> None:
+        """Counts the values of one sequence in WATCHED."""
+        first = -self._described % WATCHED
+        self._described += len(sequences)
+        if self._fields and (some := sequences[first::WATCHED]):
+            self._values *= 0.5 ** (WATCHED * len(some) / DRIFT_MEMORY)
+            self._values += self._fields.count(some)
+
+    def moved(self) -> tuple[float, list[dict[str, Any]]]:
+        """How many sequences of late were looked at, of all workers, and each field with what moved in it."""
+        if self._fields is None:
+            return 0.0, []
+        self._fold()
+        found = self._recent_values(self._collected())
+        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found)
+
+    def _recent_values(self, registry: CollectorRegistry) -> np.ndarray:
+        found = np.zeros_like(self._values)
+        at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
+        kept = next((m for m in registry.collect() if m.name == "recguard_recent_values"), None)
+        for sample in kept.samples if kept else ():
+            if (field := at.get(sample.labels["field"])) is not None:
+                found[field, int(sample.labels["bin"])] = sample.value
+        return found
+
     def _fold(self) -> None:
-        """Takes the scores since the last time into the fading histogram of recent ones."""
+        """Takes the scores since the last time into the fading histogram of recent ones, and shows what is of late."""
         self._recent *= 0.5 ** (len(self._pending) / DRIFT_MEMORY)
         bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
         self._recent += np.bincount(bins, minlength=SCORE_BINS)
         self._pending.clear()
         for child, value in zip(self._bins, self._recent.tolist(), strict=True):
             child.set(value)
+        for name, counts in zip(self._fields.names if self._fields else (), self._values.tolist(), strict=True):
+            for k, value in enumerate(counts):
+                self.values.labels(name, str(k)).set(value)
+
+    def _collected(self) -> CollectorRegistry:
+        """The registry, or one of all workers."""
+        if not SEVERAL_WORKERS:
+            return self.registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
 
     def text(self) -> bytes:
         """The exposition that Prometheus scrapes, of all workers together."""
         self._fold()
-        registry = self.registry
-        if SEVERAL_WORKERS:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry = self._collected()
         recent = next((m for m in registry.collect() if m.name == "recguard_recent_scores"), None)
         found = np.zeros(SCORE_BINS)
         for sample in recent.samples if recent else ():
             found[int(sample.labels["bin"])] = sample.value
         enough = found.sum() > 0.99 * DRIFT_LEAST  # the first of them have faded a little
         self.drift.set(population_stability(self._expected, found) if enough else 0.0)
+        if self._fields:
+            values = self._recent_values(registry)
+            for name, expected, now in zip(self._fields.names, self._fields.expected, values, strict=True):
+                moved = population_stability(expected, now) if now.sum() > DRIFT_LEAST / WATCHED else 0.0
+                self.field_drift.labels(name).set(moved)
         return generate_latest(registry)
 
     @staticmethod
@@ -237,14 +295,3 @@ class Metrics:
         """Leaves a worker that is gone out of what counts only the living."""
         if SEVERAL_WORKERS:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
-def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
-    """Population stability index of two histograms over the same bins: sum of (f - e) ln(f / e).
-
-    0 where they agree; past 0.25 a shift is usually called major (Siddiqi, "Credit risk scorecards", 2006). Half an
-    observation is added to each bin, so that an empty one does not make it infinite.
-    """
-    e, f = expected + 0.5, found + 0.5
-    e, f = e / e.sum(), f / f.sum()
-    return float(((f - e) * np.log(f / e)).sum())

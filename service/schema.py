@@ -267,6 +267,29 @@ class ReviewAnswer(BaseModel):
     answers: list[KeptAnswer]
 
 
+class ValueShare(BaseModel):
+    """A value of a field, and the share of sequences' events that have it."""
+
+    value: str
+    expected: float = Field(description="In training.")
+    now: float
+
+
+class FieldDrift(BaseModel):
+    """How far a field's values have moved."""
+
+    field: str
+    psi: float = Field(description="Population stability index; past 0.25 a shift is usually called major.")
+    values: list[ValueShare]
+
+
+class DriftAnswer(BaseModel):
+    """What moved since training, the fields that moved most first."""
+
+    sequences: float = Field(description="Sequences of late that were looked at; older ones fade.")
+    fields: list[FieldDrift]
+
+
 class ReloadBody(BaseModel):
     """Name of a bundle in the bundles directory; absent, the one being served is read anew."""
 

@@ -257,6 +257,7 @@ class Serving:
         evidence = model.weigh(sequences, rows)
         scores = model.judge.answers(evidence)
         self.metrics.events.inc(int(evidence.lengths.sum()))
+        self.metrics.described(sequences)
         for encoded in sequences:
             for name, count in encoded.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)

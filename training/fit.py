@@ -25,6 +25,7 @@ from transformers import set_seed
 
 from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.calibration import Calibration, Evidence, sigmoid
+from service.drift import FieldValues
 from service.encoding import Encoded, Encoder
 from service.engine import Engine
 from service.metrics import SCORE_BINS
@@ -49,6 +50,7 @@ from training.surface import as_unseen, fit_surface, normal_by_trimming, row_cou
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
 GOLDEN, GOLDEN_EVENTS = 8, 200
+MOST_DESCRIBED = 20_000  # sequences of training with which traffic is compared
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
 MAX_INT8_CHANGE = 0.01  # mean, in probability
 TEACHER_FOLDS = 3
@@ -379,6 +381,7 @@ def write_bundle(
             "held_out": fitted.held_out.to_json() if labels.known.any() else None,
             "test": evaluation["metrics"],
         },
+        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(log.subset(parts.train[:MOST_DESCRIBED]))),
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": asdict(fitted.thresholds),
         "calibration": fitted.calibration.to_json(),

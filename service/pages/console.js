@@ -283,6 +283,30 @@ async function look() {
   } catch { $("counters").replaceChildren(); } // the key is not for metrics, or the service restarts
 }
 
+// What has moved since training: a field is two strips, its values' shares in training and of late.
+$("drift").addEventListener("toggle", async () => {
+  if (!$("drift").open) return;
+  try {
+    const { sequences, fields } = await call("v1/drift");
+    $("moved").textContent = sequences < 1 ? "nothing was looked at yet" : `of ${Math.round(sequences)} sequences`;
+    $("fields").replaceChildren(...fields.map(({ field, psi, values }) => {
+      const box = element("div");
+      box.append(element("span", { class: psi > 0.25 ? "major" : "" }, `${field}, PSI ${psi.toFixed(2)}`));
+      for (const part of ["expected", "now"]) {
+        const strip = element("div", { class: "strip" });
+        strip.append(...values.map((value, k) => {
+          const cell = element("i", { title: `${value.value}: ${(100 * value.expected).toFixed(1)} % in training, ${(100 * value.now).toFixed(1)} % of late` });
+          cell.style.width = `${100 * value[part]}%`;
+          cell.style.background = `color-mix(in oklab, var(--accent) ${25 + Math.round(60 * ((7 * k) % values.length) / values.length)}%, var(--card))`;
+          return cell;
+        }));
+        box.append(strip);
+      }
+      return box;
+    }));
+  } catch (error) { $("moved").textContent = error.message; }
+});
+
 start();
 review(false);
 look();

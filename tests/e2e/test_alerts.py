@@ -116,7 +116,11 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(start_service: Starter, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     needs("prometheus", "prometheus-alertmanager")
-    folder, told, service = tmp_path_factory.mktemp("watch"), Told(), start_service(bundle.path, review_share=1)
+    folder, told, service = (
+        tmp_path_factory.mktemp("watch"),
+        Told(),
+        start_service(bundle.path, review_share=1, challenger=bundle.path),
+    )
     scrape, alerting = free_port(), free_port()
     routes = yaml.safe_load(faster((DEPLOY / "alertmanager" / "alertmanager.yml").read_text()))
     for receiver in routes["receivers"]:

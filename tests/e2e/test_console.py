@@ -141,3 +141,20 @@ def test_an_analyst_works_through_the_queue_by_key(
     left = {a["score_id"] for a in service.client.get("/v1/review").json()["answers"]}
     assert len(left) == 4, "what was skipped still waits"
     assert waiting[0]["score_id"] not in left
+
+
+def test_what_moved_is_shown_value_by_value(
+    start_service: Starter, bundle: Bundle, browser: Any, attacked: Path
+) -> None:
+    service = start_service(bundle.path)
+    given = [
+        {**s, "events": [{**e, "category": "c3"} for e in s["events"]]} for s in sequences(attacked / "events.csv", 250)
+    ]
+    score(service, {"sequences": given})
+    assert sample(service, "recguard_field_drift_psi", field="category") > 0.25
+    moved = service.client.get("/v1/drift").json()["fields"]
+    assert moved[0]["psi"] == max(field["psi"] for field in moved) > 0.25
+    browser.get(f"{service.client.base_url}/console")
+    browser.find_element("css selector", "#drift summary").click()
+    wait_until(lambda: any(text.startswith("category, PSI") for text in texts(browser, "#fields .major")))
+    assert len(texts(browser, "#fields .strip")) == 2 * len(moved)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics import DRIFT_LEAST, SCORE_BINS, Metrics, population_stability
+from service.drift import population_stability
+from service.metrics import DRIFT_LEAST, SCORE_BINS, Metrics
 
 histogram = st.lists(st.integers(0, 1000), min_size=SCORE_BINS, max_size=SCORE_BINS).map(lambda h: np.array(h, float))
 
@@ -24,7 +25,7 @@ def test_drift_shows_scores_that_moved_and_not_the_first_few() -> None:
     rng = np.random.default_rng(0)
     scores = rng.beta(1, 9, 3000)
     metrics = Metrics()
-    metrics.serving(("m", "1", "cpu", "fp32", "auto"), np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist())
+    metrics.serving(("m", "1", "cpu", "fp32", "auto"), np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist(), None)
     for s in rng.beta(1, 9, DRIFT_LEAST - 10):
         metrics.scored([float(s)])
     assert drift(metrics) == 0
@@ -41,8 +42,8 @@ def test_the_model_before_goes_to_zero() -> None:
     labels = dict(
         zip(("name", "version", "provider", "precision", "requested"), ("m", "1", "cpu", "fp32", "auto"), strict=True)
     )
-    metrics.serving(list(labels.values()), [1] * SCORE_BINS)
-    metrics.serving(list({**labels, "version": "2"}.values()), [1] * SCORE_BINS)
+    metrics.serving(list(labels.values()), [1] * SCORE_BINS, None)
+    metrics.serving(list({**labels, "version": "2"}.values()), [1] * SCORE_BINS, None)
     value = metrics.registry.get_sample_value
     assert value("recguard_model_info", labels) == 0
     assert value("recguard_model_info", {**labels, "version": "2"}) == 1
