@@ -168,7 +168,7 @@ class Store:
         The sample of allowed answers teaches little, but without verdicts on it nobody knows what is missed.
         """
         said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
-        what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision, func.length(answers.c.events))
+        what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
         latest = select(*what).where(~said).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
         with self.engine.begin() as connection:
             open_ones = connection.execute(latest).all()
@@ -224,8 +224,8 @@ class Store:
 
 
 def _teaching(rows: Sequence[Any], most: int) -> list[int]:
-    _, scores, types, _, characters = zip(*rows, strict=True) if rows else ((),) * 5
-    return teaching_order(scores, types, characters, most)
+    _, scores, types, _ = zip(*rows, strict=True) if rows else ((),) * 4
+    return teaching_order(scores, types, most)
 
 
 def _remove(connection: Any, which: Any) -> int:

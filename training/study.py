@@ -143,7 +143,6 @@ def _asked(
     first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
     drawn = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))
     chosen, steps = drawn[: VERDICTS[0]], []
-    characters = np.array([len(json.dumps(columns)) for columns, _ in log.subset(rest).sequences()])
     for given, more in zip(VERDICTS, np.diff((*VERDICTS, VERDICTS[-1])), strict=True):
         fitted = fit_model(log, replace(labels, known=np.isin(np.arange(len(log)), chosen)), rest, config)
         steps.append({"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()})
@@ -152,7 +151,7 @@ def _asked(
         elif more:
             is_open = np.flatnonzero(~np.isin(rest, chosen))
             answers = fitted.judge.answers(fitted.evidence(log.subset(rest[is_open])))
-            worth = [a.score for a in answers], [a.likeliest for a in answers], characters[is_open].tolist()
+            worth = [a.score for a in answers], [a.likeliest for a in answers]
             chosen = np.concatenate((chosen, rest[is_open[teaching_order(*worth, int(more))]]))
     return {"steps": steps}
 
