@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
+UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
 MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
 SAMPLED = 4
 NAME = "recguard.db"
@@ -117,6 +118,8 @@ class Store:
     ) -> tuple[dict[str, Any], bool] | None:
         """Adds a verdict on a kept answer; gives the answer and whether it is new, or None where there is no such one.
 
+        The answer has "contradicts": whether another verdict on it says otherwise. Both are kept.
+
         To say the same again changes nothing; the latest of several verdicts counts. Where no answer is kept under
         the id, `row` is kept with the verdict, if given.
         """
@@ -138,7 +141,11 @@ class Store:
             new = last is None or any(getattr(last, name) != verdict[name] for name in said)
             if new:
                 connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
-            return dict(one._mapping), new
+            otherwise = select(verdicts.c.number).where(
+                verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
+            )
+            contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
+            return {**one._mapping, "contradicts": contradicts}, new
 
     def quality(self) -> Quality:
         """Precision and recall of all that is kept, by the latest verdict on each."""
@@ -342,11 +349,15 @@ class Feedback:
             sent: where the sequence itself was sent, it, its answer and the bundle's version.
 
         Raises:
-            Problem: 404 where no such answer is kept.
+            Problem: 404 where no such answer is kept; 503 where the database cannot write, and nothing is recorded.
         """
         await self.flush()
         row = self._row(*sent, 0.0, time.time()) if sent else None
-        found = await asyncio.to_thread(self.store.say, score_id, verdict, row)
+        try:
+            found = await asyncio.to_thread(self.store.say, score_id, verdict, row)
+        except SQLAlchemyError as error:
+            logger.exception("a verdict could not be recorded")
+            raise Problem(503, f"{UNREACHABLE}; nothing was recorded", headers={"Retry-After": "10"}) from error
         if found is None:
             raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
         answer, new = found
@@ -365,4 +376,8 @@ class Feedback:
     async def queue(self, most: int) -> list[dict[str, Any]]:
         """Answers that wait for a verdict."""
         await self.flush()
-        return await asyncio.to_thread(self.store.queue, most)
+        try:
+            return await asyncio.to_thread(self.store.queue, most)
+        except SQLAlchemyError as error:
+            logger.exception("what waits for a verdict could not be read")
+            raise Problem(503, UNREACHABLE, headers={"Retry-After": "10"}) from error

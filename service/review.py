@@ -11,6 +11,8 @@ from service.cache import Cache
 from service.problems import Problem
 from service.serving import Serving
 
+SAID = ("score_id", "score", "decision", "type", "contradicts")
+
 
 def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The routes, with the problems they may answer."""
@@ -35,7 +37,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
             sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         kept, new = await serving.feedback.say(str(score_id), verdict, sent)
-        return schema.FeedbackAnswer(**{n: kept[n] for n in ("score_id", "score", "decision", "type")}, recorded=new)
+        return schema.FeedbackAnswer(**{n: kept[n] for n in SAID}, recorded=new)
 
     @routes.get("/v1/review", responses=problems, summary="What waits for a verdict")
     async def review(

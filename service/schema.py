@@ -245,6 +245,7 @@ class FeedbackAnswer(BaseModel):
     decision: Literal["allow", "review", "block"]
     type: str | None
     recorded: bool = Field(description="False where the same was said before.")
+    contradicts: bool = Field(description="Whether another verdict on it says otherwise; the latest counts.")
 
 
 class KeptAnswer(BaseModel):

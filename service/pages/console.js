@@ -219,7 +219,8 @@ async function say(verdict) {
   const { kept, sequence } = shown;
   try {
     const said = await call("v1/feedback", kept ? { score_id: kept, verdict } : { sequence, verdict });
-    const recorded = `recorded: ${verdict}, where the decision is ${said.decision}`;
+    const against = said.contradicts ? "; another verdict says otherwise" : "";
+    const recorded = `recorded: ${verdict}, where the decision is ${said.decision}${against}`;
     if (kept) await skip();
     $("said").textContent = recorded;
   } catch (error) { $("said").textContent = error.message; }

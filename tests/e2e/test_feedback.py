@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from service.feedback import Store
 from tests.conftest import Service, Starter, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 
+NEW = {"recorded": True, "contradicts": False}
 KILLS, VERDICTS = 20, 1000
 
 
@@ -38,7 +40,7 @@ def test_verdicts_are_taken_by_id_or_by_sequence_and_show_in_the_metrics(
     allowed = [r for r in results if r["decision"] == "allow"]
     assert min(len(flagged), len(allowed)) > 0
     first = say(service, score_id=flagged[0]["score_id"], verdict="anomalous", note="ring", who="bob").json()
-    assert first == {**{n: flagged[0][n] for n in ("score_id", "score", "decision", "type")}, "recorded": True}
+    assert first == {**{n: flagged[0][n] for n in ("score_id", "score", "decision", "type")}, **NEW}
     again = say(service, score_id=flagged[0]["score_id"], verdict="anomalous", note="ring", who="bob").json()
     assert again == {**first, "recorded": False}
     for r in allowed:
@@ -82,8 +84,36 @@ def test_a_database_that_fails_does_not_stop_scoring(
         connection.exec_driver_sql("DROP TABLE answers")
     assert score(service, {"sequences": some}).status_code == 200
     wait_until(lambda: sample(service, "recguard_review_dropped_total") == len(some))
-    assert_problem(say(service, score_id="0" * 32, verdict="normal"), 500, "log has the reason")
+    assert_problem(say(service, score_id="0" * 32, verdict="normal"), 503, "nothing was recorded")
+    assert_problem(service.client.get("/v1/review"), 503, "cannot be used now")
     assert score(service, {"sequences": some}).status_code == 200
+
+
+def test_a_full_disk_acknowledges_nothing_and_once_there_is_room_all_goes_on(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, state_dir=tmp_path / "state", review_share=1)
+    results = score(service, {"sequences": some}).json()["results"]
+    assert say(service, score_id=results[0]["score_id"], verdict="normal").json()["recorded"]
+    room = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    refused = say(service, score_id=results[1]["score_id"], verdict="anomalous")
+    assert_problem(refused, 503, "nothing was recorded")
+    assert refused.headers["retry-after"] == "10"
+    assert score(service, {"sequences": some}).status_code == 200, "scoring goes on"
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, room)
+    said = say(service, score_id=results[1]["score_id"], verdict="anomalous").json()
+    assert (said["recorded"], said["contradicts"]) == (True, False)
+
+
+def test_contradicting_verdicts_are_both_kept_and_shown(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, state_dir=tmp_path / "state", review_share=1)
+    score_id = score(service, {"sequences": some[:1]}).json()["results"][0]["score_id"]
+    assert not say(service, score_id=score_id, verdict="normal", who="ann").json()["contradicts"]
+    assert say(service, score_id=score_id, verdict="anomalous", who="bob").json()["contradicts"]
+    [kept] = Store("", tmp_path / "state").judged()
+    assert (kept["verdict"], bool(kept["conflict"])) == ("anomalous", True)
 
 
 def test_one_users_data_is_deleted_by_a_command(
