@@ -47,6 +47,11 @@ STRATEGIES = (*CHOICES, RIVAL)
 TRAINING_SEED = 1000  # of the attacks that models are fitted on; those they judge have seeds from 0
 RESAMPLES = 1000
 MEASURES = ("hit", "rank", "ndcg", "recall")
+CHANGES = {
+    "rank_change": "Mean rank of what is pushed (0 the first, 1 the last)",
+    "ndcg_change": "NDCG at 10 for genuine users",
+    "recall_change": "Recall at 20 for genuine users",
+}
 
 
 @dataclass(frozen=True)
@@ -382,20 +387,17 @@ def _page(result: Mapping[str, Any]) -> str:
             [_named(types, name), *(_ranged(found[recommender, s, types, name]["efficiency"], "{:.2f}") for s in sizes)]
             for types, name in kinds[:-1]
         ]
-        harm = [
-            [
-                _named(types, name),
-                *(_ranged(found[recommender, s, types, name]["ndcg_change"], "{:+.4f}") for s in sizes),
-            ]
-            for types, name in kinds
-        ]
-        sizes_named = [f"{s:.0%} attackers" for s in sizes]
+        heads = ["repair", *(f"{s:.0%} attackers" for s in sizes)]
         sections += [
             f"<h2>{recommender}</h2><h3>Repair efficiency: share of the attack's success that is undone</h3>",
-            report.table(["repair", *sizes_named], undone),
-            "<h3>NDCG at 10 for genuine users, less that on the clean log</h3>",
-            report.table(["repair", *sizes_named], harm),
+            report.table(heads, undone),
         ]
+        for measure, words in CHANGES.items():
+            changed = [
+                [_named(types, n), *(_ranged(found[recommender, s, types, n][measure], "{:+.3f}") for s in sizes)]
+                for types, n in kinds
+            ]
+            sections += [f"<h3>{words}, less that on the clean log</h3>", report.table(heads, changed)]
     free = {(r["recommender"], r["repair"]): r["ndcg_kept"] for r in result["without_attack"]}
     return report.page(
         "What an attack does to a recommender, and what repair undoes",
