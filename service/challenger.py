@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
-from service.engine import Requested
 from service.metrics import Metrics
 from service.parsing import parse
 from service.problems import Problem
@@ -31,6 +30,7 @@ from service.values import EventError
 
 logger = logging.getLogger(__name__)
 MOST_WAITING = 1 << 20  # bytes on the way to the challenger; what comes beyond is dropped
+LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the sequences of a request
 STOP_SECONDS = 5.0
 Answer = tuple[float, str]  # score and decision
 PROMOTED = "promoted.json"
@@ -62,23 +62,24 @@ class Challenger:
     """The champion's side: tells the challenger of traffic, and counts what it says.
 
     Args:
-        bundle: the challenger, opened and so verified.
-        provider: on which it runs.
+        bundle: the challenger, opened and so verified; it runs on the CPU, since on a GPU the champion would feel it.
         state: the state directory, for thresholds that belong to its version.
         most: sequences of a request.
         metrics: where it counts.
     """
 
-    def __init__(self, bundle: Bundle, provider: Requested, state: Path, most: int, metrics: Metrics) -> None:
+    def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics) -> None:
         self.bundle, self.metrics = bundle, metrics
-        self.command = [sys.executable, "-m", "service.challenger", str(bundle.path), provider, str(state), str(most)]
+        self.command = [sys.executable, "-m", "service.challenger", str(bundle.path), str(state), str(most)]
         self.process: Process | None = None
         self.reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         # a process of its own is no worker whose metrics count
         env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
-        self.process = await asyncio.create_subprocess_exec(*self.command, stdin=PIPE, stdout=PIPE, env=env)
+        self.process = await asyncio.create_subprocess_exec(
+            *self.command, stdin=PIPE, stdout=PIPE, env=env, limit=LONGEST_LINE
+        )
         self.reader = asyncio.create_task(self._listen(), name="challenger")
         self.metrics.challenger_info.labels(self.bundle.name, self.bundle.version).set(1)
         logger.info("%s %s runs in shadow", self.bundle.name, self.bundle.version)
@@ -114,14 +115,16 @@ class Challenger:
     async def _listen(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            answer = json.loads(line)
-            self.metrics.challenger_up.set(1)
-            self.metrics.challenger_failed.inc(answer["failed"])
-            for ours, theirs in answer["pairs"]:
-                self.metrics.challenger_difference.observe(theirs[0] - ours[0])
-                self.metrics.challenger_decisions.labels(ours[1], theirs[1]).inc()
-        self.metrics.challenger_up.set(0)
+        try:
+            async for line in self.process.stdout:
+                answer = json.loads(line)
+                self.metrics.challenger_up.set(1)
+                self.metrics.challenger_failed.inc(answer["failed"])
+                for ours, theirs in answer["pairs"]:
+                    self.metrics.challenger_difference.observe(theirs[0] - ours[0])
+                    self.metrics.challenger_decisions.labels(ours[1], theirs[1]).inc()
+        finally:
+            self.metrics.challenger_up.set(0)
         logger.error("the challenger's process ended (code %s); the champion serves on", await self.process.wait())
 
 
@@ -151,14 +154,14 @@ def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
     sys.stdout.flush()
 
 
-def main(path: Path, provider: Requested, state: Path, most: int) -> None:
+def main(path: Path, state: Path, most: int) -> None:
     """The challenger's side: answers on standard output what comes on standard input, until that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(19)
-    model = Model.load(Bundle.open(path), provider, threads=1)
+    model = Model.load(Bundle.open(path), threads=1)
     overrides = Overrides(state)
     _say([], 0)  # it is ready
     pipe = sys.stdin.buffer
@@ -176,4 +179,4 @@ def main(path: Path, provider: Requested, state: Path, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))  # type: ignore[arg-type]
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -239,7 +239,7 @@ class Lineup:
         new = None
         if second is not None:
             bundle = await asyncio.to_thread(Bundle.open, second, s.bundle_public_key)
-            new = Challenger(bundle, s.provider, s.state_dir, s.max_sequences, self.metrics)
+            new = Challenger(bundle, s.state_dir, s.max_sequences, self.metrics)
         if old is not None:
             await old.close()
         self.challenger, self.second = new, second

@@ -381,7 +381,7 @@ def write_bundle(
             "held_out": fitted.held_out.to_json() if labels.known.any() else None,
             "test": evaluation["metrics"],
         },
-        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(log.subset(parts.train[:MOST_DESCRIBED]))),
+        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(log.subset(_spread(parts.train)))),
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": asdict(fitted.thresholds),
         "calibration": fitted.calibration.to_json(),
@@ -401,6 +401,11 @@ def write_bundle(
         shutil.rmtree(out)
     new.rename(out)
     return Bundle.open(out)
+
+
+def _spread(at: Indices) -> Indices:
+    """At most MOST_DESCRIBED of the positions, evenly from first to last."""
+    return at[:: -(-len(at) // MOST_DESCRIBED) or 1]
 
 
 def _write_encoder(fitted: Fitted, folder: Path) -> None:

@@ -69,7 +69,9 @@ def refit(
     old_log, cleaning = clean_events(events, columns, config.max_bad_share)
     old_labels = read_labels(label_file, old_log, cleaning, config.max_bad_share)
     parts = split(old_log, old_labels, config.test_share, config.seed)
-    new_log, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, out.with_name("rejected.csv"))
+    new_log, _ = clean_events(
+        feedback / "events.jsonl", None, config.max_bad_share, out.with_name(out.name + ".rejected.csv")
+    )
     new_labels = Labels.of(new_log.ids, read_label_table(feedback / "labels.csv"))  # all may be of one class
     log, labels = joined(old_log, old_labels, new_log, new_labels)
     kept_out = np.array([held_out(g or i) for g, i in zip(new_labels.split_group, new_log.ids, strict=True)])

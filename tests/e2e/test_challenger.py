@@ -78,6 +78,9 @@ def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
     assert sample(service, "recguard_challenger_difference_bucket", le="-0.02") == 0
     assert sample(service, "recguard_challenger_dropped_total") == 0
     assert sample(service, "recguard_challenger_failed_total") == 0
+    many = [{"id": str(i), "events": [{"action": "click", "item_id": "i1"}]} for i in range(1024)]
+    score(service, {"sequences": many})
+    wait_until(lambda: compared(service) == 24 + 1024)
     [shadow] = children(service)
     assert os.sched_getscheduler(shadow) == os.SCHED_IDLE
 
@@ -133,6 +136,7 @@ def test_it_comes_and_goes_while_the_champion_serves_on_unharmed(
     assert "the challenger's process ended" in service.log.read_text()
     assert service.client.put("/v1/model/challenger", json={"bundle": None}).json()["challenger"] is None
     assert children(service) == []
+    assert sample(service, "recguard_challenger_up") == 0
 
 
 def test_all_workers_change_together(start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle) -> None:
