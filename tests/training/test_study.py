@@ -14,7 +14,7 @@ from training.config import FitConfig
 from training.fit import fit_model
 from training.log import Labels, Log, clean_events, read_labels
 from training.rivals import METHODS
-from training.study import STRESS, study
+from training.study import ORDERS, STRESS, VERDICTS, study
 
 QUICK = FitConfig(preset="tiny", epochs=1, folds=1)
 
@@ -118,3 +118,18 @@ def test_quality_by_labels_ends_with_all_of_them(labelled: tuple[Log, Labels], t
         assert all(low <= mean <= high for mean, low, high in row.values())
     assert found["all"]["auc"][0] > 0.8
     assert not list((tmp_path / "cells").glob("labels-all*"))  # the fits on all labels serve
+
+
+@pytest.mark.slow
+def test_the_curve_of_verdicts_starts_alike_and_learns_in_both_orders(
+    labelled: tuple[Log, Labels], tmp_path: Path
+) -> None:
+    found = study(*labelled, tmp_path, QUICK, 2, ["verdicts"])["verdicts"]
+    assert list(found) == list(ORDERS)
+    chosen, drawn = found.values()
+    assert [step["given"] for step in chosen] == [step["given"] for step in drawn] == list(VERDICTS)
+    assert chosen[0] == drawn[0], "the first are drawn at random in both"
+    assert chosen[1] != drawn[1]
+    for steps in (chosen, drawn):
+        assert steps[-1]["average_precision"][0] > steps[0]["average_precision"][0]
+    assert "What a verdict teaches" in (tmp_path / "study.html").read_text()
