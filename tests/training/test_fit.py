@@ -54,6 +54,7 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "encoder.json",
             "model.onnx",
             "statistics.npz",
+            "weights.safetensors",
             "model.int8.onnx",
             "golden.jsonl",
             "evaluation.json",

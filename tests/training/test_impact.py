@@ -50,19 +50,19 @@ def test_what_is_recommended_is_counted_as_the_definitions_say(seed: int) -> Non
 @pytest.mark.parametrize("name", list(RECOMMENDERS))
 def test_recommenders_learn_and_forget_what_weighs_nothing(name: str) -> None:
     """Two circles of users with items of their own; a third that weighs nothing leaves no trace."""
-    users, items = np.divmod(np.arange(40 * 10), 10)
-    items = items + 10 * (users % 2)
-    keep = np.random.default_rng(0).random(len(users)) < 0.8
-    own = Interactions(users[keep], items[keep], (40, 20))
+    users, items = np.divmod(np.arange(200 * 30), 30)
+    items = items + 30 * (users % 2)
+    keep = np.random.default_rng(0).random(len(users)) < 0.6
+    own = Interactions(users[keep], items[keep], (200, 60))
     noise = Interactions(
-        np.append(own.users, np.repeat(np.arange(40), 2)), np.append(own.items, np.tile([3, 17], 40)), (40, 20)
+        np.append(own.users, np.repeat(np.arange(200), 2)), np.append(own.items, np.tile([3, 57], 200)), (200, 60)
     )
-    scores = RECOMMENDERS[name](own, np.ones(len(own.users)), 0)(np.arange(40))
-    of_circle = np.arange(20)[None, :] // 10 == np.arange(40)[:, None] % 2
+    scores = RECOMMENDERS[name](own, np.ones(len(own.users)), 0)(np.arange(200))
+    of_circle = np.arange(60)[None, :] // 30 == np.arange(200)[:, None] % 2
     assert roc_auc_score(of_circle.ravel(), scores.ravel()) > 0.8
-    weight = np.append(np.ones(len(own.users)), np.zeros(80))
+    weight = np.append(np.ones(len(own.users)), np.zeros(400))
     if name != "BPR":  # which draws by weight, and so draws differently
-        assert RECOMMENDERS[name](noise, weight, 0)(np.arange(40)) == pytest.approx(scores, abs=1e-5)
+        assert RECOMMENDERS[name](noise, weight, 0)(np.arange(200)) == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_scene_holds_the_genuine_users_and_the_attack(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_log_without_items_says_so() -> None:
 
 
 def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    log, out = Log.of(genuine_log(100)), tmp_path / "out"
+    log, out = Log.of(genuine_log(120)), tmp_path / "out"
     found = impact(log, out, FitConfig(epochs=1), ["bandwagon_push"], [0.1])
     rows = {(r["recommender"], r["types"], r["repair"]): r for r in found["rows"]}
     for name in RECOMMENDERS:
