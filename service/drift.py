@@ -78,17 +78,23 @@ class FieldValues:
         counts = np.bincount(self.bin_of[rows.ravel()], weight, cells + 1)[:cells].astype(np.float64)
         return counts.reshape(-1, BINS)
 
-    def moved(self, found: Floats) -> list[dict[str, Any]]:
-        """Each field with its values' shares in training and in counts (F, BINS) of late."""
+    def stability(self, found: Floats, least: float) -> list[float]:
+        """The index of each field for counts (F, BINS) of late; 0 for fewer than `least` sequences, which are noise."""
+        pairs = zip(self.expected, found, strict=True)
+        return [population_stability(e, f) if f.sum() >= least else 0.0 for e, f in pairs]
+
+    def moved(self, found: Floats, least: float) -> list[dict[str, Any]]:
+        """Each field with its index, and its values' shares in training and in counts (F, BINS) of late."""
         rows = []
-        for name, labels, expected, now in zip(self.names, self.labels, self.expected, found, strict=True):
+        of_fields = zip(self.names, self.labels, self.expected, found, self.stability(found, least), strict=True)
+        for name, labels, expected, now, psi in of_fields:
             e, n = expected / max(expected.sum(), 1e-9), now / max(now.sum(), 1e-9)
             shown = [*range(len(labels)), BINS - 1]
             values = [
                 {"value": label, "expected": round(float(e[k]), 4), "now": round(float(n[k]), 4)}
                 for label, k in zip([*labels, OTHERS], shown, strict=True)
             ]
-            rows.append({"field": name, "psi": round(population_stability(expected, now), 4), "values": values})
+            rows.append({"field": name, "psi": round(psi, 4), "values": values})
         return rows
 
 

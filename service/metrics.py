@@ -23,6 +23,7 @@ DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
 DRIFT_STEP = 64  # sequences after which the drift is looked at, or at a scrape
 WATCHED = 4  # one sequence in so many has its values counted, since that costs as much as its encoding
 DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
+WATCHED_LEAST = 0.95 * DRIFT_LEAST / WATCHED  # of those whose values are counted; the first have faded a little
 
 
 class Metrics:
@@ -242,7 +243,7 @@ class Metrics:
             return 0.0, []
         self._fold()
         found = self._recent_values(self._collected())
-        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found)
+        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
 
     def _recent_values(self, registry: CollectorRegistry) -> np.ndarray:
         found = np.zeros_like(self._values)
@@ -285,9 +286,8 @@ class Metrics:
         self.drift.set(population_stability(self._expected, found) if enough else 0.0)
         if self._fields:
             values = self._recent_values(registry)
-            for name, expected, now in zip(self._fields.names, self._fields.expected, values, strict=True):
-                moved = population_stability(expected, now) if now.sum() > DRIFT_LEAST / WATCHED else 0.0
-                self.field_drift.labels(name).set(moved)
+            for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
+                self.field_drift.labels(name).set(psi)
         return generate_latest(registry)
 
     @staticmethod

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from transformers import set_seed
@@ -389,7 +389,7 @@ def write_bundle(
         **(more or {}),
     }
     _write_encoder(fitted, new)
-    save_file(fitted.model.state_dict(), new / WEIGHTS)
+    (new / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
     fitted.surface.save(new / "statistics.npz")
     _write_golden(fitted, log.subset(parts.train), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))

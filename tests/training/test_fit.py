@@ -48,6 +48,8 @@ def refused(*arguments: object) -> str:
 
 def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
     m = bundle.manifest
+    readers = {p.stat().st_mode & 0o044 for p in bundle.path.iterdir()}
+    assert len(readers) == 1, "whoever may read one of its files may read all"
     assert {p.name for p in bundle.path.iterdir()} == {
         *(
             "manifest.json",
