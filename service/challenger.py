@@ -38,7 +38,7 @@ Pair = tuple[Path, Path | None]  # champion and challenger
 
 
 def promoted(state: Path, configured: Pair) -> Pair:
-    """Champion and challenger as the last promotion left them, if it was one of these two; else as they are."""
+    """Champion and challenger as the last promotion left them, if the same two were configured; else as they are."""
     path = state / PROMOTED
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.get("configured") != [str(p) for p in configured]:

@@ -185,6 +185,7 @@ class Metrics:
         self._expected = np.ones(SCORE_BINS)
         self._fields: FieldValues | None = None
         self._values = np.zeros((0, BINS))
+        self._cells: list[Gauge] = []
         self._described = 0
 
     def serving(self, labels: Sequence[str], validation_scores: Sequence[int], fields: FieldValues | None) -> None:
@@ -197,9 +198,11 @@ class Metrics:
         self._pending.clear()
         for name in self._fields.names if self._fields else ():
             self.field_drift.labels(name).set(0)
-            for k in range(BINS):
-                self.values.labels(name, str(k)).set(0)
-        self._fields, self._values = fields, np.zeros((len(fields.names) if fields else 0, BINS))
+        for child in self._cells:
+            child.set(0)
+        names = fields.names if fields else []
+        self._fields, self._values = fields, np.zeros((len(names), BINS))
+        self._cells = [self.values.labels(name, str(k)) for name in names for k in range(BINS)]
         self._fold()
 
     def policy(self, policy: Policy) -> None:
@@ -262,9 +265,8 @@ class Metrics:
         self._pending.clear()
         for child, value in zip(self._bins, self._recent.tolist(), strict=True):
             child.set(value)
-        for name, counts in zip(self._fields.names if self._fields else (), self._values.tolist(), strict=True):
-            for k, value in enumerate(counts):
-                self.values.labels(name, str(k)).set(value)
+        for child, value in zip(self._cells, self._values.ravel().tolist(), strict=True):
+            child.set(value)
 
     def _collected(self) -> CollectorRegistry:
         """The registry, or one of all workers."""

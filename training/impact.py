@@ -85,8 +85,8 @@ class Ground:
         self.items = {item: i for i, item in enumerate(sorted(names, key=catalogue_order))}
         self.ids = {sequence_id: i for i, sequence_id in enumerate(self.log.ids)}
         # ratings are for recommenders that learn what is liked: those from the log's median on
-        rating = log.events["rating"] if "rating" in log.events.columns else None
-        self.liked_from = float(rating.drop_nulls().median()) if rating is not None and rating.count() else None  # type: ignore[arg-type]
+        ratings = log.events["rating"].drop_nulls().to_numpy() if "rating" in log.events.columns else np.zeros(0)
+        self.liked_from = float(np.median(ratings)) if len(ratings) else None
         self.held_back = self._matrix(log.events.filter(self.liked(log.events) & late))
         self.seen = self._matrix(self.log.events)
         self.half = rng.permutation(len(self.ids)) % 2
@@ -301,6 +301,14 @@ def _interval(drawn: Floats) -> list[float] | None:
     return [float(drawn[0]), float(low), float(high)]
 
 
+def _means(
+    resamples: Resamples, names: Sequence[str], recommender: str, of: Mapping[str, Any], repaired: str
+) -> dict[str, Floats]:
+    """Each of MEASURES over the named attacks, once repaired so."""
+    drawn = [of[name][repaired][recommender] for name in names]
+    return {m: resamples.means(np.array([d[m] for d in drawn], dtype=np.float64)) for m in MEASURES}
+
+
 def _rows(
     attacks: Sequence[Attack],
     unrepaired: Mapping[str, Any],
@@ -315,11 +323,7 @@ def _rows(
         users = len(unrepaired[CLEAN][CLEAN][next(iter(RECOMMENDERS))]["hit"])
         resamples = Resamples(len(names), users, seed)
         for recommender in RECOMMENDERS:
-
-            def means(of: Mapping[str, Any], repaired: str, recommender: str = recommender) -> dict[str, Floats]:
-                drawn = [of[n][repaired][recommender] for n in names]  # noqa: B023
-                return {m: resamples.means(np.array([d[m] for d in drawn], dtype=np.float64)) for m in MEASURES}  # noqa: B023
-
+            means = partial(_means, resamples, names, recommender)
             clean, poisoned = means(unrepaired, CLEAN), means(unrepaired, NONE)
             for types, of, repairs in (
                 ("", unrepaired, (CLEAN, NONE, ORACLE)),

@@ -74,7 +74,7 @@ def test_a_scene_holds_the_genuine_users_and_the_attack(tmp_path: Path) -> None:
         own = log.events.filter(pl.col("sequence_id") == sequence_id)
         kept = ground.log.events.filter(pl.col("sequence_id") == sequence_id)
         assert kept.height == own.height - int(0.2 * own.height)
-        assert kept["ts"].max() <= own["ts"].sort()[kept.height - 1]  # type: ignore[operator]
+        assert kept["ts"].max() <= own["ts"].sort()[kept.height - 1]
         assert ground.log.ids[i] == sequence_id
     scene = Scene(ground, Attack("bandwagon_push", 0.1, 0))
     assert scene.attacker.sum() == 6
