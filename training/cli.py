@@ -13,7 +13,7 @@ from rich.progress import track
 
 from service.bundle import Bundle
 from training.config import FitConfig
-from training.measures import compare, evaluate, impact, study
+from training.measures import compare, evaluate, impact, stream, study
 from training.options import (
     BundleDir,
     ColumnMap,
@@ -210,14 +210,15 @@ def score(
 @app.command()
 def repair(
     events: Annotated[
-        Path, typer.Option("--events", help="Log to repair, .csv or .jsonl (also .gz); with --undo, a repaired one.")
+        Path,
+        typer.Option("--events", help="Log to repair: .csv, .jsonl (also .gz), .parquet; with --undo, a repaired one."),
     ],
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the repaired log, weights and audit; with --undo, a file.")
     ],
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle that judges.")] = None,
     strategy: Annotated[
-        str, typer.Option(help="auto (by decision and type), weight, drop_events or drop_sequence.")
+        str, typer.Option(help="auto (by decision and type), weight, drop_events, drop_sequence or correct.")
     ] = "auto",
     undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
     columns: ColumnMap = None,
@@ -235,19 +236,20 @@ def repair(
             return
         if bundle is None:
             raise LogError("--bundle is missing: which model shall judge?")
-        if strategy not in get_args(Choice):
-            raise LogError(f"--strategy {strategy!r}: there are {', '.join(get_args(Choice))}")
+        if strategy not in (strategies := (*get_args(Choice), "correct")):
+            raise LogError(f"--strategy {strategy!r}: there are {', '.join(strategies)}")
         model = Model.load(Bundle.open(bundle))
         found = repairing.repair_log(
             model,
             events,
             out,
-            cast(Choice, strategy),
+            cast(repairing.LogChoice, strategy),
             parse_columns(columns),
             track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
         )
         done = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(found.strategies.items()))
-        typer.echo(f"{found.dropped} of {found.rows} rows dropped; of {found.sequences} sequences: {done}; see {out}")
+        rows = f"{found.dropped} of {found.rows} rows dropped, {found.corrected} corrected"
+        typer.echo(f"{rows}; of {found.sequences} sequences: {done}; see {out}")
 
 
 @app.command()
@@ -326,7 +328,7 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console))
 
 
-for command in (evaluate, compare, study, impact):
+for command in (evaluate, compare, study, impact, stream):
     app.command()(command)
 
 

@@ -43,12 +43,13 @@ from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, carry_over, load_pretrained
-from training.pretrain import pretrain
+from training.pretrain import MaskedEvents, pretrain
 from training.split import Indices, Split, check_enough, fold_numbers, held_out, split
 from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
+MASKED = "masked.safetensors"  # the masked-event model, where there was pretraining; corrects events
 GOLDEN, GOLDEN_EVENTS = 8, 200
 MOST_DESCRIBED = 20_000  # sequences of training with which traffic is compared
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
@@ -57,6 +58,19 @@ TEACHER_FOLDS = 3
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
 FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
 TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a refit goes on from: a model's weights, its encoder and its types."""
+
+    weights: Mapping[str, torch.Tensor]
+    encoder: Encoder
+    types: Sequence[str]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Start":
+        return cls(load_file(bundle.path / WEIGHTS), bundle.encoder, bundle.types)
 
 
 @dataclass
@@ -76,6 +90,7 @@ class Fitted:
     epochs: list[int]
     config: FitConfig
     clipped: dict[str, int]
+    masked: MaskedEvents | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def encode(self, log: Log) -> list[Encoded]:
@@ -88,6 +103,10 @@ class Fitted:
     def judge(self) -> Judge:
         return Judge(self.calibration, self.types, self.thresholds)
 
+    @property
+    def start(self) -> Start:
+        return Start(self.model.state_dict(), self.encoder, self.types)
+
 
 @contextmanager
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
@@ -99,13 +118,13 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def fit_model(
-    log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Bundle | None = None
+    log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Start | None = None
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
     Calibration and thresholds see each sequence as parts see it that were fitted without it (stacking, Wolpert 1992,
     with cross-fitting). The network that is kept is then trained on all of them, for as many epochs as the others
-    needed. Where it continues from an old bundle's, the others still start anew: those weights know the answers for
+    needed. Where it continues from an old one's, the others still start anew: those weights know the answers for
     sequences that they were trained on, and would look better on them than on new ones.
     """
     seconds: dict[str, float] = {}
@@ -139,9 +158,10 @@ def fit_model(
     if not config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
         examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
     start = untrained(encoder, everything, len(types), config)
+    masked = None
     if config.pretrain_epochs:
         with _stage("pretraining", seconds):
-            pretrain(start, encoder, everything, config, quiet)
+            masked = pretrain(start, encoder, everything, config, quiet)
     if config.teacher is not None:
         with _stage("teacher", seconds):
             examples = taught(examples, labels, encoder, len(types), config, quiet)
@@ -173,7 +193,7 @@ def fit_model(
         with _stage("fine-tuning", seconds):
             model = deepcopy(start)
             if old is not None:
-                carried = carry_over(model, encoder, types, load_file(old.path / WEIGHTS), old.encoder, old.types)
+                carried = carry_over(model, encoder, types, old.weights, old.encoder, old.types)
                 logger.info("%d of %d rows of the table carried over", carried, encoder.deep_rows)
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
     fit_novelty(model, [e.encoded for e in examples if e.label == 0])
@@ -197,6 +217,7 @@ def fit_model(
         epochs=epochs,
         config=config,
         clipped=clipped(log, encoder),
+        masked=masked,
         seconds=seconds,
     )
 
@@ -390,6 +411,8 @@ def write_bundle(
     }
     _write_encoder(fitted, new)
     (new / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
+    if fitted.masked is not None:
+        (new / MASKED).write_bytes(save(fitted.masked.state_dict()))
     fitted.surface.save(new / "statistics.npz")
     _write_golden(fitted, log.subset(parts.train), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))

@@ -26,7 +26,7 @@ from training import report
 from training.cells import cell, fingerprint
 from training.config import FitConfig
 from training.fit import Fitted, fit_model
-from training.inject import ATTACKS, InjectConfig, inject
+from training.inject import ATTACKS, InjectConfig, inject, others
 from training.log import Labels, Log, LogError
 from training.recommend import RECOMMENDERS, Interactions, outcome
 from training.rivals import METHODS, Detector
@@ -109,8 +109,7 @@ class Ground:
 
         With a shilling model both its pushing and its nuking kind are left out.
         """
-        model = (left_out or "").removesuffix("_push")
-        shown = [t for t in ATTACKS if left_out is None or not (t == left_out or t.startswith(f"{model}_"))]
+        shown = others(left_out) if left_out else list(ATTACKS)
         found = []
         for half in (0, 1):
             genuine = self.log.subset(np.flatnonzero(self.half != half))

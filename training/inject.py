@@ -349,6 +349,12 @@ ATTACKS: dict[str, Callable[[Catalogue, int], list[Profile]]] = {
 NEED_TIMES = frozenset({"click_farm", "crawler", "fake_order", "takeover"})
 
 
+def others(kind: str) -> list[str]:
+    """The types of all other models: a shilling model has a pushing and a nuking type."""
+    model = kind.removesuffix("_push").removesuffix("_nuke")
+    return [t for t in ATTACKS if t != kind and not t.startswith(f"{model}_")]
+
+
 def inject(
     log: Log, labels: pl.DataFrame | None, config: InjectConfig, types: list[str] | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

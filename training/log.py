@@ -274,7 +274,7 @@ def clean_events(
     if "action" not in table.columns:
         table = table.with_columns(pl.lit("event").alias("action"))
     report.kept = table.height
-    report.missing = {name: n for name in features if (n := table[name].null_count())}
+    report.missing = {name: n for name in features if name in table.columns and (n := table[name].null_count())}
     log = Log.of(table)
     same = log.events["sequence_id"] == log.events["sequence_id"].shift(1)
     report.out_of_order = int((same & (log.events["ts"] < log.events["ts"].shift(1))).sum() or 0)

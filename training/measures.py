@@ -155,3 +155,41 @@ def impact(
                 table.add_row(row["recommender"], f"{row['size']:.0%}", row["types"], *shown)
         console.print(table)
         console.print(f"wrote {out / 'impact.html'} and {out / 'impact.json'}", soft_wrap=True)
+
+
+def stream(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for stream.html, stream.json and the cells.")],
+    types: Annotated[str, typer.Option("--types", help="Attacks that appear, one a stream, separated by commas.")] = "",
+    days: Annotated[float, typer.Option(min=0.01, help="Days of a period; models are fitted again at its end.")] = 14.0,
+    periods: Annotated[int, typer.Option(min=2)] = 6,
+    verdicts: Annotated[int, typer.Option(min=1, help="Verdicts given in each period.")] = 20,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Lets a new attack appear in a stream, and counts verdicts and time until it is caught; a stopped run goes on."""
+    with session(quiet) as show:
+        from training.inject import ATTACKS
+        from training.log import clean_events, parse_columns
+        from training.stream import TYPES, Plan, caught
+        from training.stream import stream as run
+
+        wanted = types.split(",") if types else list(TYPES)
+        if unknown := [kind for kind in wanted if kind not in ATTACKS]:
+            raise ValueError(f"--types {unknown[0]}: there are {', '.join(ATTACKS)}")
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        with bar(show, "streaming", len(wanted)) as advance:
+            plan = Plan(days, periods, verdicts)
+            found = run(log, out, configure(seed, preset, pretrained), wanted, plan, advance)
+        table = Table("new attack", "way", "caught on day", "verdicts", "on it", "fits, s", "flagged at the end")
+        for kind, one in found["types"].items():
+            for way, steps in one["steps"].items():
+                step = caught(steps, "flagged")
+                when = [f"{step[n]:g}" for n in ("day", "verdicts", "on_new")] if step else ["never", "", ""]
+                spent = f"{step['seconds']:.0f}" if step else ""
+                table.add_row(kind, way, *when, spent, f"{steps[-1]['flagged'][0]:.3f}")
+        console.print(table)
+        console.print(f"wrote {out / 'stream.html'} and {out / 'stream.json'}", soft_wrap=True)

@@ -76,7 +76,11 @@ class MaskCollator:
 
 def pretrain(
     model: BehaviourBert, encoder: Encoder, sequences: Sequence[Encoded], config: FitConfig, quiet: bool
-) -> None:
-    """Trains the encoder in place on sequences without their labels, `config.pretrain_epochs` times over."""
+) -> MaskedEvents:
+    """Trains the encoder in place on sequences without their labels, `config.pretrain_epochs` times over.
+
+    Gives what was trained, with the part that tells hidden values.
+    """
     objective = MaskedEvents(model, encoder)
     train(objective, model, sequences, sequences, MaskCollator(config), config, config.pretrain_epochs, quiet)
+    return objective

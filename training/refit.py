@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.bundle import Bundle, sha256
 from service.scoring import Model, Score
 from training.config import FitConfig
-from training.fit import WEIGHTS, Data, files_fingerprint, fit_model, write_bundle
+from training.fit import WEIGHTS, Data, Start, files_fingerprint, fit_model, write_bundle
 from training.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
 from training.split import Split, split
 
@@ -78,7 +78,7 @@ def refit(
     test = np.concatenate((parts.test, len(old_log) + np.flatnonzero(kept_out)))
     train = np.setdiff1d(np.arange(len(log)), test)
     logger.info("%d sequences of the old log, %d judged, %d held out", len(old_log), len(new_log), len(test))
-    fitted = fit_model(log, labels, train, replace(config, folds=max(config.folds, FOLDS)), quiet, bundle)
+    fitted = fit_model(log, labels, train, replace(config, folds=max(config.folds, FOLDS)), quiet, Start.of(bundle))
 
     truth, tested = labels.subset(test), log.subset(test)
     before = _scores(Model.load(bundle, precision="fp32"), tested)

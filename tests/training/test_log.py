@@ -161,3 +161,11 @@ def test_labels_are_lined_up_and_gaps_counted(tmp_path: Path, caplog: pytest.Log
     assert report.labels == {"labels": 3, "labels without events": 0, "sequences without a label": 7}
     assert "7 of 10 sequences have no label" in caplog.text
     assert isinstance(report, CleaningReport)
+
+
+def test_a_column_of_lists_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "log.jsonl").write_text('{"sequence_id": "a", "action": "click", "tags": ["x"]}\n' * 3)
+    log, report = clean_events(tmp_path / "log.jsonl")
+    assert "tags" not in log.events.columns
+    assert report.missing == {}
+    assert "column 'tags' holds lists or objects" in caplog.text

@@ -17,7 +17,8 @@ from service.bundle import Bundle
 from service.scoring import Model
 from training.cli import app
 from training.log import LogError
-from training.repair import AUDIT, EVENT_WEIGHTS, WEIGHTS, Records, repair_log, undo
+from training.records import ORIGINALS, ParquetRecords, TextRecords
+from training.repair import AUDIT, EVENT_WEIGHTS, WEIGHTS, repair_log, undo
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,61 @@ def test_undo_gives_back_every_byte(model: Model, log: Path, tmp_path: Path, kin
     assert (gzip.decompress(written) if kind.endswith(".gz") else written) == content
 
 
+def test_parquet_comes_back_row_for_row_with_its_types(model: Model, log: Path, tmp_path: Path) -> None:
+    table = pl.read_csv(log, schema_overrides={"sequence_id": pl.Int64}).with_columns(
+        ts=pl.from_epoch((pl.col("ts") * 1e6).round().cast(pl.Int64), "us").dt.replace_time_zone("UTC"),
+        category=pl.col("category").cast(pl.Categorical),
+        tags=pl.concat_list("action", "item_id"),
+    )
+    table.write_parquet(tmp_path / "log.parquet", row_group_size=500)
+    found = repair_log(model, tmp_path / "log.parquet", tmp_path / "out", part_bytes=100_000)
+    assert found.rows == table.height
+    assert found.dropped > 0
+    kept = pl.read_parquet(tmp_path / "out" / "log.parquet")
+    audit = [json.loads(line) for line in (tmp_path / "out" / AUDIT).read_text().splitlines()]
+    assert [a["row"] for a in audit] == sorted(a["row"] for a in audit)
+    assert len(audit) == found.dropped
+    expected = table.with_row_index("row").filter(~pl.col("row").is_in([a["row"] for a in audit])).drop("row")
+    assert kept.equals(expected)
+    assert kept.schema == table.schema
+    assert json.loads(audit[0]["old"])["item_id"] == table["item_id"][audit[0]["row"]]
+    assert undo(tmp_path / "out" / "log.parquet", tmp_path / "back.parquet") == found.dropped
+    assert pl.read_parquet(tmp_path / "back.parquet").equals(table)
+    as_csv = repair_log(model, log, tmp_path / "csv")
+    assert as_csv.strategies == found.strategies
+    (tmp_path / "out" / ORIGINALS).unlink()
+    with pytest.raises(LogError, match=f"{ORIGINALS}: no such file"):
+        undo(tmp_path / "out" / "log.parquet", tmp_path / "back.parquet")
+
+
+columns_of_numbers = st.lists(st.one_of(st.none(), st.integers(-5, 5)), min_size=1, max_size=20)
+
+
+@given(columns_of_numbers, st.data())
+def test_any_change_of_parquet_is_undone(numbers: list[int | None], data: st.DataObject) -> None:
+    table = pl.DataFrame(
+        {"sequence_id": [str(i % 3) for i in range(len(numbers))], "n": numbers}, schema_overrides={"n": pl.Int16}
+    )
+    table = table.with_columns(pl.col("sequence_id").cast(pl.String))
+    rows = sorted(data.draw(st.sets(st.integers(0, len(numbers) - 1), max_size=len(numbers) - 1)))
+    changes = [(row, data.draw(st.sampled_from([None, {"n": 7}]))) for row in rows]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        table.write_parquet(folder / "log.parquet")
+        (folder / "out").mkdir()
+        records = ParquetRecords(folder / "log.parquet", "sequence_id")
+        written = records.rewrite(folder / "out" / "log.parquet", changes)
+        audit = [
+            {"record": record, "row": row, "old": old, "new": new}
+            for (record, old, new), (row, _) in zip(written, changes, strict=True)
+        ]
+        values = {row: change for row, change in changes if change}
+        expected = [values.get(row, {"n": n})["n"] for row, n in enumerate(numbers) if row not in rows or row in values]
+        assert pl.read_parquet(folder / "out" / "log.parquet")["n"].to_list() == expected
+        assert ParquetRecords(folder / "out" / "log.parquet", None).restore(audit, folder / "back.parquet") == len(rows)
+        assert pl.read_parquet(folder / "back.parquet").equals(table)
+
+
 def test_weight_drops_nothing_and_drop_sequence_drops_whole_ones(model: Model, log: Path, tmp_path: Path) -> None:
     assert repair_log(model, log, tmp_path / "weight", "weight").dropped == 0
     assert (tmp_path / "weight" / "events.csv").read_bytes() == log.read_bytes()
@@ -131,7 +187,7 @@ def test_records_are_all_the_bytes_of_a_file_and_as_many_as_csv_reads(pairs: lis
             writer = csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL)
             writer.writerow(["sequence_id", "action"])
             writer.writerows(pairs)
-        found = list(Records(path, None).read())
+        found = list(TextRecords(path, None).read())
         assert b"".join(raw for _, raw, _ in found) == path.read_bytes()
         assert [row for row, _, _ in found] == [None, *range(len(pairs))]
         assert [tuple(cells) for _, _, cells in found[1:]] == pairs
@@ -140,7 +196,7 @@ def test_records_are_all_the_bytes_of_a_file_and_as_many_as_csv_reads(pairs: lis
 def test_a_quote_within_a_cell_joins_no_records(tmp_path: Path) -> None:
     content = b'sequence_id,note\na,5" pipe\nb,x\nc,7" pipe\n\nd,y'
     (tmp_path / "log.csv").write_bytes(content)
-    found = list(Records(tmp_path / "log.csv", None).read())
+    found = list(TextRecords(tmp_path / "log.csv", None).read())
     assert [row for row, _, _ in found] == [None, 0, 1, 2, None, 3]
     assert b"".join(raw for _, raw, _ in found) == content
 
