@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
+CONNECT_SECONDS = 5
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
 MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
 SAMPLED = 4
@@ -97,7 +98,9 @@ class Store:
             state.mkdir(parents=True, exist_ok=True)
         try:
             self.url: URL = make_url(url) if url else URL.create("sqlite", database=str(state / NAME))
-            self.engine: Engine = create_engine(self.url)
+            limit = {"connect_timeout": CONNECT_SECONDS} if self.url.get_backend_name() == "postgresql" else {}
+            # a connection is tried before it is used, since the database may have been started anew
+            self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
             if self.url.get_backend_name() == "sqlite":
                 event.listen(self.engine, "connect", _configure_sqlite)
                 event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

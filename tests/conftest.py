@@ -1,6 +1,8 @@
 """What several tests share: a small log with attacks in it, a bundle fitted on it, and a running service."""
 
 import os
+import pwd
+import shutil
 import socket
 import subprocess
 import sys
@@ -95,6 +97,45 @@ def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < end, f"not so within {seconds:.0f} s"
         time.sleep(0.02)
+
+
+class Postgres:
+    """A PostgreSQL of the tests' own, which can be stopped and started again."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.data = programs, folder / "data"
+        self.user: str | None = None
+        if os.getuid() == 0:  # it refuses to run as root
+            self.user = "postgres"
+            for parent in (folder, *folder.parents[:3]):
+                parent.chmod(0o755)
+            shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+        port = free_port()
+        self.url = f"postgresql+psycopg://recguard@127.0.0.1:{port}/postgres"
+        self.options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
+        self._run("initdb", "-U", "recguard", "-A", "trust")
+        self.start()
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [self.programs / program, "-D", self.data, *arguments]
+        subprocess.run(command, check=True, capture_output=True, user=self.user)
+
+    def start(self) -> None:
+        self._run("pg_ctl", "-o", self.options, "-l", self.data.with_name("log"), "-w", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-m", "fast", "-w", "stop")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    pytest.importorskip("psycopg")
+    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not homes:
+        pytest.skip("postgresql is not installed")
+    found = Postgres(homes[-1], tmp_path_factory.mktemp("postgres"))
+    yield found
+    found.stop()
 
 
 Starter = Callable[..., Service]

@@ -14,7 +14,7 @@ import pytest
 
 from service.bundle import Bundle
 from service.feedback import Store
-from tests.conftest import Service, Starter, sequences, wait_until
+from tests.conftest import Postgres, Service, Starter, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 
 NEW = {"recorded": True, "contradicts": False}
@@ -87,6 +87,29 @@ def test_a_database_that_fails_does_not_stop_scoring(
     assert_problem(say(service, score_id="0" * 32, verdict="normal"), 503, "nothing was recorded")
     assert_problem(service.client.get("/v1/review"), 503, "cannot be used now")
     assert score(service, {"sequences": some}).status_code == 200
+
+
+def test_a_database_that_goes_away_and_returns_is_used_again(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], postgres: Postgres
+) -> None:
+    service = start_service(bundle.path, store_url=postgres.url, review_share=1)
+    results = score(service, {"sequences": some}).json()["results"]
+    said = [say(service, score_id=r["score_id"], verdict="normal") for r in results[:3]]
+    assert all(answer.json()["recorded"] for answer in said)
+    postgres.stop()
+    try:
+        assert_problem(say(service, score_id=results[3]["score_id"], verdict="normal"), 503, "nothing was recorded")
+        assert_problem(service.client.get("/v1/review"), 503, "cannot be used now")
+        assert score(service, {"sequences": some}).status_code == 200, "scoring goes on"
+    finally:
+        postgres.start()
+    again = say(service, score_id=results[3]["score_id"], verdict="normal")
+    assert again.status_code == 200, "the first one after its return is taken"
+    assert again.json()["recorded"]
+    postgres.stop()
+    postgres.start()
+    assert say(service, score_id=results[4]["score_id"], verdict="normal").status_code == 200, "nor is one lost unseen"
+    assert {a["score_id"] for a in Store(postgres.url, Path()).judged()} == {r["score_id"] for r in results[:5]}
 
 
 def test_a_full_disk_acknowledges_nothing_and_once_there_is_room_all_goes_on(

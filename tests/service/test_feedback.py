@@ -1,10 +1,7 @@
 """Verdicts: kept, durable, the same in both databases; and the quality that follows from them."""
 
 import math
-import os
-import pwd
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -18,36 +15,11 @@ from hypothesis import strategies as st
 
 from service.feedback import Store, metadata
 from service.quality import Quality, wilson
-from tests.conftest import free_port
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a PostgreSQL of the test's own."""
-    pytest.importorskip("psycopg")
-    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not homes:
-        pytest.skip("postgresql is not installed")
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    other: dict[str, Any] = {}
-    if os.getuid() == 0:  # it refuses to run as root
-        other["user"] = "postgres"
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
-        shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
-    data = folder / "data"
-    start = ["-D", data, "-o", f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}", "-l", folder / "log", "-w"]
-    subprocess.run(
-        [homes[-1] / "initdb", "-D", data, "-U", "recguard", "-A", "trust"], check=True, capture_output=True, **other
-    )
-    subprocess.run([homes[-1] / "pg_ctl", *start, "start"], check=True, capture_output=True, **other)
-    yield f"postgresql+psycopg://recguard@127.0.0.1:{port}/postgres"
-    subprocess.run([homes[-1] / "pg_ctl", "-D", data, "-m", "fast", "stop"], check=True, capture_output=True, **other)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
     found = Store(url, tmp_path)
     found.prune(0, 0)  # what a test before left
     yield found
@@ -143,7 +115,7 @@ def test_a_database_that_is_not_there_is_said_without_its_password(url: str, tmp
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_several_processes_may_start_at_once(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    url = "" if kind == "sqlite" else request.getfixturevalue("postgres")
+    url = "" if kind == "sqlite" else request.getfixturevalue("postgres").url
     if url:
         old = Store(url, tmp_path)
         metadata.drop_all(old.engine)
