@@ -18,7 +18,7 @@ from sklearn.preprocessing import normalize
 
 from service.company import Company
 from service.encoding import Encoded, Encoder, Usage
-from service.fields import FIRST, UNKNOWN
+from service.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity, Step
 from service.linear import Linear, dense
 from service.profile import Profile, measure
 from service.surface import Reading, Surface
@@ -117,6 +117,7 @@ def fit_profile(
     field = np.full(encoder.rows, -1, dtype=np.int16)
     for number, (_, start, end) in enumerate(of_events):
         field[start:end] = number
+    field[_silent(encoder)] = -1
     tables = min(TABLES, int(normal.sum()))
     fold = _spread(normal, tables)
     sequences = as_unseen(encoder, sequences, counts, fold)
@@ -192,10 +193,28 @@ def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
 
 
 def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
-    """Float64 (N, rows): how often each sequence uses each row."""
+    """Float64 (N, rows): how often each sequence uses each row; silent rows count as not used."""
     usage = Usage.of(sequences)
     indptr = np.searchsorted(usage.owner, np.arange(len(sequences) + 1))
-    return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
+    counts = np.where(_silent(encoder)[usage.rows], 0.0, usage.counts)
+    found = sp.csr_matrix((counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
+    found.eliminate_zeros()
+    return found
+
+
+def _silent(encoder: Encoder) -> NDArray[np.bool_]:
+    """Bool (rows,): rows that say no more than that an identifier is not one of training's.
+
+    A catalogue grows, and all who use what is new would look strange for nothing else.
+    """
+    identifiers = {f.name for f in encoder.vocabularies if f.identifier}
+    silent = np.zeros(encoder.rows, dtype=bool)
+    for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+        if isinstance(f, Step | Deviation):
+            silent[start + MISSING] = True
+        elif isinstance(f, Popularity) or identifiers & {f.name, *((f.left, f.right) if isinstance(f, Cross) else ())}:
+            silent[start + UNKNOWN] = True
+    return silent
 
 
 def _idf(counts: sp.csr_matrix) -> Floats:

@@ -16,7 +16,7 @@ from service.bundle import Bundle
 from service.encoding import Encoded
 from service.scoring import Model, Score, columns_of, network_logits
 from service.windows import Outputs, pad
-from tests.conftest import shared
+from tests.conftest import genuine_log, shared
 from training.calibration import UNLABELLED
 from training.cli import app
 from training.config import PRESETS, FitConfig, pretrained_directory
@@ -24,7 +24,7 @@ from training.export import export_onnx
 from training.features import column_kinds, fit_encoder
 from training.finetune import log_mean_exp, run_torch
 from training.fit import fit_bundle, fit_model
-from training.log import clean_events, read_labels
+from training.log import Log, clean_events, read_labels
 from training.metrics import expected_calibration_error, metrics, recall_at_fpr
 from training.model import BehaviourBert, load_pretrained
 from training.split import fold_numbers, folds, split
@@ -81,6 +81,19 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
 
 def test_it_tells_attackers_from_the_genuine(bundle: Bundle) -> None:
     assert bundle.manifest["metrics"]["test"]["auc"] > 0.8
+
+
+def test_users_of_a_catalogue_that_has_grown_are_not_flagged_for_that(bundle: Bundle, tmp_path: Path) -> None:
+    grown = genuine_log(200, seed=5)
+    new = np.random.default_rng(0).random(grown.height) < 0.1
+    items = pl.when(pl.Series(new)).then("new" + pl.col("item_id")).otherwise("item_id").alias("item_id")
+    model = Model.load(bundle)
+
+    def flagged(table: pl.DataFrame) -> float:
+        answers = [a for a in model.answers(Log.of(table).sequences()) if isinstance(a, Score)]
+        return float(np.mean([a.decision != "allow" for a in answers]))
+
+    assert flagged(grown.with_columns(items)) <= flagged(grown) + 0.05
 
 
 def test_int8_serves_only_where_it_hardly_changes_scores(bundle: Bundle) -> None:
