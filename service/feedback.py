@@ -53,6 +53,7 @@ UNREACHABLE = "the database of verdicts cannot be used now; the log has the reas
 MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
 SAMPLED = 4
 NAME = "recguard.db"
+READS = "recguard_reads"  # option of connections that only read
 
 metadata = MetaData()
 answers = Table(
@@ -103,7 +104,8 @@ class Store:
             self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
             if self.url.get_backend_name() == "sqlite":
                 event.listen(self.engine, "connect", _configure_sqlite)
-                event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+                event.listen(self.engine, "begin", _begin_sqlite)
+            self.reading = self.engine.execution_options(**{READS: True})
             with self.engine.begin() as connection:  # of several processes that start at once, one makes the tables
                 if self.url.get_backend_name() == "postgresql":
                     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7267)")
@@ -168,7 +170,7 @@ class Store:
             total(missed & (said.c.verdict == "anomalous")),
             total(missed & (said.c.verdict == "normal")),
         ).select_from(answers.outerjoin(said, said.c.score_id == answers.c.score_id))
-        with self.engine.begin() as connection:
+        with self.reading.begin() as connection:
             found = connection.execute(counted).one()
         return Quality.of(*(value or 0 for value in found))
 
@@ -180,7 +182,7 @@ class Store:
         said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
         what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
         latest = select(*what).where(~said).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
-        with self.engine.begin() as connection:
+        with self.reading.begin() as connection:
             open_ones = connection.execute(latest).all()
             parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
             sample, flagged = ([rows[i][0] for i in _teaching(rows, most)] for rows in parts)
@@ -211,7 +213,7 @@ class Store:
             .where(verdicts.c.number.in_(latest))
             .order_by(verdicts.c.number)
         )
-        with self.engine.begin() as connection:
+        with self.reading.begin() as connection:
             for row in connection.execution_options(yield_per=1000).execute(which):
                 yield {**row._mapping, "events": from_json(row.events)}
 
@@ -241,6 +243,12 @@ def _teaching(rows: Sequence[Any], most: int) -> list[int]:
 def _remove(connection: Any, which: Any) -> int:
     connection.execute(delete(verdicts).where(verdicts.c.score_id.in_(select(answers.c.score_id).where(which))))
     return int(connection.execute(delete(answers).where(which)).rowcount)
+
+
+def _begin_sqlite(connection: Any) -> None:
+    """A writer takes its lock at once, since one that first read could not; a reader holds nobody up."""
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

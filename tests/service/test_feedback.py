@@ -86,6 +86,18 @@ def test_recall_is_told_from_the_sample_counted_up(store: Store) -> None:
     assert quality.recall.high - quality.recall.low < 0.3
 
 
+def test_who_reads_holds_no_writer_up(store: Store) -> None:
+    store.keep([answer(str(i)) for i in range(3)])
+    store.say("0", verdict("normal"))
+    store.say("1", verdict("normal"))
+    reading = store.judged()
+    next(reading)
+    start = time.monotonic()
+    store.say("2", verdict("normal"))
+    assert time.monotonic() - start < 5, "it waited for the reader"
+    assert len(list(reading)) == 1
+
+
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_an_interval_holds_its_share_and_lies_within_0_and_1(hits: int, others: int) -> None:
     found = wilson(hits, hits + others)
