@@ -8,12 +8,13 @@ values of each row corrected.
 import csv
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,9 @@ from service.repair import BLAMED, Choice, repair
 from service.scoring import Model, Score
 from training.log import ROW, LogError, clean_events, read_table
 from training.records import Values, records_of
+
+if TYPE_CHECKING:
+    from training.correct import Correction, Corrector
 
 PART_BYTES = 64_000_000
 AUDIT, WEIGHTS, EVENT_WEIGHTS = "audit.jsonl", "weights.csv", "event_weights.csv"
@@ -115,51 +119,16 @@ def repair_log(
     out.mkdir(parents=True, exist_ok=True)
     records = records_of(events, theirs.get("sequence_id", "sequence_id"))
     changes = Changes()
-    found: dict[str, int] = {}
     with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
-        of_sequences = csv.writer(files.enter_context((out / WEIGHTS).open("w", newline="")))
-        of_events = csv.writer(files.enter_context((out / EVENT_WEIGHTS).open("w", newline="")))
+        of_sequences, of_events = (
+            csv.writer(files.enter_context((out / name).open("w", newline=""))) for name in (WEIGHTS, EVENT_WEIGHTS)
+        )
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows = records.deal(Path(folder), part_bytes)
+        run = Run(model, choice, corrector, theirs, changes, of_sequences, of_events)
         for part in track(parts):
-            log, report = clean_events(part, columns)
-            gone: dict[str, tuple[Judged, set[int]]] = {}
-            fixes: dict[int, list[Any]] = {}
-            for i, (sequence_id, answer) in enumerate(zip(log.ids, model.answers(log.sequences()), strict=True)):
-                if not isinstance(answer, Score):
-                    found["not scored"] = found.get("not scored", 0) + 1
-                    continue
-                wanted: Choice = "drop_events" if choice == "correct" else choice
-                advice = repair(answer, answer.decision, model.bundle.partial_types, wanted)
-                strategy, changed, fixed = str(advice.strategy), advice.drop, {}
-                numbers = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
-                if corrector is not None and changed:
-                    fixed = corrector.damaged(*log.sequence(i), answer)
-                if fixed:
-                    fixes |= {numbers[at]: corrections for at, corrections in fixed.items()}
-                    strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
-                found[strategy] = found.get(strategy, 0) + 1
-                of_sequences.writerow(
-                    [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", answer.decision, answer.type or ""]
-                )
-                of_events.writerows(
-                    [row, sequence_id, round(1 - score, 6)] for row, score in zip(numbers, answer.events, strict=True)
-                )
-                if not changed:
-                    continue
-                judged = Judged(sequence_id, answer.score, answer.type, "drop_events" if fixed else advice.strategy)
-                changes.add(judged, [numbers[at] for at in changed], answer.events[changed].tolist())
-                if strategy == "drop_sequence":
-                    gone[sequence_id] = judged, set(numbers)
-            if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
-                table = read_table(part, columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
-                for name, row in table.iter_rows():
-                    known = gone.get((name or "").strip())
-                    if known and row not in known[1]:
-                        changes.add(known[0], [row], [known[0].score])
-            if fixes:
-                changes.corrected |= _in_their_words(read_table(part, columns), fixes, theirs)
+            run.judge(part)
     with (out / AUDIT).open("w", encoding="utf-8") as audit:
         written = records.rewrite(out / events.name, changes.values())
         for (record, old, new), (row, event_score, judged) in zip(written, changes.in_order(), strict=True):
@@ -177,11 +146,67 @@ def repair_log(
             }
             audit.write(json.dumps(line) + "\n")
     count = len(changes.corrected)
-    return Summary(rows, sum(found.values()), len(changes.rows) - count, count, found)
+    return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
+
+
+@dataclass
+class Run:
+    """One repair while it judges: what it judges with, and what it has found so far.
+
+    Attributes:
+        found: sequences by strategy.
+    """
+
+    model: Model
+    choice: LogChoice
+    corrector: "Corrector | None"
+    columns: Mapping[str, str]
+    changes: Changes
+    of_sequences: Any  # writers of the csv module
+    of_events: Any
+    found: Counter[str] = field(default_factory=Counter)
+
+    def judge(self, part: Path) -> None:
+        """Judges the sequences of a part of the log, writes their weights and notes what changes."""
+        log, report = clean_events(part, self.columns)
+        gone: dict[str, tuple[Judged, set[int]]] = {}
+        fixes: dict[int, list[Correction]] = {}
+        for i, (sequence_id, answer) in enumerate(zip(log.ids, self.model.answers(log.sequences()), strict=True)):
+            if not isinstance(answer, Score):
+                self.found["not scored"] += 1
+                continue
+            wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
+            advice = repair(answer, answer.decision, self.model.bundle.partial_types, wanted)
+            strategy, changed = str(advice.strategy), advice.drop
+            rows = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
+            fixed = self.corrector.damaged(*log.sequence(i), answer) if self.corrector and changed else {}
+            if fixed:
+                fixes |= {rows[at]: corrections for at, corrections in fixed.items()}
+                strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
+            self.found[strategy] += 1
+            self.of_sequences.writerow(
+                [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", answer.decision, answer.type or ""]
+            )
+            self.of_events.writerows(
+                [row, sequence_id, round(1 - score, 6)] for row, score in zip(rows, answer.events, strict=True)
+            )
+            if changed:
+                judged = Judged(sequence_id, answer.score, answer.type, "drop_events" if fixed else advice.strategy)
+                self.changes.add(judged, [rows[at] for at in changed], answer.events[changed].tolist())
+                if strategy == "drop_sequence":
+                    gone[sequence_id] = judged, set(rows)
+        if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
+            table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
+            for name, row in table.iter_rows():
+                known = gone.get((name or "").strip())
+                if known and row not in known[1]:
+                    self.changes.add(known[0], [row], [known[0].score])
+        if fixes:
+            self.changes.corrected |= _in_their_words(read_table(part, self.columns), fixes, self.columns)
 
 
 def _in_their_words(
-    table: pl.DataFrame, fixes: Mapping[int, Sequence[Any]], theirs: Mapping[str, str]
+    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str]
 ) -> dict[int, tuple[Values, str]]:
     """New values under the names and in the form of the log, and the reasons, by row."""
     from training.correct import as_written
