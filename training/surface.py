@@ -193,13 +193,10 @@ def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
 
 
 def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
-    """Float64 (N, rows): how often each sequence uses each row; silent rows count as not used."""
+    """Float64 (N, rows): how often each sequence uses each row."""
     usage = Usage.of(sequences)
     indptr = np.searchsorted(usage.owner, np.arange(len(sequences) + 1))
-    counts = np.where(_silent(encoder)[usage.rows], 0.0, usage.counts)
-    found = sp.csr_matrix((counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
-    found.eliminate_zeros()
-    return found
+    return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
 
 
 def _silent(encoder: Encoder) -> NDArray[np.bool_]:
