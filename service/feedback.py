@@ -42,7 +42,7 @@ from service.metrics import Metrics
 from service.problems import Problem
 from service.quality import Quality
 from service.schema import Sequence as SentSequence
-from service.teaching import teaching_order
+from service.teaching import SAMPLED, teaching_order
 
 logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.2
@@ -51,7 +51,6 @@ PRUNE_SECONDS = 600.0
 CONNECT_SECONDS = 5
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
 MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
-SAMPLED = 4
 NAME = "recguard.db"
 READS = "recguard_reads"  # option of connections that only read
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from service.scoring import UNKNOWN_TYPE
 
+SAMPLED = 4  # one verdict in so many is for the random sample of what was let through
 NOVEL = 0.5  # bits that being like nothing known adds to the uncertainty of a score
 AGAIN = 0.8  # of its worth is left to a sequence for each one of its type ahead of it
 

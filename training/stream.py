@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from service.scoring import Score
-from service.teaching import teaching_order
+from service.teaching import SAMPLED, teaching_order
 from training import report
 from training.assess import wilson
 from training.cells import cell, fingerprint
@@ -32,7 +32,6 @@ DAY = 86400.0
 TYPES = ("average_push", "fake_order", "takeover")
 NEVER, REFIT, SCRATCH = WAYS = ("never retrained", "refit", "from scratch")
 KNOWN_SIZE, NEW_SIZE = 0.05, 0.5  # attackers of each known type and of the new one, as shares of the users beside them
-SAMPLED = 4  # one verdict in so many is on a sequence that was let through, drawn at random
 CAUGHT = 0.9  # share of the new attackers that is flagged, from which the attack is caught
 MEASURES = {
     "flagged": "new attackers reviewed or blocked",
