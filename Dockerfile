@@ -13,17 +13,17 @@ COPY training training
 
 # the online half alone: what only training uses, and pip itself, stay behind
 FROM build AS build-cpu
-RUN pip install -q -c constraints.txt ".[cpu,traces,signed,postgres]" \
+RUN pip install -q -c constraints.txt ".[cpu,traces,signed,postgres,redis,kafka]" \
  && rm -r /opt/recguard/lib/python3.*/site-packages/training /opt/recguard/bin/recguard-train \
  && pip uninstall -q -y pip setuptools
 
 FROM build AS build-cuda
-RUN pip install -q -c constraints.txt ".[cuda,traces,signed,postgres]" \
+RUN pip install -q -c constraints.txt ".[cuda,traces,signed,postgres,redis,kafka]" \
  && rm -r /opt/recguard/lib/python3.*/site-packages/training /opt/recguard/bin/recguard-train \
  && pip uninstall -q -y pip setuptools
 
 FROM build AS build-training
-RUN pip install -q -c constraints.txt ".[cpu,train]"
+RUN pip install -q -c constraints.txt ".[cpu,train,ray]"
 
 FROM ${BASE_IMAGE} AS training
 COPY --from=build-training /opt/recguard /opt/recguard

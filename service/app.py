@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -26,7 +26,8 @@ from service.settings import Settings
 from service.thresholds import Policy
 
 logger = logging.getLogger(__name__)
-SCORE = "/v1/score"
+SCORE, EVENTS = "/v1/score", "/v1/events"
+HOT = {SCORE, EVENTS}  # routes that are called once a user action, or oftener
 FULL = full().response
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -58,8 +59,8 @@ SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", 
 class Front:
     """Bare ASGI around the app: counts and times every request, refuses what is too large or finds the queue full.
 
-    It also answers `POST /v1/score` itself, since the framework's router, middleware and dependencies take longer than
-    parsing and encoding do; the app has the route for its documentation.
+    It also answers a POST to one of the `HOT` routes itself, since the framework's router, middleware and dependencies
+    take longer than parsing and encoding do; the app has the routes for their documentation.
     """
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
@@ -89,12 +90,12 @@ class Front:
                 raise too_large(self.serving, f"the body has {received} bytes or more")
             return message
 
-        scores = scope["path"] == SCORE and scope["method"] == "POST"
+        hot = scope["path"] in HOT and scope["method"] == "POST"
         try:
             length = header(scope, b"content-length") or b"0"
             if length.isdigit() and int(length) > limit:
                 raise too_large(self.serving, f"the body has {int(length)} bytes")
-            if scores:
+            if hot:
                 response = await answer(self.serving, Request(scope, limited_receive))
                 await response(scope, receive, counted_send)
             else:
@@ -108,10 +109,10 @@ class Front:
             if not status:
                 await Problem(500, CRASH).response(scope, receive, counted_send)
         finally:
-            route = SCORE if scores else getattr(scope.get("route"), "path", "unmatched")
+            route = scope["path"] if hot else getattr(scope.get("route"), "path", "unmatched")
             self.serving.metrics.answered(route, status, time.perf_counter() - call.start)
             self.serving.log.answered(call, scope["method"], route, status)
-            if self.serving.traces and scores:
+            if self.serving.traces and hot:
                 self.serving.traces.record(call, route, status)
 
 
@@ -158,22 +159,19 @@ def create_app(serving: Serving) -> ASGIApp:
         detail = "the request is not of the documented form"
         return await _problem(request, Problem(400 if malformed else 422, detail, errors))
 
+    deadline = {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
+        "description": "Deadline.",
+    }
+
     @app.post(
         SCORE,
         response_model=schema.ScoreResponse,
         responses=PROBLEMS,
         summary="Score sequences",
-        openapi_extra={
-            "requestBody": schema.body_of(schema.ScoreRequest),
-            "parameters": [
-                {
-                    "name": "X-Request-Timeout-Ms",
-                    "in": "header",
-                    "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
-                    "description": "Deadline.",
-                }
-            ],
-        },
+        openapi_extra={"requestBody": schema.body_of(schema.ScoreRequest), "parameters": [deadline]},
     )
     async def score(request: Request) -> Response:
         """Scores each sequence and its events, in the request's order.
@@ -181,6 +179,30 @@ def create_app(serving: Serving) -> ASGIApp:
         A sequence that cannot be scored has an `error` in its place; the others are not affected.
         """
         return await answer(serving, request)
+
+    @app.post(
+        EVENTS,
+        response_model=schema.EventsResponse,
+        responses=PROBLEMS,
+        summary="Take in events as they happen",
+        openapi_extra={"requestBody": schema.body_of(schema.EventsRequest), "parameters": [deadline]},
+    )
+    async def events(request: Request) -> Response:
+        """Puts each event into the window of its key, and scores the windows that are due, in the request's order.
+
+        Which are due is configured: each event, every so many, or certain actions. An event that cannot be taken in
+        has an `error` in its place. A request that is not answered may be sent again: an `event_id` counts once.
+        """
+        return await answer(serving, request)
+
+    @app.delete(
+        EVENTS,
+        responses=ADMIN_PROBLEMS,
+        summary="Forget the window of a user or session",
+        dependencies=needs(serving.allow, "admin"),
+    )
+    async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> schema.ForgetAnswer:
+        return schema.ForgetAnswer(forgotten=await serving.intake.forget(key))
 
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, str]:
@@ -278,7 +300,7 @@ def _unready_at(number: int, serving: Serving) -> None:
 
 
 async def answer(serving: Serving, request: Request) -> Response:
-    """Answers `POST /v1/score`; refuses before the body is read where it would have to wait too long."""
+    """Answers a POST to a hot route; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
     serving.allow(request.scope, "score")
     if not serving.admits(milliseconds):
@@ -286,7 +308,8 @@ async def answer(serving: Serving, request: Request) -> Response:
     body = await request.body()
     if encoding := header(request.scope, b"content-encoding"):
         body = _unpacked(serving, encoding.decode("latin-1"), body)
-    return Response(await serving.score(body, milliseconds), media_type="application/json")
+    work = serving.score if request.scope["path"] == SCORE else serving.take
+    return Response(await work(body, milliseconds), media_type="application/json")
 
 
 def too_large(serving: Serving, detail: str) -> Problem:

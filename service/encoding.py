@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from service.events import Events, run_lengths, run_starts
-from service.fields import FIRST, KINDS, UNKNOWN, Change, Cross, Field, Gap, Hour, Rhythm, Vocabulary
-from service.values import Columns, EventError, Ids
+from service.fields import FIRST, KINDS, UNKNOWN, Bins, Change, Cross, Deviation, Field, Gap, Hour, Rhythm, Vocabulary
+from service.values import Columns, EventError, Ids, numbers, timestamps
 from service.windows import cut
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
@@ -147,6 +147,26 @@ class Encoder:
             getattr(f, "column", f.name) for f in self.fields if not isinstance(f, Gap | Rhythm | Hour | Change | Cross)
         }
         return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
+
+    @cached_property
+    def _number_columns(self) -> frozenset[str]:
+        found = (f.name if isinstance(f, Bins) else f.column for f in self.fields if isinstance(f, Bins | Deviation))
+        return frozenset(found)
+
+    def check(self, event: Mapping[str, object]) -> float:
+        """The time of an event by itself, epoch seconds, NaN without one.
+
+        Raises EventError where `encode` would because of its values.
+        """
+        for name in self.columns & event.keys():
+            value = event[name]
+            if isinstance(value, list | dict):
+                raise EventError(0, name, "a text, number, boolean or null is needed")
+            if name in self._number_columns:
+                numbers(name, [value])
+            elif name == self.text_column and not isinstance(value, str | None):
+                raise EventError(0, name, f"{value!r} is not a text")
+        return float(timestamps([event.get("ts")])[0])
 
     def encode(self, columns: Columns, length: int) -> Encoded:
         """Encodes one sequence of `length` >= 1 events; raises EventError on a value of the wrong kind."""

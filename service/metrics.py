@@ -10,13 +10,21 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from service.drift import BINS, FieldValues, population_stability
 from service.encoding import Encoded
+from service.live import ARRIVALS
 from service.thresholds import DECISIONS, Policy
 
 SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
 SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
-STAGES = ("parse", "encode", "infer", "judge", "respond")  # encode and judge are timed for several sequences at once
+STAGES = (
+    "parse",
+    "encode",
+    "infer",
+    "judge",
+    "compose",
+    "respond",
+)  # encode and judge are timed for several sequences at once
 SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
 DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
@@ -93,6 +101,22 @@ class Metrics:
         self.queue_full = self.rejected.labels("queue_full")
         self.objective = gauge(
             "request_objective_seconds", "Time in which 99 in 100 requests should be answered.", "livemax"
+        )
+        self.live_events = Counter(
+            name("live_events"), "Events taken into live windows, or not, by how they came.", ["arrival"], registry=r
+        )
+        for arrival in (*ARRIVALS, "refused"):
+            self.live_events.labels(arrival)
+        self.live_seconds = Histogram(
+            name("live_store_duration_seconds"),
+            "Time until the events of a request are in their windows.",
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.live_errors = Counter(name("live_store_errors"), "Requests whose events could not be kept.", registry=r)
+        self.live_keys = gauge("live_keys", "Live windows in memory; none are counted that Redis holds.", "livesum")
+        self.live_evicted = Counter(
+            name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r
         )
         self.webhook = Counter(
             name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r

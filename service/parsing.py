@@ -1,9 +1,10 @@
-"""The body of a scoring request: its sequences, each by itself, so that a bad one does not spoil its neighbours."""
+"""The body of a request: its sequences or events, each by itself, so that a bad one does not spoil its neighbours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from service import schema
@@ -34,42 +35,67 @@ class Asked:
         reasons, repair, trial: as `schema.ScoreRequest` has them.
     """
 
-    sequences: list[schema.Sequence | dict[str, Any]]
+    sequences: Sequence[schema.Sequence | dict[str, Any]]
     reasons: int
     repair: bool
-    trial: bool
+    trial: bool = False
 
 
-def parse(body: bytes, max_sequences: int) -> Asked:
+@dataclass(frozen=True)
+class Happened:
+    """A request with single events: each as it was sent, or the answer that says why it cannot be taken."""
+
+    events: Sequence[schema.LiveEvent | dict[str, Any]]
+    reasons: int
+    repair: bool
+
+
+def parse(body: bytes, most: int) -> Asked:
     """The request; a sequence that is malformed comes back as its answer, and its neighbours are not affected.
 
     Raises:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
+    members, content = _members(body, schema.ScoreRequest, schema.Sequence, "sequences", "id", most)
+    return Asked(members, content.get("reasons", 0), content.get("repair", False), content.get("trial", False))
+
+
+def parse_events(body: bytes, most: int) -> Happened:
+    """Likewise for `POST /v1/events`."""
+    members, content = _members(body, schema.EventsRequest, schema.LiveEvent, "events", "key", most)
+    return Happened(members, content.get("reasons", 0), content.get("repair", False))
+
+
+Member = TypeVar("Member", bound=BaseModel)
+
+
+def _members(
+    body: bytes, envelope: type[BaseModel], member: type[Member], name: str, named_by: str, most: int
+) -> tuple[list[Member | dict[str, Any]], dict[str, Any]]:
+    """The members of a request's list, each by itself, and the whole content."""
     try:
         content = from_json(body)
     except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
+    found: list[Member | dict[str, Any]]
     try:
-        request = schema.ScoreRequest.model_validate(content)
-        asked = Asked(list(request.sequences), request.reasons, request.repair, request.trial)
+        found = list(getattr(envelope.model_validate(content), name))
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != "sequences"]
+        outside = [d for d in details if len(d["loc"]) < 2 or d["loc"][0] != name]
         if outside:
             raise Problem(422, "the request is not of the documented form", of_validation(outside)) from None
-        sequences = [_parse_one(i, given) for i, given in enumerate(content["sequences"])]
-        asked = Asked(sequences, content.get("reasons", 0), content.get("repair", False), content.get("trial", False))
-    if len(asked.sequences) > max_sequences:
-        raise Problem(413, f"{len(asked.sequences)} sequences in one request; at most {max_sequences} may be sent")
-    return asked
+        found = [_parse_one(i, given, member, name, named_by) for i, given in enumerate(content[name])]
+    if len(found) > most:
+        raise Problem(413, f"{len(found)} {name} in one request; at most {most} may be sent")
+    return found, content
 
 
-def _parse_one(index: int, given: Any) -> schema.Sequence | dict[str, Any]:
+def _parse_one(index: int, given: Any, member: type[Member], name: str, named_by: str) -> Member | dict[str, Any]:
     try:
-        return schema.Sequence.model_validate(given)
+        return member.model_validate(given)
     except ValidationError as error:
-        errors = of_validation(error.errors(include_url=False), "sequences", index)
+        errors = of_validation(error.errors(include_url=False), name, index)
         detail = f"{errors[0]['pointer']}: {errors[0]['detail']}"
-        given_id = given.get("id") if isinstance(given, dict) else None
+        given_id = given.get(named_by) if isinstance(given, dict) else None
         return {"id": given_id if isinstance(given_id, str) else None, "error": Problem(422, detail, errors).document()}

@@ -9,7 +9,7 @@ from asyncio import TimerHandle, Transport
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.app import FULL, SCORE
+from service.app import FULL, HOT
 from service.logs import Call
 from service.serving import Serving
 
@@ -81,9 +81,10 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_head = False
         idle = self.cycle is None or self.cycle.response_complete
-        if self.url == SCORE.encode() and idle and self.parser.should_keep_alive() and self.serving.overloaded:
+        route = self.url.decode("latin-1")
+        if route in HOT and idle and self.parser.should_keep_alive() and self.serving.overloaded:
             self.serving.refuse()
-            self.serving.metrics.answered(SCORE, 429, 0.0)
+            self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
             request_id = Call.of(self.headers).id.encode()
             self.transport.write(REFUSAL_HEAD + b"x-request-id: " + request_id + b"\r\n\r\n" + REFUSAL_BODY)

@@ -93,6 +93,45 @@ class ScoreRequest(BaseModel):
     )
 
 
+class LiveEvent(BaseModel):
+    """One event as it happens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(min_length=1, max_length=256, description="The user or session whose window it joins.")
+    event_id: str | None = Field(
+        None, min_length=1, max_length=256, description="The same at every attempt to send it; makes a retry harmless."
+    )
+    user_id: str | None = Field(None, max_length=256, description="As in a sequence; by default the key.")
+    segment: str | None = Field(None, max_length=64, description="As in a sequence.")
+    event: Annotated[dict[str, Any], WithJsonSchema({**EVENT_SCHEMA, "required": ["ts"]})] = Field(min_length=1)
+
+
+class EventsRequest(BaseModel):
+    """Events to take in."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "key": "u-42",
+                            "event_id": "e-1",
+                            "event": {"ts": 1700000000.1, "action": "click", "item_id": "B00X"},
+                        }
+                    ]
+                }
+            ]
+        },
+    )
+
+    events: list[LiveEvent] = Field(min_length=1)
+    reasons: int = Field(0, ge=0, le=100, strict=True, description="As for sequences.")
+    repair: bool = Field(False, strict=True, description="As for sequences.")
+
+
 class SamplesAnswer(BaseModel):
     """Sequences to try the service with."""
 
@@ -161,6 +200,42 @@ class FailedResult(BaseModel):
 
     id: str | None
     error: ProblemDocument
+
+
+class Taken(BaseModel):
+    """What became of an event."""
+
+    id: str = Field(description="The event's key.")
+    event_id: str | None = Field(None, description="As it was sent.")
+    arrival: Literal["new", "out_of_order", "duplicate", "late"] = Field(
+        description="Only the first two joined the window; a late event is older than all of a full window."
+    )
+    kept: int = Field(description="Events in the window now.")
+
+
+class LiveResult(Taken, Result):
+    """The answer for an event whose window was due to be scored."""
+
+    at: int = Field(description="Index of the event in the window, and so in `events`.")
+
+
+class FailedTaken(Taken, FailedResult):
+    """An event that was taken in, but its window could not be scored."""
+
+    id: str
+
+
+class EventsResponse(BaseModel):
+    """One result an event, in the request's order."""
+
+    model: ModelName
+    results: list[LiveResult | FailedTaken | Taken | FailedResult]
+
+
+class ForgetAnswer(BaseModel):
+    """Whether there was a window to forget."""
+
+    forgotten: bool
 
 
 class ScoreResponse(BaseModel):

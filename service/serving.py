@@ -18,7 +18,8 @@ from service.batching import DeadlineExceeded, Given, QueueFull
 from service.cache import Cache
 from service.encoding import Encoded
 from service.feedback import Feedback, Store
-from service.lineup import SOON, Judged, Lineup
+from service.intake import Intake
+from service.lineup import SOON, Active, Judged, Lineup
 from service.logs import CALL, Pseudonyms, RequestLog
 from service.metrics import UNLISTED, Metrics
 from service.parsing import Asked, failed, parse, refused
@@ -65,6 +66,7 @@ class Serving:
         store = Store(s.store_url.get_secret_value(), state)
         self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.lineup = Lineup(settings, self.metrics, self._judged)
+        self.intake = Intake(s, self.metrics)
         self.infers = asyncio.Lock()
         self.inferring = 0
 
@@ -79,6 +81,7 @@ class Serving:
         """Answers what was accepted, then stops."""
         await self.lineup.close()
         await self.feedback.close()
+        await self.intake.windows.close()
         if self.webhook:
             await self.webhook.close()
         if self.traces:
@@ -90,14 +93,58 @@ class Serving:
         Raises:
             Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
         """
-        active = (
-            self.lineup.active or self.lineup.current()
-        )  # what was admitted is answered, even if the service drains by now
-        stages = self.metrics.stages
         start = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-        asked = parse(body, self.settings.max_sequences)
-        sequences = asked.sequences
+        deadline = start + timeout_ms / 1000
+        active, asked = self._admitted(), parse(body, self.settings.max_sequences)
+        results = await self._results(active, asked, start, deadline, body)
+        failures = [result["error"] for result in results if "error" in result]
+        if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
+            raise Problem(422, "no sequence of the request can be scored", [e for f in failures for e in f["errors"]])
+        self.metrics.failed.inc(len(failures))
+        return self._content(active, results)
+
+    async def take(self, body: bytes, timeout_ms: float) -> bytes:
+        """The answer, as JSON, to the body of a `POST /v1/events` that was admitted.
+
+        Raises:
+            Problem: as `Intake.take` and `score`; what was taken in stays, and is harmless when it comes again.
+        """
+        start = time.perf_counter()
+        deadline = start + timeout_ms / 1000
+        active = self._admitted()
+        taken = await self.intake.take(body, active.model.bundle.encoder)
+        if taken.due.sequences:
+            results = await self._results(active, taken.due, start, deadline)
+            for place, result in zip(taken.places, results, strict=True):
+                taken.results[place] |= result
+        self.metrics.failed.inc(sum("error" in result for result in taken.results))
+        return self._content(active, taken.results)
+
+    def _admitted(self) -> Active:
+        """The pair in force; what was admitted is answered, even if the service drains by now."""
+        return self.lineup.active or self.lineup.current()
+
+    def _content(self, active: Active, results: Sequence[dict[str, Any]]) -> bytes:
+        start = time.perf_counter()
+        content = to_json({"model": self._named(active), "results": results})
+        self.metrics.stages["respond"].observe(time.perf_counter() - start)
+        return content
+
+    @staticmethod
+    def _named(active: Active) -> dict[str, str]:
+        return {"name": active.model.bundle.name, "version": active.model.bundle.version}
+
+    async def _results(
+        self, active: Active, asked: Asked, start: float, deadline: float, body: bytes | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores what is asked for; noted, counted, and shown to the challenger.
+
+        Args:
+            start: when the request began to be parsed, as `time.perf_counter` has it.
+            deadline: when its answer is due, likewise.
+            body: the request to `POST /v1/score` that asks for it, if there is one.
+        """
+        stages, sequences = self.metrics.stages, asked.sequences
         given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, sequences, given) if cache else {}
@@ -108,13 +155,14 @@ class Serving:
             spans.append(("parse", start, parsed))
         try:
             usable = [g for g in given if isinstance(g, tuple)]
-            answers = iter(await active.batcher.score(usable, deadline, spans))
+            due = asyncio.get_running_loop().time() + deadline - time.perf_counter()
+            answers = iter(await active.batcher.score(usable, due, spans))
         except QueueFull:
             self.refuse()
             raise full() from None
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
-            raise Problem(504, f"not answered within {timeout_ms:g} ms") from None
+            raise Problem(504, f"not answered within {1000 * (deadline - start):g} ms") from None
         stages["infer"].observe((answered := time.perf_counter()) - parsed)
         results: list[dict[str, Any]] = []
         for i, (s, g) in enumerate(zip(sequences, given, strict=True)):
@@ -125,24 +173,15 @@ class Serving:
                 results.append(result)
                 if cache and "error" not in result:
                     cache.put(keys[i], result, answered)
-        failures = [result["error"] for result in results if "error" in result]
-        if failures:
-            if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
-                raise Problem(
-                    422, "no sequence of the request can be scored", [e for f in failures for e in f["errors"]]
-                )
-            self.metrics.failed.inc(len(failures))
-        bundle = active.model.bundle
-        named = {"name": bundle.name, "version": bundle.version}
+        stages["compose"].observe(time.perf_counter() - answered)
         if call:
             call.sequences = len(results)
         if not asked.trial:
-            self._note(sequences, results, named)
+            self._note(sequences, results, self._named(active))
             if self.lineup.challenger:
-                self.lineup.challenger.offer(body, results)
-        content = to_json({"model": named, "results": results})
-        stages["respond"].observe(time.perf_counter() - answered)
-        return content
+                sent = body or to_json({"sequences": sequences})
+                self.lineup.challenger.offer(sent, results)
+        return results
 
     def _note(
         self,

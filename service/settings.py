@@ -70,6 +70,23 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="SQLAlchemy URL of the database for review; by default SQLite in the state directory.",
     )
+    live_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis for the windows of `/v1/events` (extra `redis`); by default this process's memory.",
+    )
+    live_window: int = Field(64, gt=0, description="Events of a key, the latest, that make its window.")
+    live_every: int = Field(1, ge=0, description="Each so-maniest event of a key has its window scored; 0: none.")
+    live_actions: str = Field(
+        "", description="Actions, separated by commas, that have the window scored whatever the event's number."
+    )
+    live_seconds: float = Field(86_400, gt=0, description="How long a window is kept after its latest event.")
+    live_keys: int = Field(
+        100_000, gt=0, description="Most windows in memory; the one silent longest gives way. Redis has its own bound."
+    )
+    live_event_bytes: int = Field(2048, gt=0, description="Most bytes of one event of a window, as JSON.")
+    live_ahead_seconds: float = Field(
+        300, gt=0, description="An event that much ahead of the clock is refused: it would outstay all that are real."
+    )
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
     webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs what the webhook is told.")
     log_format: Literal["json", "text"] = Field("json", description="Form of the log.")

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
+import redis
 
 from service.bundle import Bundle
 from training import inject
@@ -136,6 +137,46 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     found = Postgres(homes[-1], tmp_path_factory.mktemp("postgres"))
     yield found
     found.stop()
+
+
+class RedisServer:
+    """A Redis of the tests' own that has each write on disk before it answers; it can be killed and started again."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        always = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+        self.command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *always]
+        self.log = folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(self.command, stdout=file, stderr=file)
+        client = redis.Redis.from_url(self.url)
+
+        def answers() -> bool:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:  # of which "still loading" is one
+                return False
+
+        wait_until(answers)
+        client.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(program, tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 Starter = Callable[..., Service]
