@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import typer
 import uvicorn
+from prometheus_client import start_http_server
 from pydantic import SecretStr
 from uvicorn.supervisors import Multiprocess
 
@@ -171,6 +172,36 @@ def promote(
         raise _fail(error) from error
     second = now["challenger"]
     typer.echo(f"{now['name']} {now['version']} is champion now; {second['name']} {second['version']} runs in shadow")
+
+
+@app.command()
+def consume(
+    brokers: Annotated[str, typer.Option(help="Kafka brokers, host:port, separated by commas.")],
+    events: Annotated[str, typer.Option(help="Topic of events, each a JSON object as /v1/events takes it.")],
+    decisions: Annotated[str, typer.Option(help="Topic for the answers to events whose window was scored.")],
+    group: Annotated[str, typer.Option(help="Consumer group; its members share the partitions.")] = "recguard",
+    url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8080",
+    key: Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope score.")] = "",
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events of one request.")] = 256,
+    options: Annotated[
+        Path | None, typer.Option(help="JSON file with further options of librdkafka, such as those of TLS.")
+    ] = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 9109,
+) -> None:
+    """Reads events from a Kafka topic, has a running service score them, and writes its decisions to another topic."""
+    from service.consume import ConsumeError, Consumer, Remote
+
+    logs.configure("json")
+    try:
+        more = json.loads(options.read_text()) if options else {}
+        consumer = Consumer(brokers, events, decisions, group, Remote(url, key), batch, more)
+        if metrics_port:
+            start_http_server(metrics_port, registry=consumer.registry)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: consumer.stop())
+        consumer.run()
+    except (ConsumeError, ValueError, OSError) as error:
+        raise _fail(error) from error
 
 
 @app.command()

@@ -1,0 +1,210 @@
+"""Stream in, decisions out: events from a Kafka topic through a service's `/v1/events`, decisions to another topic.
+
+At least once: an offset is committed only when the decisions on everything before it are durable, so what was under
+way when anything stopped is sent again. That does no harm, since each event has an id: the service counts it once, and
+who reads the decisions knows a repeated one by its `id` and `event_id`. What the service has no time for stays in the
+topic.
+"""
+
+import http.client
+import json
+import logging
+import random
+from collections.abc import Sequence
+from threading import Event as Flag
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from pydantic_core import from_json, to_json
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+DELIVERY_SECONDS = 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds between attempts, doubled each time
+AGAIN = {429, 500, 502, 503, 504}  # statuses after which the same request may succeed
+Answer = dict[str, Any]
+
+
+class ConsumeError(RuntimeError):
+    """Going on would not help: the service refuses what it is sent, or the brokers what they are asked."""
+
+
+class Remote:
+    """The service, over one connection that is kept.
+
+    Args:
+        url: where it listens.
+        key: an API key with the scope score, or "".
+        seconds: after which an attempt is given up.
+    """
+
+    def __init__(self, url: str, key: str, seconds: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"--url {url}: http://HOST:PORT or https://HOST:PORT is needed")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.connection = kind(parts.hostname, parts.port, timeout=seconds)
+        self.path = parts.path.rstrip("/") + "/v1/events"
+        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    def post(self, body: bytes) -> tuple[int, Any]:
+        """Status and content of the answer; 0 and the reason where there was none."""
+        try:
+            self.connection.request("POST", self.path, body, self.headers)
+            response = self.connection.getresponse()
+            return response.status, from_json(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.connection.close()  # the next attempt opens it anew
+            return 0, str(error) or type(error).__name__
+
+
+class Consumer:
+    """Moves events to decisions until it is stopped.
+
+    Args:
+        brokers: `host:port`, several separated by commas.
+        source, sink: topics of events and of decisions.
+        group: consumer group; several consumers of one share the partitions.
+        remote: the service.
+        batch: most events of one request.
+        options: further ones of librdkafka, for both sides.
+    """
+
+    def __init__(
+        self, brokers: str, source: str, sink: str, group: str, remote: Remote, batch: int, options: dict[str, str]
+    ) -> None:
+        try:
+            import confluent_kafka as kafka
+        except ImportError as error:
+            raise ValueError(f"consume needs the extra kafka: pip install 'recguard[kafka]' ({error})") from error
+        common = {"bootstrap.servers": brokers, **options}
+        reads = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        self.kafka, self.sink, self.remote, self.batch = kafka, sink, remote, batch
+        self.consumer = kafka.Consumer(common | reads)
+        self.producer = kafka.Producer(common | {"enable.idempotence": True, "linger.ms": 5})
+        self.consumer.subscribe([source])
+        self.stopping = Flag()
+        self.registry = r = CollectorRegistry()
+        self.events = Counter(
+            "recguard_consumed_events", "Events whose outcome is durable, by outcome.", ["outcome"], registry=r
+        )
+        for outcome in ("scored", "kept", "failed"):
+            self.events.labels(outcome)
+        self.retries = Counter("recguard_consume_retries", "Requests that had to be made again.", registry=r)
+        self.lag = Gauge("recguard_consume_lag_events", "Events in the topic that are not committed yet.", registry=r)
+
+    def run(self) -> None:
+        """Runs until `stop`; raises ConsumeError."""
+        try:
+            while not self.stopping.is_set():
+                records = self.consumer.consume(self.batch, POLL_SECONDS)
+                for record in records:
+                    if record.error():
+                        self._bear(record.error())
+                good = [record for record in records if not record.error()]
+                if good and (answers := self._answers(good)) is not None:
+                    self._deliver(good, answers)
+                    self._commit(good)
+        finally:
+            self.consumer.close()
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    def _bear(self, error: Any) -> None:
+        if error.fatal():
+            raise ConsumeError(f"Kafka: {error.str()}")
+        logger.warning("Kafka: %s", error.str())
+
+    def _answers(self, records: Sequence[Any]) -> list[Answer] | None:
+        """What the service says of each record; None where it was told to stop before it had said so."""
+        read = [_event(record) for record in records]
+        sent = [event for event in read if "error" not in event]
+        answers = self._ask(sent) if sent else []
+        if answers is None:
+            return None
+        said = iter(answers)
+        found = [event if "error" in event else next(said) | {"event_id": event["event_id"]} for event in read]
+        places = ({"topic": r.topic(), "partition": r.partition(), "offset": r.offset()} for r in records)
+        return [answer | {"source": place} for answer, place in zip(found, places, strict=True)]
+
+    def _ask(self, events: Sequence[Answer]) -> list[Answer] | None:
+        body, pause = to_json({"events": events}), FIRST_PAUSE
+        while not self.stopping.is_set():
+            status, content = self.remote.post(body)
+            if status == 200:
+                model = content["model"]
+                return [result | {"model": model} if "score" in result else result for result in content["results"]]
+            if (
+                status in (413, 422) and len(events) > 1
+            ):  # none can be taken in like this: halve it until one is told why
+                halves = [self._ask(half) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
+                return [answer for half in halves for answer in half or ()] if None not in halves else None
+            if status in (413, 422):
+                return [{"id": events[0].get("key"), "error": content}]
+            if status and status not in AGAIN:
+                raise ConsumeError(f"the service answers {status}: {content.get('detail', content)}")
+            self.retries.inc()
+            logger.warning("the service answers %s; trying again", content.get("detail") if status else content)
+            self.stopping.wait(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return None
+
+    def _deliver(self, records: Sequence[Any], answers: Sequence[Answer]) -> None:
+        """Writes decisions and errors, and returns when they are durable."""
+        failures: list[Any] = []
+        outcomes = {"scored": 0, "kept": 0, "failed": 0}
+
+        def delivered(error: Any, _: Any) -> None:
+            if error is not None:
+                failures.append(error)
+
+        for record, answer in zip(records, answers, strict=True):
+            outcome = "failed" if "error" in answer else "scored" if "score" in answer else "kept"
+            outcomes[outcome] += 1
+            if outcome != "kept":
+                key = str(answer["id"]).encode() if answer.get("id") is not None else record.key()
+                self._produce(key, to_json(answer), delivered)
+        left = self.producer.flush(DELIVERY_SECONDS)
+        if left or failures:
+            raise ConsumeError(f"Kafka: {failures[0].str() if failures else f'{left} decisions are not delivered'}")
+        for outcome, count in outcomes.items():
+            self.events.labels(outcome).inc(count)
+
+    def _produce(self, key: bytes | None, value: bytes, delivered: Any) -> None:
+        while True:
+            try:
+                self.producer.produce(self.sink, value, key, on_delivery=delivered)
+                return
+            except BufferError:  # librdkafka's own queue is full
+                self.producer.poll(0.1)
+
+    def _commit(self, records: Sequence[Any]) -> None:
+        latest = {(r.topic(), r.partition()): r.offset() + 1 for r in records}
+        offsets = [self.kafka.TopicPartition(topic, part, offset) for (topic, part), offset in latest.items()]
+        try:
+            self.consumer.commit(offsets=offsets, asynchronous=False)
+        except self.kafka.KafkaException as error:  # such as that the partition is another consumer's by now
+            logger.warning("offsets are not committed, so these events come again: %s", error)
+        lag = 0
+        for (topic, part), offset in latest.items():
+            _, end = self.consumer.get_watermark_offsets(self.kafka.TopicPartition(topic, part), cached=True)
+            lag += max(end - offset, 0)
+        self.lag.set(lag)
+
+
+def _event(record: Any) -> Answer:
+    """What `/v1/events` is sent for a record, or its error; where record or event has no id, its place is its id."""
+    place = f"{record.topic()}/{record.partition()}/{record.offset()}"
+    try:
+        event = json.loads(record.value() or b"")
+        if not isinstance(event, dict):
+            raise ValueError("an object is needed")
+    except ValueError as error:
+        detail = f"the record at {place} is not a JSON object with key and event: {error}"
+        return {"id": None, "event_id": place, "error": {"title": "Malformed record", "status": 400, "detail": detail}}
+    if "key" not in event and record.key() is not None:
+        event["key"] = record.key().decode(errors="replace")
+    event.setdefault("event_id", place)
+    return event

@@ -1,0 +1,151 @@
+"""`recguard-serve consume` between a service and Kafka's own protocol, spoken by the mock brokers of librdkafka."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.bundle import Bundle
+from tests.conftest import RedisServer, Starter, free_port, wait_until
+
+kafka = pytest.importorskip("confluent_kafka")
+
+
+@dataclass
+class Brokers:
+    """Three brokers that live as long as the client that holds them."""
+
+    holder: Any
+    address: str
+
+    def send(self, topic: str, records: list[tuple[str | None, Any]]) -> None:
+        producer = kafka.Producer({"bootstrap.servers": self.address})
+        for key, value in records:
+            producer.produce(topic, value if isinstance(value, bytes) else json.dumps(value), key)
+        assert producer.flush(20) == 0
+
+    def read(self, topic: str) -> "Reader":
+        return Reader(self.address, topic)
+
+
+class Reader:
+    """All records of a topic so far."""
+
+    def __init__(self, address: str, topic: str) -> None:
+        settings = {"bootstrap.servers": address, "group.id": f"read {topic}", "allow.auto.create.topics": True}
+        self.consumer = kafka.Consumer(settings)
+
+        def partitions() -> list[int]:  # the first to ask for a topic makes it
+            return list(self.consumer.list_topics(topic, timeout=20).topics[topic].partitions)
+
+        wait_until(lambda: bool(partitions()))
+        self.consumer.assign([kafka.TopicPartition(topic, p, kafka.OFFSET_BEGINNING) for p in partitions()])
+        self.found: list[dict[str, Any]] = []
+
+    def more(self) -> list[dict[str, Any]]:
+        for record in self.consumer.consume(1000, 0.2):
+            if not record.error():
+                self.found.append(json.loads(record.value()))
+        return self.found
+
+
+@pytest.fixture(scope="module")
+def brokers() -> Brokers:
+    holder = kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "unused"})
+    found = holder.list_topics(timeout=20).brokers.values()
+    return Brokers(holder, ",".join(f"{b.host}:{b.port}" for b in found))
+
+
+def consume(brokers: Brokers, topic: str, url: str, folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+    options = folder / "options.json"
+    options.write_text(json.dumps({"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}))
+    topics = ["--events", topic, "--decisions", f"{topic}-decisions", "--group", f"of {topic}"]
+    command = [sys.executable, "-m", "service.cli", "consume", "--brokers", brokers.address, *topics, "--url", url]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen([*command, "--options", str(options), *more], stdout=log, stderr=log)
+
+
+def event(user: int, number: int) -> tuple[str, dict[str, Any]]:
+    happened = {"ts": 1.7e9 + 10 * number, "action": "click", "item_id": f"i{number}", "category": "c1"}
+    return f"u{user}", {"event_id": f"e{number}", "event": happened}
+
+
+def test_events_become_decisions_and_what_is_wrong_is_said_in_its_place(
+    brokers: Brokers, start_service: Starter, bundle: Bundle, tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, live_every=2)
+    users, each = 5, 10
+    good = [event(user, number) for number in range(each) for user in range(users)]
+    no_id = [("u9", {"event": {"ts": 1.7e9 + n, "action": "click"}}) for n in range(4)]
+    bad: list[tuple[str | None, Any]] = [
+        (None, b"\xffnot JSON"),
+        ("u0", {"event_id": "bad", "event": {"ts": 1.7e9, "price": "dear"}}),
+        (None, {"event": {"ts": 1.7e9}}),
+    ]
+    brokers.send("plain", [*good[:20], *bad, *good[20:], *no_id])
+    port, reader = free_port(), brokers.read("plain-decisions")
+    process = consume(
+        brokers, "plain", str(service.client.base_url), tmp_path, "--batch", "16", "--metrics-port", str(port)
+    )
+    wanted = users * each // 2 + 2 + len(bad)
+    wait_until(lambda: len(reader.more()) >= wanted, 60)
+    counts = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0, (tmp_path / "log").read_text()
+    scored = [r for r in reader.more() if "score" in r]
+    failed = [r for r in reader.more() if "error" in r]
+    assert len(scored) + len(failed) == wanted
+    for user in range(users):
+        assert [r["event_id"] for r in scored if r["id"] == f"u{user}"] == [f"e{n}" for n in range(1, each, 2)]
+    assert {r["model"]["name"] for r in scored} == {"test"}
+    assert sorted(r["error"]["status"] for r in failed) == [400, 422, 422]
+    assert {r["source"]["topic"] for r in failed} == {"plain"}
+    assert [r["kept"] for r in scored if r["id"] == "u9"] == [2, 4]
+    assert f'recguard_consumed_events_total{{outcome="scored"}} {float(len(scored))}' in counts
+    assert 'recguard_consumed_events_total{outcome="failed"} 3.0' in counts
+
+
+def test_killed_consumers_and_services_lose_and_double_nothing(
+    brokers: Brokers, start_service: Starter, bundle: Bundle, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    port, users, each = free_port(), 6, 200
+    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each}
+    service = start_service(bundle.path, **settings)
+    brokers.send("hard", [event(100 + user, number) for number in range(each) for user in range(users)])
+    reader = brokers.read("hard-decisions")
+    url = f"http://127.0.0.1:{port}"
+    for stop in range(2):  # each time the consumer is killed, and in between the service or Redis as well
+        process = consume(brokers, "hard", url, tmp_path, "--batch", "7", "--metrics-port", "0")
+        seen = len(reader.found)
+        wait_until(lambda seen=seen: len(reader.more()) > seen + 20, 60)  # type: ignore[misc]
+        if stop == 0:
+            service.process.kill()
+            service.process.wait()
+        else:
+            redis_server.kill()
+        process.kill()
+        process.wait()
+        assert len({(r["id"], r["event_id"]) for r in reader.more()}) < users * each, (
+            "killed too late to prove anything"
+        )
+        if stop == 0:
+            service = start_service(bundle.path, **settings)
+        else:
+            redis_server.start()
+    process = consume(brokers, "hard", url, tmp_path, "--metrics-port", "0")
+    wanted = {(f"u{100 + user}", f"e{number}") for user in range(users) for number in range(each)}
+    wait_until(lambda: {(r["id"], r["event_id"]) for r in reader.more()} == wanted, 90)
+    process.terminate()
+    assert process.wait(20) == 0, (tmp_path / "log").read_text()
+    assert not [r for r in reader.found if "score" not in r]
+    newest = Counter[str]()
+    for result in reader.found:  # a window that holds an event twice would hold more than there are
+        newest[result["id"]] = max(newest[result["id"]], result["kept"])
+    assert set(newest.values()) == {each}
