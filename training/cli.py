@@ -97,6 +97,11 @@ def fit(
         int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
     ] = 0,
     tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster: its address, or `local` for one of this machine.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
     prevalence: Annotated[
         float | None,
         typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
@@ -135,7 +140,16 @@ def fit(
         if tune and labels is None:
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
         search = partial(_search, tune, show) if tune else None
-        bundle = fit_bundle(events, labels, out, config, parse_columns(columns), name, not show, search)
+        if ray is None:
+            fit_here = fit_bundle
+        else:
+            from training.cluster import fit_on_ray
+
+            if tune:
+                raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
+            fit_here = partial(fit_on_ray, ray, workers)
+        mapping = parse_columns(columns)
+        bundle = fit_here(events, labels, out, config, mapping, name, not show, search, resume)
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)

@@ -37,6 +37,7 @@ from service.windows import pad
 from training import export, report, thresholds
 from training.assess import assess
 from training.calibration import UNLABELLED, fit_calibration, weigh
+from training.checkpoints import begin, kept, settle, together, world
 from training.config import FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
@@ -310,14 +311,17 @@ def fit_bundle(
     name: str | None = None,
     quiet: bool = True,
     search: Callable[[Log, Labels, Indices, FitConfig], FitConfig] | None = None,
+    resume: bool = False,
 ) -> Bundle:
     """Fits on a log and writes a bundle; what stood at `out` before is replaced only by a whole new one.
 
     Args:
         search: finds a better configuration on the training part, see `training.tune`.
+        resume: go on where an earlier call for the same `out` was interrupted.
 
     Raises:
         LogError: the log or the labels cannot be used.
+        ResumeError: the earlier call was for other data or settings.
     """
     set_seed(config.seed)
     log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
@@ -332,13 +336,25 @@ def fit_bundle(
             "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
         )
     rest = np.setdiff1d(np.arange(len(log)), parts.test)
+    state, fingerprint = unfinished(out), files_fingerprint(events, label_file)
+    found = begin(state, fingerprint, config, resume)
     if search is not None:
-        config = search(log, labels, rest, config)
+        config = found or search(log, labels, rest, config)
+        settle(state, config)
     start = time.perf_counter()
-    fitted = fit_model(log, labels, rest, config, quiet)
-    cleaning.clipped = fitted.clipped
-    data = Data(log, labels, parts, cleaning, files_fingerprint(events, label_file))
-    return write_bundle(fitted, data, out, name, start)
+    with kept(state):
+        fitted = fit_model(log, labels, rest, config, quiet)
+    if world()[0] == 0:
+        cleaning.clipped = fitted.clipped
+        write_bundle(fitted, Data(log, labels, parts, cleaning, fingerprint), out, name, start)
+        shutil.rmtree(state)
+    together()
+    return Bundle.open(out)
+
+
+def unfinished(out: Path) -> Path:
+    """The folder of what is learned, while the bundle at `out` is not written."""
+    return out.with_name(out.name + ".fit")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The training loop that pretraining and fine-tuning share, on the transformers Trainer."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from service.encoding import Encoded
+from training.checkpoints import Marks, is_kept, latest, load_done, place, save_done, together, world
 from training.config import FitConfig
 from training.model import BehaviourBert
 
@@ -37,6 +38,11 @@ class LikeLengths(Sampler[int]):
     def __len__(self) -> int:
         return self.count
 
+    def skip(self, epochs: int) -> None:
+        """Draws as many epochs as were trained before, so that the next is as if they had just been."""
+        for _ in range(epochs):
+            deque(self, maxlen=0)
+
     def __iter__(self) -> Iterator[int]:
         drawn = list(range(len(self.lengths)))
         if self.count < len(drawn):
@@ -44,6 +50,15 @@ class LikeLengths(Sampler[int]):
         of_drawn = [self.lengths[i] for i in drawn]
         grouped: Callable[..., list[int]] = get_length_grouped_indices  # transformers leaves it untyped
         yield from (drawn[i] for i in grouped(of_drawn, self.batch, generator=self.generator))
+
+
+class Collates(Protocol):
+    """Makes a batch of examples; what it draws comes from `rng` alone."""
+
+    rng: np.random.Generator
+
+    def __call__(self, examples: list[Any], /) -> dict[str, Any]:
+        """The arguments of the objective."""
 
 
 class _Trainer(Trainer):
@@ -56,7 +71,10 @@ class _Trainer(Trainer):
         return self.sampler
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        metrics = {"eval_measured": self.measure(), "epoch": self.state.epoch or 0.0}
+        measured = torch.tensor(self.measure(), dtype=torch.float64)
+        if world()[1] > 1:
+            torch.distributed.broadcast(measured, 0)  # all must agree on which epoch was best
+        metrics = {"eval_measured": float(measured), "epoch": self.state.epoch or 0.0}
         if self.args.logging_strategy != "no":
             self.log(dict(metrics))
         logger.info("epoch %d: %.4f on what is held out", metrics["epoch"], metrics["eval_measured"])
@@ -69,7 +87,7 @@ def train(
     model: BehaviourBert,
     examples: Sequence[Any],
     encoded: Sequence[Encoded],
-    collator: Callable[[list[Any]], dict[str, Any]],
+    collator: "Collates",
     config: FitConfig,
     epochs: int,
     quiet: bool,
@@ -77,6 +95,9 @@ def train(
     share: float = 1.0,
 ) -> int:
     """Trains in place with AdamW, a short warm-up and a linear fall to zero.
+
+    In a fit that is kept it goes on where it was interrupted, and learns what it would have learned. Where several
+    processes train together, each takes its part of every batch.
 
     Args:
         objective: a module that gives {"loss": ...} for what `collator` makes of examples; it holds the model.
@@ -89,10 +110,33 @@ def train(
     Returns:
         The epochs whose weights are kept.
     """
+    with place() as scratch:
+        if (done := load_done(scratch, objective)) is not None:
+            return done
+        epochs = _train(objective, model, examples, encoded, collator, config, epochs, quiet, measure, share, scratch)
+        together()  # all have loaded the best checkpoint
+        if is_kept() and world()[0] == 0:
+            save_done(scratch, objective, epochs)
+        return epochs
+
+
+def _train(
+    objective: nn.Module,
+    model: BehaviourBert,
+    examples: Sequence[Any],
+    encoded: Sequence[Encoded],
+    collator: Collates,
+    config: FitConfig,
+    epochs: int,
+    quiet: bool,
+    measure: Callable[[], float] | None,
+    share: float,
+    scratch: Path,
+) -> int:
     set_seed(config.seed)
     adapters = _adapters(model, config) if config.lora_rank else None
     lengths = [positions(e, config) for e in encoded]
-    batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))
+    batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))  # of all processes together
     count = max(round(share * len(examples)), 1)
     per_epoch = -(-count // batch)
     steps = per_epoch * epochs
@@ -112,45 +156,53 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
     )
-    when = "no" if measure is None else "epoch"
-    with TemporaryDirectory(prefix="recguard-fit-") as scratch:
-        trainer = _Trainer(
-            model=objective,
-            args=TrainingArguments(
-                output_dir=scratch,
-                num_train_epochs=epochs,
-                per_device_train_batch_size=batch,
-                eval_strategy=when,
-                save_strategy=when,
-                save_total_limit=1,
-                load_best_model_at_end=measure is not None,
-                metric_for_best_model="measured",
-                seed=config.seed,
-                use_cpu=not torch.cuda.is_available(),
-                bf16=_bfloat16_pays(),
-                remove_unused_columns=False,
-                disable_tqdm=quiet,
-                report_to=[],
-                logging_strategy="epoch" if config.tensorboard else "no",
-                dataloader_pin_memory=False,
-            ),
-            data_collator=collator,
-            train_dataset=list(examples),
-            eval_dataset=list(examples[:1]),  # unused: `measure` knows what it measures on
-            callbacks=[] if measure is None else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
-            optimizers=(optimizer, schedule),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
-        if measure is not None:
-            trainer.measure = measure
-        if config.tensorboard:
-            trainer.add_callback(_board(Path(config.tensorboard), type(objective).__name__))
-        trainer.train()
-        if adapters is not None:
-            model.bert = adapters.merge_and_unload()
-            model.requires_grad_(True)
-        return round((trainer.state.best_global_step or steps) / per_epoch)
+    workers = world()[1]
+    trainer = _Trainer(
+        model=objective,
+        args=TrainingArguments(
+            output_dir=str(scratch),
+            num_train_epochs=epochs,
+            per_device_train_batch_size=-(-batch // workers),
+            eval_strategy="no" if measure is None else "epoch",
+            save_strategy="epoch" if is_kept() or measure is not None else "no",
+            save_total_limit=2,
+            load_best_model_at_end=measure is not None,
+            metric_for_best_model="measured",
+            restore_callback_states_from_checkpoint=True,
+            seed=config.seed,
+            use_cpu=not torch.cuda.is_available(),
+            ddp_find_unused_parameters=workers > 1,  # a batch may have no type, or no event, that is known
+            bf16=_bfloat16_pays(),
+            remove_unused_columns=False,
+            disable_tqdm=quiet,
+            report_to=[],
+            logging_strategy="epoch" if config.tensorboard else "no",
+            dataloader_pin_memory=False,
+        ),
+        data_collator=collator,
+        train_dataset=list(examples),
+        eval_dataset=list(examples[:1]),  # unused: `measure` knows what it measures on
+        callbacks=[] if measure is None else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
+        optimizers=(optimizer, schedule),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
+    if measure is not None:
+        trainer.measure = measure
+    if config.tensorboard:
+        trainer.add_callback(_board(Path(config.tensorboard), type(objective).__name__))
+    marks = Marks(collator.rng)
+    trainer.add_callback(marks)
+    if (checkpoint := latest(scratch)) is not None:
+        trained = round(int(checkpoint.name.split("-")[1]) / per_epoch)
+        logger.info("going on after epoch %d", trained)
+        trainer.sampler.skip(trained)
+        marks.restore(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if adapters is not None:
+        model.bert = adapters.merge_and_unload()
+        model.requires_grad_(True)
+    return round((trainer.state.best_global_step or steps) / per_epoch)
 
 
 def _board(directory: Path, name: str) -> TrainerCallback:
