@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
+from service.files import write_json
 from service.metrics import Metrics
 from service.parsing import parse
 from service.problems import Problem
@@ -49,13 +50,7 @@ def promoted(state: Path, configured: Pair) -> Pair:
 
 def note_promotion(state: Path, configured: Pair, now: Pair) -> None:
     """Keeps which of the two configured bundles is champion, so that a restart does not change it."""
-    new = state / f"{PROMOTED}.new"
-    content = {"configured": [str(p) for p in configured], "now": [str(p) for p in now]}
-    with new.open("w") as file:
-        file.write(json.dumps(content))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(state / PROMOTED)
+    write_json(state / PROMOTED, {"configured": [str(p) for p in configured], "now": [str(p) for p in now]})
 
 
 class Challenger:

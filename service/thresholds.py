@@ -1,11 +1,12 @@
 """The policy: which score is let through, which is looked at, which is stopped."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from service.files import write_json
 
 Decision = Literal["allow", "review", "block"]
 DECISIONS: tuple[Decision, ...] = ("allow", "review", "block")
@@ -66,14 +67,8 @@ class Overrides:
 
     def put(self, version: str, policy: Policy) -> None:
         """Stores an override so that it survives a crash at any moment."""
-        content = json.dumps({**self._read(), version: policy.as_json()}, indent=1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        write_json(self.path, {**self._read(), version: policy.as_json()}, indent=1)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.files import write_json
 from training.log import Labels, Log
 
 
@@ -27,7 +27,5 @@ def cell(path: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, A
     result = work()
     result.setdefault("seconds", time.perf_counter() - start)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"settings": settings, "result": result}))
-    os.replace(new, path)
+    write_json(path, {"settings": settings, "result": result})
     return result

@@ -8,7 +8,7 @@ is done again. A checkpoint counts only when it is whole, so a fit may be killed
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from service.files import write_json, write_whole
 from training.config import FitConfig
 
 WHOLE = "whole"  # a file of a checkpoint, written when all else is on disk
@@ -94,24 +95,14 @@ def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> Fi
         return FitConfig(**found["settled"]) if found.get("settled") else None
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_whole(note, lambda file: file.write_text(json.dumps(wanted)))
+    write_json(note, wanted)
     return None
 
 
 def settle(folder: Path, config: FitConfig) -> None:
     """Notes the settings that a search has found."""
     note = folder / "fit.json"
-    content = json.loads(note.read_text()) | {"settled": asdict(config)}
-    write_whole(note, lambda file: file.write_text(json.dumps(content)))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file under another name and gives it its own when it is on disk."""
-    new = path.with_name(path.name + ".new")
-    write(new)
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(path)
+    write_json(note, json.loads(note.read_text()) | {"settled": asdict(config)})
 
 
 def save_done(place: Path, objective: nn.Module, epochs: int) -> None:

@@ -21,6 +21,7 @@ from training.options import (
     Preset,
     Pretrained,
     Quiet,
+    RayAddress,
     Seed,
     bar,
     configure,
@@ -98,9 +99,7 @@ def fit(
     ] = 0,
     tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
-    ray: Annotated[
-        str | None, typer.Option(help="Train on a Ray cluster: its address, or `local` for one of this machine.")
-    ] = None,
+    ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
     prevalence: Annotated[
         float | None,
@@ -143,7 +142,7 @@ def fit(
         if ray is None:
             fit_here = fit_bundle
         else:
-            from training.cluster import fit_on_ray
+            from training.parallel import fit_on_ray
 
             if tune:
                 raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
@@ -183,42 +182,54 @@ def refit(
 def score(
     bundle: BundleDir,
     events: EventsFile,
-    out: Annotated[Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; with --ray, a folder.")
+    ],
     event_scores: Annotated[
         Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
     ] = None,
+    ray: RayAddress = None,
     columns: ColumnMap = None,
     quiet: Quiet = False,
 ) -> None:
-    """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored."""
+    """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored.
+
+    With --ray the log is a Parquet file or a folder of them, of any size, and so is the result, whose files hold some
+    of the sequences each; called again it goes on where it was interrupted.
+    """
     with session(quiet) as show:
         from service.scoring import Model
+        from training.bulk import ALL_BAD, score_rows
         from training.log import clean_events, first_seen, parse_columns
 
-        model = Model.load(Bundle.open(bundle))
         mapping = parse_columns(columns)
+        err = Console(stderr=True)
+        if ray is not None:
+            from training.cluster import score_on_ray
+
+            if event_scores:
+                raise ValueError("--event-scores and --ray do not go together")
+            follow = partial(track, console=err, disable=not show)
+            count = score_on_ray(ray, Bundle.open(bundle), events, out, mapping, follow)
+            console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
+            return
+        model = Model.load(Bundle.open(bundle))
         log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
         out.parent.mkdir(parents=True, exist_ok=True)
-        results = zip(log.ids, model.answers(log.sequences()), strict=True)
         answers: dict[str, list[object]] = {}
         with ExitStack() as files:
             event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
             if event_rows:
                 event_rows.writerow(["sequence_id", "event", "score"])
-            for sequence_id, answer in track(
-                results, "scoring", len(log), console=Console(stderr=True), disable=not show
-            ):
-                if isinstance(answer, ValueError):
-                    answers[sequence_id] = [sequence_id, "", "", "", str(answer)]
-                    continue
-                answers[sequence_id] = [sequence_id, f"{answer.score:.6g}", answer.decision, answer.type or "", ""]
-                if event_rows:
-                    event_rows.writerows([sequence_id, i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+            for row, answer in track(score_rows(model, log), "scoring", len(log), console=err, disable=not show):
+                answers[row[0]] = ["" if value is None else value for value in row]
+                if event_rows and answer:
+                    event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
         with out.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
             for sequence_id in first_seen(events, mapping):
-                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", "all its rows were set aside as bad"]))
+                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
 
 
 @app.command()

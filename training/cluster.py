@@ -1,16 +1,17 @@
-"""Work on a Ray cluster: several processes that train one model together."""
+"""A Ray cluster, and many processes of it that score one log."""
 
 import logging
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
-from training.checkpoints import begin
-from training.config import FitConfig
-from training.fit import files_fingerprint, fit_bundle, unfinished
+from service.scoring import Model
+from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, deal, dealt_mark, score_part
+from training.options import quieten
 
-MOST_FAILURES = 3  # of workers, after each of which all go on from the last checkpoint
 LOCAL = "local"
 
 
@@ -20,56 +21,86 @@ def connect(address: str) -> Any:
     Raises:
         ConnectionError: there is no cluster at the address.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would report to its makers
     import ray
 
     if not ray.is_initialized():
         ray.init(
             address=None if address == LOCAL else address,
             include_dashboard=False,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
     return ray
 
 
-def fit_on_ray(
+class ScorePart:
+    """Scores parts in one process, with one session of its own."""
+
+    def __init__(self, bundle: Path, out: Path, cuda: bool) -> None:
+        quieten(logging.WARNING)
+        self.out = out
+        self.model = Model.load(Bundle.open(bundle), "cuda" if cuda else "cpu", threads=1)
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"sequences": score_part(self.model, int(row["part"]), self.out)}
+
+
+def score_on_ray(
     address: str,
-    workers: int,
+    bundle: Bundle,
     events: Path,
-    labels: Path | None,
     out: Path,
-    config: FitConfig,
-    columns: dict[str, str] | None = None,
-    name: str | None = None,
-    quiet: bool = True,
-    search: Callable[..., FitConfig] | None = None,
-    resume: bool = False,
-) -> Bundle:
-    """As `training.fit.fit_bundle`, in several processes that each take their part of every training batch.
+    columns: Mapping[str, str],
+    track: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda steps, *_: steps,
+    rows_of_part: int = ROWS_OF_PART,
+) -> int:
+    """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
 
-    Where one dies, all begin again and go on from the last checkpoint. On several machines the paths must be of storage
-    that they share.
+    One session a core, or a GPU where the cluster has some. An interrupted run goes on when it is called again. On
+    several machines the paths must be of storage that they share.
+
+    Args:
+        track: shows progress over steps, of which there are so many, under a title.
+        rows_of_part: rows that are held in memory together, roughly.
+
+    Returns:
+        How many sequences there are.
+
+    Raises:
+        LogError: the log cannot be read, or the folder holds something else.
     """
-    connect(address)
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    out, path = out.absolute(), bundle.path.absolute()
+    plan = Plan.of(events, bundle.version, columns, rows_of_part)
+    Plan.begin(out, plan)
+    ray = connect(address)
+    logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources["CPU"])
 
-    events, out = events.absolute(), out.absolute()
-    labels = labels.absolute() if labels else None
-    begin(unfinished(out), files_fingerprint(events, labels), config, resume)
+    def deal_out(row: Mapping[str, Any]) -> dict[str, Any]:
+        deal(plan, Piece(**row), out)
+        return {"piece": row["number"]}
 
-    def work() -> None:
-        fit_bundle(events, labels, out, config, columns, name, quiet, None, resume=True)
+    def steps(items: list[dict[str, Any]]) -> Any:
+        return ray.data.from_items(items, override_num_blocks=len(items))
 
-    import torch
+    def done(data: Any, title: str, count: int) -> Iterator[Any]:
+        yield from track(data.iter_rows(), title, count)
 
-    gpu = torch.cuda.is_available()
-    TorchTrainer(
-        work,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-        run_config=RunConfig(
-            name=out.name, storage_path=str(unfinished(out)), failure_config=FailureConfig(max_failures=MOST_FAILURES)
-        ),
-    ).fit()
-    return Bundle.open(out)
+    pieces = [vars(piece) for piece in plan.pieces() if not dealt_mark(out, piece.number).exists()]
+    if pieces:
+        for _ in done(steps(pieces).map(deal_out), "dealing", len(pieces)):
+            pass
+    parts = [{"part": part} for part in range(plan.parts)]
+    workers = min(gpus or cpus, len(parts))
+    scored = steps(parts).map(
+        ScorePart,
+        fn_constructor_args=(path, out, gpus > 0),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=0 if gpus else 1,
+        num_gpus=1 if gpus else 0,
+    )
+    sequences = sum(int(row["sequences"]) for row in done(scored, "scoring", len(parts)))
+    shutil.rmtree(out / WORK)
+    return sequences

@@ -154,7 +154,12 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pl.DataF
 
 def first_seen(path: Path, columns: Mapping[str, str] | None = None) -> list[str]:
     """Every sequence the file names, bad rows included, in first-seen order."""
-    ids = _as_text(read_table(path, columns)["sequence_id"]).str.strip_chars()
+    return ids_of(read_table(path, columns))
+
+
+def ids_of(table: pl.DataFrame) -> list[str]:
+    """Every sequence a table names, likewise."""
+    ids = _as_text(table["sequence_id"]).str.strip_chars()
     return ids.filter(ids.is_not_null() & (ids != "")).unique(maintain_order=True).to_list()
 
 
@@ -210,7 +215,13 @@ def clean_events(
     Raises:
         LogError: the file is unusable, a needed column is missing, or more than `max_bad_share` of the rows are bad.
     """
-    table = read_table(path, columns)
+    return clean_table(read_table(path, columns), path, max_bad_share, aside)
+
+
+def clean_table(
+    table: pl.DataFrame, path: Path, max_bad_share: float = 0.05, aside: Path | None = None
+) -> tuple[Log, CleaningReport]:
+    """As `clean_events`, of a table that was read already; `path` names it in errors."""
     if "sequence_id" not in table.columns:
         raise LogError(
             f"{path}: column 'sequence_id' is missing; present: {', '.join(table.columns)}. "

@@ -28,6 +28,7 @@ EXTRAS = {
     "peft": "options",
     "optuna": "options",
     "tensorboard": "options",
+    "ray": "ray",
 }  # packages that only some commands need, and the extra that has them
 
 EventsFile = Annotated[
@@ -41,6 +42,9 @@ GroupBy = Annotated[
     str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for one of this machine.")
+]
 Preset = Annotated[
     str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")
 ]
@@ -65,10 +69,7 @@ def session(quiet: bool) -> Iterator[bool]:
         handlers=[handler],
         force=True,
     )
-    for name in ("training", "service"):
-        logging.getLogger(name).setLevel(level)
-    for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten(level)
     try:
         yield show
     except ModuleNotFoundError as error:
@@ -80,6 +81,14 @@ def session(quiet: bool) -> Iterator[bool]:
     except (LogError, BundleError, FileNotFoundError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+def quieten(level: int) -> None:
+    """Sets our own log to a level, and that of talkative libraries to errors."""
+    for name in ("training", "service"):
+        logging.getLogger(name).setLevel(level)
+    for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -1,0 +1,58 @@
+"""Several processes of a Ray cluster that train one model together."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from service.bundle import Bundle
+from training.checkpoints import begin
+from training.cluster import connect
+from training.config import FitConfig
+from training.fit import files_fingerprint, fit_bundle, unfinished
+from training.options import quieten
+
+MOST_FAILURES = 3  # of workers, after each of which all go on from the last checkpoint
+
+
+def fit_on_ray(
+    address: str,
+    workers: int,
+    events: Path,
+    labels: Path | None,
+    out: Path,
+    config: FitConfig,
+    columns: dict[str, str] | None = None,
+    name: str | None = None,
+    quiet: bool = True,
+    search: Callable[..., FitConfig] | None = None,
+    resume: bool = False,
+) -> Bundle:
+    """As `training.fit.fit_bundle`, in several processes that each take their part of every training batch.
+
+    Where one dies, all begin again and go on from the last checkpoint. On several machines the paths must be of storage
+    that they share.
+    """
+    connect(address)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    events, out = events.absolute(), out.absolute()
+    labels = labels.absolute() if labels else None
+    begin(unfinished(out), files_fingerprint(events, labels), config, resume)
+
+    def work() -> None:
+        quieten(logging.WARNING if quiet else logging.INFO)
+        fit_bundle(events, labels, out, config, columns, name, quiet, None, resume=True)
+
+    gpu = torch.cuda.is_available()
+    TorchTrainer(
+        work,
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        run_config=RunConfig(
+            name=out.name, storage_path=str(unfinished(out)), failure_config=FailureConfig(max_failures=MOST_FAILURES)
+        ),
+    ).fit()
+    return Bundle.open(out)
