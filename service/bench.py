@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -132,30 +133,31 @@ def service(bundle: Path, cores: Sequence[int], **settings: object) -> Iterator[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "RECGUARD_BUNDLE": str(bundle),
-        "RECGUARD_PORT": str(port),
-        "RECGUARD_STATE_DIR": str(bundle.parent / f"bench-state-{port}"),
-        **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()},
-    }
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "run"], env=environment)
-    os.sched_setaffinity(process.pid, cores)  # before its threads start
     url = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/health/ready", timeout=1):
-                    break
-            except OSError as error:
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError("the service did not start; its message is above") from error
-                time.sleep(0.05)
-        yield url, process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+    with TemporaryDirectory(prefix="recguard-bench-") as state:
+        environment = {
+            **os.environ,
+            "RECGUARD_BUNDLE": str(bundle),
+            "RECGUARD_PORT": str(port),
+            "RECGUARD_STATE_DIR": state,
+            **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        process = subprocess.Popen([sys.executable, "-m", "service.cli", "run"], env=environment)
+        os.sched_setaffinity(process.pid, cores)  # before its threads start
+        try:
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{url}/health/ready", timeout=1):
+                        break
+                except OSError as error:
+                    if process.poll() is not None or time.monotonic() > end:
+                        raise RuntimeError("the service did not start; its message is above") from error
+                    time.sleep(0.05)
+            yield url, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ on with what is missing, and no sequence is scored twice. `training.cluster` spr
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -30,6 +31,7 @@ SCHEMA = {
     "type": pl.String,
     "reason": pl.String,
 }
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps: under a title, of so many
 ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # by SCHEMA
 
 
@@ -165,3 +167,18 @@ def score_part(model: Model, part: int, out: Path) -> int:
         write_whole(file, pl.DataFrame(rows, SCHEMA, orient="row").write_parquet)
     shutil.rmtree(folder, ignore_errors=True)
     return int(pl.scan_parquet(file).select(pl.len()).collect().item())
+
+
+def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> int:
+    """Scores a log one part after the other, in this process; gives how many sequences there are.
+
+    Raises:
+        LogError: the folder holds something else, or more than a twentieth of a part's rows are bad.
+    """
+    Plan.begin(out, plan)
+    pieces = plan.pieces()
+    for piece in track(pieces, "dealing", len(pieces)):
+        deal(plan, piece, out)
+    sequences = sum(score_part(model, part, out) for part in track(range(plan.parts), "scoring", plan.parts))
+    shutil.rmtree(out / WORK)
+    return sequences

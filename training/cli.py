@@ -183,7 +183,7 @@ def score(
     bundle: BundleDir,
     events: EventsFile,
     out: Annotated[
-        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; with --ray, a folder.")
+        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; of a large log, a folder.")
     ],
     event_scores: Annotated[
         Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
@@ -194,23 +194,27 @@ def score(
 ) -> None:
     """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored.
 
-    With --ray the log is a Parquet file or a folder of them, of any size, and so is the result, whose files hold some
-    of the sequences each; called again it goes on where it was interrupted.
+    A log may be a folder of Parquet files, of any size; then the result is one as well, whose files hold some of the
+    sequences each, and a call that was interrupted goes on when it is made again. So it is with --ray.
     """
     with session(quiet) as show:
         from service.scoring import Model
-        from training.bulk import ALL_BAD, score_rows
+        from training.bulk import ALL_BAD, ROWS_OF_PART, Plan, score_in_parts, score_rows
         from training.log import clean_events, first_seen, parse_columns
 
         mapping = parse_columns(columns)
         err = Console(stderr=True)
-        if ray is not None:
-            from training.cluster import score_on_ray
-
+        if ray is not None or events.is_dir():
             if event_scores:
-                raise ValueError("--event-scores and --ray do not go together")
-            follow = partial(track, console=err, disable=not show)
-            count = score_on_ray(ray, Bundle.open(bundle), events, out, mapping, follow)
+                raise ValueError("--event-scores is for a log of one file, scored without --ray")
+            follow, opened = partial(track, console=err, disable=not show), Bundle.open(bundle)
+            if ray is None:
+                plan = Plan.of(events, opened.version, mapping, ROWS_OF_PART)
+                count = score_in_parts(Model.load(opened), plan, out, follow)
+            else:
+                from training.cluster import score_on_ray
+
+                count = score_on_ray(ray, opened, events, out, mapping, follow)
             console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
             return
         model = Model.load(Bundle.open(bundle))

@@ -3,13 +3,13 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
 from service.scoring import Model
-from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, deal, dealt_mark, score_part
+from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
 from training.options import quieten
 
 LOCAL = "local"
@@ -51,7 +51,7 @@ def score_on_ray(
     events: Path,
     out: Path,
     columns: Mapping[str, str],
-    track: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda steps, *_: steps,
+    track: Track = lambda steps, *_: steps,
     rows_of_part: int = ROWS_OF_PART,
 ) -> int:
     """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
@@ -60,7 +60,6 @@ def score_on_ray(
     several machines the paths must be of storage that they share.
 
     Args:
-        track: shows progress over steps, of which there are so many, under a title.
         rows_of_part: rows that are held in memory together, roughly.
 
     Returns:

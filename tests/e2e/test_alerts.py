@@ -189,6 +189,8 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
     silent: set[tuple[str, str]] = set()
 
     def all_answered() -> bool:
+        live = [{"key": "u", "event": event} for event in traffic.normal[0]["events"][:3]]
+        watched.service.client.post("/v1/events", json={"events": live}).raise_for_status()
         silent.clear()
         silent.update(q for q in queries if all(r["value"][1] == "NaN" for r in watched.query(q[1])))
         return not silent
