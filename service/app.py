@@ -303,9 +303,12 @@ async def answer(serving: Serving, request: Request) -> Response:
     """Answers a POST to a hot route; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
     serving.allow(request.scope, "score")
-    if not serving.admits(milliseconds):
+    length = header(request.scope, b"content-length") or b""
+    size = int(length) if length.isdigit() else 0
+    if not serving.admits(size, milliseconds):
         return FULL  # made once: under overload this is what there is most of
-    body = await request.body()
+    with serving.arriving(size):
+        body = await request.body()
     if encoding := header(request.scope, b"content-encoding"):
         body = _unpacked(serving, encoding.decode("latin-1"), body)
     work = serving.score if request.scope["path"] == SCORE else serving.take

@@ -112,7 +112,7 @@ class Batcher(Generic[Answer]):
         self.windows: list[Window[Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
-        self.pace = 0.0  # seconds that a position takes where others wait behind it
+        self.pace = 0.0  # seconds that a position takes, all that is done for it included, where others wait behind it
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine") if in_thread else None
         self.closing = False
@@ -142,6 +142,20 @@ class Batcher(Generic[Answer]):
         """
         waiting = len(self.arrived) + len(self.windows)
         return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
+
+    def duration(self, tokens: float, coming: float = 0.0, requests: int = 0) -> float:
+        """Seconds until the last answer of a request that arrives now, of so many positions, by the pace of late.
+
+        Each of the requests that wait has its turn as often as it, until it is done; and under steady load as much
+        arrives until then as is waiting now. Where none waits it is 0, so that a pace of long ago refuses nothing.
+
+        Args:
+            coming, requests: positions of requests that are on their way here, and how many these are.
+        """
+        if not self.tokens:
+            return 0.0
+        ahead = min(2 * (self.tokens + coming), tokens * (self.requests + requests))
+        return (tokens + ahead) * self.pace
 
     async def score(
         self, sequences: Sequence[Given], deadline: float, spans: list[tuple[str, float, float]] | None = None
@@ -191,16 +205,18 @@ class Batcher(Generic[Answer]):
         self.metrics.queue_tokens.set(self.tokens)
 
     async def _serve(self) -> None:
+        since = None  # when the batch before was done, if others waited
         while True:
             if self.thread is None:
                 await self._listen()
             self._encode()
             batch = self._cut()
             if batch:
-                start = time.perf_counter()
+                start = since or time.perf_counter()
                 await self._answer(batch)
-                if self.tokens:  # while nothing waits, batches are small and take longer by the position
-                    seconds = (time.perf_counter() - start) / sum(w.length for w in batch)
+                since = time.perf_counter() if self.tokens else None
+                if since:  # while nothing waits, batches are small and take longer by the position
+                    seconds = (since - start) / sum(w.length for w in batch)
                     self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
             elif self.arrived:
                 continue

@@ -6,6 +6,7 @@ of which uvicorn bears with.
 """
 
 from asyncio import TimerHandle, Transport
+from contextlib import suppress
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -82,7 +83,7 @@ class Protocol(HttpToolsProtocol):
         self.in_head = False
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
-        if route in HOT and idle and self.parser.should_keep_alive() and self.serving.overloaded:
+        if route in HOT and idle and self.parser.should_keep_alive() and self._overloads():
             self.serving.refuse()
             self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
@@ -91,6 +92,17 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete()
             return
         super().on_headers_complete()
+
+    def _overloads(self) -> bool:
+        """Whether there is no room for the request of these headers; a deadline that is no number is not for here."""
+        size, milliseconds = 0, float(self.serving.settings.timeout_ms)
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit():
+                size = int(value)
+            elif name == b"x-request-timeout-ms":
+                with suppress(ValueError):
+                    milliseconds = float(value)
+        return self.serving.overloaded(size, milliseconds)
 
     def on_body(self, body: bytes) -> None:
         if not self.refused:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,6 +36,8 @@ from service.webhook import Webhook
 from service.windows import Outputs, Row
 
 logger = logging.getLogger(__name__)
+DOUBT = 1.5  # by which a request may take longer than expected; work on what is late in the end is lost to all
+SIZE_MEMORY = 0.1  # share of the newest request in what a position takes of a body
 MOST_INFERRING = 32  # requests for the bare graph that may wait
 RECENT = 10_000  # sequences of late, on which new thresholds are tried
 UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
@@ -67,6 +71,8 @@ class Serving:
         self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.lineup = Lineup(settings, self.metrics, self._judged)
         self.intake = Intake(s, self.metrics)
+        self.bytes_of_position = math.inf  # of request bodies of late
+        self.coming = (0.0, 0)  # positions of requests whose bodies are arriving, and how many these are
         self.infers = asyncio.Lock()
         self.inferring = 0
 
@@ -155,6 +161,10 @@ class Serving:
             spans.append(("parse", start, parsed))
         try:
             usable = [g for g in given if isinstance(g, tuple)]
+            if body and usable:
+                found = len(body) / sum(length + 1 for _, length in usable)
+                known = self.bytes_of_position
+                self.bytes_of_position = found if math.isinf(known) else known + SIZE_MEMORY * (found - known)
             due = asyncio.get_running_loop().time() + deadline - time.perf_counter()
             answers = iter(await active.batcher.score(usable, due, spans))
         except QueueFull:
@@ -223,13 +233,28 @@ class Serving:
                 self.metrics.cache_hits.inc()
         return keys
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether what arrives now finds no room in the queue, or would wait longer than anything may."""
+    def overloaded(self, size: int, timeout_ms: float) -> bool:
+        """Whether a request that arrives now finds no room, or cannot expect its answer before its deadline.
+
+        Args:
+            size: bytes of its body, from which its positions are guessed, 0 where unknown.
+        """
         if self.lineup.active is None:
             return False
-        batcher = self.lineup.active.batcher
-        return batcher.full or batcher.wait > self.settings.max_wait_ms / 1000
+        batcher, seconds = self.lineup.active.batcher, timeout_ms / 1000
+        if batcher.full or batcher.wait > min(self.settings.max_wait_ms / 1000, seconds):
+            return True
+        return DOUBT * batcher.duration(size / self.bytes_of_position, *self.coming) > seconds
+
+    @contextmanager
+    def arriving(self, size: int) -> Iterator[None]:
+        """Counts a request of so many bytes among those ahead of others, while its body arrives."""
+        positions = size / self.bytes_of_position
+        self.coming = self.coming[0] + positions, self.coming[1] + 1
+        try:
+            yield
+        finally:
+            self.coming = self.coming[0] - positions, self.coming[1] - 1
 
     def refuse(self) -> None:
         """Counts a request that is answered 429."""
@@ -237,9 +262,10 @@ class Serving:
             self.lineup.active.batcher.arrivals += 1
         self.metrics.queue_full.inc()
 
-    def admits(self, timeout_ms: float) -> bool:
-        """Whether a request finds room, and can expect its answer before its deadline."""
-        if self.lineup.current().batcher.wait <= timeout_ms / 1000 and not self.overloaded:
+    def admits(self, size: int, timeout_ms: float) -> bool:
+        """Whether a request is taken in; one that is not is counted. Raises Problem 503 where none is."""
+        self.lineup.current()
+        if not self.overloaded(size, timeout_ms):
             return True
         self.refuse()
         return False

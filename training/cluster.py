@@ -28,6 +28,7 @@ def connect(address: str) -> Any:
         ray.init(
             address=None if address == LOCAL else address,
             include_dashboard=False,
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
             logging_level=logging.ERROR,
         )
     return ray

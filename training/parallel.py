@@ -42,8 +42,10 @@ def fit_on_ray(
     labels = labels.absolute() if labels else None
     begin(unfinished(out), files_fingerprint(events, labels), config, resume)
 
+    level = logging.getLogger("training").getEffectiveLevel()
+
     def work() -> None:
-        quieten(logging.WARNING if quiet else logging.INFO)
+        quieten(level)
         fit_bundle(events, labels, out, config, columns, name, quiet, None, resume=True)
 
     gpu = torch.cuda.is_available()

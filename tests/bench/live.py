@@ -24,6 +24,7 @@ from service.load import Load, Outcome, Prepared, prepare
 from service.scoring import columns_of
 
 WINDOW, KEYS = 64, 256
+STEP = 600.0  # seconds between events, as in the sequences that are sent whole
 CONNECTIONS = 16
 EVENTS_TEMPLATE = '{"events":{{sequences}}}'
 
@@ -85,15 +86,15 @@ def main() -> None:
                 score, events = f"{base}/v1/score", f"{base}/v1/events"
                 if name != "whole":
                     for at in range(WINDOW):
-                        fill = batches(happened(sequences, at, 1.0), KEYS, events, EVENTS_TEMPLATE)
-                        outcome = asyncio.run(Load(events, fill).closed(1, 0.001))
+                        fill = batches(happened(sequences, at, STEP), KEYS, events, EVENTS_TEMPLATE)
+                        outcome = asyncio.run(Load(events, fill).closed(1, 0.05))
                         assert set(outcome.codes) == {"200"}, outcome.codes
                 at = WINDOW
                 for size in (1, 16):
                     if name == "whole":
                         outcome = measure(score, batches(sequences, size, score), given.seconds)
                     else:
-                        later = [e for k in range(120) for e in happened(sequences, at + k, 1.0)]
+                        later = [e for k in range(120) for e in happened(sequences, at + k, STEP)]
                         at += 120
                         outcome = measure(events, batches(later, size, events, EVENTS_TEMPLATE), given.seconds)
                     found = {"windows": name, "in a request": size, **outcome.to_json()}

@@ -232,7 +232,7 @@ def test_the_expected_wait_counts_a_bulk_request_ahead_as_one_sequence() -> None
     async def main() -> tuple[float, float, float]:
         batcher = Batcher(encode, recorder, total, 10**6, 128, Metrics())
         batcher.start()
-        end = asyncio.get_running_loop().time() + 20
+        end = asyncio.get_running_loop().time() + 100
         waits = [batcher.wait]
         batcher.pace = 0.01
         bulk = asyncio.create_task(batcher.score([sequence((64, 1)) for _ in range(100)], end))
@@ -251,3 +251,29 @@ def test_the_expected_wait_counts_a_bulk_request_ahead_as_one_sequence() -> None
     assert idle == 0
     assert 0 < behind_bulk < 1.5
     assert 25 < behind_many < 50
+
+
+def test_a_request_takes_longer_the_more_wait_but_not_because_a_large_one_does() -> None:
+    recorder = Recorder(held=True)
+
+    async def main() -> None:
+        batcher = Batcher(encode, recorder, total, 10**6, 128, Metrics())
+        batcher.start()
+        now = asyncio.get_running_loop().time()
+        batcher.pace = 0.01
+        assert batcher.duration(510) == 0, "whatever the pace was once, what finds nobody waiting is tried"
+        bulk = [sequence((50, 1)) for _ in range(10)]
+        calls = [asyncio.create_task(batcher.score(bulk, now + 100))]
+        while not recorder.batches:
+            await asyncio.sleep(0)
+        assert batcher.duration(510) == pytest.approx(10.2)
+        assert batcher.duration(11) == pytest.approx(0.22)
+        calls += [asyncio.create_task(batcher.score([sequence((9, 1))], now + 100)) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert batcher.duration(11) == pytest.approx(0.77)
+        assert 10.2 < batcher.duration(510) < 16
+        recorder.go.set()
+        await asyncio.gather(*calls)
+        await batcher.close()
+
+    asyncio.run(main())
