@@ -18,6 +18,10 @@ EVENT_SCHEMA = {
         "item_id": {"type": ["string", "number", "null"]},
         "category": {"type": ["string", "null"]},
         "text": {"type": ["string", "null"]},
+        "event_id": {
+            "type": ["string", "number", "null"],
+            "description": "Of events of one sequence that have the same, only the first counts.",
+        },
     },
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
 }

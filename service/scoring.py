@@ -98,6 +98,30 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
     return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 
+def distinct(columns: Columns, length: int) -> tuple[Columns, int, list[int] | None]:
+    """Columns and number of events without those that repeat an `event_id`, as `training.log` drops them.
+
+    Returns:
+        also each given event's place among those that are left; None where none repeats another.
+    """
+    ids = columns.get("event_id") or ()
+    known = [i for i in ids if i is not None]
+    if len({*map(str, known)}) == len(known):
+        return columns, length, None
+    place: dict[str, int] = {}
+    kept: list[int] = []
+    places = []
+    for at, given in enumerate(ids):
+        if given is not None and (before := place.get(str(given))) is not None:
+            places.append(before)
+            continue
+        if given is not None:
+            place[str(given)] = len(kept)
+        places.append(len(kept))
+        kept.append(at)
+    return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places
+
+
 @dataclass(frozen=True)
 class Model:
     """A bundle with a running engine and the policy in force."""

@@ -27,7 +27,7 @@ from service.metrics import UNLISTED, Metrics
 from service.parsing import Asked, failed, parse, refused
 from service.problems import Problem, pointer
 from service.repair import repair
-from service.scoring import Model, columns_of
+from service.scoring import Model, columns_of, distinct
 from service.settings import Settings
 from service.thresholds import DECISIONS, Decision, Policy
 from service.traces import Traces
@@ -152,6 +152,12 @@ class Serving:
         """
         stages, sequences = self.metrics.stages, asked.sequences
         given = [s if isinstance(s, dict) else self._columns(active.model, i, s) for i, s in enumerate(sequences)]
+        repeats: dict[int, list[int]] = {}  # of a sequence with repeated events, each event's place among the others
+        for i, g in enumerate(given):
+            if isinstance(g, tuple) and "event_id" in g[0]:
+                columns, length, places = distinct(*g)
+                if places:
+                    given[i], repeats[i] = (columns, length), places
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, sequences, given) if cache else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
@@ -179,7 +185,7 @@ class Serving:
             if isinstance(g, dict):
                 results.append(g)
             elif isinstance(s, schema.Sequence):
-                result = self._result(i, s, active.model, next(answers), asked)
+                result = self._result(i, s, active.model, next(answers), asked, repeats.get(i))
                 results.append(result)
                 if cache and "error" not in result:
                     cache.put(keys[i], result, answered)
@@ -311,7 +317,7 @@ class Serving:
             if isinstance(text, str) and len(text) > self.settings.max_text:
                 reason = f"{len(text)} characters; at most {self.settings.max_text} may be sent"
                 return refused(index, sequence, EventError(at, texts, reason))
-        if unlisted := columns.keys() - model.bundle.encoder.columns:
+        if unlisted := columns.keys() - model.bundle.encoder.columns - {"event_id"}:
             count = sum(length - list(columns[name]).count(None) for name in unlisted)
             self.metrics.unknown_values.labels(UNLISTED).inc(count)
         return columns, length
@@ -330,9 +336,18 @@ class Serving:
         return [Judged(score, e, evidence, i) for i, (score, e) in enumerate(zip(scores, sequences, strict=True))]
 
     def _result(
-        self, index: int, sequence: schema.Sequence, model: Model, answer: Judged | Exception, asked: Asked
+        self,
+        index: int,
+        sequence: schema.Sequence,
+        model: Model,
+        answer: Judged | Exception,
+        asked: Asked,
+        places: list[int] | None,
     ) -> dict[str, Any]:
+        """The answer to a sequence; `places` has each of its events' place among those that were scored, if not all."""
         if isinstance(answer, EventError):
+            if places and answer.index is not None:
+                answer = EventError(places.index(answer.index), answer.field, answer.reason)
             return refused(index, sequence, answer)
         if isinstance(answer, Exception):
             return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
@@ -358,12 +373,25 @@ class Serving:
             result["reasons"] = [asdict(reason) for reason in model.reasons(answer.encoded, evidence, asked.reasons)]
         if asked.repair:
             result["repair"] = asdict(repair(score, decision, model.bundle.partial_types))
+        if places:
+            _as_sent(result, places)
         return result
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the sequences scored of late that a policy reviews and blocks; 0 where there are none."""
         decisions = [policy.decide(score, segment) for score, segment in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}
+
+
+def _as_sent(result: dict[str, Any], places: list[int]) -> None:
+    """Gives a result the events of its request again, of which some stand for others; `places` says which for which."""
+    result["events"] = [result["events"][place] for place in places]
+    for reason in result.get("reasons", ()):
+        if reason["event"] is not None:
+            reason["event"] = places.index(reason["event"])
+    if "repair" in result:
+        dropped = set(result["repair"]["drop"])
+        result["repair"]["drop"] = [at for at, place in enumerate(places) if place in dropped]
 
 
 def _lists(settings: Settings) -> dict[str, str]:

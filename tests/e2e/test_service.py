@@ -304,6 +304,32 @@ def test_repair_says_what_may_stay_if_asked_for(service: Service, attacked: Path
     assert "repair" not in score(service, {"sequences": some[:1]}).json()["results"][0]
 
 
+def test_events_that_repeat_an_id_count_once_and_are_answered_each(service: Service, attacked: Path) -> None:
+    plain = sequences(attacked / "events.csv", 400)[-1]  # an attacker, so that some events are dropped
+    events: Any = [{**event, "event_id": n} for n, event in enumerate(plain["events"])]  # type: ignore[arg-type]
+    sent = [events[0], *events[:4], *events[3:], events[1]]
+    stands_for = [0, 0, 1, 2, 3, *range(3, len(events)), 1]
+    body = {
+        "sequences": [{"id": "once", "events": events}, {"id": "again", "events": sent}],
+        "reasons": 9,
+        "repair": True,
+    }
+    once, again = score(service, body).json()["results"]
+    assert again["score"] == pytest.approx(once["score"], abs=1e-3)
+    assert [e["score"] for e in again["events"]] == pytest.approx(
+        [once["events"][n]["score"] for n in stands_for], abs=1e-3
+    )
+    first = {n: stands_for.index(n) for n in stands_for}
+    assert [r["event"] for r in again["reasons"]] == [
+        None if r["event"] is None else first[r["event"]] for r in once["reasons"]
+    ]
+    dropped = set(once["repair"]["drop"])
+    assert again["repair"]["drop"] == [at for at, n in enumerate(stands_for) if n in dropped]
+    sent[-2] = {**sent[-2], "price": "dear"}
+    place = f"/sequences/0/events/{len(sent) - 2}/price"
+    assert_problem(score(service, {"sequences": [{"id": "bad", "events": sent}]}), 422, place)
+
+
 def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path) -> None:
     body = {"sequences": sequences(attacked / "events.csv", 3), "reasons": 4}
     results = service.client.post("/v1/score", json=body).json()["results"]
