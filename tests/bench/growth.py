@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     file = given.out.with_suffix(".json")
     found = json.loads(file.read_text()) if file.exists() else {"score": {}, "fit": {}, "length": {}}
-    table = pl.read_csv(given.events)
+    table = pl.read_csv(given.events, schema_overrides={"sequence_id": pl.String})
     labels = pl.read_csv(given.labels, infer_schema=False)
     with TemporaryDirectory() as folder:
         place = Path(folder)
