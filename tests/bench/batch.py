@@ -3,7 +3,7 @@
     python tests/bench/batch.py --bundle build/demo/bundle --events FOLDER
 
 The graph alone runs over the log's windows, encoded beforehand and sorted by length, in one process a core. Ray reads
-the log from Parquet, cleans, encodes, scores and writes it; its time is given with and without the start of its workers.
+the log from Parquet, cleans, encodes, scores and writes it; its time is given with and without the start of workers.
 """
 
 import argparse
