@@ -47,7 +47,7 @@ programs:  # that some tests start; those whose program is missing skip and say 
 		postgresql redis-server
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile  # many tests wait for processes, so two share even one core well
 
 e2e: install  # tests that take minutes; those on data that is not here skip
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow

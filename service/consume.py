@@ -46,7 +46,9 @@ class Remote:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname, parts.port, timeout=seconds)
         self.path = parts.path.rstrip("/") + "/v1/events"
-        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        # nobody waits for these answers as a caller would, so they may take as long as the attempt
+        patience = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(int(1000 * seconds))}
+        self.headers = patience | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def post(self, body: bytes) -> tuple[int, Any]:
         """Status and content of the answer; 0 and the reason where there was none."""
@@ -136,9 +138,7 @@ class Consumer:
             if status == 200:
                 model = content["model"]
                 return [result | {"model": model} if "score" in result else result for result in content["results"]]
-            if (
-                status in (413, 422) and len(events) > 1
-            ):  # none can be taken in like this: halve it until one is told why
+            if status in (413, 422) and len(events) > 1:  # none is taken in like this; one alone is told why
                 halves = [self._ask(half) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
                 return [answer for half in halves for answer in half or ()] if None not in halves else None
             if status in (413, 422):

@@ -121,7 +121,7 @@ class Intake:
         if ts != ts:
             return refused("an event needs the time at which it happened, as epoch seconds or RFC 3339", "ts")
         if (ahead := ts - time.time()) > self.settings.live_ahead_seconds:
-            return refused(f"its time is {ahead:.0f} s ahead of this service's clock; are these milliseconds?", "ts")
+            return refused(f"its time is {ahead:.0f} s ahead of this service's clock", "ts")
         content = to_json(given.event)
         if len(content) > self.settings.live_event_bytes:
             return refused(f"{len(content)} bytes; at most {self.settings.live_event_bytes} may be kept")

@@ -6,6 +6,7 @@ is done again. A checkpoint counts only when it is whole, so a fit may be killed
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
@@ -25,6 +27,7 @@ from transformers import TrainerCallback
 from service.files import write_json, write_whole
 from training.config import FitConfig
 
+logger = logging.getLogger(__name__)
 WHOLE = "whole"  # a file of a checkpoint, written when all else is on disk
 DRAWS = "draws.json"  # states of the random generators that are not torch's
 
@@ -39,13 +42,6 @@ class Run:
 
     folder: Path
     count: int = 0
-
-    @contextmanager
-    def _next(self) -> Iterator[Path]:
-        self.count += 1
-        place = self.folder / f"{self.count:02d}"
-        place.mkdir(parents=True, exist_ok=True)
-        yield place
 
 
 _RUN: ContextVar[Run | None] = ContextVar("run", default=None)
@@ -65,8 +61,14 @@ def kept(folder: Path) -> Iterator[None]:
 def place() -> Iterator[Path]:
     """The folder of the training that begins: its own of a fit that is kept, else one that goes with it."""
     run = _RUN.get()
-    with run._next() if run else TemporaryDirectory(prefix="recguard-fit-") as folder:
-        yield Path(folder)
+    if run is None:
+        with TemporaryDirectory(prefix="recguard-fit-") as folder:
+            yield Path(folder)
+        return
+    run.count += 1
+    own = run.folder / f"{run.count:02d}"
+    own.mkdir(parents=True, exist_ok=True)
+    yield own
 
 
 def is_kept() -> bool:
@@ -93,6 +95,10 @@ def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> Fi
             what = "the data" if found["data"] != fingerprint else ", ".join(differs)
             raise ResumeError(f"--resume: {folder} is of a fit with another {what}; leave --resume out to start anew")
         return FitConfig(**found["settled"]) if found.get("settled") else None
+    if resume:
+        logger.warning("nothing was left of an interrupted fit in %s; this one starts anew", folder)
+    elif note.exists():
+        logger.warning("what was left of an interrupted fit in %s goes; --resume would have gone on with it", folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(note, wanted)
@@ -115,8 +121,6 @@ def save_done(place: Path, objective: nn.Module, epochs: int) -> None:
 
 def load_done(place: Path, objective: nn.Module) -> int | None:
     """Loads what a training had learned; gives its epochs, or None where it was not done."""
-    from safetensors import safe_open
-
     file = place / "done.safetensors"
     if not file.exists():
         return None

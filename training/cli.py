@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -140,7 +141,7 @@ def fit(
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
         search = partial(_search, tune, show) if tune else None
         if ray is None:
-            fit_here = fit_bundle
+            fit_here: Callable[..., Bundle] = partial(fit_bundle, search=search)
         else:
             from training.parallel import fit_on_ray
 
@@ -148,7 +149,7 @@ def fit(
                 raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
             fit_here = partial(fit_on_ray, ray, workers)
         mapping = parse_columns(columns)
-        bundle = fit_here(events, labels, out, config, mapping, name, not show, search, resume)
+        bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume)
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)

@@ -1,7 +1,6 @@
 """Several processes of a Ray cluster that train one model together."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ def fit_on_ray(
     columns: dict[str, str] | None = None,
     name: str | None = None,
     quiet: bool = True,
-    search: Callable[..., FitConfig] | None = None,
     resume: bool = False,
 ) -> Bundle:
     """As `training.fit.fit_bundle`, in several processes that each take their part of every training batch.
@@ -46,7 +44,7 @@ def fit_on_ray(
 
     def work() -> None:
         quieten(level)
-        fit_bundle(events, labels, out, config, columns, name, quiet, None, resume=True)
+        fit_bundle(events, labels, out, config, columns, name, quiet, resume=True)
 
     gpu = torch.cuda.is_available()
     TorchTrainer(
