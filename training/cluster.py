@@ -13,6 +13,7 @@ from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_ma
 from training.options import quieten
 
 LOCAL = "local"
+TOKEN = "where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
 
 
 def connect(address: str) -> Any:
@@ -25,12 +26,15 @@ def connect(address: str) -> Any:
     import ray
 
     if not ray.is_initialized():
-        ray.init(
-            address=None if address == LOCAL else address,
-            include_dashboard=False,
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address=None if address == LOCAL else address,
+                include_dashboard=False,
+                logging_config=ray.LoggingConfig(log_level="ERROR"),
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise ConnectionError(f"--ray {address}: {error}; {TOKEN}") from error
     return ray
 
 
