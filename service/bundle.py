@@ -123,6 +123,12 @@ class Bundle:
         return str(self.manifest["version"])
 
     @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Events that 99, 50 and 1 in 100 of the training sequences had at least; ones where a bundle does not say."""
+        shortest, usual, longest = self.manifest["training_data"].get("lengths", (1, 1, 1))
+        return int(shortest), int(usual), int(longest)
+
+    @property
     def types(self) -> list[str]:
         """The anomaly types, in the order of the graph's type logits; empty where training had none."""
         return list(self.manifest["types"])

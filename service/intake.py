@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from service import schema
+from service.bundle import Bundle
 from service.encoding import Encoder
 from service.lineup import SOON
 from service.live import ARRIVALS, Event, Limits, Memory, Redis, Unreachable, Windows
@@ -53,7 +54,7 @@ class Intake:
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
 
-    async def take(self, body: bytes, encoder: Encoder) -> Taken:
+    async def take(self, body: bytes, bundle: Bundle) -> Taken:
         """Puts a request's events into their windows.
 
         Raises:
@@ -62,7 +63,7 @@ class Intake:
         if not self.shared:
             raise Problem(503, UNSHARED)
         asked = parse_events(body, self.settings.max_sequences)
-        checked = [e if isinstance(e, dict) else self._check(i, e, encoder) for i, e in enumerate(asked.events)]
+        checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
         events = [event for event in checked if isinstance(event, Event)]
         self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
         if not events:
@@ -77,6 +78,8 @@ class Intake:
             detail = "the windows of events cannot be reached; send the events again, with their event_id"
             raise Problem(503, detail, headers=SOON) from error
         self.metrics.live_seconds.observe(time.perf_counter() - start)
+        # fewer events than training ever saw would only be told for that
+        least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
         due: list[schema.Sequence] = []
         taken = Taken([], Asked(due, asked.reasons, asked.repair))
         arrived = dict.fromkeys(ARRIVALS, 0)
@@ -91,7 +94,7 @@ class Intake:
             if given.event_id is not None:
                 result["event_id"] = given.event_id
             taken.results.append(result | {"arrival": found.arrival, "kept": found.size})
-            if found.window is not None:
+            if found.window is not None and found.size >= least:
                 taken.results[i]["at"] = found.at
                 taken.places.append(i)
                 window = from_json(b"[" + b",".join(found.window) + b"]")

@@ -118,7 +118,7 @@ class Serving:
         start = time.perf_counter()
         deadline = start + timeout_ms / 1000
         active = self._admitted()
-        taken = await self.intake.take(body, active.model.bundle.encoder)
+        taken = await self.intake.take(body, active.model.bundle)
         if taken.due.sequences:
             results = await self._results(active, taken.due, start, deadline)
             for place, result in zip(taken.places, results, strict=True):

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         description="Redis for the windows of `/v1/events` (extra `redis`); by default this process's memory.",
     )
     live_window: int = Field(64, gt=0, description="Events of a key, the latest, that make its window.")
+    live_least: int = Field(
+        0, ge=0, description="Events before which a window is not scored; 0: as 99 in 100 of training had."
+    )
     live_every: int = Field(1, ge=0, description="Each so-maniest event of a key has its window scored; 0: none.")
     live_actions: str = Field(
         "", description="Actions, separated by commas, that have the window scored whatever the event's number."

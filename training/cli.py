@@ -99,6 +99,9 @@ def fit(
         int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
     ] = 0,
     tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
+    live_window: Annotated[
+        int | None, typer.Option(min=1, help="Fit on windows of so many events, for a service of live windows.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
     ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
@@ -134,6 +137,7 @@ def fit(
             adversarial=adversarial,
             lora_rank=lora,
             layers=layers,
+            live_window=live_window,
             teacher=known_preset(teacher),
             tensorboard=str(tensorboard) if tensorboard else None,
         )

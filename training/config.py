@@ -70,6 +70,7 @@ class FitConfig:
     cost_fn: float | None = None
     contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
+    live_window: int = 0  # events of the windows that will be scored, see `training.moments`; 0: whole sequences
     max_bad_share: float = 0.05  # of rows; more is fatal
 
     @property

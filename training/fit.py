@@ -44,6 +44,7 @@ from training.finetune import Example, finetune, fit_novelty, run_torch
 from training.log import CleaningReport, Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, carry_over, load_pretrained
+from training.moments import at_moments
 from training.pretrain import MaskedEvents, pretrain
 from training.split import Indices, Split, check_enough, fold_numbers, held_out, split
 from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
@@ -55,6 +56,7 @@ GOLDEN, GOLDEN_EVENTS = 8, 200
 MOST_DESCRIBED = 20_000  # sequences of training with which traffic is compared
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
 MAX_INT8_CHANGE = 0.01  # mean, in probability
+LENGTHS = (1, 50, 99)  # percentiles of the training sequences' lengths that a bundle tells
 TEACHER_FOLDS = 3
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
 FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
@@ -326,10 +328,15 @@ def fit_bundle(
     set_seed(config.seed)
     log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
     if label_file is None:
-        labels, parts = Labels.none(len(log)), Split(np.arange(len(log)), np.arange(0), "none")
+        labels = Labels.none(len(log))
+        if config.live_window:
+            log, labels = at_moments(log, labels, config.live_window, config.seed)
+        parts = Split(np.arange(len(log)), np.arange(0), "none")
         logger.info("%d sequences, %d events, no labels", len(log), log.events.height)
     else:
         labels = read_labels(label_file, log, cleaning, config.max_bad_share)
+        if config.live_window:
+            log, labels = at_moments(log, labels, config.live_window, config.seed)
         parts = split(log, labels, config.test_share, config.seed)
         sizes = len(parts.train), len(parts.test)
         logger.info(
@@ -412,6 +419,7 @@ def write_bundle(
             "sequences": len(log),
             "events": log.events.height,
             "split": parts.how,
+            "lengths": np.percentile(np.diff(log.subset(parts.train).offsets), LENGTHS).astype(int).tolist(),
         },
         "types": fitted.types,
         "metrics": {

@@ -21,6 +21,7 @@ from service.scoring import Model, Score
 from training.config import FitConfig
 from training.fit import WEIGHTS, Data, Start, files_fingerprint, fit_model, write_bundle
 from training.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
+from training.moments import at_moments
 from training.split import Split, split
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def refit(
     config = FitConfig(**bundle.manifest["config"])
     old_log, cleaning = clean_events(events, columns, config.max_bad_share)
     old_labels = read_labels(label_file, old_log, cleaning, config.max_bad_share)
+    if config.live_window:
+        old_log, old_labels = at_moments(old_log, old_labels, config.live_window, config.seed)
     parts = split(old_log, old_labels, config.test_share, config.seed)
     new_log, _ = clean_events(
         feedback / "events.jsonl", None, config.max_bad_share, out.with_name(out.name + ".rejected.csv")

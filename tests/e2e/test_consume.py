@@ -80,7 +80,7 @@ def event(user: int, number: int) -> tuple[str, dict[str, Any]]:
 def test_events_become_decisions_and_what_is_wrong_is_said_in_its_place(
     brokers: Brokers, start_service: Starter, bundle: Bundle, tmp_path: Path
 ) -> None:
-    service = start_service(bundle.path, live_every=2)
+    service = start_service(bundle.path, live_every=2, live_least=1)
     users, each = 5, 10
     good = [event(user, number) for number in range(each) for user in range(users)]
     no_id = [("u9", {"event": {"ts": 1.7e9 + n, "action": "click"}}) for n in range(4)]
@@ -116,7 +116,7 @@ def test_killed_consumers_and_services_lose_and_double_nothing(
     brokers: Brokers, start_service: Starter, bundle: Bundle, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     port, users, each = free_port(), 6, 200
-    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each}
+    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each, "live_least": 1}
     service = start_service(bundle.path, **settings)
     brokers.send("hard", [event(100 + user, number) for number in range(each) for user in range(users)])
     reader = brokers.read("hard-decisions")
