@@ -17,8 +17,11 @@ DRAWS = 3  # windows of each sequence
 def at_moments(log: Log, labels: Labels, window: int, seed: int) -> tuple[Log, Labels]:
     """Windows of at most `window` events, each up to an event of its sequence that is drawn at random.
 
-    Where single events are labelled, a window of an anomalous sequence is anomalous if one of its own events is. The
-    windows of one sequence stay in one part of a split. Sequences with times are put in their order first.
+    The first window of each sequence reaches back as far as it may; the others have a size drawn at random, as that of
+    somebody who was silent until the window before was forgotten.
+
+    Where all events of a window are labelled, it is anomalous if one of them is, else if its sequence is. The windows
+    of one sequence stay in one part of a split. Sequences with times are put in their order first.
     """
     rng = np.random.default_rng(seed)
     rank = np.repeat(np.arange(len(log)), np.diff(log.offsets))
@@ -27,8 +30,10 @@ def at_moments(log: Log, labels: Labels, window: int, seed: int) -> tuple[Log, L
     events = log.events[np.lexsort((np.where(untimed, 0.0, ts), rank))]
     lengths = np.repeat(np.diff(log.offsets), DRAWS)
     ends = 1 + (rng.random(len(lengths)) * lengths).astype(np.int64)
-    starts = np.maximum(ends - window, 0)
-    sizes = ends - starts
+    sizes = np.minimum(ends, window)
+    shorter = np.arange(len(sizes)) % DRAWS > 0
+    sizes[shorter] = 1 + (rng.random(shorter.sum()) * sizes[shorter]).astype(np.int64)
+    starts = ends - sizes
     first = np.repeat(log.offsets[:-1], DRAWS) + starts
     rows = np.repeat(first - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
     of = np.repeat(np.arange(len(log)), DRAWS)

@@ -31,8 +31,9 @@ def test_a_window_holds_the_latest_events_at_some_moment(
         in_order = sorted(range(len(whole)), key=lambda place: (whole[place][0], place))
         places = list(columns["place"])
         end = in_order.index(places[-1]) + 1  # type: ignore[call-overload]
-        assert places == in_order[max(end - window, 0) : end]
-        assert length == len(places)
+        assert places == in_order[end - length : end]
+        assert 1 <= length <= window
+        assert k % DRAWS or length == min(end, window)
         said = [whole[place][1] for place in places]  # type: ignore[index]
         wanted = bad and (1 in said or None in said)
         assert labels.label[k] == wanted
