@@ -53,6 +53,7 @@ class Intake:
         self.shared = s.workers == 1 or bool(url)
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
+        self.known = ""  # version of the bundle whose lengths were looked at
 
     async def take(self, body: bytes, bundle: Bundle) -> Taken:
         """Puts a request's events into their windows.
@@ -62,6 +63,9 @@ class Intake:
         """
         if not self.shared:
             raise Problem(503, UNSHARED)
+        if bundle.version != self.known:
+            self.known = bundle.version
+            self._compare(bundle)
         asked = parse_events(body, self.settings.max_sequences)
         checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
         events = [event for event in checked if isinstance(event, Event)]
@@ -110,6 +114,18 @@ class Intake:
             self.metrics.live_evicted.inc(self.windows.evicted - self.evicted)
             self.evicted = self.windows.evicted
         return taken
+
+    def _compare(self, bundle: Bundle) -> None:
+        """Warns where windows are shorter than what the model was fitted on."""
+        usual, most = bundle.lengths[1], self.settings.live_window
+        if usual > most:
+            logger.warning(
+                "half of the sequences in training had %d events or more, and live windows have %d; "
+                "what scores windows is best fitted with --live-window %d",
+                usual,
+                most,
+                most,
+            )
 
     def _check(self, index: int, given: schema.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
         """The event as it is kept, or the answer that says why it is not: a bad one would spoil its window for long."""

@@ -120,14 +120,6 @@ class Lineup:
         self.metrics.serving(info, model.bundle.manifest["validation_scores"], model.bundle.field_values)
         self.metrics.policy(model.policy)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
-        if (usual := model.bundle.lengths[1]) > s.live_window:
-            logger.warning(
-                "half of the sequences in training had %d events or more, and live windows have %d; "
-                "what scores windows is best fitted with --live-window %d",
-                usual,
-                s.live_window,
-                s.live_window,
-            )
 
     def _cache(self) -> Cache | None:
         s = self.settings
