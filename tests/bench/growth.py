@@ -22,6 +22,7 @@ import polars as pl
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 LENGTHS = (10, 30, 100, 300, 1000, 3000, 10_000)
 EVENTS_OF_LENGTHS = 300_000
@@ -54,13 +55,14 @@ def of_length(table: pl.DataFrame, length: int) -> pl.DataFrame:
 
 
 def plot(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
-    """Draws what was measured, both axes logarithmic."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    panels = (
+    """Draws what was measured at two sizes or more, both axes logarithmic."""
+    panels = [
         ("score, by size of the log", "score", "events", "seconds"),
         ("fit, by size of the log", "fit", "events", "seconds"),
         ("score, by length of the sequences", "length", "events a sequence", "microseconds an event"),
-    )
+    ]
+    panels = [panel for panel in panels if len(found[panel[1]]) > 1]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
     for axis, (title, part, x, y) in zip(axes, panels, strict=True):
         points = sorted((int(k), v) for k, v in found[part].items())
         at = [k for k, _ in points]
@@ -68,6 +70,8 @@ def plot(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
         axis.loglog(at, [per * v["seconds"] for _, v in points], "o-", color="#1f5fa8", label=y)
         axis.loglog(at, [v["peak_mb"] for _, v in points], "s--", color="#b3541e", label="peak memory, MB")
         axis.set(title=title, xlabel=x)
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
