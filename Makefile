@@ -44,7 +44,7 @@ lint: install
 programs:  # that some tests start; those whose program is missing skip and say so
 	apt-get update -qq
 	apt-get install -y --no-install-recommends prometheus prometheus-alertmanager nginx chromium chromium-driver \
-		postgresql redis-server
+		postgresql redis-server procps
 
 test: lint  # in two processes, since many tests wait for others
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
