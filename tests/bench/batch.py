@@ -10,8 +10,10 @@ import argparse
 import multiprocessing
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
@@ -54,7 +56,7 @@ def main() -> None:
         began = time.perf_counter()
         firsts: list[float] = []
 
-        def follow(steps, title, count):  # type: ignore[no-untyped-def]
+        def follow(steps: Iterable[Any], title: str, _: int) -> Iterator[Any]:
             for step in steps:
                 if title == "scoring" and not firsts:
                     firsts.append(time.perf_counter())
@@ -65,8 +67,8 @@ def main() -> None:
         done = [pl.read_parquet(file).height for file in sorted((Path(folder) / "out").glob("part-*.parquet"))]
     whole = count / (ended - began)
     steady = (count - done[0]) / (ended - firsts[0])
-    print(f"graph alone {raw:.0f} sequences/s; over Ray {whole:.0f} ({whole / raw:.2f}) with all starts,")  # noqa: T201
-    print(f"{steady:.0f} ({steady / raw:.2f}) from its first part on")  # noqa: T201
+    print(f"graph alone {raw:.0f} sequences/s; over Ray {whole:.0f} ({whole / raw:.2f}) with all starts,")
+    print(f"{steady:.0f} ({steady / raw:.2f}) from its first part on")
 
 
 if __name__ == "__main__":

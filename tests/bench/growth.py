@@ -95,7 +95,7 @@ def main() -> None:
         def keep(part: str, key: int, result: dict[str, float]) -> None:
             found[part][str(key)] = result
             file.write_text(json.dumps(found, indent=1) + "\n")
-            print(part, key, result, flush=True)  # noqa: T201  # this is what the script is for
+            print(part, key, result, flush=True)
 
         def score(log: pl.DataFrame, name: str) -> dict[str, float]:
             (place / name).mkdir()

@@ -100,7 +100,7 @@ def main() -> None:
                     found = {"windows": name, "in a request": size, **outcome.to_json()}
                     rows.append(found)
                     shown = f"{found['sequences_per_second']:7.1f}/s  p50 {found['p50_ms']:6.1f} ms  {found['codes']}"
-                    print(f"{name:7} {size:3} in a request  {shown}", flush=True)  # noqa: T201  # what it is for
+                    print(f"{name:7} {size:3} in a request  {shown}", flush=True)
     if given.out:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")
 

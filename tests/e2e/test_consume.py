@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,14 @@ def test_killed_consumers_and_services_lose_and_double_nothing(
     brokers.send("hard", [event(100 + user, number) for number in range(each) for user in range(users)])
     reader = brokers.read("hard-decisions")
     url = f"http://127.0.0.1:{port}"
+
+    def more_than(count: int) -> Callable[[], bool]:
+        return lambda: len(reader.more()) > count
+
     for stop in range(2):  # each time the consumer is killed, and in between the service or Redis as well
         process = consume(brokers, "hard", url, tmp_path, "--batch", "7", "--metrics-port", "0")
         seen = len(reader.found)
-        wait_until(lambda seen=seen: len(reader.more()) > seen + 20, 60)  # type: ignore[misc]
+        wait_until(more_than(seen + 20), 60)
         if stop == 0:
             service.process.kill()
             service.process.wait()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.bundle import Bundle
-from tests.conftest import RedisServer, Service, Starter, sequences
+from tests.conftest import RedisServer, Service, Starter, sequences, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +140,14 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
 
     with ThreadPoolExecutor(users) as pool:
         work = [pool.submit(user, number) for number in range(users)]
-        while len(answers) < users * each // 3:
+
+        def a_third_is_answered() -> bool:
             assert not any(w.done() for w in work), [w.exception() for w in work if w.done()]
-            time.sleep(0.005)
+            return len(answers) >= users * each // 3
+
+        wait_until(a_third_is_answered)
         redis_server.kill()
-        while not unanswered:
-            time.sleep(0.005)
+        wait_until(lambda: bool(unanswered))
         redis_server.start()
         for one in work:
             one.result()

@@ -306,7 +306,8 @@ def test_repair_says_what_may_stay_if_asked_for(service: Service, attacked: Path
 
 def test_events_that_repeat_an_id_count_once_and_are_answered_each(service: Service, attacked: Path) -> None:
     plain = sequences(attacked / "events.csv", 400)[-1]  # an attacker, so that some events are dropped
-    events: Any = [{**event, "event_id": n} for n, event in enumerate(plain["events"])]  # type: ignore[arg-type]
+    given: Any = plain["events"]
+    events: list[dict[str, Any]] = [{**event, "event_id": n} for n, event in enumerate(given)]
     sent = [events[0], *events[:4], *events[3:], events[1]]
     stands_for = [0, 0, 1, 2, 3, *range(3, len(events)), 1]
     body = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.live import Event, Kept, Limits, Memory, Redis, Unreachable, Windows
+from service.live import Arrival, Event, Kept, Limits, Memory, Redis, Unreachable, Windows
 from tests.conftest import RedisServer
 
 Step = tuple[str, int, int, bool]  # key, id, time, due
@@ -37,7 +37,8 @@ class Plain:
         if not again and len(window) == self.limits.window and one.ts < min(window)[0]:
             return Kept("late", len(window))
         if again:
-            arrival, [number] = "duplicate", again
+            arrival: Arrival = "duplicate"
+            [number] = again
         else:
             arrival = "out_of_order" if window and one.ts < max(window)[0] else "new"
             number = self.counts[one.key] = self.counts.get(one.key, 0) + 1
@@ -45,9 +46,9 @@ class Plain:
             window.sort(key=lambda w: w[:2])
             del window[: -self.limits.window]
         if not one.due and (not self.limits.every or number % self.limits.every):
-            return Kept(arrival, len(window))  # type: ignore[arg-type]
+            return Kept(arrival, len(window))
         contents = [w.content for _, _, w in window]
-        return Kept(arrival, len(window), contents, [n for _, n, _ in window].index(number))  # type: ignore[arg-type]
+        return Kept(arrival, len(window), contents, [n for _, n, _ in window].index(number))
 
 
 def check(windows: Windows, limits: Limits, batches: list[list[Step]]) -> None:
