@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import schema
 from service.access import needs
+from service.encoding import PAD
 from service.engine import INPUT, OUTPUTS
 from service.problems import Problem, of_validation, pointer
 from service.scoring import Model
@@ -175,7 +176,11 @@ def _read(body: bytes, length: str | None, model: Model) -> tuple[InferRequest, 
         ids = values.ravel()
     if ids.min() < 0 or ids.max() >= rows:
         raise refuse(f"row numbers go from 0 to {rows - 1}", "data")
-    return asked, np.ascontiguousarray(ids.reshape(tensor.shape), dtype=np.int32)
+    ids = np.ascontiguousarray(ids.reshape(tensor.shape), dtype=np.int32)
+    if empty := np.flatnonzero((ids[:, :, 0] == PAD).all(axis=1)).tolist():
+        # the mean over no position is not a number, and int8 would hide it
+        raise refuse(f"window {empty[0]} is padding only: the first slot of a position that is there is not 0", "data")
+    return asked, ids
 
 
 def _answer(asked: InferRequest, model: Model, found: dict[str, NDArray[np.float32]]) -> Response:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from service.bundle import Bundle
+from service.encoding import CLS
 from service.scoring import columns_of
 from service.windows import pad
 from tests.conftest import Service, Starter, sequences
@@ -161,10 +162,12 @@ def test_a_tensor_that_does_not_fit_is_refused(
     open_service: Service, bundle: Bundle, change: dict[str, Any], says: str
 ) -> None:
     slots = bundle.encoder.deep_slots
-    tensor = {"name": "ids", "shape": [1, 1, slots], "datatype": "INT32", "data": [0] * slots}
+    tensor = {"name": "ids", "shape": [1, 1, slots], "datatype": "INT32", "data": [CLS] + [0] * (slots - 1)}
     url = f"/v2/models/{bundle.name}/infer"
     assert open_service.client.post(url, json={"inputs": [tensor]}).status_code == 200
     assert_problem(open_service.client.post(url, json={"inputs": [{**tensor, **change}]}), 422, says)
+    padding = {**tensor, "shape": [2, 1, slots], "data": tensor["data"] + [0] * slots}
+    assert_problem(open_service.client.post(url, json={"inputs": [padding]}), 422, "window 1 is padding only")
     beyond = {**tensor, "data": [bundle.encoder.deep_rows] * slots}
     assert_problem(open_service.client.post(url, json={"inputs": [beyond]}), 422, "row numbers")
     headers = {"Inference-Header-Content-Length": "99999"}
