@@ -19,6 +19,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from service.encoding import Encoded
+from service.host import EngineLost
 from service.metrics import Metrics
 from service.values import Columns, EventError, Ids
 from service.windows import Outputs, Row, pad
@@ -315,8 +316,11 @@ class Batcher(Generic[Answer]):
             self.metrics.queue_wait.observe(now - w.sequence.since)
         return batch
 
-    async def _answer(self, batch: list[Window[Answer]]) -> None:
-        """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault."""
+    async def _answer(self, batch: list[Window[Answer]], again: bool = False) -> None:
+        """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault.
+
+        An engine that is lost is asked once more first: the fault need not be the batch's.
+        """
         windows = [w.ids for w in batch]
         start = time.perf_counter()
         try:
@@ -327,6 +331,10 @@ class Batcher(Generic[Answer]):
                 outputs = await run(self.thread, lambda: self.run(pad(windows)))
         except Exception as error:  # whatever the runtime raises, the loop goes on and every caller gets an answer
             self.metrics.engine_errors.inc()
+            if isinstance(error, EngineLost) and not again:
+                logger.error("%s; its batch of %d windows is run again", error, len(batch))
+                await self._answer(batch, again=True)
+                return
             if len(batch) == 1:
                 logger.exception("the engine failed on a window of %d positions", batch[0].length)
                 self._resolve([batch[0].sequence], [error])

@@ -26,6 +26,7 @@ import uvloop
 
 from service.bundle import Bundle
 from service.encoding import Encoded
+from service.engine import Runtime
 from service.load import Load, Outcome, Prepared, prepare, quantile
 from service.scoring import columns_of
 from service.windows import pad
@@ -91,7 +92,7 @@ def limit(path: Path, sequences: Sequence[dict[str, Any]], cores: Sequence[int],
 def _limit(path: Path, sequences: Sequence[dict[str, Any]], cores: Sequence[int], seconds: float, to: Any) -> None:
     os.sched_setaffinity(0, cores)
     bundle = Bundle.open(path)
-    engine = bundle.engine("auto", len(cores))
+    engine = bundle.engine(Runtime("auto", len(cores)))
     encodings = bundle.encoder.encode_all(columns_of(s["events"]) for s in sequences)
     windows = sorted((w for e in encodings if isinstance(e, Encoded) for w in e.windows), key=len)
     by_batch = {}

@@ -2,7 +2,7 @@
 
 manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
-model.onnx          and its variants, model.int8.onnx
+model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
 statistics.npz      profile of normal behaviour, and the linear part
 golden.jsonl        inputs with the scores they must give
 manifest.sig        optional: an Ed25519 signature of manifest.json
@@ -11,7 +11,7 @@ evaluation.json, report.html
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from tokenizers import Tokenizer
 from service.calibration import Calibration
 from service.drift import FieldValues
 from service.encoding import Encoder
-from service.engine import Engine, GraphError, Requested
+from service.engine import CPU, GraphError, Runtime
+from service.host import AnyEngine, open_engine
 from service.surface import Surface
 from service.thresholds import Thresholds
 
 SCHEMA_VERSION = 2
-VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
 class BundleError(ValueError):
@@ -172,21 +173,21 @@ class Bundle:
     def thresholds(self) -> Thresholds:
         return Thresholds(**self.manifest["thresholds"])
 
-    def engine(self, requested: Requested = "cpu", threads: int = 0, precision: str | None = None) -> Engine:
+    def engine(self, runtime: Runtime = CPU, precision: str | None = None) -> AnyEngine:
         """A session on the variant that export chose for the provider, or on the one of the given precision."""
         variants = self.manifest["variants"]
-        chosen = precision or (variants["cpu"] if requested == "cpu" else variants["cuda"])
-        engine = self._session(chosen, requested, threads)
+        chosen = precision or (variants["cpu"] if runtime.requested == "cpu" else variants["cuda"])
+        engine = self._session(chosen, runtime)
         if precision is None and engine.provider == "cpu" and chosen != variants["cpu"]:
-            engine = self._session(variants["cpu"], "cpu", threads)  # auto found no CUDA
+            engine = self._session(variants["cpu"], replace(runtime, requested="cpu"))  # auto found no CUDA
         return engine
 
-    def _session(self, precision: str, requested: Requested, threads: int) -> Engine:
+    def _session(self, precision: str, runtime: Runtime) -> AnyEngine:
         file = VARIANTS.get(precision, precision)
         if file not in self.manifest["files"]:
             raise BundleError(f"{self.path}: it holds no {precision} variant")
         try:
-            engine = Engine(self.path / file, requested, threads)
+            engine = open_engine(self.path / file, runtime, self.encoder.window)
         except GraphError as error:
             raise BundleError(str(error)) from error
         if engine.slots != self.encoder.deep_slots or engine.types != max(len(self.types), 1):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
+from service.engine import Runtime
 from service.files import write_json
 from service.metrics import Metrics
 from service.parsing import parse
@@ -156,7 +157,7 @@ def main(path: Path, state: Path, most: int) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(19)
-    model = Model.load(Bundle.open(path), threads=1)
+    model = Model.load(Bundle.open(path), Runtime(threads=1))
     overrides = Overrides(state)
     _say([], 0)  # it is ready
     pipe = sys.stdin.buffer

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -21,8 +22,10 @@ from uvicorn.supervisors import Multiprocess
 from service import logs
 from service.app import create_app
 from service.bundle import Bundle, BundleError
-from service.engine import ProviderError, cores
+from service.engine import ProviderError, Runtime, cores
 from service.feedback import Store
+from service.host import hosted
+from service.lineup import ENGINE
 from service.logs import Pseudonyms
 from service.protocol import Protocol
 from service.scoring import UNKNOWN_TYPE, Model, columns_of
@@ -58,7 +61,7 @@ def run(
     try:
         settings = Settings(**given)
         logs.configure(settings.log_format)
-        if settings.workers > 1:
+        if settings.workers > 1 or settings.shared_engine:
             raise typer.Exit(_supervise(settings))
         serving = Serving(settings)
     except (BundleError, ProviderError, ValueError, OSError) as error:
@@ -93,13 +96,16 @@ def _supervise(settings: Settings) -> int:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
         settings.run_dir = Path(run).absolute()
-        settings.threads = settings.threads or max(cores() // settings.workers, 1)
+        apart = cores() - settings.workers if settings.shared_engine else cores() // settings.workers
+        settings.threads = settings.threads or max(apart, 1)
         for name, value in settings.model_dump(exclude_none=True).items():
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
         config = _config(settings, "service.app:worker", factory=True, workers=settings.workers)
-        Multiprocess(config, [config.bind_socket()]).run()
+        engine = hosted(settings.run_dir / ENGINE, settings.log_format) if settings.shared_engine else nullcontext()
+        with engine:
+            Multiprocess(config, [config.bind_socket()]).run()
     return 0
 
 
@@ -208,7 +214,7 @@ def consume(
 def check(bundle: Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]) -> None:
     """Verifies a bundle as the service would before serving it: schema, checksums, golden scores."""
     try:
-        model = Model.load(Bundle.open(bundle), "auto")
+        model = Model.load(Bundle.open(bundle), Runtime("auto"))
     except (BundleError, ProviderError) as error:
         raise _fail(error) from error
     b = model.bundle

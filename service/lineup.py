@@ -19,7 +19,8 @@ from service.cache import Cache
 from service.calibration import Evidence
 from service.challenger import Challenger, Pair, note_promotion, promoted
 from service.encoding import Encoded
-from service.engine import ProviderError
+from service.engine import ProviderError, Runtime
+from service.host import EngineLost
 from service.metrics import Metrics
 from service.peers import Commit, PeerError, Peers
 from service.problems import Problem
@@ -29,6 +30,7 @@ from service.thresholds import Overrides, Policy
 from service.windows import Row
 
 logger = logging.getLogger(__name__)
+ENGINE = "engine"  # socket of a run's shared engine
 SERVED = "served.json"  # file of a run that names champion and challenger, if not those of the settings
 SOON = {"Retry-After": "1"}
 
@@ -72,6 +74,14 @@ class Lineup:
         s = settings
         self.audit, self.overrides, self.peers = Audit(s.state_dir), Overrides(s.state_dir), Peers(s.run_dir)
         self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
+        self.runtime = Runtime(
+            s.provider,
+            s.threads,
+            gpu_memory_mb=s.gpu_memory_mb,
+            cuda_graphs=s.cuda_graphs,
+            tensorrt_cache=s.state_dir.absolute() / "tensorrt",
+            host=s.run_dir / ENGINE if s.run_dir and s.shared_engine else None,
+        )
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
         self.model = self._load(champion)
@@ -82,7 +92,7 @@ class Lineup:
 
     def _load(self, path: Path) -> Model:
         bundle = Bundle.open(path, self.settings.bundle_public_key)
-        model = Model.load(bundle, self.settings.provider, self.settings.threads)
+        model = Model.load(bundle, self.runtime)
         override = self.overrides.get(bundle.version)
         return model.with_policy(override) if override else model
 
@@ -198,7 +208,7 @@ class Lineup:
                     note_promotion(self.settings.state_dir, self.configured, (path, second))
                 await self._swap(model, second)
                 await commit()
-        except (BundleError, ProviderError, PeerError) as error:
+        except (BundleError, ProviderError, EngineLost, PeerError) as error:
             self.metrics.reloads.labels("failed").inc()
             logger.error("%s refused, %s goes on serving: %s", what, old.version, error)
             raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from service.bundle import Bundle, BundleError
 from service.calibration import Calibration, Evidence
 from service.encoding import Encoded
-from service.engine import Engine, Requested
+from service.engine import CPU, Runtime
+from service.host import AnyEngine
 from service.reasons import Reason, reasons
 from service.surface import Reading, Surface
 from service.thresholds import Decision, Policy, Thresholds
@@ -127,20 +128,18 @@ class Model:
     """A bundle with a running engine and the policy in force."""
 
     bundle: Bundle
-    engine: Engine
+    engine: AnyEngine
     policy: Policy
 
     @classmethod
-    def load(
-        cls, bundle: Bundle, requested: Requested = "cpu", threads: int = 0, precision: str | None = None
-    ) -> "Model":
+    def load(cls, bundle: Bundle, runtime: Runtime = CPU, precision: str | None = None) -> "Model":
         """Starts the engine and proves it on the golden samples, on the very provider that will serve.
 
         Raises:
             BundleError: a variant is missing or damaged, or a golden sample scores outside its tolerance.
-            ProviderError: CUDA was asked for and cannot be had.
+            ProviderError: a GPU was asked for and cannot be had.
         """
-        model = cls(bundle, bundle.engine(requested, threads, precision), Policy(bundle.thresholds))
+        model = cls(bundle, bundle.engine(runtime, precision), Policy(bundle.thresholds))
         model.check_golden()
         return model
 

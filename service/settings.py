@@ -20,11 +20,20 @@ class Settings(BaseSettings):
         None, description="Directory of a second bundle that scores the same traffic in shadow, on idle cores."
     )
     state_dir: Path = Field(Path("state"), description="Directory for all that changes at run time.")
-    provider: Literal["auto", "cuda", "cpu"] = Field("auto", description="`cuda` refuses to start without CUDA.")
+    provider: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(
+        "auto", description="`tensorrt` and `cuda` refuse to start without; `auto` takes CUDA where it is."
+    )
     threads: int = Field(
         0, ge=0, description="Intra-op threads of ONNX Runtime on the CPU; 0: the cores, shared out among the workers."
     )
-    workers: int = Field(1, ge=1, description="Processes that serve; for one GPU, or a few cores, one is best.")
+    gpu_memory_mb: int = Field(0, ge=0, description="Most memory of the GPU for a model; 0: no bound.")
+    cuda_graphs: bool = Field(
+        False, description="Whether the GPU's work on batches of a shape is recorded once and replayed."
+    )
+    shared_engine: bool = Field(
+        False, description="Whether the workers share one engine in a process of its own, for one GPU under many cores."
+    )
+    workers: int = Field(1, ge=1, description="Processes that serve; with few cores one is best.")
     run_dir: Path | None = Field(None, description="Set by the service itself where it has several workers.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")

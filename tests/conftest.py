@@ -19,8 +19,8 @@ import redis
 
 from service.bundle import Bundle
 from training import inject
+from training.bundle import fit_bundle
 from training.config import FitConfig
-from training.fit import fit_bundle
 from training.log import clean_events
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

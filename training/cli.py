@@ -114,7 +114,7 @@ def fit(
 ) -> None:
     """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
     with session(quiet) as show:
-        from training.fit import fit_bundle
+        from training.bundle import fit_bundle
         from training.log import parse_columns
 
         if (cost_fp is None) != (cost_fn is None):

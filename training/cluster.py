@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
+from service.engine import Runtime
 from service.scoring import Model
 from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
 from training.options import quieten
@@ -44,7 +45,7 @@ class ScorePart:
     def __init__(self, bundle: Path, out: Path, cuda: bool) -> None:
         quieten(logging.WARNING)
         self.out = out
-        self.model = Model.load(Bundle.open(bundle), "cuda" if cuda else "cpu", threads=1)
+        self.model = Model.load(Bundle.open(bundle), Runtime("cuda" if cuda else "cpu", threads=1))
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"sequences": score_part(self.model, int(row["part"]), self.out)}

@@ -20,8 +20,8 @@ from service.repair import BLAMED
 from service.scoring import Score
 from service.values import Columns
 from service.windows import pad
+from training.bundle import MASKED
 from training.config import FitConfig
-from training.fit import MASKED
 from training.log import LogError
 from training.model import BehaviourBert
 from training.pretrain import MaskedEvents

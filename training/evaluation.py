@@ -10,9 +10,10 @@ import numpy as np
 
 from service.bundle import Bundle
 from service.scoring import Model, Score
+from training.bundle import files_fingerprint
 from training.cells import cell, fingerprint
 from training.config import FitConfig
-from training.fit import files_fingerprint, fit_model
+from training.fit import fit_model
 from training.log import Labels, Log, clean_events, read_labels
 from training.metrics import Metrics, metrics
 from training.split import Indices, check_classes, folds

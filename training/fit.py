@@ -1,62 +1,43 @@
-"""One fit, from clean log to calibrated model and on to the bundle; `evaluation` repeats the first half over folds."""
+"""One fit, from clean log to calibrated model; `bundle` writes it, `evaluation` repeats it over folds."""
 
-import hashlib
-import json
 import logging
-import platform
-import resource
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 from transformers import set_seed
 
-from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
+from service.bundle import Bundle
 from service.calibration import Calibration, Evidence, sigmoid
-from service.drift import FieldValues
 from service.encoding import Encoded, Encoder
-from service.engine import Engine
-from service.metrics import SCORE_BINS
-from service.scoring import Judge, Model, columns_of, evidence, gather, network_logits
+from service.scoring import Judge, evidence, gather, network_logits
 from service.surface import Surface
 from service.thresholds import Thresholds
 from service.values import EventError
 from service.windows import pad
-from training import export, report, thresholds
-from training.assess import assess
+from training import thresholds
 from training.calibration import UNLABELLED, fit_calibration, weigh
-from training.checkpoints import begin, kept, settle, together, world
 from training.config import FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
-from training.log import CleaningReport, Labels, Log, clean_events, read_labels
+from training.log import Labels, Log
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, carry_over, load_pretrained
-from training.moments import at_moments
 from training.pretrain import MaskedEvents, pretrain
-from training.split import Indices, Split, check_enough, fold_numbers, held_out, split
+from training.split import Indices, check_enough, fold_numbers, held_out
 from training.surface import as_unseen, fit_surface, normal_by_trimming, row_counts
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
-MASKED = "masked.safetensors"  # the masked-event model, where there was pretraining; corrects events
-GOLDEN, GOLDEN_EVENTS = 8, 200
-MOST_DESCRIBED = 20_000  # sequences of training with which traffic is compared
-TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}  # in probability, over processors and providers
-MAX_INT8_CHANGE = 0.01  # mean, in probability
-LENGTHS = (1, 50, 99)  # percentiles of the training sequences' lengths that a bundle tells
 TEACHER_FOLDS = 3
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
 FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
@@ -112,7 +93,8 @@ class Fitted:
 
 
 @contextmanager
-def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Says on the log what is done, and notes how long it took."""
     start = time.perf_counter()
     logger.info("%s ...", name)
     yield
@@ -134,7 +116,7 @@ def fit_model(
     log, labels = log.subset(at), labels.subset(at)
     kinds = column_kinds(log.events)
     config = config.settled
-    with _stage("encoder", seconds):
+    with stage("encoder", seconds):
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
@@ -147,7 +129,7 @@ def fit_model(
         check_enough(labels)
         types = sorted({t for t in labels.types if t})
         examples = examples_of(log, labels, encoded, types)
-    with _stage("linear part", seconds):
+    with stage("linear part", seconds):
         surface = fit_surface(
             encoder,
             encoded,
@@ -163,15 +145,15 @@ def fit_model(
     start = untrained(encoder, everything, len(types), config)
     masked = None
     if config.pretrain_epochs:
-        with _stage("pretraining", seconds):
+        with stage("pretraining", seconds):
             masked = pretrain(start, encoder, everything, config, quiet)
     if config.teacher is not None:
-        with _stage("teacher", seconds):
+        with stage("teacher", seconds):
             examples = taught(examples, labels, encoder, len(types), config, quiet)
     parts = held_out(labels, config.folds, config.held_out_share, config.seed)
     found: list[Evidence] = []
     epochs = []
-    with _stage("cross-fitting", seconds):
+    with stage("cross-fitting", seconds):
         fold = np.full(len(examples), -1)
         for number, (_, held) in enumerate(parts):
             fold[held] = number
@@ -193,7 +175,7 @@ def fit_model(
         evidence_held, label, types_held, [examples[i].events for i in held_back], config.prevalence
     )
     if len(parts) > 1:
-        with _stage("fine-tuning", seconds):
+        with stage("fine-tuning", seconds):
             model = deepcopy(start)
             if old is not None:
                 carried = carry_over(model, encoder, types, old.weights, old.encoder, old.types)
@@ -302,222 +284,3 @@ def examples_of(log: Log, labels: Labels, encoded: Sequence[Encoded], types: lis
         kind = number.get(labels.types[i] or "", UNLABELLED)
         examples.append(Example(sequence, int(labels.label[i]), kind, events))
     return examples
-
-
-def fit_bundle(
-    events: Path,
-    label_file: Path | None,
-    out: Path,
-    config: FitConfig,
-    columns: dict[str, str] | None = None,
-    name: str | None = None,
-    quiet: bool = True,
-    search: Callable[[Log, Labels, Indices, FitConfig], FitConfig] | None = None,
-    resume: bool = False,
-) -> Bundle:
-    """Fits on a log and writes a bundle; what stood at `out` before is replaced only by a whole new one.
-
-    Args:
-        search: finds a better configuration on the training part, see `training.tune`.
-        resume: go on where an earlier call for the same `out` was interrupted.
-
-    Raises:
-        LogError: the log or the labels cannot be used.
-        ResumeError: the earlier call was for other data or settings.
-    """
-    set_seed(config.seed)
-    log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
-    if label_file is None:
-        labels = Labels.none(len(log))
-        if config.live_window:
-            log, labels = at_moments(log, labels, config.live_window, config.seed)
-        parts = Split(np.arange(len(log)), np.arange(0), "none")
-        logger.info("%d sequences, %d events, no labels", len(log), log.events.height)
-    else:
-        labels = read_labels(label_file, log, cleaning, config.max_bad_share)
-        if config.live_window:
-            log, labels = at_moments(log, labels, config.live_window, config.seed)
-        parts = split(log, labels, config.test_share, config.seed)
-        sizes = len(parts.train), len(parts.test)
-        logger.info(
-            "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
-        )
-    rest = np.setdiff1d(np.arange(len(log)), parts.test)
-    state, fingerprint = unfinished(out), files_fingerprint(events, label_file)
-    found = begin(state, fingerprint, config, resume)
-    if search is not None:
-        config = found or search(log, labels, rest, config)
-        settle(state, config)
-    start = time.perf_counter()
-    with kept(state):
-        fitted = fit_model(log, labels, rest, config, quiet)
-    if world()[0] == 0:
-        cleaning.clipped = fitted.clipped
-        write_bundle(fitted, Data(log, labels, parts, cleaning, fingerprint), out, name, start)
-        shutil.rmtree(state)
-    together()
-    return Bundle.open(out)
-
-
-def unfinished(out: Path) -> Path:
-    """The folder of what is learned, while the bundle at `out` is not written."""
-    return out.with_name(out.name + ".fit")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a model was fitted on: log, labels, how they were parted, what cleaning found, the files' fingerprint."""
-
-    log: Log
-    labels: Labels
-    parts: Split
-    cleaning: CleaningReport
-    fingerprint: str
-
-
-def files_fingerprint(events: Path, labels: Path | None) -> str:
-    """Names a log and its labels by the files' contents."""
-    digests = [sha256(file) for file in (events, labels) if file is not None]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def write_bundle(
-    fitted: Fitted, data: Data, out: Path, name: str | None, start: float, more: Mapping[str, Any] | None = None
-) -> Bundle:
-    """Writes a fitted model as a bundle, which replaces what stood at `out` once it is whole and serves.
-
-    Args:
-        start: when fitting began, by `time.perf_counter`.
-        more: entries for the manifest.
-    """
-    log, labels, parts, cleaning = data.log, data.labels, data.parts, data.cleaning
-    new = out.with_name(out.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    with _stage("export", fitted.seconds):
-        variants = _export_graphs(fitted, log.subset(parts.train), new)
-    with _stage("evaluation", fitted.seconds):
-        evaluation = _evaluation(fitted, log, labels, parts, cleaning)
-    evaluation["cost"] = {
-        "seconds": round(time.perf_counter() - start, 1),
-        "stages": fitted.seconds,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "milliseconds_per_window": variants["milliseconds"],
-        "processor": platform.processor() or platform.machine(),
-    }
-    (new / "evaluation.json").write_text(json.dumps(evaluation, indent=1))
-    manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "name": name or out.name,
-        "version": f"{datetime.now(UTC):%Y-%m-%d}.{sha256(new / 'model.onnx')[:8]}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "feature_spec": fitted.kinds,
-        "preset": fitted.config.preset,
-        "config": asdict(fitted.config),
-        "training_data": {
-            "fingerprint": data.fingerprint,
-            "sequences": len(log),
-            "events": log.events.height,
-            "split": parts.how,
-            "lengths": np.percentile(np.diff(log.subset(parts.train).offsets), LENGTHS).astype(int).tolist(),
-        },
-        "types": fitted.types,
-        "metrics": {
-            "held_out": fitted.held_out.to_json() if labels.known.any() else None,
-            "test": evaluation["metrics"],
-        },
-        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(log.subset(_spread(parts.train)))),
-        "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
-        "thresholds": asdict(fitted.thresholds),
-        "calibration": fitted.calibration.to_json(),
-        "variants": variants,
-        **(more or {}),
-    }
-    _write_encoder(fitted, new)
-    (new / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
-    if fitted.masked is not None:
-        (new / MASKED).write_bytes(save(fitted.masked.state_dict()))
-    fitted.surface.save(new / "statistics.npz")
-    _write_golden(fitted, log.subset(parts.train), new)
-    (new / "report.html").write_text(report.render(manifest, evaluation))
-    manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    for precision in VARIANTS:
-        Model.load(Bundle.open(new), precision=precision)  # what is written must serve
-    if out.exists():
-        shutil.rmtree(out)
-    new.rename(out)
-    return Bundle.open(out)
-
-
-def _spread(at: Indices) -> Indices:
-    """At most MOST_DESCRIBED of the positions, evenly from first to last."""
-    return at[:: -(-len(at) // MOST_DESCRIBED) or 1]
-
-
-def _write_encoder(fitted: Fitted, folder: Path) -> None:
-    (folder / "encoder.json").write_text(json.dumps(fitted.encoder.to_json()))
-    if fitted.encoder.tokenizer is not None:
-        fitted.encoder.tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
-    """Writes the graphs and chooses by measurement: int8 serves the CPU if it is faster and changes scores little."""
-    export.export_onnx(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp32"])
-    sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
-    export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], sequences[::2])
-    windows = [w for e in sequences for w in e.windows][:50]
-    scores, times = {}, {}
-    for precision, file in VARIANTS.items():
-        engine = Engine(folder / file, "cpu", threads=1)
-        scores[precision] = fitted.calibration.score(evidence(sequences, engine.run, fitted.surface))
-        times[precision] = round(export.milliseconds(engine, windows), 3)
-    change = float(np.abs(scores["int8"] - scores["fp32"]).mean())
-    if change > MAX_INT8_CHANGE:
-        logger.warning("int8 changes scores by %.4f in the mean, so fp32 serves the CPU", change)
-    chosen = "int8" if change <= MAX_INT8_CHANGE and times["int8"] < times["fp32"] else "fp32"
-    return {"cpu": chosen, "cuda": "fp32", "int8_change": change, "milliseconds": times}
-
-
-def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
-    """Keeps a few sequences, without ids, with what each variant says of them."""
-    reads = fitted.encoder.columns
-    order = np.argsort(np.diff(log.offsets), kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN, len(order))).astype(int)]
-    samples: list[dict[str, Any]] = []
-    for i in chosen:
-        columns, length = log.sequence(int(i))
-        shown = range(min(length, GOLDEN_EVENTS))
-        samples.append(
-            {
-                "events": [{c: v[t] for c, v in columns.items() if c in reads and v[t] is not None} for t in shown],
-                "expected": {},
-            }
-        )
-    for precision, file in VARIANTS.items():
-        engine = Engine(folder / file, "cpu")
-        encoded = [fitted.encoder.encode(*columns_of(s["events"])) for s in samples]
-        answers = fitted.judge.answers(evidence(encoded, engine.run, fitted.surface))
-        for sample, answer in zip(samples, answers, strict=True):
-            sample["expected"][precision] = {
-                "score": answer.score,
-                "events": answer.events.tolist(),
-                "tolerance": TOLERANCE[precision],
-            }
-    (folder / "golden.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
-
-
-def _evaluation(fitted: Fitted, log: Log, labels: Labels, parts: Split, cleaning: CleaningReport) -> dict[str, Any]:
-    """All that the report shows, as plain data."""
-    test, of_test = log.subset(parts.test), labels.subset(parts.test)
-    quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}
-    if len(test):
-        quality = assess(test, of_test, fitted.evidence(test), fitted.judge, fitted.f1_threshold, fitted.evidence)
-    return {
-        **quality,
-        "thresholds": asdict(fitted.thresholds),
-        "cleaning": asdict(cleaning),
-        "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
-        "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
-        "epochs": fitted.epochs,
-    }

@@ -89,7 +89,7 @@ class BehaviourBert(nn.Module):
         """The encoder's states (B, P, H), and which positions are not padding (B, P); noise is added to the bags."""
         real = ids[:, :, 0] != PAD
         bags = self.bags(ids) if noise is None else self.bags(ids) + noise
-        states = self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state
+        states = self.bert(inputs_embeds=bags, attention_mask=real.long()).last_hidden_state.to(self.center.dtype)
         return (states - self.center) / self.scale, real
 
     @torch.no_grad()

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from service.bundle import Bundle
+from training.bundle import files_fingerprint, fit_bundle, unfinished
 from training.checkpoints import begin
 from training.cluster import connect
 from training.config import FitConfig
-from training.fit import files_fingerprint, fit_bundle, unfinished
 from training.options import quieten
 
 MOST_FAILURES = 3  # of workers, after each of which all go on from the last checkpoint

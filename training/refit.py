@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, sha256
 from service.scoring import Model, Score
+from training.bundle import Data, files_fingerprint, write_bundle
 from training.config import FitConfig
-from training.fit import WEIGHTS, Data, Start, files_fingerprint, fit_model, write_bundle
+from training.fit import WEIGHTS, Start, fit_model
 from training.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
 from training.moments import at_moments
 from training.split import Split, split

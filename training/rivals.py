@@ -34,7 +34,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from service.encoding import Encoded, Encoder
-from service.engine import Engine
+from service.engine import Engine, Runtime
 from service.scoring import evidence, network_logits
 from service.values import Ids
 from service.windows import Outputs, pad
@@ -301,7 +301,7 @@ def _on_one_core(model: BehaviourBert, encoder: Encoder) -> Callable[[Ids], Outp
     with TemporaryDirectory(prefix="recguard-compare-") as folder:
         path = Path(folder) / "model.onnx"
         export.export_onnx(model, encoder.deep_slots, path)
-        return Engine(path, "cpu", threads=1).run
+        return Engine(path, Runtime(threads=1)).run
 
 
 METHODS: dict[str, Method] = {

@@ -19,6 +19,7 @@ import polars as pl
 
 from service.bundle import Bundle
 from service.encoding import Encoded
+from service.engine import Runtime
 from service.scoring import network_logits
 from training.cluster import score_on_ray
 from training.log import clean_table
@@ -27,7 +28,7 @@ from training.log import clean_table
 def alone(bundle: Path, sequences: list[Encoded], core: int) -> None:
     """Runs the graph over sequences on one core."""
     os.sched_setaffinity(0, {core})
-    network_logits(sequences, Bundle.open(bundle).engine("cpu", 1, None).run)
+    network_logits(sequences, Bundle.open(bundle).engine(Runtime(threads=1)).run)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from hypothesis.errors import Unsatisfiable
 
 from service.bundle import Bundle
 from service.encoding import CLS
+from service.engine import Runtime
 from service.scoring import columns_of
 from service.windows import pad
 from tests.conftest import Service, Starter, sequences
@@ -132,7 +133,7 @@ def test_a_triton_client_runs_the_graph(open_service: Service, bundle: Bundle, a
     assert [i["name"] for i in described["inputs"]] == ["ids"]
     events = sequences(attacked / "events.csv", 3)
     windows = pad([w for s in events for w in bundle.encoder.encode(*columns_of(s["events"])).windows])
-    expected = vars(bundle.engine("cpu", threads=1).run(windows))
+    expected = vars(bundle.engine(Runtime(threads=1)).run(windows))
     tensor = client_of.InferInput("ids", list(windows.shape), "INT32")
     for binary in (True, False):
         tensor.set_data_from_numpy(windows, binary_data=binary)

@@ -78,3 +78,41 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(30) == 0
     assert not list((service.log.parent / "state").glob("run-*"))
+
+
+def test_workers_share_one_engine_which_may_die_under_load(
+    start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
+) -> None:
+    service = start_service(bundles / "one", workers=WORKERS, shared_engine=True, timeout_ms=20_000)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    body = {"sequences": sequences(attacked / "events.csv", 3)}
+    expected = start_service(bundles / "one").client.post("/v1/score", json=body).json()["results"]
+
+    def engine() -> list[int]:
+        tasks = Path(f"/proc/{service.process.pid}/task").glob("*/children")
+        spawned = [int(pid) for task in tasks for pid in task.read_text().split()]
+        mine = [pid for pid in spawned if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in mine if pid not in workers(service)]
+
+    def one(_: int) -> httpx.Response:
+        return httpx.post(f"{service.client.base_url}/v1/score", json=body, timeout=60)
+
+    [before] = engine()
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(one, range(ASKED))
+        next(answers)
+        os.kill(before, signal.SIGKILL)
+        rest = list(answers)
+    assert {a.status_code for a in rest} == {200}
+    for found, wanted in zip(rest[-1].json()["results"], expected, strict=True):
+        assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+    assert before not in engine()
+    assert "the engine's process ended with code -9" in service.log.read_text()
+
+    assert service.client.post("/v1/model/reload", json={"bundle": "two"}, timeout=60).status_code == 200
+    assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2"}
+    assert sample(service, "recguard_model_info", version="2") == 1
+    last = engine()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(30) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in last)

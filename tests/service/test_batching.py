@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from service.batching import Batcher, DeadlineExceeded, Given, QueueFull
 from service.encoding import Encoded
+from service.host import EngineLost
 from service.metrics import Metrics
 from service.values import EventError, Ids
 from service.windows import Outputs, Row
@@ -129,6 +130,30 @@ def test_where_answers_cannot_be_judged_their_callers_hear_it_and_the_loop_goes_
     failed, answered = asyncio.run(main())
     assert isinstance(failed, ZeroDivisionError)
     assert answered == 6
+
+
+def test_an_engine_that_is_lost_is_asked_once_more_and_then_each_half_of_the_batch() -> None:
+    lost = [2]
+
+    def run(ids: Ids) -> Outputs:
+        if lost[0]:
+            lost[0] -= 1
+            raise EngineLost("gone")
+        return sums(ids)
+
+    async def ask(times: int, count: int) -> list[float | Exception]:
+        lost[0] = times
+        batcher = Batcher(encode, run, total, 1000, 100, metrics := Metrics())
+        batcher.start()
+        answers = await batcher.score([sequence((3, 1))] * count, asyncio.get_running_loop().time() + 10)
+        await batcher.close()
+        assert metrics.registry.get_sample_value("recguard_engine_errors_total") == times
+        return answers
+
+    assert asyncio.run(ask(1, 1)) == [6.0]
+    [twice] = asyncio.run(ask(2, 1))
+    assert isinstance(twice, EngineLost)
+    assert asyncio.run(ask(2, 4)) == [6.0] * 4
 
 
 def test_a_batch_forms_while_the_engine_is_busy_and_is_cut_by_length() -> None:

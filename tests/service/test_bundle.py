@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.bundle import Bundle, BundleError, sha256
-from service.engine import ProviderError
+from service.engine import ProviderError, Runtime
 from service.scoring import Model, columns_of
 from service.windows import pad
 
@@ -64,13 +64,13 @@ def test_a_damaged_bundle_is_refused_with_the_reason(
 
 def test_cuda_asked_for_and_absent_is_an_error_and_auto_takes_the_cpu(bundle: Bundle) -> None:
     try:
-        provider = Model.load(bundle, "auto").engine.provider
+        provider = Model.load(bundle, Runtime("auto")).engine.provider
     except ProviderError:
         pytest.fail("auto must not insist on CUDA")
     if provider == "cuda":
         pytest.skip("this machine has CUDA")
     with pytest.raises(ProviderError, match="RECGUARD_PROVIDER=cuda"):
-        Model.load(bundle, "cuda")
+        Model.load(bundle, Runtime("cuda"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -12,7 +12,7 @@ def test_reasons_sum_to_the_log_odds_of_the_score(bundle: Bundle) -> None:
     wide = calibration.weights[CHANNELS.index("wide")]
     constant = calibration.bias + calibration.shift + wide * surface.linear.bias[0]  # where nothing speaks
     encoded = [encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
-    together = evidence(encoded, bundle.engine("cpu").run, surface)
+    together = evidence(encoded, bundle.engine().run, surface)
     for i, e in enumerate(encoded):
         found = together.take(np.array([i]))
         of_sequence = reasons(e, found, encoder, surface, calibration)

@@ -10,9 +10,9 @@ import pytest
 
 from service.bundle import Bundle
 from service.scoring import Model
+from training.bundle import fit_bundle
 from training.config import FitConfig
 from training.correct import Corrector, as_written
-from training.fit import fit_bundle
 from training.log import LogError
 from training.repair import AUDIT, repair_log, undo
 

@@ -17,13 +17,14 @@ from service.encoding import Encoded
 from service.scoring import Model, Score, columns_of, network_logits
 from service.windows import Outputs, pad
 from tests.conftest import genuine_log, shared
+from training.bundle import fit_bundle
 from training.calibration import UNLABELLED
 from training.cli import app
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.export import export_onnx
 from training.features import column_kinds, fit_encoder
 from training.finetune import log_mean_exp, run_torch
-from training.fit import fit_bundle, fit_model
+from training.fit import fit_model
 from training.log import Log, clean_events, read_labels
 from training.metrics import expected_calibration_error, metrics, recall_at_fpr
 from training.model import BehaviourBert, load_pretrained
@@ -58,6 +59,7 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "statistics.npz",
             "weights.safetensors",
             "model.int8.onnx",
+            "model.fp16.onnx",
             "golden.jsonl",
             "evaluation.json",
             "report.html",

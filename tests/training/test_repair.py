@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from service.bundle import Bundle
+from service.engine import Runtime
 from service.scoring import Model
 from training.cli import app
 from training.log import LogError
@@ -23,7 +24,7 @@ from training.repair import AUDIT, EVENT_WEIGHTS, WEIGHTS, repair_log, undo
 
 @pytest.fixture(scope="module")
 def model(bundle: Bundle) -> Model:
-    return Model.load(bundle, threads=1)
+    return Model.load(bundle, Runtime(threads=1))
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle import Bundle
+from service.engine import Runtime
 from service.scoring import Model, Score, columns_of
 
-MODEL = Model.load(Bundle.open(Path(os.environ["RECGUARD_BUNDLE"])), "auto", int(os.environ.get("RECGUARD_THREADS", 1)))
+MODEL = Model.load(
+    Bundle.open(Path(os.environ["RECGUARD_BUNDLE"])), Runtime("auto", int(os.environ.get("RECGUARD_THREADS", 1)))
+)
 
 
 def answers(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
