@@ -21,12 +21,11 @@ from service import console, logs, oip, review, schema
 from service.access import header, needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
-from service.serving import Serving, full
+from service.serving import EVENTS, SCORE, Serving, full
 from service.settings import Settings
 from service.thresholds import Policy
 
 logger = logging.getLogger(__name__)
-SCORE, EVENTS = "/v1/score", "/v1/events"
 HOT = {SCORE, EVENTS}  # routes that are called once a user action, or oftener
 FULL = full().response
 
@@ -305,14 +304,16 @@ async def answer(serving: Serving, request: Request) -> Response:
     serving.allow(request.scope, "score")
     length = header(request.scope, b"content-length") or b""
     size = int(length) if length.isdigit() else 0
-    if not serving.admits(size, milliseconds):
+    route = request.scope["path"]
+    if not serving.admits(route, size, milliseconds):
         return FULL  # made once: under overload this is what there is most of
-    with serving.arriving(size):
+    with serving.arriving(route, size):
         body = await request.body()
+    size = len(body)
     if encoding := header(request.scope, b"content-encoding"):
         body = _unpacked(serving, encoding.decode("latin-1"), body)
-    work = serving.score if request.scope["path"] == SCORE else serving.take
-    return Response(await work(body, milliseconds), media_type="application/json")
+    work = serving.score if route == SCORE else serving.take
+    return Response(await work(body, milliseconds, size), media_type="application/json")
 
 
 def too_large(serving: Serving, detail: str) -> Problem:

@@ -83,7 +83,7 @@ class Protocol(HttpToolsProtocol):
         self.in_head = False
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
-        if route in HOT and idle and self.parser.should_keep_alive() and self._overloads():
+        if route in HOT and idle and self.parser.should_keep_alive() and self._overloads(route):
             self.serving.refuse()
             self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
@@ -93,7 +93,7 @@ class Protocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
 
-    def _overloads(self) -> bool:
+    def _overloads(self, route: str) -> bool:
         """Whether there is no room for the request of these headers; a deadline that is no number is not for here."""
         size, milliseconds = 0, float(self.serving.settings.timeout_ms)
         for name, value in self.headers:
@@ -102,7 +102,7 @@ class Protocol(HttpToolsProtocol):
             elif name == b"x-request-timeout-ms":
                 with suppress(ValueError):
                     milliseconds = float(value)
-        return self.serving.overloaded(size, milliseconds)
+        return self.serving.overloaded(route, size, milliseconds)
 
     def on_body(self, body: bytes) -> None:
         if not self.refused:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 import uuid
 from collections import deque
@@ -37,7 +36,8 @@ from service.windows import Outputs, Row
 
 logger = logging.getLogger(__name__)
 DOUBT = 1.5  # by which a request may take longer than expected; work on what is late in the end is lost to all
-SIZE_MEMORY = 0.1  # share of the newest request in what a position takes of a body
+SCORE, EVENTS = "/v1/score", "/v1/events"  # the routes that score
+SIZE_MEMORY = 0.1  # share of the newest request in the positions of a byte of a body
 MOST_INFERRING = 32  # requests for the bare graph that may wait
 RECENT = 10_000  # sequences of late, on which new thresholds are tried
 UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
@@ -71,7 +71,7 @@ class Serving:
         self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.lineup = Lineup(settings, self.metrics, self._judged)
         self.intake = Intake(s, self.metrics)
-        self.bytes_of_position = math.inf  # of request bodies of late
+        self.positions_of_byte = {SCORE: 0.0, EVENTS: 0.0}  # by route, of request bodies of late as they were sent
         self.coming = (0.0, 0)  # positions of requests whose bodies are arriving, and how many these are
         self.infers = asyncio.Lock()
         self.inferring = 0
@@ -93,8 +93,8 @@ class Serving:
         if self.traces:
             await asyncio.to_thread(self.traces.close)
 
-    async def score(self, body: bytes, timeout_ms: float) -> bytes:
-        """The answer, as JSON, to the body of a `POST /v1/score` that was admitted.
+    async def score(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
+        """The answer, as JSON, to the body of a `POST /v1/score` that was admitted; `size` bytes of it were sent.
 
         Raises:
             Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
@@ -102,15 +102,15 @@ class Serving:
         start = time.perf_counter()
         deadline = start + timeout_ms / 1000
         active, asked = self._admitted(), parse(body, self.settings.max_sequences)
-        results = await self._results(active, asked, start, deadline, body)
+        results = await self._results(active, asked, start, deadline, (SCORE, size), body)
         failures = [result["error"] for result in results if "error" in result]
         if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
             raise Problem(422, "no sequence of the request can be scored", [e for f in failures for e in f["errors"]])
         self.metrics.failed.inc(len(failures))
         return self._content(active, results)
 
-    async def take(self, body: bytes, timeout_ms: float) -> bytes:
-        """The answer, as JSON, to the body of a `POST /v1/events` that was admitted.
+    async def take(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
+        """The answer, as JSON, to the body of a `POST /v1/events` that was admitted; `size` bytes of it were sent.
 
         Raises:
             Problem: as `Intake.take` and `score`; what was taken in stays, and is harmless when it comes again.
@@ -120,9 +120,11 @@ class Serving:
         active = self._admitted()
         taken = await self.intake.take(body, active.model.bundle)
         if taken.due.sequences:
-            results = await self._results(active, taken.due, start, deadline)
+            results = await self._results(active, taken.due, start, deadline, (EVENTS, size))
             for place, result in zip(taken.places, results, strict=True):
                 taken.results[place] |= result
+        else:
+            self._learn(EVENTS, size, 0)
         self.metrics.failed.inc(sum("error" in result for result in taken.results))
         return self._content(active, taken.results)
 
@@ -141,13 +143,20 @@ class Serving:
         return {"name": active.model.bundle.name, "version": active.model.bundle.version}
 
     async def _results(
-        self, active: Active, asked: Asked, start: float, deadline: float, body: bytes | None = None
+        self,
+        active: Active,
+        asked: Asked,
+        start: float,
+        deadline: float,
+        sent: tuple[str, int],
+        body: bytes | None = None,
     ) -> list[dict[str, Any]]:
         """Scores what is asked for; noted, counted, and shown to the challenger.
 
         Args:
             start: when the request began to be parsed, as `time.perf_counter` has it.
             deadline: when its answer is due, likewise.
+            sent: the route it came by, and the bytes that were sent.
             body: the request to `POST /v1/score` that asks for it, if there is one.
         """
         stages, sequences = self.metrics.stages, asked.sequences
@@ -167,10 +176,7 @@ class Serving:
             spans.append(("parse", start, parsed))
         try:
             usable = [g for g in given if isinstance(g, tuple)]
-            if body and usable:
-                found = len(body) / sum(length + 1 for _, length in usable)
-                known = self.bytes_of_position
-                self.bytes_of_position = found if math.isinf(known) else known + SIZE_MEMORY * (found - known)
+            self._learn(*sent, sum(length + 1 for _, length in usable))
             due = asyncio.get_running_loop().time() + deadline - time.perf_counter()
             answers = iter(await active.batcher.score(usable, due, spans))
         except QueueFull:
@@ -195,8 +201,7 @@ class Serving:
         if not asked.trial:
             self._note(sequences, results, self._named(active))
             if self.lineup.challenger:
-                sent = body or to_json({"sequences": sequences})
-                self.lineup.challenger.offer(sent, results)
+                self.lineup.challenger.offer(body or to_json({"sequences": sequences}), results)
         return results
 
     def _note(
@@ -239,7 +244,13 @@ class Serving:
                 self.metrics.cache_hits.inc()
         return keys
 
-    def overloaded(self, size: int, timeout_ms: float) -> bool:
+    def _learn(self, route: str, size: int, positions: int) -> None:
+        """Takes into account what a request of so many bytes asked for."""
+        if size:
+            known, found = self.positions_of_byte[route], positions / size
+            self.positions_of_byte[route] = known + SIZE_MEMORY * (found - known) if known else found
+
+    def overloaded(self, route: str, size: int, timeout_ms: float) -> bool:
         """Whether a request that arrives now finds no room, or cannot expect its answer before its deadline.
 
         Args:
@@ -250,12 +261,12 @@ class Serving:
         batcher, seconds = self.lineup.active.batcher, timeout_ms / 1000
         if batcher.full or batcher.wait > min(self.settings.max_wait_ms / 1000, seconds):
             return True
-        return DOUBT * batcher.duration(size / self.bytes_of_position, *self.coming) > seconds
+        return DOUBT * batcher.duration(size * self.positions_of_byte[route], *self.coming) > seconds
 
     @contextmanager
-    def arriving(self, size: int) -> Iterator[None]:
+    def arriving(self, route: str, size: int) -> Iterator[None]:
         """Counts a request of so many bytes among those ahead of others, while its body arrives."""
-        positions = size / self.bytes_of_position
+        positions = size * self.positions_of_byte[route]
         self.coming = self.coming[0] + positions, self.coming[1] + 1
         try:
             yield
@@ -268,10 +279,10 @@ class Serving:
             self.lineup.active.batcher.arrivals += 1
         self.metrics.queue_full.inc()
 
-    def admits(self, size: int, timeout_ms: float) -> bool:
+    def admits(self, route: str, size: int, timeout_ms: float) -> bool:
         """Whether a request is taken in; one that is not is counted. Raises Problem 503 where none is."""
         self.lineup.current()
-        if not self.overloaded(size, timeout_ms):
+        if not self.overloaded(route, size, timeout_ms):
             return True
         self.refuse()
         return False

@@ -4,8 +4,8 @@
         --bundle build/demo/bundle --out deploy/growth
 
 Larger logs are the given one with its users drawn again and again under new names. Each measurement is a command of its
-own, whose processor time and peak memory the system tells. Writes OUT.json and OUT.svg; what OUT.json holds already is not
-measured again.
+own, whose processor time and peak memory the system tells. Writes OUT.json and OUT.svg; what OUT.json holds already is
+not measured again.
 """
 
 import argparse
