@@ -8,7 +8,7 @@ import bentoml
 from pipeline import answers
 
 
-@bentoml.service(workers=1, traffic={"timeout": 10})
+@bentoml.service(workers=1, traffic={"timeout": 10}, logging={"access": {"enabled": False}})
 class Scorer:
     @bentoml.api(batchable=True, max_batch_size=int(os.environ.get("BATCH", 32)), max_latency_ms=10_000)
     def inference(self, sequences: list[dict[str, Any]]) -> list[dict[str, Any]]:

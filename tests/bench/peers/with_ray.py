@@ -11,7 +11,12 @@ from ray import serve
 from starlette.requests import Request
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0})
+@serve.deployment(
+    num_replicas=1,
+    max_ongoing_requests=256,
+    ray_actor_options={"num_cpus": 0},
+    logging_config={"enable_access_log": False},
+)
 class Scorer:
     @serve.batch(max_batch_size=int(os.environ.get("BATCH", 32)), batch_wait_timeout_s=0.001)
     async def answer(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
