@@ -4,6 +4,7 @@ Limit and service run on the same cores, one after the other in one run; the loa
 hold on a machine that is noisy from hour to hour, and a foreign server that answers over HTTP is measured the same way.
 """
 
+import asyncio
 import multiprocessing
 import os
 import random
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import uvloop
@@ -34,11 +37,11 @@ from service.windows import pad
 # events of MovieLens-100K's users, 0 to 100 % by tens (read from u.data)
 MOVIELENS = (20, 24, 29, 36, 47, 65, 89, 127, 182, 244, 737)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)
-LOADS = (0.2, 0.5, 0.7, 0.9, 1.2, 3.0)  # open loop, shares of the limit
 BULK = 64
 LONG = 64  # events of the sequences of fixed length
 SEQUENCES = 512  # different ones in a mix
+RELOAD_LOAD, RELOAD_SECONDS = 0.7, 1.2  # of the limit, and from one to the next
+SOAK_CONNECTIONS, SOAK_SHARE = 16, 0.05
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,15 @@ class Bench:
             at, turn = at + len(some), turn + 1
         return found
 
-    def run(self, names: Sequence[str], connections: Sequence[int], loads: Sequence[float]) -> dict[str, Any]:
-        """Measures each mix: its limit, the closed loop, the open loop; rows as they are said and as plain data."""
+    def run(
+        self, names: Sequence[str], connections: Sequence[int], loads: Sequence[float], reloads: int = 0, soak: int = 0
+    ) -> dict[str, Any]:
+        """Measures each mix: its limit, the closed loop, the open loop; rows as they are said and as plain data.
+
+        Args:
+            reloads: of the model, one every RELOAD_SECONDS at RELOAD_LOAD of the limit.
+            soak: requests on end, after the first SOAK_SHARE of which memory should grow no more.
+        """
         result: dict[str, Any] = {"bundle": self.bundle.version, "seconds": self.seconds, "mixes": {}}
         self.say(HEAD)
         for name in names:
@@ -261,6 +271,13 @@ class Bench:
                     if share < 1 and len(requests) == len(sequences):
                         row["simulated_p99_ms"] = simulated_p99(rate, before["by_batch"])
                     rows.append(row)
+                if reloads:
+                    rate = RELOAD_LOAD * before["sequences_per_second"] * len(requests) / len(sequences)
+                    rows.append(self._reloaded(measure, url, reloads, rate))
+                early = int(SOAK_SHARE * soak)
+                for part, most in (("first", early), ("then", soak - early)) if soak else ():
+                    drive = partial(Load.closed, connections=SOAK_CONNECTIONS, most=most)
+                    rows.append(measure(f"{part} {most}", drive=drive))
             after = limit(self.path, sequences, self.server_cores, self.seconds)
             result["mixes"][name] = {"limit": before, "limit_after": after, "rows": rows}
             best = max(r["sequences_per_second"] for r in rows)
@@ -290,7 +307,7 @@ class Bench:
         requests: Sequence[Prepared],
         drive: Callable[[Load], Coroutine[Any, Any, Outcome]],
     ) -> dict[str, Any]:
-        base = url.rsplit("/v1/", 1)[0]
+        base = _base(url)
         before = Usage.of(pid, base) if pid else None
         outcome = uvloop.run(drive(Load(url, requests)))
         row = {"mix": mix, "load": load, **outcome.to_json()}
@@ -299,6 +316,40 @@ class Bench:
             row |= Usage.of(pid, base).since(before, outcome.elapsed)
         self.say(line(row))
         return row
+
+    def _reloaded(self, measure: Callable[..., dict[str, Any]], url: str, count: int, rate: float) -> dict[str, Any]:
+        """A row of the open loop while the model is loaded anew so many times."""
+        codes: Counter[str] = Counter()
+        times: list[float] = []
+
+        def reload() -> None:
+            request = urllib.request.Request(
+                f"{_base(url)}/v1/model/reload", b"{}", {"Content-Type": "application/json"}, method="POST"
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    codes[str(answer.status)] += 1
+            except HTTPError as error:
+                codes[str(error.code)] += 1
+
+        async def drive(load: Load) -> Outcome:
+            async def reloads() -> None:
+                start = time.perf_counter()
+                for number in range(count):
+                    await asyncio.sleep(max(start + number * RELOAD_SECONDS - time.perf_counter(), 0))
+                    began = time.perf_counter()
+                    await asyncio.to_thread(reload)
+                    times.append(time.perf_counter() - began)
+
+            outcome, _ = await asyncio.gather(load.open(rate, count * RELOAD_SECONDS), reloads())
+            return outcome
+
+        row = measure(f"{count} reloads", drive=drive)
+        return {**row, "reloads": dict(codes), "reload_p99_ms": 1000 * quantile(times, 0.99)}
+
+
+def _base(url: str) -> str:
+    return url.rsplit("/v1/", 1)[0]
 
 
 COLUMNS = {

@@ -234,6 +234,8 @@ def bench(
     connections: Annotated[str, typer.Option(help="Of the closed loop.")] = "1,2,4,8,16,32,64,128",
     loads: Annotated[str, typer.Option(help="Of the open loop, in % of the limit.")] = "20,50,70,90,120,300",
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 5.0,
+    reloads: Annotated[int, typer.Option(min=0, help="Of the model under load, one every 1.2 s at 70 %.")] = 0,
+    soak: Annotated[int, typer.Option(min=0, help="Requests on end; memory after 5 % of them, and after all.")] = 0,
     cores: Annotated[str, typer.Option(help="Of the server and, after a slash, of the load.")] = "0/1",
     url: Annotated[str | None, typer.Option(help="A foreign server's scoring route, measured in its place.")] = None,
     template: Annotated[
@@ -250,7 +252,7 @@ def bench(
         of_server, of_load = ([int(core) for core in part.split(",")] for part in cores.split("/"))
         run = Bench(bundle, seconds, of_server, of_load, url, template.read_text() if template else None, typer.echo)
         counts = [int(n) for n in connections.split(",") if n]
-        result = run.run(names, counts, [float(share) / 100 for share in loads.split(",") if share])
+        result = run.run(names, counts, [float(share) / 100 for share in loads.split(",") if share], reloads, soak)
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
     if out:

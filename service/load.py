@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -159,13 +160,16 @@ class Load:
             self.outcome.rejected_seconds.append(seconds)
         return connection if connection.transport is not None else await self.connect()
 
-    async def closed(self, connections: int, seconds: float) -> Outcome:
-        """So many connections, each of which sends its next request when the last is answered."""
+    async def closed(self, connections: int, seconds: float = math.inf, most: float = math.inf) -> Outcome:
+        """So many connections, each of which sends its next request when the last is answered.
+
+        It ends after the seconds, or when `most` requests were sent.
+        """
         start = time.perf_counter()
 
         async def client() -> None:
             connection = await self.connect()
-            while time.perf_counter() < start + seconds:
+            while time.perf_counter() < start + seconds and self.sent < most:
                 connection = await self.one(connection)
             self.idle.append(connection)
 

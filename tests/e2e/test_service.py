@@ -412,6 +412,26 @@ def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: P
                 assert row["p50_ms"] <= row["p99_ms"]
         assert mix["rows"][0]["codes"]["200"] > 0
     assert mixes["single"]["rows"][2]["simulated_p99_ms"] > 0
+    more = [
+        "--mixes",
+        "single",
+        "--connections",
+        "",
+        "--loads",
+        "",
+        "--reloads",
+        "3",
+        "--soak",
+        "200",
+        "--seconds",
+        "0.5",
+    ]
+    done = subprocess.run([*command, *more, "--cores", "0/0"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    reloaded, first, then = json.loads((tmp_path / "b").read_text())["mixes"]["single"]["rows"]
+    assert reloaded["reloads"] == {"200": 3}
+    assert set(reloaded["codes"]) <= {"200", "429"}
+    assert (first["codes"]["200"], then["codes"]["200"]) == (10, 190)
     wrong = subprocess.run([*command, "--mixes", "none"], capture_output=True, text=True, timeout=60)
     assert (wrong.returncode, "there are single" in wrong.stderr) == (2, True)
 
