@@ -2,7 +2,6 @@
 
 import logging
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from service.bundle import Bundle
 from service.encoding import Encoder
 from service.lineup import SOON
 from service.live import ARRIVALS, Event, Limits, Memory, Redis, Unreachable, Windows
+from service.logs import fresh_id
 from service.metrics import Metrics
 from service.parsing import Asked, failed, parse_events
 from service.problems import Problem, pointer
@@ -145,7 +145,7 @@ class Intake:
         if len(content) > self.settings.live_event_bytes:
             return refused(f"{len(content)} bytes; at most {self.settings.live_event_bytes} may be kept")
         due = bool(self.actions) and given.event.get("action") in self.actions
-        return Event(given.key, given.event_id or uuid.uuid4().hex, ts, content, due)
+        return Event(given.key, given.event_id or fresh_id(), ts, content, due)
 
     async def forget(self, key: str) -> bool:
         """Forgets a key's window; raises Problem 503."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from service.encoding import Encoded
 from service.feedback import Feedback, Store
 from service.intake import Intake
 from service.lineup import SOON, Active, Judged, Lineup
-from service.logs import CALL, Pseudonyms, RequestLog
+from service.logs import CALL, Pseudonyms, RequestLog, fresh_id
 from service.metrics import UNLISTED, Metrics
 from service.parsing import Asked, failed, parse, refused
 from service.problems import Problem, pointer
@@ -240,7 +239,7 @@ class Serving:
                 continue
             keys[i] = cache.key(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
             if kept := cache.get(keys[i], time.perf_counter()):
-                given[i] = {**kept, "id": sequence.id, "score_id": uuid.uuid4().hex}
+                given[i] = {**kept, "id": sequence.id, "score_id": fresh_id()}
                 self.metrics.cache_hits.inc()
         return keys
 
@@ -370,7 +369,7 @@ class Serving:
             score = replace(score, decision=decision)
         result = {
             "id": sequence.id,
-            "score_id": uuid.uuid4().hex,
+            "score_id": fresh_id(),
             "score": round(score.score, 6),
             "decision": decision,
             "type": score.type,
