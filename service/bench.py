@@ -295,7 +295,7 @@ class Bench:
         if self.url is not None:
             yield self.url, None
         else:
-            with service(self.path, self.server_cores, threads=len(self.server_cores)) as (url, pid):
+            with service(self.path, self.server_cores, threads=len(self.server_cores), log_requests=0) as (url, pid):
                 # events drawn at random would nearly all be flagged and kept for review, which real ones are not
                 _send("PUT", f"{url}/v1/thresholds", {"review": 1.0, "block": 1.0})
                 yield f"{url}/v1/score", pid
