@@ -6,6 +6,7 @@ hold on a machine that is noisy from hour to hour, and a foreign server that ans
 
 import asyncio
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -41,7 +42,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BULK = 64
 LONG = 64  # events of the sequences of fixed length
 SEQUENCES = 512  # different ones in a mix
-RELOAD_LOAD, RELOAD_SECONDS = 0.7, 1.2  # of the limit, and from one to the next
+RELOAD_LOAD, RELOAD_SECONDS = 0.7, 1.2  # of the best rate before, and from one to the next
 SOAK_CONNECTIONS, SOAK_SHARE = 16, 0.05
 
 
@@ -250,7 +251,7 @@ class Bench:
         """Measures each mix: its limit, the closed loop, the open loop; rows as they are said and as plain data.
 
         Args:
-            reloads: of the model, one every RELOAD_SECONDS at RELOAD_LOAD of the limit.
+            reloads: of the model, one every RELOAD_SECONDS at RELOAD_LOAD of the best rate that was measured before.
             soak: requests on end, after the first SOAK_SHARE of which memory should grow no more.
         """
         result: dict[str, Any] = {"bundle": self.bundle.version, "seconds": self.seconds, "mixes": {}}
@@ -273,7 +274,8 @@ class Bench:
                         row["simulated_p99_ms"] = simulated_p99(rate, before["by_batch"])
                     rows.append(row)
                 if reloads:
-                    rate = RELOAD_LOAD * before["sequences_per_second"] * len(requests) / len(sequences)
+                    most = max((row["requests_per_second"] for row in rows), default=math.inf)
+                    rate = RELOAD_LOAD * min(most, before["sequences_per_second"] * len(requests) / len(sequences))
                     rows.append(self._reloaded(measure, url, reloads, rate))
                 early = int(SOAK_SHARE * soak)
                 for part, most in (("first", early), ("then", soak - early)) if soak else ():

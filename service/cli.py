@@ -85,6 +85,7 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
         proxy_headers=False,
         ws="none",
         http=Protocol,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
         **more,
     )
@@ -234,7 +235,7 @@ def bench(
     connections: Annotated[str, typer.Option(help="Of the closed loop.")] = "1,2,4,8,16,32,64,128",
     loads: Annotated[str, typer.Option(help="Of the open loop, in % of the limit.")] = "20,50,70,90,120,300",
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 5.0,
-    reloads: Annotated[int, typer.Option(min=0, help="Of the model under load, one every 1.2 s at 70 %.")] = 0,
+    reloads: Annotated[int, typer.Option(min=0, help="Of the model, one every 1.2 s at 70 % of the best rate.")] = 0,
     soak: Annotated[int, typer.Option(min=0, help="Requests on end; memory after 5 % of them, and after all.")] = 0,
     cores: Annotated[str, typer.Option(help="Of the server and, after a slash, of the load.")] = "0/1",
     url: Annotated[str | None, typer.Option(help="A foreign server's scoring route, measured in its place.")] = None,

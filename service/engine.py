@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -199,6 +200,12 @@ class Bound:
             binding.bind_ortvalue_output(name, value)
         self.buffers[batch, positions] = Buffers(ids, given, found, binding, options)
         return self.buffers[batch, positions]
+
+
+def trim() -> None:
+    """Gives freed memory back to the system, for glibc keeps what an engine of another thread leaves behind."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Engine:

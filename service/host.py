@@ -22,17 +22,18 @@ from dataclasses import asdict
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service import logs
-from service.engine import Engine, GraphError, ProviderError, Runtime
+from service.engine import Engine, GraphError, ProviderError, Runtime, trim
 from service.windows import Outputs
 
 logger = logging.getLogger(__name__)
+LogFormat = Literal["json", "text"]
 START_SECONDS = 60.0  # for the process to be there, again too
 RAISED = {kind.__name__: kind for kind in (GraphError, ProviderError, FloatingPointError)}
 
@@ -179,11 +180,13 @@ class Host:
                 link.send_bytes(answer)
                 if engine is None:
                     return
+        del engine
+        trim()
 
 
-def host(address: Path, log_format: str) -> None:
+def host(address: Path, log_format: LogFormat) -> None:
     """Serves engines at an address until the parent process ends."""
-    logs.configure("json" if log_format == "json" else "text")
+    logs.configure(log_format)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the front ends, which get them too, still have to answer
     parent = parent_process()
@@ -203,7 +206,7 @@ def host(address: Path, log_format: str) -> None:
 
 
 @contextmanager
-def hosted(address: Path, log_format: str) -> Iterator[None]:
+def hosted(address: Path, log_format: LogFormat) -> Iterator[None]:
     """Keeps a process that serves engines at an address, and another in the place of one that dies."""
     done, context = threading.Event(), get_context("spawn")
     processes: list[Any] = []

@@ -19,7 +19,7 @@ from service.cache import Cache
 from service.calibration import Evidence
 from service.challenger import Challenger, Pair, note_promotion, promoted
 from service.encoding import Encoded
-from service.engine import ProviderError, Runtime
+from service.engine import ProviderError, Runtime, trim
 from service.host import EngineLost
 from service.metrics import Metrics
 from service.peers import Commit, PeerError, Peers
@@ -84,7 +84,7 @@ class Lineup:
         )
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
-        self.model = self._load(champion)
+        self.first: Model | None = self._load(champion)  # until it serves
         self.challenger: Challenger | None = None
         self.active: Active | None = None
         self.draining = False
@@ -100,13 +100,15 @@ class Lineup:
         """Begins to serve."""
         async with self.peers.lock():
             served = self.settings.run_dir and self.settings.run_dir / SERVED
+            model, self.first = self.first, None
+            assert model is not None
             if served and served.exists():
                 champion, second = json.loads(served.read_text())
                 self.second = Path(second) if second else None
-                if Path(champion) != self.model.bundle.path:
-                    self.model = await asyncio.to_thread(lambda: self._load(Path(champion)))
+                if Path(champion) != model.bundle.path:
+                    model = await asyncio.to_thread(lambda: self._load(Path(champion)))
             self.peers.bury()
-            self._activate(self.model)
+            self._activate(model)
             try:
                 await self._challenge(self.second)
             except BundleError as error:
@@ -225,6 +227,8 @@ class Lineup:
         old = self.current()
         self._activate(model)
         await old.batcher.close()
+        del old
+        await asyncio.to_thread(trim)
         if second != self.second:
             await self._challenge(second)
 

@@ -187,6 +187,8 @@ class Load:
         async def arrive(at: float) -> None:
             async with pool:
                 connection = self.idle.pop() if self.idle else await self.connect()
+                if connection.transport is None:  # the server let it go while it was idle
+                    connection = await self.connect()
                 self.idle.append(await self.one(connection, at))
 
         while (due := due + rng.expovariate(rate)) < start + seconds:

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     request_seconds: float = Field(
         10, gt=0, description="Time for a request to arrive, and for its answer to be taken; then the connection ends."
     )
+    keep_alive_seconds: int = Field(
+        75, gt=0, description="Time an idle connection is kept; longer than clients keep theirs, lest one meet its end."
+    )
     cache_seconds: float = Field(0, ge=0, description="How long an answer is kept for a sequence sent again; 0: not.")
     cache_sequences: int = Field(10_000, gt=0, description="Most answers kept.")
     drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")

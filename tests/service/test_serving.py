@@ -1,5 +1,6 @@
 import asyncio
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
             with serving.arriving(EVENTS, 400):
                 assert serving.coming == (pytest.approx(20), 1)
             assert serving.coming == (pytest.approx(0), 0)
+        finally:
+            await serving.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_that_was_replaced_is_let_go(bundle: Bundle, tmp_path: Path) -> None:
+    async def main() -> None:
+        serving = Serving(Settings(bundle=bundle.path, state_dir=tmp_path))
+        await serving.start()
+        try:
+            assert serving.lineup.active is not None
+            old = weakref.ref(serving.lineup.active.model.engine)
+            await serving.lineup.reload(None, "test")
+            assert old() is None
         finally:
             await serving.close()
 
