@@ -78,18 +78,21 @@ class Usage:
     @classmethod
     def of(cls, sequences: Sequence[Encoded]) -> "Usage":
         parts = [cls._of_some(sequences[k : k + AT_ONCE]) for k in range(0, len(sequences), AT_ONCE)]
-        keys = np.concatenate([part + (k * AT_ONCE << 32) for k, (part, _) in enumerate(parts)])
-        counts = np.concatenate([counts for _, counts in parts])
-        return cls(keys >> 32, keys & 0xFFFFFFFF, counts.astype(np.float64), len(sequences))
+        owner = np.concatenate([owner + k * AT_ONCE for k, (owner, _, _) in enumerate(parts)])
+        rows, counts = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        return cls(owner, rows, counts.astype(np.float64), len(sequences))
 
     @staticmethod
-    def _of_some(sequences: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _of_some(sequences: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         rows = np.concatenate([e.rows for e in sequences])
-        owner = np.repeat(np.arange(len(sequences)), [len(e.rows) for e in sequences])
-        keys = (owner[:, None] << 32 | rows)[rows > MASK]
+        width = int(rows.max()) + 1
+        kind = np.int32 if len(sequences) * width < 1 << 31 else np.int64  # of half the size, sorted in half the time
+        owner: NDArray[np.integer] = np.repeat(np.arange(len(sequences), dtype=kind), [len(e.rows) for e in sequences])
+        keys = (owner[:, None] * width + rows)[rows > MASK]
         keys.sort()
         first = run_starts(keys)
-        return keys[first], run_lengths(first, len(keys))
+        of, row = np.divmod(keys[first].astype(np.int64), width)
+        return of, row, run_lengths(first, len(keys))
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums (N, ...) of values (U, ...) over each sequence's rows, of which it has at least that of its length."""

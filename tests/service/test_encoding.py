@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -94,6 +95,27 @@ def assert_same(encoded: enc.Encoded | EventError, alone: enc.Encoded) -> None:
         assert (getattr(encoded, name) == getattr(alone, name)).all(), name
     for ours, theirs in zip((*encoded.windows, *encoded.owners), (*alone.windows, *alone.owners), strict=True):
         assert (ours == theirs).all()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.lists(event, min_size=1, max_size=12), min_size=1, max_size=5),
+    st.sampled_from([2, enc.AT_ONCE]),
+    st.sampled_from([0, 1 << 29]),  # the second time the rows' numbers are too large for 32 bits
+)
+def test_the_rows_that_sequences_use_are_counted(
+    sequences: list[list[dict[str, object]]], at_once: int, beyond: int
+) -> None:
+    encoded = [encoder().encode(columns(events), len(events)) for events in sequences]
+    for one in encoded:
+        one.rows[one.rows > enc.MASK] += beyond
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enc, "AT_ONCE", at_once)
+        usage = enc.Usage.of(encoded)
+    found = list(zip(usage.owner.tolist(), usage.rows.tolist(), usage.counts.tolist(), strict=True))
+    counts = [Counter(e.rows[e.rows > enc.MASK].tolist()) for e in encoded]
+    assert found == [(i, row, count) for i, counted in enumerate(counts) for row, count in sorted(counted.items())]
+    assert usage.length == len(sequences)
 
 
 def test_a_sequence_that_cannot_be_encoded_does_not_disturb_its_neighbours() -> None:
