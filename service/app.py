@@ -2,11 +2,14 @@
 
 import gc
 import logging
+import os
 import signal
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing import parent_process
 from types import FrameType
 from typing import Annotated, Any
 
@@ -283,7 +286,16 @@ def worker() -> ASGIApp:
     """The application of one of several processes, configured by the environment alone."""
     settings = Settings()  # type: ignore[call-arg]
     logs.configure(settings.log_format)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     return create_app(Serving(settings))
+
+
+def _end_with_parent() -> None:
+    """Ends this worker, as SIGTERM does, once the process that supervises it is gone: none would replace its engine."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _unready_at(number: int, serving: Serving) -> None:

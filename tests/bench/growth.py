@@ -103,13 +103,13 @@ def main() -> None:
             return command("score", "--bundle", str(given.bundle), "--events", events, "--out", out)
 
         plain = table.drop("event_label")
-        for size in map(int, given.sizes.split(",")):
+        for size in map(int, filter(None, given.sizes.split(","))):
             if str(size * table.height) not in found["score"]:
                 keep("score", size * table.height, score(larger(plain, size), f"size-{size}"))
         for length in LENGTHS:
             if str(length) not in found["length"]:
                 keep("length", length, score(of_length(plain, length), f"length-{length}"))
-        for size in map(int, given.fit_sizes.split(",")):
+        for size in map(int, filter(None, given.fit_sizes.split(","))):
             if str(size * table.height) not in found["fit"]:
                 larger(table, size).write_csv(place / "events.csv")
                 larger(labels, size).write_csv(place / "labels.csv")

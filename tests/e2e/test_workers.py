@@ -24,6 +24,14 @@ def workers(service: Service) -> list[int]:
     return sorted(int(p.stem) for p in (service.log.parent / "state").glob("run-*/*.sock"))
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended may still wait for its parent to hear of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
     return [httpx.get(f"{str(service.client.base_url).rstrip(chr(47))}{path}", timeout=30).json() for _ in range(ASKED)]
 
@@ -115,4 +123,18 @@ def test_workers_share_one_engine_which_may_die_under_load(
     last = engine()
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(30) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in last)
+    assert not any(map(alive, last))
+
+
+def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, workers=WORKERS, shared_engine=True)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    children = [
+        int(pid)
+        for task in Path(f"/proc/{service.process.pid}/task").glob("*/children")
+        for pid in task.read_text().split()
+    ]
+    assert len(children) > WORKERS
+    service.process.kill()
+    service.process.wait()
+    wait_until(lambda: not any(map(alive, children)))
