@@ -59,7 +59,7 @@ class HostedEngine:
         self.host = runtime.host
         cache = str(runtime.tensorrt_cache) if runtime.tensorrt_cache else None
         its = {**asdict(runtime), "host": None, "tensorrt_cache": cache}
-        self.wanted = json.dumps({"path": str(path), "runtime": its, "window": window}).encode()
+        self.wanted = _message({"path": str(path), "runtime": its, "window": window})
         self.lock = threading.Lock()
         self.link: Connection | None = None
         told = self._connect()
@@ -130,7 +130,7 @@ def _message(told: dict[str, Any], *arrays: NDArray[Any]) -> bytes:
 
 def _read(message: bytes) -> tuple[dict[str, Any], memoryview]:
     """What a message tells, and the bytes behind; raises what it says was raised."""
-    end = message.find(b"\n") % (len(message) + 1)
+    end = message.index(b"\n")
     told = json.loads(message[:end])
     if "raised" in told:
         raise RAISED.get(told["raised"], RuntimeError)(told["message"])
