@@ -251,6 +251,8 @@ def bench(
         if unknown := set(names) - mixes(random.Random(0)).keys():
             raise ValueError(f"--mixes {', '.join(sorted(unknown))}: there are {', '.join(mixes(random.Random(0)))}")
         of_server, of_load = ([int(core) for core in part.split(",")] for part in cores.split("/"))
+        if url and (reloads or soak):
+            raise ValueError("--reloads and --soak are of the service itself, not of another server's --url")
         run = Bench(bundle, seconds, of_server, of_load, url, template.read_text() if template else None, typer.echo)
         counts = [int(n) for n in connections.split(",") if n]
         result = run.run(names, counts, [float(share) / 100 for share in loads.split(",") if share], reloads, soak)

@@ -434,6 +434,9 @@ def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: P
     assert (first["codes"]["200"], then["codes"]["200"]) == (10, 190)
     wrong = subprocess.run([*command, "--mixes", "none"], capture_output=True, text=True, timeout=60)
     assert (wrong.returncode, "there are single" in wrong.stderr) == (2, True)
+    foreign = [*command, "--reloads", "3", "--url", "http://127.0.0.1:9/score"]
+    wrong = subprocess.run(foreign, capture_output=True, text=True, timeout=60)
+    assert (wrong.returncode, "not of another server" in wrong.stderr) == (2, True)
 
 
 def test_a_foreign_server_is_measured_by_the_same_tool(service: Service, bundle: Bundle, tmp_path: Path) -> None:

@@ -29,12 +29,12 @@ def test_a_window_holds_the_latest_events_at_some_moment(
     for k, (columns, length) in enumerate(found.sequences()):
         whole, bad = sequences[k // DRAWS]
         in_order = sorted(range(len(whole)), key=lambda place: (whole[place][0], place))
-        places = list(columns["place"])
-        end = in_order.index(places[-1]) + 1  # type: ignore[call-overload]
+        places = [int(str(place)) for place in columns["place"]]
+        end = in_order.index(places[-1]) + 1
         assert places == in_order[end - length : end]
         assert 1 <= length <= window
         assert k % DRAWS or length == min(end, window)
-        said = [whole[place][1] for place in places]  # type: ignore[index]
+        said = [whole[place][1] for place in places]
         wanted = bad and (1 in said or None in said)
         assert labels.label[k] == wanted
         assert labels.types[k] == ("farm" if wanted else None)
