@@ -223,6 +223,7 @@ def create_app(serving: Serving) -> ASGIApp:
         dependencies=needs(serving.allow, "metrics"),
     )
     async def metrics() -> Response:
+        serving.drift.show()
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     readable = needs(serving.allow, "score", "admin")
@@ -236,7 +237,7 @@ def create_app(serving: Serving) -> ASGIApp:
     @app.get("/v1/drift", responses=KEY_PROBLEMS, summary="What has moved since training", dependencies=watched)
     async def drift() -> schema.DriftAnswer:
         """Each field with the shares of its values in training and of late, what moved most first."""
-        sequences, fields = serving.metrics.moved()
+        sequences, fields = serving.drift.moved()
         fields.sort(key=lambda field: -field["psi"])
         return schema.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
 

@@ -13,6 +13,7 @@ from service.fields import Cross
 Floats = NDArray[np.float64]
 BINS = 20  # of a field: its values that most sequences hold, and one for all others
 OTHERS = "others"
+SCORE_BINS = 20  # equal bins over 0..1, in which a bundle keeps the scores of its validation
 
 
 @dataclass(frozen=True)

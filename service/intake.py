@@ -11,12 +11,13 @@ from service import schema
 from service.bundle import Bundle
 from service.encoding import Encoder
 from service.lineup import SOON
-from service.live import ARRIVALS, Event, Limits, Memory, Redis, Unreachable, Windows
+from service.live import Event, Limits, Memory, Redis, Unreachable, Windows
 from service.logs import fresh_id
 from service.metrics import Metrics
 from service.parsing import Asked, failed, parse_events
 from service.problems import Problem, pointer
 from service.settings import Settings
+from service.terms import ARRIVALS
 from service.values import EventError
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from service.bundle import Bundle, BundleError
 from service.cache import Cache
 from service.calibration import Evidence
 from service.challenger import Challenger, Pair, note_promotion, promoted
+from service.drift_monitor import DriftMonitor
 from service.encoding import Encoded
 from service.engine import ProviderError, Runtime, trim
 from service.host import EngineLost
@@ -63,14 +64,15 @@ class Lineup:
     Args:
         settings: the service's.
         metrics: where it counts.
+        drift: is told which model's training to compare with.
         judge: gives the answers of a model from its engine's outputs.
 
     Raises:
         BundleError, ProviderError: the first champion cannot serve.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, judge: Judge) -> None:
-        self.settings, self.metrics, self.judge = settings, metrics, judge
+    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor, judge: Judge) -> None:
+        self.settings, self.metrics, self.drift, self.judge = settings, metrics, drift, judge
         s = settings
         self.audit, self.overrides, self.peers = Audit(s.state_dir), Overrides(s.state_dir), Peers(s.run_dir)
         self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
@@ -129,8 +131,9 @@ class Lineup:
         batcher.start()
         self.active = Active(model, batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
-        self.metrics.serving(info, model.bundle.manifest["validation_scores"], model.bundle.field_values)
-        self.metrics.policy(model.policy)
+        self.metrics.serving(info)
+        self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
+        self.metrics.thresholds(model.policy.by_segment)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
@@ -173,7 +176,7 @@ class Lineup:
         override = self.overrides.get(active.model.bundle.version)
         model = active.model.with_policy(override or Policy(active.model.bundle.thresholds))
         self.active = Active(model, active.batcher, self._cache())
-        self.metrics.policy(model.policy)
+        self.metrics.thresholds(model.policy.by_segment)
 
     async def reload(self, name: str | None, who: str) -> Model:
         """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.

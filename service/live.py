@@ -15,10 +15,10 @@ from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, cast
 
-Arrival = Literal["new", "out_of_order", "duplicate", "late"]
-ARRIVALS: tuple[Arrival, ...] = get_args(Arrival)
+from service.terms import Arrival
+
 REDIS_SECONDS = 2.0  # for a connection, and for an answer
 MOST_AT_ONCE = 512  # events of one round trip
 

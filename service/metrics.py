@@ -1,20 +1,15 @@
 """The service's Prometheus metrics: base units, few labels, never a user or an item."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from service.drift import BINS, FieldValues, population_stability
-from service.encoding import Encoded
-from service.live import ARRIVALS
-from service.thresholds import DECISIONS, Policy
+from service.terms import ARRIVALS, DECISIONS
 
-SCORE_BINS = 20  # equal bins over 0..1, the bundle's validation histogram has the same
-SCORE_BUCKETS = tuple(round(k / SCORE_BINS, 2) for k in range(1, SCORE_BINS + 1))
+SCORE_BUCKETS = tuple(round(k / 20, 2) for k in range(1, 21))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
 STAGES = (
@@ -25,13 +20,9 @@ STAGES = (
     "compose",
     "respond",
 )  # encode and judge are timed for several sequences at once
+LEVELS = ("review", "block")
 SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
 UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
-DRIFT_MEMORY = 10_000  # sequences after which one counts half in the drift
-DRIFT_STEP = 64  # sequences after which the drift is looked at, or at a scrape
-WATCHED = 4  # one sequence in so many has its values counted, since that costs as much as its encoding
-DRIFT_LEAST = 200  # sequences before which the drift is noise, and stays 0
-WATCHED_LEAST = 0.95 * DRIFT_LEAST / WATCHED  # of those whose values are counted; the first have faded a little
 
 
 class Metrics:
@@ -203,41 +194,22 @@ class Metrics:
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._segments: set[str] = set()
         self._serving: tuple[str, ...] | None = None
-        self._recent = np.zeros(SCORE_BINS)
-        self._pending: list[float] = []
-        self._bins = [self.recent.labels(str(k)) for k in range(SCORE_BINS)]
-        self._expected = np.ones(SCORE_BINS)
-        self._fields: FieldValues | None = None
-        self._values = np.zeros((0, BINS))
-        self._cells: list[Gauge] = []
-        self._described = 0
 
-    def serving(self, labels: Sequence[str], validation_scores: Sequence[int], fields: FieldValues | None) -> None:
-        """Notes which model serves from now on (labels of `model_info`) and forgets the traffic of the one before."""
+    def serving(self, labels: Sequence[str]) -> None:
+        """Notes which model serves from now on, by the labels of `model_info`."""
         if self._serving is not None:
             self.model_info.labels(*self._serving).set(0)
         self._serving = tuple(labels)
         self.model_info.labels(*labels).set(1)
-        self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
-        self._pending.clear()
-        for name in self._fields.names if self._fields else ():
-            self.field_drift.labels(name).set(0)
-        for child in self._cells:
-            child.set(0)
-        names = fields.names if fields else []
-        self._fields, self._values = fields, np.zeros((len(names), BINS))
-        self._cells = [self.values.labels(name, str(k)) for name in names for k in range(BINS)]
-        self._fold()
 
-    def policy(self, policy: Policy) -> None:
-        """Shows the thresholds in force; those of a segment that has none any more are not a number."""
-        shown = {"": policy.default, **policy.segments}
+    def thresholds(self, shown: Mapping[str, Mapping[str, float]]) -> None:
+        """Shows the thresholds in force by segment, "" for everybody; those of a segment that has none left are NaN."""
         for segment in self._segments - shown.keys():
-            for level in ("review", "block"):
+            for level in LEVELS:
                 self.threshold.labels(level, segment).set(float("nan"))
-        for segment, thresholds in shown.items():
-            self.threshold.labels("review", segment).set(thresholds.review)
-            self.threshold.labels("block", segment).set(thresholds.block)
+        for segment, of_segment in shown.items():
+            for level in LEVELS:
+                self.threshold.labels(level, segment).set(of_segment[level])
         self._segments |= shown.keys()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -248,51 +220,7 @@ class Metrics:
         count.inc()
         histogram.observe(seconds)
 
-    def scored(self, scores: Sequence[float]) -> None:
-        """Counts scores."""
-        for score in scores:
-            self.score.observe(score)
-        self._pending += scores
-        if len(self._pending) >= DRIFT_STEP:
-            self._fold()
-
-    def described(self, sequences: Sequence[Encoded]) -> None:
-        """Counts the values of one sequence in WATCHED."""
-        first = -self._described % WATCHED
-        self._described += len(sequences)
-        if self._fields and (some := sequences[first::WATCHED]):
-            self._values *= 0.5 ** (WATCHED * len(some) / DRIFT_MEMORY)
-            self._values += self._fields.count(some)
-
-    def moved(self) -> tuple[float, list[dict[str, Any]]]:
-        """How many sequences of late were looked at, of all workers, and each field with what moved in it."""
-        if self._fields is None:
-            return 0.0, []
-        self._fold()
-        found = self._recent_values(self._collected())
-        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
-
-    def _recent_values(self, registry: CollectorRegistry) -> np.ndarray:
-        found = np.zeros_like(self._values)
-        at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
-        kept = next((m for m in registry.collect() if m.name == "recguard_recent_values"), None)
-        for sample in kept.samples if kept else ():
-            if (field := at.get(sample.labels["field"])) is not None:
-                found[field, int(sample.labels["bin"])] = sample.value
-        return found
-
-    def _fold(self) -> None:
-        """Takes the scores since the last time into the fading histogram of recent ones, and shows what is of late."""
-        self._recent *= 0.5 ** (len(self._pending) / DRIFT_MEMORY)
-        bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
-        self._recent += np.bincount(bins, minlength=SCORE_BINS)
-        self._pending.clear()
-        for child, value in zip(self._bins, self._recent.tolist(), strict=True):
-            child.set(value)
-        for child, value in zip(self._cells, self._values.ravel().tolist(), strict=True):
-            child.set(value)
-
-    def _collected(self) -> CollectorRegistry:
+    def collected(self) -> CollectorRegistry:
         """The registry, or one of all workers."""
         if not SEVERAL_WORKERS:
             return self.registry
@@ -302,19 +230,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition that Prometheus scrapes, of all workers together."""
-        self._fold()
-        registry = self._collected()
-        recent = next((m for m in registry.collect() if m.name == "recguard_recent_scores"), None)
-        found = np.zeros(SCORE_BINS)
-        for sample in recent.samples if recent else ():
-            found[int(sample.labels["bin"])] = sample.value
-        enough = found.sum() > 0.99 * DRIFT_LEAST  # the first of them have faded a little
-        self.drift.set(population_stability(self._expected, found) if enough else 0.0)
-        if self._fields:
-            values = self._recent_values(registry)
-            for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
-                self.field_drift.labels(name).set(psi)
-        return generate_latest(registry)
+        return generate_latest(self.collected())
 
     @staticmethod
     def forget(pid: int) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from service.scoring import UNKNOWN_TYPE, Score
-from service.thresholds import Decision
+from service.terms import Decision
 
 Choice = Literal["auto", "weight", "drop_events", "drop_sequence"]
 Strategy = Literal["keep", "weight", "drop_events", "drop_sequence"]

@@ -15,7 +15,8 @@ from service.engine import CPU, Runtime
 from service.host import AnyEngine
 from service.reasons import Reason, reasons
 from service.surface import Reading, Surface
-from service.thresholds import Decision, Policy, Thresholds
+from service.terms import Decision
+from service.thresholds import Policy, Thresholds
 from service.values import Columns, EventError, Ids
 from service.windows import NetworkLogits, Outputs, Row, combine, pad
 

@@ -16,6 +16,7 @@ from service import schema
 from service.access import Access, Permission
 from service.batching import DeadlineExceeded, Given, QueueFull
 from service.cache import Cache
+from service.drift_monitor import DriftMonitor
 from service.encoding import Encoded
 from service.feedback import Feedback, Store
 from service.intake import Intake
@@ -27,7 +28,8 @@ from service.problems import Problem, pointer
 from service.repair import repair
 from service.scoring import Model, columns_of, distinct
 from service.settings import Settings
-from service.thresholds import DECISIONS, Decision, Policy
+from service.terms import DECISIONS, Decision
+from service.thresholds import Policy
 from service.traces import Traces
 from service.values import EventError, Ids
 from service.webhook import Webhook
@@ -61,6 +63,7 @@ class Serving:
         self.listed = _lists(s)
         self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)
         self.metrics = Metrics()
+        self.drift = DriftMonitor(self.metrics)
         self.metrics.queue_capacity.set(settings.queue_tokens)
         self.metrics.objective.set(settings.objective_ms / 1000)
         self.webhook = (
@@ -68,7 +71,7 @@ class Serving:
         )
         store = Store(s.store_url.get_secret_value(), state)
         self.feedback = Feedback(store, pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
-        self.lineup = Lineup(settings, self.metrics, self._judged)
+        self.lineup = Lineup(settings, self.metrics, self.drift, self._judged)
         self.intake = Intake(s, self.metrics)
         self.positions_of_byte = {SCORE: 0.0, EVENTS: 0.0}  # by route, of request bodies of late as they were sent
         self.coming = (0.0, 0)  # positions of requests whose bodies are arriving, and how many these are
@@ -216,6 +219,7 @@ class Serving:
                 continue
             score, decision = result["score"], result["decision"]
             scores.append(score)
+            self.metrics.score.observe(score)
             self.metrics.decided[decision].inc()
             self.recent.append((score, sequence.segment))
             self.feedback.offer(sequence, result, model["version"])
@@ -227,7 +231,7 @@ class Serving:
                 if self.webhook:
                     told = {name: value for name, value in result.items() if name not in UNTOLD}
                     self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
-        self.metrics.scored(scores)
+        self.drift.scored(scores)
 
     def _answer_from(
         self, cache: Cache, sequences: Sequence[schema.Sequence | dict[str, Any]], given: list[Given | dict[str, Any]]
@@ -338,7 +342,7 @@ class Serving:
         evidence = model.weigh(sequences, rows)
         scores = model.judge.answers(evidence)
         self.metrics.events.inc(int(evidence.lengths.sum()))
-        self.metrics.described(sequences)
+        self.drift.described(sequences)
         for encoded in sequences:
             for name, count in encoded.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)

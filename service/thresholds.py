@@ -4,12 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from service.files import write_json
-
-Decision = Literal["allow", "review", "block"]
-DECISIONS: tuple[Decision, ...] = ("allow", "review", "block")
+from service.terms import Decision
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,11 @@ class Policy:
 
     def decide(self, score: float, segment: str | None = None) -> Decision:
         return (self.segments.get(segment, self.default) if segment else self.default).decide(score)
+
+    @property
+    def by_segment(self) -> dict[str, dict[str, float]]:
+        """The thresholds of each segment; under "" those of everybody."""
+        return {name: asdict(t) for name, t in {"": self.default, **self.segments}.items()}
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self.default), "segments": {name: asdict(t) for name, t in self.segments.items()}}

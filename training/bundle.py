@@ -18,9 +18,8 @@ from safetensors.torch import save
 from transformers import set_seed
 
 from service.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
-from service.drift import FieldValues
+from service.drift import SCORE_BINS, FieldValues
 from service.engine import Engine, Runtime
-from service.metrics import SCORE_BINS
 from service.scoring import Model, columns_of, evidence
 from training import export, report
 from training.assess import assess

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from service.bundle import Bundle
-from service.drift import BINS, FieldValues
+from service.drift import BINS, SCORE_BINS, FieldValues
+from service.drift_monitor import LEAST, WATCHED, DriftMonitor
 from service.encoding import Encoded
-from service.metrics import DRIFT_LEAST, SCORE_BINS, WATCHED, Metrics
+from service.metrics import Metrics
 from service.values import EventError
 from tests.conftest import genuine_log
 from training.log import Log
@@ -18,10 +19,10 @@ def described(bundle: Bundle, seed: int, users: int = 300, **moved: str) -> list
     return list(bundle.encoder.encode_all(log.sequences()))
 
 
-def psi(metrics: Metrics) -> dict[str, float]:
-    metrics.text()
+def psi(monitor: DriftMonitor) -> dict[str, float]:
+    monitor.show()
     found = {}
-    for family in metrics.registry.collect():
+    for family in monitor.metrics.registry.collect():
         if family.name == "recguard_field_drift_psi":
             found = {s.labels["field"]: s.value for s in family.samples}
     return found
@@ -40,22 +41,22 @@ def test_counts_are_of_sequences_each_once_in_a_field(bundle: Bundle) -> None:
 
 
 def test_a_field_that_moved_is_named_and_the_others_are_not(bundle: Bundle) -> None:
-    metrics = Metrics()
-    metrics.serving(("m", "1", "cpu", "fp32", "auto"), [1] * SCORE_BINS, bundle.field_values)
+    monitor = DriftMonitor(Metrics())
+    monitor.serving([1] * SCORE_BINS, bundle.field_values)
     usual = described(bundle, 5)
-    metrics.described(usual[: DRIFT_LEAST // 2])
-    assert set(psi(metrics).values()) == {0.0}, "too few to tell"
+    monitor.described(usual[: LEAST // 2])
+    assert set(psi(monitor).values()) == {0.0}, "too few to tell"
     for start in range(0, 3 * len(usual), 7):  # batches of any size
-        metrics.described([usual[i % len(usual)] for i in range(start, start + 7)])
-    assert max(psi(metrics).values()) < 0.25
+        monitor.described([usual[i % len(usual)] for i in range(start, start + 7)])
+    assert max(psi(monitor).values()) < 0.25
     for _ in range(3):
-        metrics.described(described(bundle, 6, category="c3"))
-    found = psi(metrics)
+        monitor.described(described(bundle, 6, category="c3"))
+    found = psi(monitor)
     assert found["category"] > 0.25
     assert found["action"] < 0.25
     assert found["price"] < 0.25
-    sequences, fields = metrics.moved()
-    assert sequences > DRIFT_LEAST / WATCHED
+    sequences, fields = monitor.moved()
+    assert sequences > LEAST / WATCHED
     [category] = [f for f in fields if f["field"] == "category"]
     grown = max(category["values"], key=lambda v: v["now"] - v["expected"])
     assert grown["value"] == "c3"
