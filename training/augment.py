@@ -14,7 +14,7 @@ from torch import Tensor
 from service.encoding import EVENT, PAD, PIECE, Encoder
 from service.fields import FIRST, Gap, Vocabulary
 from service.values import Ids
-from training.calibration import UNLABELLED
+from training.log import UNLABELLED
 
 CHUNK = 4096  # word pieces compared with all others at a time
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.calibration import Calibration, Evidence, log
+from training.log import UNLABELLED
 
-UNLABELLED = -100  # an event without a label
 ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
 MOSTLY_RIGHT = 0.75  # share of right alarms below which novelty raises none
 ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's threshold

@@ -23,8 +23,8 @@ from service.scoring import network_logits
 from service.values import Ids
 from service.windows import Outputs, pad
 from training.augment import Augment
-from training.calibration import UNLABELLED
 from training.config import FitConfig
+from training.log import UNLABELLED
 from training.loop import positions, some_windows, train
 from training.model import BehaviourBert, Logits
 

@@ -25,11 +25,11 @@ from service.thresholds import Thresholds
 from service.values import EventError
 from service.windows import pad
 from training import thresholds
-from training.calibration import UNLABELLED, fit_calibration, weigh
+from training.calibration import fit_calibration, weigh
 from training.config import FitConfig, pretrained_directory
 from training.features import clipped, column_kinds, fit_encoder
 from training.finetune import Example, finetune, fit_novelty, run_torch
-from training.log import Labels, Log
+from training.log import UNLABELLED, Labels, Log
 from training.metrics import Metrics, metrics
 from training.model import BehaviourBert, carry_over, load_pretrained
 from training.pretrain import MaskedEvents, pretrain

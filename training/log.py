@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 TEXT_COLUMNS = ("sequence_id", "user_id", "event_id", "item_id", "action", "category", "text", "type", "split_group")
 
 
+UNLABELLED = -100  # an event without a label, a sequence without a type
 ROW = "_row"  # a column of row numbers that a reader may add; says nothing of the event
 
 

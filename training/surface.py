@@ -22,7 +22,7 @@ from service.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity
 from service.linear import Linear, dense
 from service.profile import Profile, measure
 from service.surface import Reading, Surface
-from training.calibration import UNLABELLED
+from training.log import UNLABELLED
 
 TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal

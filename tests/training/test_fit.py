@@ -18,14 +18,13 @@ from service.scoring import Model, Score, columns_of, network_logits
 from service.windows import Outputs, pad
 from tests.conftest import genuine_log, shared
 from training.bundle import fit_bundle
-from training.calibration import UNLABELLED
 from training.cli import app
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.export import export_onnx
 from training.features import column_kinds, fit_encoder
 from training.finetune import log_mean_exp, run_torch
 from training.fit import fit_model
-from training.log import Log, clean_events, read_labels
+from training.log import UNLABELLED, Log, clean_events, read_labels
 from training.metrics import expected_calibration_error, metrics, recall_at_fpr
 from training.model import BehaviourBert, load_pretrained
 from training.split import fold_numbers, folds, split

@@ -13,12 +13,11 @@ from service.encoding import EVENT, PAD, PIECE, Encoder
 from service.windows import pad
 from training.augment import Augment
 from training.bundle import fit_bundle
-from training.calibration import UNLABELLED
 from training.config import LEAST_EPOCHS, PRESETS, FitConfig, pretrained_directory
 from training.features import column_kinds, fit_encoder
 from training.finetune import Collator, Example, Objective, finetune
 from training.fit import fit_model, taught, untrained
-from training.log import Labels, Log, clean_events, read_labels
+from training.log import UNLABELLED, Labels, Log, clean_events, read_labels
 from training.loop import LikeLengths
 from training.tune import tune
 
