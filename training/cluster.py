@@ -11,7 +11,7 @@ from service.bundle import Bundle
 from service.engine import Runtime
 from service.scoring import Model
 from training.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
-from training.options import quieten
+from training.verbosity import quieten
 
 LOCAL = "local"
 TOKEN = "where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"

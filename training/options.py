@@ -16,6 +16,7 @@ from rich.table import Table
 
 from service.bundle import BundleError
 from training.config import PRESETS, FitConfig
+from training.verbosity import quieten
 
 if TYPE_CHECKING:
     from training.log import Labels, Log
@@ -81,14 +82,6 @@ def session(quiet: bool) -> Iterator[bool]:
     except (LogError, BundleError, FileNotFoundError, ConnectionError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-
-
-def quieten(level: int) -> None:
-    """Sets our own log to a level, and that of talkative libraries to errors."""
-    for name in ("training", "service"):
-        logging.getLogger(name).setLevel(level)
-    for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from training.bundle import files_fingerprint, fit_bundle, unfinished
 from training.checkpoints import begin
 from training.cluster import connect
 from training.config import FitConfig
-from training.options import quieten
+from training.verbosity import quieten
 
 MOST_FAILURES = 3  # of workers, after each of which all go on from the last checkpoint
 
