@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, get_args
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from service.logs import CALL
+from service.metrics import Metrics
 from service.problems import Problem
 
 Permission = Literal["score", "review", "admin", "metrics"]
@@ -72,21 +74,33 @@ class Access:
         file: a file with more of them.
         rate: requests a second that one name may make, 0 for any number; a second's worth may come at once.
         host: the address that the service listens on.
+        metrics: where refusals count.
 
     Raises:
         ValueError: a malformed key, or a file without one.
         OSError: the file cannot be read.
     """
 
-    def __init__(self, text: str, file: Path | None, rate: float, host: str) -> None:
+    def __init__(self, text: str, file: Path | None, rate: float, host: str, metrics: Metrics) -> None:
         self.keys = read_keys(text, "RECGUARD_API_KEYS")
         if file is not None:
             self.keys += read_keys(file.read_text(), str(file))
             if not self.keys:
                 raise ValueError(f"{file}: it holds no key, so nobody could call the service")
-        self.rate = rate
+        self.rate, self.metrics = rate, metrics
         self.loopback = _is_loopback(host)
         self.buckets: dict[str, tuple[float, float]] = {}  # by name: requests it may still make, and since when
+
+    def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
+        """As `check`; a refusal is counted, and the request's log line names the caller."""
+        try:
+            who = self.check(scope, *permissions)
+        except Problem as problem:
+            self.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
+            raise
+        if call := CALL.get():
+            call.who = who
+        return who
 
     def check(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
         """The name of the caller of an ASGI request, who has one of the permissions.
@@ -147,16 +161,12 @@ def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
     return next((value for found, value in scope["headers"] if found == name), None)
 
 
-def needs(allow: Callable[..., str], *permissions: Permission) -> list[Any]:
-    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name.
-
-    Args:
-        allow: takes an ASGI scope and permissions, gives the caller's name or raises Problem.
-    """
+def needs(access: Access, *permissions: Permission) -> list[Any]:
+    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name."""
     scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
 
     async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:
-        return allow(request.scope, *permissions)
+        return access.allow(request.scope, *permissions)
 
     return [Depends(caller)]
 

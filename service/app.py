@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import console, logs, oip, review, schema
-from service.access import header, needs
+from service.access import Access, header, needs
 from service.logs import CALL, Call
 from service.problems import Problem, of_validation
 from service.serving import EVENTS, SCORE, Serving, full
@@ -65,8 +65,8 @@ class Front:
     take longer than parsing and encoding do; the app has the routes for their documentation.
     """
 
-    def __init__(self, app: ASGIApp, serving: Serving) -> None:
-        self.app, self.serving = app, serving
+    def __init__(self, app: ASGIApp, serving: Serving, access: Access) -> None:
+        self.app, self.serving, self.access = app, serving, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +98,7 @@ class Front:
             if length.isdigit() and int(length) > limit:
                 raise too_large(self.serving, f"the body has {int(length)} bytes")
             if hot:
-                response = await answer(self.serving, Request(scope, limited_receive))
+                response = await answer(self.serving, self.access, Request(scope, limited_receive))
                 await response(scope, receive, counted_send)
             else:
                 await self.app(scope, limited_receive, counted_send)
@@ -119,7 +119,13 @@ class Front:
 
 
 def create_app(serving: Serving) -> ASGIApp:
-    """The application around a service whose first model is loaded."""
+    """The application around a service whose first model is loaded.
+
+    Raises:
+        ValueError, OSError: an API key, or the file of them, cannot be used.
+    """
+    s = serving.settings
+    access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, serving.metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -180,7 +186,7 @@ def create_app(serving: Serving) -> ASGIApp:
 
         A sequence that cannot be scored has an `error` in its place; the others are not affected.
         """
-        return await answer(serving, request)
+        return await answer(serving, access, request)
 
     @app.post(
         EVENTS,
@@ -195,13 +201,13 @@ def create_app(serving: Serving) -> ASGIApp:
         Which are due is configured: each event, every so many, or certain actions. An event that cannot be taken in
         has an `error` in its place. A request that is not answered may be sent again: an `event_id` counts once.
         """
-        return await answer(serving, request)
+        return await answer(serving, access, request)
 
     @app.delete(
         EVENTS,
         responses=ADMIN_PROBLEMS,
         summary="Forget the window of a user or session",
-        dependencies=needs(serving.allow, "admin"),
+        dependencies=needs(access, "admin"),
     )
     async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> schema.ForgetAnswer:
         return schema.ForgetAnswer(forgotten=await serving.intake.forget(key))
@@ -220,15 +226,15 @@ def create_app(serving: Serving) -> ASGIApp:
         response_class=PlainTextResponse,
         responses=KEY_PROBLEMS,
         summary="Prometheus metrics",
-        dependencies=needs(serving.allow, "metrics"),
+        dependencies=needs(access, "metrics"),
     )
     async def metrics() -> Response:
         serving.drift.show()
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    readable = needs(serving.allow, "score", "admin")
-    watched = needs(serving.allow, "metrics", "admin")
-    [admin] = needs(serving.allow, "admin")
+    readable = needs(access, "score", "admin")
+    watched = needs(access, "metrics", "admin")
+    [admin] = needs(access, "admin")
 
     @app.get("/v1/model", responses=KEY_PROBLEMS, summary="The model being served", dependencies=readable)
     async def model() -> schema.ModelAnswer:
@@ -277,10 +283,10 @@ def create_app(serving: Serving) -> ASGIApp:
         return schema.PreviewAnswer(sequences=len(serving.recent), now=now, then=then)
 
     found: dict[int | str, dict[str, Any]] = {404: {**PROBLEMS[400], "description": "No such model, or no such answer"}}
-    app.include_router(oip.router(serving, ADMIN_PROBLEMS | found))
-    app.include_router(review.router(serving, ADMIN_PROBLEMS | found | {s: PROBLEMS[s] for s in (500, 504)}))
-    app.include_router(console.router(serving, KEY_PROBLEMS))
-    return Front(app, serving)
+    app.include_router(oip.router(serving, access, ADMIN_PROBLEMS | found))
+    app.include_router(review.router(serving, access, ADMIN_PROBLEMS | found | {s: PROBLEMS[s] for s in (500, 504)}))
+    app.include_router(console.router(serving, access, KEY_PROBLEMS))
+    return Front(app, serving, access)
 
 
 def worker() -> ASGIApp:
@@ -311,10 +317,10 @@ def _unready_at(number: int, serving: Serving) -> None:
     signal.signal(number, drain)
 
 
-async def answer(serving: Serving, request: Request) -> Response:
+async def answer(serving: Serving, access: Access, request: Request) -> Response:
     """Answers a POST to a hot route; refuses before the body is read where it would have to wait too long."""
     milliseconds = _timeout(request, serving.settings.timeout_ms)
-    serving.allow(request.scope, "score")
+    access.allow(request.scope, "score")
     length = header(request.scope, b"content-length") or b""
     size = int(length) if length.isdigit() else 0
     route = request.scope["path"]

@@ -63,10 +63,10 @@ def run(
         logs.configure(settings.log_format)
         if settings.workers > 1 or settings.shared_engine:
             raise typer.Exit(_supervise(settings))
-        serving = Serving(settings)
+        application = create_app(Serving(settings))
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
-    server = Server(_config(settings, create_app(serving)))
+    server = Server(_config(settings, application))
     server.run()
     if not server.started:
         raise typer.Exit(1)

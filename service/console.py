@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from service import schema
-from service.access import needs
+from service.access import Access, needs
 from service.problems import Problem
 from service.serving import Serving
 
@@ -20,7 +20,7 @@ POLICY = (
 MOST_SAMPLES = 16
 
 
-def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The page, its parts, and the samples it offers; the page is open, what it shows asks for a key."""
     routes = APIRouter(tags=["Console"])
 
@@ -40,7 +40,7 @@ def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRo
 
     @routes.get(
         "/v1/samples",
-        dependencies=needs(serving.allow, "score"),
+        dependencies=needs(access, "score"),
         responses=problems,
         response_model_exclude_none=True,
         summary="Sequences to try",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import schema
-from service.access import needs
+from service.access import Access, needs
 from service.encoding import PAD
 from service.engine import INPUT, OUTPUTS
 from service.problems import Problem, of_validation, pointer
@@ -76,10 +76,10 @@ class InferAnswer(BaseModel):
     outputs: list[Output]
 
 
-def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The protocol's routes, with the problems that those of them which need a key answer."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    keyed: dict[str, Any] = {"dependencies": needs(serving.allow, "score"), "responses": problems}
+    keyed: dict[str, Any] = {"dependencies": needs(access, "score"), "responses": problems}
     unready: dict[str, Any] = {"responses": {503: problems[503]}}
 
     def model_of(name: str, version: str | None = None) -> Model:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic_core import from_json, to_json
 
 from service import schema
-from service.access import needs
+from service.access import Access, needs
 from service.cache import Cache
 from service.problems import Problem
 from service.serving import Serving
@@ -14,10 +14,10 @@ from service.serving import Serving
 SAID = ("score_id", "score", "decision", "type", "contradicts")
 
 
-def router(serving: Serving, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The routes, with the problems they may answer."""
     routes = APIRouter(tags=["Review"])
-    [reviewer] = needs(serving.allow, "review")
+    [reviewer] = needs(access, "review")
 
     @routes.post("/v1/feedback", responses=problems, summary="Say whether an answer was right")
     async def feedback(who: Annotated[str, reviewer], body: schema.FeedbackBody) -> schema.FeedbackAnswer:

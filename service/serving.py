@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 from pydantic_core import to_json
 
 from service import schema
-from service.access import Access, Permission
 from service.batching import DeadlineExceeded, Given, QueueFull
 from service.cache import Cache
 from service.drift_monitor import DriftMonitor
@@ -56,7 +55,6 @@ class Serving:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         s, state = settings, settings.state_dir
-        self.access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host)
         pseudonyms = Pseudonyms(state, s.log_ids)
         self.log = RequestLog(s.log_requests, pseudonyms)
         self.traces = Traces() if s.traces else None
@@ -289,17 +287,6 @@ class Serving:
             return True
         self.refuse()
         return False
-
-    def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
-        """The name of the caller of an ASGI request; raises Problem 401, 403 or 429 where it may not call."""
-        try:
-            who = self.access.check(scope, *permissions)
-        except Problem as problem:
-            self.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
-            raise
-        if call := CALL.get():
-            call.who = who
-        return who
 
     async def infer(self, model: Model, ids: Ids) -> Outputs:
         """Runs a model's bare graph on windows int32 (B, P, slots), one request at a time, beside the batches.

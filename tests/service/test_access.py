@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from service.access import LOCAL, Access, Permission, read_keys
+from service.metrics import Metrics
 from service.problems import Problem
 
 SECRET = "correct-horse-battery"
@@ -27,7 +28,7 @@ def status(access: Access, scope: dict[str, Any], *permissions: Permission) -> i
 
 
 def test_a_key_opens_what_its_scopes_name_and_nothing_else() -> None:
-    access = Access(f"backend:score:{SECRET}, ops:admin+metrics:{SECRET}-2", None, 0, "0.0.0.0")
+    access = Access(f"backend:score:{SECRET}, ops:admin+metrics:{SECRET}-2", None, 0, "0.0.0.0", Metrics())
     assert access.check(call(SECRET), "score") == "backend"
     assert access.check(call(f"{SECRET}-2"), "score", "admin") == "ops"
     assert status(access, call(SECRET), "admin") == 403
@@ -43,7 +44,7 @@ def test_secrets_rotate_under_one_name_and_may_be_given_as_digests(tmp_path: Pat
     file.write_text(
         f"# of the backend\nbackend:score:{SECRET}\n\nbackend:score:sha256:{sha256(new.encode()).hexdigest()}\n"
     )
-    access = Access("", file, 0, "0.0.0.0")
+    access = Access("", file, 0, "0.0.0.0", Metrics())
     assert [access.check(call(secret), "score") for secret in (SECRET, new)] == ["backend", "backend"]
 
 
@@ -66,11 +67,11 @@ def test_a_malformed_key_is_named_by_its_place_and_never_shown(text: str, says: 
 def test_a_file_without_keys_does_not_open_the_doors(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n")
     with pytest.raises(ValueError, match="no key"):
-        Access("", tmp_path / "keys", 0, "127.0.0.1")
+        Access("", tmp_path / "keys", 0, "127.0.0.1", Metrics())
 
 
 def test_without_keys_scoring_is_open_and_admin_is_for_the_own_host_alone() -> None:
-    local, beyond = Access("", None, 0, "127.0.0.1"), Access("", None, 0, "0.0.0.0")
+    local, beyond = Access("", None, 0, "127.0.0.1", Metrics()), Access("", None, 0, "0.0.0.0", Metrics())
     assert local.check(call(), "admin") == LOCAL
     assert status(local, call(host="10.0.0.7"), "admin") == 403
     assert status(local, call(x_forwarded_for="10.0.0.7"), "admin") == 403
@@ -79,7 +80,7 @@ def test_without_keys_scoring_is_open_and_admin_is_for_the_own_host_alone() -> N
 
 
 def test_a_key_may_call_so_often_and_another_is_not_affected() -> None:
-    access = Access(f"a:score:{SECRET},b:score:{SECRET}-2", None, 0.01, "0.0.0.0")
+    access = Access(f"a:score:{SECRET},b:score:{SECRET}-2", None, 0.01, "0.0.0.0", Metrics())
     assert [status(access, call(SECRET), "score") for _ in range(3)] == [200, 429, 429]
     assert status(access, call(f"{SECRET}-2"), "score") == 200
     with pytest.raises(Problem) as raised:
