@@ -19,18 +19,18 @@ from prometheus_client import start_http_server
 from pydantic import SecretStr
 from uvicorn.supervisors import Multiprocess
 
-from service import logs
-from service.app import create_app
-from service.bundle import Bundle, BundleError
-from service.engine import ProviderError, Runtime, cores
-from service.feedback import Store
-from service.host import hosted
-from service.lineup import ENGINE
-from service.logs import Pseudonyms
-from service.protocol import Protocol
-from service.scoring import UNKNOWN_TYPE, Model, columns_of
-from service.serving import Serving
+from service.api.app import create_app
+from service.api.connection import Protocol
+from service.engine.remote import hosted
+from service.engine.session import ProviderError, Runtime, cores
+from service.model.bundle import Bundle, BundleError
+from service.model.scorer import UNKNOWN_TYPE, Model, columns_of
+from service.serving.feedback import Store
+from service.serving.registry import ENGINE
+from service.serving.service import Serving
 from service.settings import Settings
+from service.telemetry import logs
+from service.telemetry.logs import Pseudonyms
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
 MOST_KEPT = 1 << 40  # no bound
@@ -103,7 +103,7 @@ def _supervise(settings: Settings) -> int:
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
-        config = _config(settings, "service.app:worker", factory=True, workers=settings.workers)
+        config = _config(settings, "service.api.app:worker", factory=True, workers=settings.workers)
         engine = hosted(settings.run_dir / ENGINE, settings.log_format) if settings.shared_engine else nullcontext()
         with engine:
             Multiprocess(config, [config.bind_socket()]).run()
@@ -196,7 +196,7 @@ def consume(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 9109,
 ) -> None:
     """Reads events from a Kafka topic, has a running service score them, and writes its decisions to another topic."""
-    from service.consume import ConsumeError, Consumer, Remote
+    from service.tools.kafka import ConsumeError, Consumer, Remote
 
     logs.configure("json")
     try:
@@ -244,7 +244,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measures the service, or another one, against the bundle's graph alone in ONNX Runtime on the same cores."""
-    from service.bench import Bench, mixes
+    from service.tools.bench import Bench, mixes
 
     names = kinds.split(",")
     try:

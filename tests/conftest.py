@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 import redis
 
-from service.bundle import Bundle
-from training import inject
-from training.bundle import fit_bundle
+from service.model.bundle import Bundle
 from training.config import FitConfig
-from training.log import clean_events
+from training.data import attacks as inject
+from training.data.log import clean_events
+from training.fit.bundle import fit_bundle
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

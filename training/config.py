@@ -49,7 +49,7 @@ class FitConfig:
     fresh_rate: float = 1e-3  # of embedding rows and heads
     dropout: float = 0.1
     unknown_rate: float = 0.2  # share of field values hidden in training, so that no value alone decides
-    augment: float = 0.0  # probability of each small change to a position in training, see `training.augment`
+    augment: float = 0.0  # probability of each small change to a position in training, see `training.network.augment`
     adversarial: float = 0.0  # length of adversarial noise on the bags, as a share of their own
     lora_rank: int = 0  # of low-rank adapters that are trained in place of the encoder's weights; 0: all weights are
     teacher: str | None = None  # preset of a network that the trained one learns from as well
@@ -70,7 +70,9 @@ class FitConfig:
     cost_fn: float | None = None
     contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
     prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
-    live_window: int = 0  # events of the windows that will be scored, see `training.moments`; 0: whole sequences
+    live_window: int = (
+        0  # events of the windows that will be scored, see `training.data.live_windows`; 0: whole sequences
+    )
     max_bad_share: float = 0.05  # of rows; more is fatal
 
     @property

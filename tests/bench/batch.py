@@ -17,12 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from service.bundle import Bundle
-from service.encoding import Encoded
-from service.engine import Runtime
-from service.scoring import network_logits
-from training.cluster import score_on_ray
-from training.log import clean_table
+from service.encoding.encoder import Encoded
+from service.engine.session import Runtime
+from service.model.bundle import Bundle
+from service.model.scorer import network_logits
+from training.data.log import clean_table
+from training.distributed.scoring import score_on_ray
 
 
 def alone(bundle: Path, sequences: list[Encoded], core: int) -> None:

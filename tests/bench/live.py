@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.bench import sequences_of, service
-from service.bundle import Bundle
-from service.load import Load, Outcome, Prepared, prepare
-from service.scoring import columns_of
+from service.model.bundle import Bundle
+from service.model.scorer import columns_of
+from service.tools.bench import sequences_of, service
+from service.tools.load import Load, Outcome, Prepared, prepare
 
 WINDOW, KEYS = 64, 256
 STEP = 600.0  # seconds between events, as in the sequences that are sent whole

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import yaml
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import Service, Starter, free_port, sequences, wait_until
 from tests.e2e.test_service import score
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import RedisServer, Starter, free_port, wait_until
 
 kafka = pytest.importorskip("confluent_kafka")

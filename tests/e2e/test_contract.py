@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
-from service.bundle import Bundle
-from service.encoding import CLS
-from service.engine import Runtime
-from service.scoring import columns_of
-from service.windows import pad
+from service.encoding.chunks import pad
+from service.encoding.encoder import CLS
+from service.engine.session import Runtime
+from service.model.bundle import Bundle
+from service.model.scorer import columns_of
 from tests.conftest import Service, Starter, sequences
 from tests.e2e.test_service import assert_problem, score
 

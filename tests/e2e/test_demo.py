@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import free_port, wait_until
 
 

@@ -16,11 +16,11 @@ import httpx
 import polars as pl
 import pytest
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import Service, Starter, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
-from training.bundle import fit_bundle
 from training.config import FitConfig
+from training.fit.bundle import fit_bundle
 
 BACKEND, OPS, PROMETHEUS = ("backend-0123456789", "ops-0123456789abc", "prometheus-012345")
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.bundle import Bundle
-from service.feedback import Store
+from service.model.bundle import Bundle
+from service.serving.feedback import Store
 from tests.conftest import Postgres, Service, Starter, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 

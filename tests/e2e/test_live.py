@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import RedisServer, Service, Starter, sequences, wait_until
 
 

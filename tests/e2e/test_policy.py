@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import Service, Starter, free_port, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 

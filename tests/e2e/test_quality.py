@@ -6,9 +6,9 @@ import pytest
 
 from tests.conftest import shared
 from training.config import FitConfig
-from training.evaluation import evaluate_folds
-from training.log import clean_events, read_labels
-from training.metrics import Metrics
+from training.data.log import clean_events, read_labels
+from training.evaluation.quality import Metrics
+from training.experiments.cross_validation import evaluate_folds
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.bundle import Bundle
+from service.model.bundle import Bundle
 from tests.conftest import Service, Starter, sequences, wait_until
 
 

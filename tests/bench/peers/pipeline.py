@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from service.bundle import Bundle
-from service.engine import Runtime
-from service.scoring import Model, Score, columns_of
+from service.engine.session import Runtime
+from service.model.bundle import Bundle
+from service.model.scorer import Model, Score, columns_of
 
 MODEL = Model.load(
     Bundle.open(Path(os.environ["RECGUARD_BUNDLE"])), Runtime("auto", int(os.environ.get("RECGUARD_THREADS", 1)))

@@ -1,0 +1,178 @@
+"""Who may call what: API keys with scopes, and how often each key may call.
+
+A key is written `name:scope+scope:secret`, one a line in the file RECGUARD_API_KEYS_FILE, or separated by commas in
+RECGUARD_API_KEYS. Several keys may have one name, so that a new secret can be handed out before the old one is taken
+back. In place of a secret there may be `sha256:` and its hex digest.
+"""
+
+import hmac
+import ipaddress
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from service.schemas.problems import Problem
+from service.telemetry.logs import CALL
+from service.telemetry.metrics import Metrics
+
+Permission = Literal["score", "review", "admin", "metrics"]
+SCOPES = ", ".join(get_args(Permission))
+LEAST_SECRET = 16  # characters
+HASHED = "sha256:"
+LOCAL = "local"  # who calls the admin routes where there are no keys
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: whose it is, what it is for, and the SHA-256 of its secret."""
+
+    name: str
+    permissions: frozenset[str]
+    digest: bytes
+
+
+def read_keys(text: str, where: str) -> list[Key]:
+    """Keys of a file or a variable; blank lines and those that begin with # are passed over.
+
+    Raises:
+        ValueError: an entry is malformed; names the place and never the secret.
+    """
+    keys = []
+    for number, entry in enumerate(re.split(r"[,\n]", text), 1):
+        if not (entry := entry.strip()) or entry.startswith("#"):
+            continue
+        at = f"{where}: key {number}"
+        name, _, rest = entry.partition(":")
+        permissions, _, secret = rest.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not secret:
+            raise ValueError(f"{at} is not name:scope+scope:secret")
+        if unknown := set(permissions.split("+")) - set(get_args(Permission)):
+            raise ValueError(f"{at} ({name}): {', '.join(sorted(unknown))!r} is no scope; there are {SCOPES}")
+        if secret.startswith(HASHED):
+            if not re.fullmatch(r"[0-9a-f]{64}", digest := secret.removeprefix(HASHED)):
+                raise ValueError(f"{at} ({name}): what follows sha256: is not 64 hex digits")
+            keys.append(Key(name, frozenset(permissions.split("+")), bytes.fromhex(digest)))
+            continue
+        if len(secret) < LEAST_SECRET:
+            raise ValueError(f"{at} ({name}): the secret has fewer than {LEAST_SECRET} characters")
+        keys.append(Key(name, frozenset(permissions.split("+")), sha256(secret.encode()).digest()))
+    return keys
+
+
+class Access:
+    """The doors of the service.
+
+    Args:
+        text: keys, as RECGUARD_API_KEYS has them.
+        file: a file with more of them.
+        rate: requests a second that one name may make, 0 for any number; a second's worth may come at once.
+        host: the address that the service listens on.
+        metrics: where refusals count.
+
+    Raises:
+        ValueError: a malformed key, or a file without one.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, text: str, file: Path | None, rate: float, host: str, metrics: Metrics) -> None:
+        self.keys = read_keys(text, "RECGUARD_API_KEYS")
+        if file is not None:
+            self.keys += read_keys(file.read_text(), str(file))
+            if not self.keys:
+                raise ValueError(f"{file}: it holds no key, so nobody could call the service")
+        self.rate, self.metrics = rate, metrics
+        self.loopback = _is_loopback(host)
+        self.buckets: dict[str, tuple[float, float]] = {}  # by name: requests it may still make, and since when
+
+    def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
+        """As `check`; a refusal is counted, and the request's log line names the caller."""
+        try:
+            who = self.check(scope, *permissions)
+        except Problem as problem:
+            self.metrics.rejected.labels("rate" if problem.status == 429 else "access").inc()
+            raise
+        if call := CALL.get():
+            call.who = who
+        return who
+
+    def check(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
+        """The name of the caller of an ASGI request, who has one of the permissions.
+
+        Raises:
+            Problem: 401 no key or an unknown one, 403 not allowed with it, 429 too many requests.
+        """
+        if not self.keys:
+            return self._local(scope) if permissions == ("admin",) else LOCAL
+        key = self._key(scope)
+        if key is None:
+            raise Problem(
+                401, "send a valid API key: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"}
+            )
+        if not key.permissions & set(permissions):
+            raise Problem(
+                403, f"the key {key.name} is not for this; it would need the scope {' or '.join(permissions)}"
+            )
+        self._spend(key.name)
+        return key.name
+
+    def _key(self, scope: Mapping[str, Any]) -> Key | None:
+        kind, _, secret = (header(scope, b"authorization") or b"").partition(b" ")
+        if kind.lower() != b"bearer":
+            return None
+        digest, found = sha256(secret.strip()).digest(), None
+        for key in self.keys:  # all of them, so that the time taken does not say which one it was
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found
+
+    def _local(self, scope: Mapping[str, Any]) -> str:
+        """Lets callers on this host pass, and nobody for whom a proxy on it speaks."""
+        if not self.loopback:
+            raise Problem(403, "admin routes are off: the service listens beyond its own host, and no API key is set")
+        headers = {name for name, _ in scope["headers"]}
+        client = scope.get("client")
+        if not client or not _is_loopback(client[0]) or headers & {b"forwarded", b"x-forwarded-for"}:
+            raise Problem(403, "without API keys this route answers only calls from the service's own host")
+        return LOCAL
+
+    def _spend(self, name: str) -> None:
+        if not self.rate:
+            return
+        now = time.monotonic()
+        most = max(self.rate, 1.0)
+        left, since = self.buckets.get(name, (most, now))
+        left = min(most, left + (now - since) * self.rate)
+        if left < 1:
+            self.buckets[name] = left, now
+            wait = max(round((1 - left) / self.rate), 1)
+            raise Problem(429, f"more than {self.rate:g} requests a second", headers={"Retry-After": str(wait)})
+        self.buckets[name] = left - 1, now
+
+
+def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """The first value of an ASGI request's header, its name in lower case; None without."""
+    return next((value for found, value in scope["headers"] if found == name), None)
+
+
+def needs(access: Access, *permissions: Permission) -> list[Any]:
+    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name."""
+    scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
+
+    async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:
+        return access.allow(request.scope, *permissions)
+
+    return [Depends(caller)]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,116 @@
+"""uvicorn's HTTP protocol, which refuses scoring requests while the queue is full before it makes anything of them.
+
+Under overload most requests are refused, and what each refusal costs is taken from those that are answered. It also
+ends connections of clients that send headers without end, or take too long to send a request or to take its answer, all
+of which uvicorn bears with.
+"""
+
+from asyncio import TimerHandle, Transport
+from contextlib import suppress
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.app import FULL, HOT
+from service.serving.service import Serving
+from service.telemetry.logs import Call
+
+REFUSAL_HEAD = b"".join(
+    (b"HTTP/1.1 429 Too Many Requests\r\n", *(name + b": " + value + b"\r\n" for name, value in FULL.raw_headers))
+)
+MOST_HEAD = 65_536  # bytes of a request before its body
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+REFUSAL_BODY = bytes(FULL.body)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    refused = False  # the request under way; its body is passed over
+    arriving = True  # a request is on its way, be it the first that nothing has come of yet
+    in_head = True  # and its headers are not all there
+    head = 0  # bytes that came of them in earlier pieces
+    slow: TimerHandle | None = None  # ends the connection; runs only while the client is waited for
+
+    @property
+    def serving(self) -> Serving:
+        serving: Serving = self.app.serving  # `app.Front` is what uvicorn runs here
+        return serving
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_client(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_for_client(False)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.head = self.head + len(data) if self.in_head else 0
+        if self.head > MOST_HEAD:
+            self.serving.metrics.rejected.labels("too_large").inc()
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+            return
+        if self.arriving != (self.slow is not None):  # a request that came in one piece never starts the timer
+            self._wait_for_client(self.arriving)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wait_for_client(self.arriving)
+
+    def _wait_for_client(self, waits: bool) -> None:
+        if self.slow is not None and not waits:
+            self.slow.cancel()
+            self.slow = None
+        elif self.slow is None and waits and not self.transport.is_closing():
+            self.slow = self.loop.call_later(self.serving.settings.request_seconds, self._end)
+
+    def _end(self) -> None:
+        self.slow = None
+        self.serving.metrics.rejected.labels("slow_client").inc()
+        self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self.arriving = self.in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        idle = self.cycle is None or self.cycle.response_complete
+        route = self.url.decode("latin-1")
+        if route in HOT and idle and self.parser.should_keep_alive() and self._overloads(route):
+            self.serving.refuse()
+            self.serving.metrics.answered(route, 429, 0.0)
+            self.refused = True
+            request_id = Call.of(self.headers).id.encode()
+            self.transport.write(REFUSAL_HEAD + b"x-request-id: " + request_id + b"\r\n\r\n" + REFUSAL_BODY)
+            self.on_response_complete()
+            return
+        super().on_headers_complete()
+
+    def _overloads(self, route: str) -> bool:
+        """Whether there is no room for the request of these headers; a deadline that is no number is not for here."""
+        size, milliseconds = 0, float(self.serving.settings.timeout_ms)
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit():
+                size = int(value)
+            elif name == b"x-request-timeout-ms":
+                with suppress(ValueError):
+                    milliseconds = float(value)
+        return self.serving.overloaded(route, size, milliseconds)
+
+    def on_body(self, body: bytes) -> None:
+        if not self.refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.arriving = False
+        if self.refused:
+            self.refused = False
+        else:
+            super().on_message_complete()

@@ -1,0 +1,57 @@
+"""The console: a page that scores a sequence and shows why, made of three files of this package and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.api.auth import Access, needs
+from service.schemas import schema
+from service.schemas.problems import Problem
+from service.serving.service import Serving
+
+PAGES = Path(__file__).parents[1] / "pages"
+FILES = {"console.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+MOST_SAMPLES = 16
+
+
+def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+    """The page, its parts, and the samples it offers; the page is open, what it shows asks for a key."""
+    routes = APIRouter(tags=["Console"])
+
+    def page(name: str) -> Response:
+        content = (PAGES / name).read_bytes()
+        return Response(content, media_type=FILES[name], headers={"Content-Security-Policy": POLICY})
+
+    @routes.get("/console", include_in_schema=False)
+    async def console() -> Response:
+        return page("console.html")
+
+    @routes.get("/console/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        if name not in FILES:
+            raise Problem(404, "no such file")
+        return page(name)
+
+    @routes.get(
+        "/v1/samples",
+        dependencies=needs(access, "score"),
+        responses=problems,
+        response_model_exclude_none=True,
+        summary="Sequences to try",
+    )
+    async def samples() -> schema.SamplesAnswer:
+        """Sequences that can be scored: golden samples of the bundle being served."""
+        golden = serving.lineup.current().model.bundle.golden()[:MOST_SAMPLES]
+        sequences = [
+            schema.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})
+            for i, s in enumerate(golden, 1)
+        ]
+        return schema.SamplesAnswer(sequences=sequences)
+
+    return routes

@@ -1,0 +1,102 @@
+"""Events of several sequences side by side, in arrays, with what several fields derive from them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.values import Columns, EventError, Floats, numbers, timestamps
+
+
+class Events:
+    """The events of some sequences, one behind the other and in time order, with what several fields derive from them.
+
+    A sequence keeps the given order where any of its times is missing; else it is sorted, equal times as given.
+
+    Args:
+        columns: column name -> one value an event, in the callers' order.
+        lengths: events of each sequence, at least 1; int64 (N,), T together.
+
+    Attributes:
+        owner: int64 (T,), the sequence of each event.
+        at: int64 (T,), its place in the sequence.
+        order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
+    """
+
+    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64]) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.length = int(self.lengths.sum())
+        self.owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        self.at = np.arange(self.length) - self.starts[self.owner]
+        self.ids: dict[str, NDArray[np.integer]] = {}
+        self._numbers: dict[str, Floats] = {}
+        self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
+        timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
+        if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
+            self.order, self.ts, self.columns = None, given, columns
+        else:
+            self.order = np.lexsort((np.where(timed, given, 0.0), self.owner))
+            self.ts = given[self.order]
+            moved = self.order.tolist()
+            self.columns = {name: [values[i] for i in moved] for name, values in columns.items()}
+
+    def values(self, column: str) -> Sequence[object]:
+        return self.columns.get(column) or [None] * self.length
+
+    def numbers(self, column: str) -> Floats:
+        """The column as numbers, (T,), NaN where missing; raises EventError with the caller's index."""
+        if column not in self._numbers:
+            try:
+                self._numbers[column] = numbers(column, self.values(column))
+            except EventError as error:
+                at = None if error.index is None else self.caller_index(error.index)
+                raise EventError(at, error.field, error.reason) from None
+        return self._numbers[column]
+
+    def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The events sorted so that equal values of a column stand together within each sequence.
+
+        Returns:
+            order, int64 (T,), events by sequence, value and place; starts, int64 (V,), where in it each value starts.
+        """
+        if column not in self._equals:
+            values = self.values(column)
+            code = {value: i for i, value in enumerate(dict.fromkeys(values))}
+            codes = self.owner << 32 | np.array(list(map(code.__getitem__, values)), dtype=np.int64)
+            order = np.argsort(codes, kind="stable")
+            self._equals[column] = order, run_starts(codes[order])
+        return self._equals[column]
+
+    def before(self, values: Floats) -> Floats:
+        """The value of the event before, (T,); NaN for the first of each sequence."""
+        shifted = np.empty(self.length)
+        shifted[1:] = values[:-1]
+        shifted[self.starts] = np.nan
+        return shifted
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Seconds since the event before, (T,); NaN for the first and where a time is missing."""
+        return self.ts - self.before(self.ts)
+
+    def caller_index(self, position: int) -> int:
+        return position if self.order is None else int(self.order[position])
+
+
+def run_starts(ranked: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where each run of equal values starts."""
+    differs = np.empty(len(ranked), dtype=bool)
+    differs[:1] = True
+    np.not_equal(ranked[1:], ranked[:-1], out=differs[1:])
+    return np.flatnonzero(differs)
+
+
+def run_lengths(starts: NDArray[np.int64], end: int) -> NDArray[np.int64]:
+    """How long each run is, the last of which ends before `end`."""
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = end - starts[-1:]
+    return lengths

@@ -1,0 +1,1 @@
+"""Graphs run here, in batches: sessions of ONNX Runtime, in this process or another, and the batcher."""

@@ -1,0 +1,376 @@
+"""Dynamic batching: a bounded queue with one owner, which cuts the next batch whenever the engine is free.
+
+A sequence waits as it came. When the engine is about to run dry, those that are due are encoded together, since arrays
+of many cost little more than arrays of one, and their windows wait for a batch. There is no waiting timer: a batch
+forms while the one before it runs. Batches are cut by length, so that little is padding, around the window that is due
+first. What is due follows the idea of start-time fair queueing (Goyal, Vin and Cheng, 1996) with each request as one
+flow: a bulk request's sequences fall due one after another, so a small request beside it does not wait for all of them;
+and as every batch moves the clock on, nothing waits for ever.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+from service.encoding.chunks import Outputs, Row, pad
+from service.encoding.encoder import Encoded
+from service.encoding.values import Columns, EventError, Ids
+from service.engine.remote import EngineLost
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+QUIET_TURNS = 4  # of the event loop; a request that is there takes about so many from its socket to the queue
+MOST_SECONDS = 0.1  # that are spent on it before each batch
+MOST_PADDING = 0.05  # share of a batch; a second batch costs less than more padding
+PACE_MEMORY = 0.1  # share of the newest batch in the pace
+Given = tuple[Columns, int]  # a sequence's columns and its length
+
+
+class QueueFull(Exception):
+    """As many positions wait as may wait."""
+
+
+class DeadlineExceeded(Exception):
+    """The deadline passed before every answer was there."""
+
+
+@dataclass(eq=False, slots=True)
+class Waiting(Generic[Answer]):
+    """One sequence, from its arrival to its answer.
+
+    Attributes:
+        given: what came.
+        tokens: positions it is taken to need, while it is not encoded; then those that still wait.
+        due: virtual time; the smallest is served first.
+        answer: resolves to the answer, or to what went wrong; cancelled when nobody waits for it any more.
+        encoded: once it is.
+        rows: what the engine said of each window so far.
+        since: monotonic time of its arrival, seconds.
+        spans: where the stages it goes through are noted, name, start and end; None where nobody traces it.
+    """
+
+    given: Given
+    tokens: int
+    due: int
+    answer: "asyncio.Future[Answer | Exception]"
+    encoded: Encoded | None = None
+    rows: "list[Row | None]" = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    spans: list[tuple[str, float, float]] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Window(Generic[Answer]):
+    """One window of a waiting sequence: its rows int32 (P, slots), its number, and when it is due."""
+
+    sequence: Waiting[Answer]
+    number: int
+    ids: Ids
+    due: int
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+
+class Batcher(Generic[Answer]):
+    """Queue and batch loop for one engine; every method runs on the event loop, only `run` in a thread.
+
+    Args:
+        encode: gives each sequence's windows, or why it has none.
+        run: the engine, int32 (B, P, slots) to outputs; may raise.
+        judge: gives each sequence's answer from the rows for its windows, all windows in their order.
+        queue_tokens: positions that may wait.
+        batch_tokens: positions of one batch, padding included; at least a window's.
+        metrics: where it counts.
+        in_thread: whether `run` leaves this thread's core to others. Where it does not, a thread of its own would only
+            take turns with the event loop on that core, and each would find the other's data in its caches.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Given]], Iterable[Encoded | EventError]],
+        run: Callable[[Ids], Outputs],
+        judge: Callable[[Sequence[Encoded], Sequence[Row]], Sequence[Answer]],
+        queue_tokens: int,
+        batch_tokens: int,
+        metrics: Metrics,
+        in_thread: bool = True,
+    ) -> None:
+        self.encode, self.run, self.judge = encode, run, judge
+        self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
+        self.arrived: list[tuple[int, int, Waiting[Answer]]] = []  # a heap by what is due
+        self.requests = 0  # that wait for an answer
+        self.arrivals = 0  # sequences that were taken in, and requests that were refused
+        self.unencoded = 0  # positions in it
+        self.windows: list[Window[Answer]] = []
+        self.tokens = 0  # positions that wait, encoded or not
+        self.now = 0  # virtual time, in positions
+        self.pace = 0.0  # seconds that a position takes, all that is done for it included, where others wait behind it
+        self.filled = asyncio.Event()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine") if in_thread else None
+        self.closing = False
+        self.loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.loop_task = asyncio.create_task(self._serve(), name="batcher")
+
+    async def close(self) -> None:
+        """Answers what is queued, then stops."""
+        self.closing = True
+        self.filled.set()
+        if self.loop_task is not None:
+            await self.loop_task
+        if self.thread is not None:
+            self.thread.shutdown()
+
+    @property
+    def full(self) -> bool:
+        return self.tokens >= self.queue_tokens
+
+    @property
+    def wait(self) -> float:
+        """Seconds after which a request that arrives now can expect its first answer, by the pace of late.
+
+        Each request that waits is ahead of it with but one sequence or window, however many it has.
+        """
+        waiting = len(self.arrived) + len(self.windows)
+        return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
+
+    def duration(self, tokens: float, coming: float = 0.0, requests: int = 0) -> float:
+        """Seconds until the last answer of a request that arrives now, of so many positions, by the pace of late.
+
+        Each of the requests that wait has its turn as often as it, until it is done; and under steady load as much
+        arrives until then as is waiting now. Where none waits it is 0, so that a pace of long ago refuses nothing.
+
+        Args:
+            coming, requests: positions of requests that are on their way here, and how many these are.
+        """
+        if not self.tokens:
+            return 0.0
+        ahead = min(2 * (self.tokens + coming), tokens * (self.requests + requests))
+        return (tokens + ahead) * self.pace
+
+    async def score(
+        self, sequences: Sequence[Given], deadline: float, spans: list[tuple[str, float, float]] | None = None
+    ) -> list[Answer | Exception]:
+        """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
+
+        Args:
+            sequences: at least one.
+            deadline: event-loop time.
+            spans: where the stages of the first sequence are noted, name, start and end; or None.
+
+        Raises:
+            QueueFull: at once, where too much waits already. One request may go past the bound, so none is too large.
+            DeadlineExceeded: what still waits is dropped before it costs compute.
+        """
+        if self.full:
+            raise QueueFull
+        loop = asyncio.get_running_loop()
+        due, waiting = self.now, []
+        for given in sequences:
+            one: Waiting[Answer] = Waiting(given, given[1] + 1, due, loop.create_future())
+            heapq.heappush(self.arrived, (due, self.arrivals, one))
+            self.arrivals += 1
+            waiting.append(one)
+            due += one.tokens
+        if waiting:
+            waiting[0].spans = spans
+        self.unencoded += due - self.now
+        self._count(due - self.now)
+        if self.unencoded >= self.batch_tokens:
+            self._encode()
+        self.filled.set()
+        self.requests += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return [await one.answer for one in waiting]
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        finally:
+            self.requests -= 1
+            for one in waiting:
+                one.answer.cancel()  # no effect on what is answered; the rest is dropped before it costs compute
+
+    def _count(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.metrics.queue_depth.set(len(self.arrived) + len(self.windows))
+        self.metrics.queue_tokens.set(self.tokens)
+
+    async def _serve(self) -> None:
+        since = None  # when the batch before was done, if others waited
+        while True:
+            if self.thread is None:
+                await self._listen()
+            self._encode()
+            batch = self._cut()
+            if batch:
+                start = since or time.perf_counter()
+                await self._answer(batch)
+                since = time.perf_counter() if self.tokens else None
+                if since:  # while nothing waits, batches are small and take longer by the position
+                    seconds = (since - start) / sum(w.length for w in batch)
+                    self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
+            elif self.arrived:
+                continue
+            elif self.closing:
+                return
+            else:
+                self.filled.clear()
+                await self.filled.wait()
+
+    async def _listen(self) -> None:
+        """Lets the event loop take in what came while it stood still, before the next batch is cut."""
+        quiet, end = 0, time.monotonic() + MOST_SECONDS
+        while quiet < QUIET_TURNS and time.monotonic() < end:
+            arrived = self.arrivals
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self.arrivals == arrived else 0
+
+    def _encode(self) -> None:
+        """Encodes what is due, until two batches are ready to be cut."""
+        room = 2 * self.batch_tokens - (self.tokens - self.unencoded)
+        taken = []
+        while self.arrived and room > 0:
+            _, _, one = heapq.heappop(self.arrived)
+            self.unencoded -= one.tokens
+            if one.answer.done():
+                self.tokens -= one.tokens
+            else:
+                taken.append(one)
+                room -= one.tokens
+        if not taken:
+            return
+        start = time.perf_counter()
+        for one, encoded in zip(taken, self._encoded([one.given for one in taken]), strict=True):
+            self.tokens -= one.tokens
+            if isinstance(encoded, Exception):
+                one.answer.set_result(encoded)
+                continue
+            one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.windows), 0, one.due
+            for number, ids in enumerate(encoded.windows):
+                self.windows.append(Window(one, number, ids, due))
+                due += len(ids)
+                self.tokens += len(ids)
+        end = time.perf_counter()
+        self.metrics.stages["encode"].observe(end - start)
+        for one in taken:
+            if one.spans is not None:
+                one.spans += (("queue", one.since, start), ("encode", start, end))
+
+    def _encoded(self, given: list[Given]) -> list[Encoded | Exception]:
+        """Each sequence encoded, or what was raised; where encoding fails, halves them to find those at fault."""
+        try:
+            return list(self.encode(given))
+        except Exception as error:  # no sequence may stop the loop, nor disturb its neighbours
+            if len(given) == 1:
+                logger.exception("a sequence of %d events could not be encoded", given[0][1])
+                return [error]
+            half = len(given) // 2
+            return [*self._encoded(given[:half]), *self._encoded(given[half:])]
+
+    def _cut(self) -> list[Window[Answer]]:
+        """Takes the next batch off the queue, and with it whatever nobody waits for any more."""
+        kept = [w for w in self.windows if not w.sequence.answer.done()]
+        self.windows = kept
+        encoded = self.tokens - self.unencoded
+        if not kept:
+            self._count(-encoded)
+            return []
+        kept.sort(key=lambda w: w.length)
+        first = min(range(len(kept)), key=lambda i: (kept[i].due, kept[i].sequence.since))
+        positions = [0, *accumulate(w.length for w in kept)]
+
+        def fits(low: int, high: int) -> bool:
+            padded = kept[high - 1].length * (high - low)
+            padding = padded - (positions[high] - positions[low])
+            return padded <= self.batch_tokens and padding <= MOST_PADDING * padded
+
+        # lengthen the stretch around the window that is due first, to the side whose next window is more like it
+        low, high = first, first + 1
+        while True:
+            longer = high < len(kept) and fits(low, high + 1)
+            shorter = low > 0 and fits(low - 1, high)
+            if longer and (
+                not shorter or kept[high].length - kept[high - 1].length <= kept[high - 1].length - kept[low - 1].length
+            ):
+                high += 1
+            elif shorter:
+                low -= 1
+            else:
+                break
+        batch = kept[low:high]
+        self.now = max(self.now, kept[first].due) + kept[first].length  # one round of the fair queue
+        del kept[low:high]
+        self._count(sum(w.length for w in kept) - encoded)
+        now = time.monotonic()
+        for w in batch:
+            self.metrics.queue_wait.observe(now - w.sequence.since)
+        return batch
+
+    async def _answer(self, batch: list[Window[Answer]], again: bool = False) -> None:
+        """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault.
+
+        An engine that is lost is asked once more first: the fault need not be the batch's.
+        """
+        windows = [w.ids for w in batch]
+        start = time.perf_counter()
+        try:
+            if self.thread is None:
+                outputs = self.run(pad(windows))
+            else:
+                run = asyncio.get_running_loop().run_in_executor
+                outputs = await run(self.thread, lambda: self.run(pad(windows)))
+        except Exception as error:  # whatever the runtime raises, the loop goes on and every caller gets an answer
+            self.metrics.engine_errors.inc()
+            if isinstance(error, EngineLost) and not again:
+                logger.error("%s; its batch of %d windows is run again", error, len(batch))
+                await self._answer(batch, again=True)
+                return
+            if len(batch) == 1:
+                logger.exception("the engine failed on a window of %d positions", batch[0].length)
+                self._resolve([batch[0].sequence], [error])
+                return
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                await self._answer(half)
+            return
+        end = time.perf_counter()
+        self.metrics.inference_seconds.observe(end - start)
+        self.metrics.batch_sequences.observe(len(batch))
+        tokens = len(batch) * max(map(len, windows))
+        self.metrics.batch_tokens.observe(tokens)
+        self.metrics.padding.observe(1 - sum(map(len, windows)) / tokens)
+        finished = []
+        for k, w in enumerate(batch):
+            w.sequence.rows[w.number] = (outputs, k)
+            if w.sequence.spans is not None:
+                w.sequence.spans.append(("infer", start, end))
+            if None not in w.sequence.rows and not w.sequence.answer.done():
+                finished.append(w.sequence)
+        if finished:
+            self._judge(finished)
+
+    def _judge(self, finished: "list[Waiting[Answer]]") -> None:
+        """Answers sequences whose windows have all run."""
+        rows = [row for one in finished for row in one.rows if row is not None]
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = self.judge([one.encoded for one in finished if one.encoded is not None], rows)
+        except Exception as error:  # as above: these callers get it, and the loop goes on
+            logger.exception("%d sequences could not be judged", len(finished))
+            answers = [error] * len(finished)
+        self._resolve(finished, answers)
+
+    @staticmethod
+    def _resolve(waiting: "Sequence[Waiting[Answer]]", answers: Sequence[Answer | Exception]) -> None:
+        for one, answer in zip(waiting, answers, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(answer)

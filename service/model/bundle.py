@@ -1,0 +1,202 @@
+"""The bundle: a directory that holds a model and all that is needed to score with it, and proves that it is whole.
+
+manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
+encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
+model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
+statistics.npz      profile of normal behaviour, and the linear part
+golden.jsonl        inputs with the scores they must give
+manifest.sig        optional: an Ed25519 signature of manifest.json
+evaluation.json, report.html
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from service.encoding.encoder import Encoder
+from service.engine.remote import AnyEngine, open_engine
+from service.engine.session import CPU, GraphError, Runtime
+from service.model.calibration import Calibration
+from service.model.drift import FieldValues
+from service.model.policy import Thresholds
+from service.model.tabular import Surface
+
+SCHEMA_VERSION = 2
+VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+
+
+class BundleError(ValueError):
+    """A bundle that must not serve; the message names the file and what is wrong with it."""
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_signature(path: Path, manifest: bytes, public_key: Path) -> None:
+    """Raises BundleError unless manifest.sig is an Ed25519 signature by the key's owner; it vouches for all."""
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    except ImportError as error:
+        raise BundleError(
+            "RECGUARD_BUNDLE_PUBLIC_KEY needs the extra signed: pip install 'recguard[signed]'"
+        ) from error
+    try:
+        key = load_pem_public_key(public_key.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{public_key}: no PEM file of a public key: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise BundleError(f"{public_key}: not an Ed25519 key")
+    signature = path / "manifest.sig"
+    try:
+        key.verify(signature.read_bytes(), manifest)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no manifest.sig, and only signed bundles are served") from None
+    except InvalidSignature:
+        raise BundleError(f"{signature}: not the signature of this manifest by the owner of {public_key}") from None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its files are those the manifest was written for.
+
+    Attributes:
+        path: its directory.
+        manifest: the content of manifest.json.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, public_key: Path | None = None) -> "Bundle":
+        """Reads the manifest and verifies schema version, checksums and, if a public key is given, its signature.
+
+        Raises:
+            BundleError: missing or damaged files, a schema version that this release does not read, or no valid
+                signature by the owner of the key.
+            OSError: the key cannot be read.
+        """
+        if not path.is_dir():
+            raise BundleError(f"{path}: no such bundle directory")
+        manifest_path = path / "manifest.json"
+        try:
+            content = manifest_path.read_bytes()
+            manifest = json.loads(content)
+            version, files = manifest["schema_version"], manifest["files"]
+        except FileNotFoundError:
+            raise BundleError(f"{path}: no manifest.json, so this is no bundle") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{manifest_path}: damaged: {error}") from error
+        if public_key is not None:
+            _check_signature(path, content, public_key)
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}; "
+                "fit it anew with `recguard-train fit`"
+            )
+        for name, expected in files.items():
+            file = path / name
+            if file.parent != path or not file.is_file():
+                raise BundleError(f"{file}: missing from the bundle")
+            if sha256(file) != expected:
+                raise BundleError(f"{file}: damaged, its SHA-256 is not the manifest's")
+        needed = {"encoder.json", "model.onnx", "statistics.npz", "golden.jsonl"} - files.keys()
+        if needed:
+            raise BundleError(f"{path}: the manifest lists no {', '.join(sorted(needed))}")
+        return cls(path, manifest)
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Events that 99, 50 and 1 in 100 of the training sequences had at least; ones where a bundle does not say."""
+        shortest, usual, longest = self.manifest["training_data"].get("lengths", (1, 1, 1))
+        return int(shortest), int(usual), int(longest)
+
+    @property
+    def types(self) -> list[str]:
+        """The anomaly types, in the order of the graph's type logits; empty where training had none."""
+        return list(self.manifest["types"])
+
+    @cached_property
+    def partial_types(self) -> frozenset[str]:
+        """Types most of whose sequences are anomalous only in part."""
+        return self.calibration.partial_types(self.types)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        tokenizer = (
+            Tokenizer.from_file(str(self.path / "tokenizer.json"))
+            if "tokenizer.json" in self.manifest["files"]
+            else None
+        )
+        return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer)
+
+    @cached_property
+    def surface(self) -> Surface:
+        path = self.path / "statistics.npz"
+        try:
+            surface = Surface.load(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        if len(surface.linear.idf) != self.encoder.rows:
+            raise BundleError(f"{path}: made for {len(surface.linear.idf)} rows, the encoder has {self.encoder.rows}")
+        return surface
+
+    @cached_property
+    def field_values(self) -> FieldValues | None:
+        """What the fields' values were in training; None for a bundle that was fitted before this was kept."""
+        kept = self.manifest.get("field_values")
+        return FieldValues.of(self.encoder, kept) if kept else None
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return Calibration.from_json(self.manifest["calibration"])
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(**self.manifest["thresholds"])
+
+    def engine(self, runtime: Runtime = CPU, precision: str | None = None) -> AnyEngine:
+        """A session on the variant that export chose for the provider, or on the one of the given precision."""
+        variants = self.manifest["variants"]
+        chosen = precision or (variants["cpu"] if runtime.requested == "cpu" else variants["cuda"])
+        engine = self._session(chosen, runtime)
+        if precision is None and engine.provider == "cpu" and chosen != variants["cpu"]:
+            engine = self._session(variants["cpu"], replace(runtime, requested="cpu"))  # auto found no CUDA
+        return engine
+
+    def _session(self, precision: str, runtime: Runtime) -> AnyEngine:
+        file = VARIANTS.get(precision, precision)
+        if file not in self.manifest["files"]:
+            raise BundleError(f"{self.path}: it holds no {precision} variant")
+        try:
+            engine = open_engine(self.path / file, runtime, self.encoder.window)
+        except GraphError as error:
+            raise BundleError(str(error)) from error
+        if engine.slots != self.encoder.deep_slots or engine.types != max(len(self.types), 1):
+            raise BundleError(
+                f"{self.path / file}: takes {engine.slots} slots and gives {engine.types} types; "
+                f"encoder and manifest say {self.encoder.deep_slots} and {max(len(self.types), 1)}"
+            )
+        return engine
+
+    def golden(self) -> list[dict[str, Any]]:
+        """The golden samples: `events`, and by precision the expected `score` and `events`, with a `tolerance`."""
+        return [json.loads(line) for line in (self.path / "golden.jsonl").read_text().splitlines()]

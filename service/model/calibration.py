@@ -1,0 +1,170 @@
+"""From uncalibrated evidence to a probability, and from a probability to a prior the traffic really has."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+CHANNELS = ("deep", "wide", "company", "novelty")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the parts of a model say of N sequences of T events together, uncalibrated.
+
+    Attributes:
+        deep: float64 (N,), the network's logit.
+        wide: float64 (N,), the linear part's.
+        company: float64 (N,), how suspicious those are that hold the same values, see `guilt_by_association`.
+        novelty: float64 (N,), distance of the profile from normal, about 1 for normal sequences.
+        types: float64 (N, K), log odds of each anomaly type but for a constant.
+        events: float32 (T,), the network's logit of each event, one sequence behind the other, in the caller's order.
+        changed: float64 (T,), log odds that hands changed before it, likewise.
+        lengths: int64 (N,), events of each sequence.
+    """
+
+    deep: Floats
+    wide: Floats
+    company: Floats
+    novelty: Floats
+    types: Floats
+    events: NDArray[np.float32]
+    changed: Floats
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def channels(self) -> Floats:
+        """Float64 (N, 4), as the calibration weighs them."""
+        return np.stack((self.deep, *beside(self.wide, self.company, self.novelty)), axis=1)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Int64 (N,), where each sequence's events start."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @classmethod
+    def joined(cls, parts: Sequence["Evidence"]) -> "Evidence":
+        """The parts' sequences, one part behind the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def take(self, at: NDArray[np.integer]) -> "Evidence":
+        """The sequences at the given positions, at least one."""
+        lengths, starts = self.lengths[at], self.starts[at]
+        ends = np.cumsum(lengths)
+        events = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+        return Evidence(
+            deep=self.deep[at],
+            wide=self.wide[at],
+            company=self.company[at],
+            novelty=self.novelty[at],
+            types=self.types[at],
+            events=self.events[events],
+            changed=self.changed[events],
+            lengths=lengths,
+        )
+
+
+def beside(wide: Floats, company: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
+    """The channels beside the network's, as they are weighed: novelty by its logarithm."""
+    return wide, company, log(novelty)
+
+
+def log(novelty: Floats) -> Floats:
+    """Natural logarithm of distances, defined at 0."""
+    return np.log(np.maximum(novelty, 1e-6))
+
+
+def sigmoid(x: Any) -> Any:
+    """Logistic function, safe for large arguments."""
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(x))
+
+
+def logit(p: float) -> float:
+    """Log odds of a probability in (0, 1)."""
+    return float(np.log(p / (1 - p)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logistic calibration (Platt, 1999) of the evidence, corrected for prevalence, or'ed with an alarm on novelty.
+
+    The learned part knows the attacks it was shown. What is far from anything normal is an anomaly even where the
+    learned part says no, so that the score is 1 - (1 - learned) (1 - alarm).
+
+    Attributes:
+        weights: one for each of CHANNELS.
+        bias: at the prevalence of the data it was fitted on.
+        fitted_prevalence: share of anomalous sequences in that data.
+        prevalence: share expected in live traffic; the log odds are moved by the difference (Saerens, Latinne and
+            Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
+        alarm_weight, alarm_at, alarm_most: the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
+        event_weight, event_bias: log odds of one event from its logit.
+        partial: for each type, the share of its sequences that are anomalous only in part.
+        part_weight, part_bias: log odds of one event of such a sequence, from those that hands changed before it.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+    fitted_prevalence: float
+    prevalence: float
+    alarm_weight: float = 0.0
+    alarm_at: float = 0.0
+    alarm_most: float = 0.0
+    event_weight: float = 1.0
+    event_bias: float = 0.0
+    partial: tuple[float, ...] = ()
+    part_weight: float = 0.0
+    part_bias: float = 0.0
+
+    @property
+    def shift(self) -> float:
+        """What the prevalence adds to the log odds."""
+        if self.prevalence == self.fitted_prevalence:
+            return 0.0
+        return logit(self.prevalence) - logit(self.fitted_prevalence)
+
+    def learned(self, evidence: Evidence) -> Floats:
+        """Probabilities (N,), by what training was shown, that the sequences are anomalous."""
+        # weighed one by one, since a matrix product rounds by how many there are
+        weighed = (evidence.channels * self.weights).sum(axis=1)
+        return np.asarray(sigmoid(weighed + self.bias + self.shift))
+
+    def alarm(self, evidence: Evidence) -> Floats:
+        """Probabilities (N,) that the sequences are anomalous because nothing normal is like them."""
+        return np.asarray(self.alarm_most * sigmoid(self.alarm_weight * (log(evidence.novelty) - self.alarm_at)))
+
+    def score(self, evidence: Evidence) -> Floats:
+        """Probabilities (N,) that the sequences are anomalous."""
+        return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
+
+    def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
+        """Probability, float64 (T,), that each event is part of an anomaly, given the sequences' scores (N,).
+
+        A mixture: as far as the sequence is an anomaly of a type that leaves part of it normal, the change of hands
+        says which part; for the rest the network speaks.
+        """
+        by_network = sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias)
+        if not any(self.partial):
+            return np.asarray(by_network)
+        odds = np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True))
+        in_part = score * (odds * self.partial).sum(axis=1) / odds.sum(axis=1)
+        in_part = np.repeat(in_part, evidence.lengths)
+        by_change = sigmoid(self.part_weight * evidence.changed + self.part_bias)
+        return np.asarray(in_part * by_change + (1 - in_part) * by_network)
+
+    def partial_types(self, types: Sequence[str]) -> frozenset[str]:
+        """Those of the model's types most of whose sequences are anomalous only in part."""
+        return frozenset(name for name, share in zip(types, self.partial, strict=False) if share > 0.5)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Calibration":
+        return cls(**{**data, "weights": tuple(data["weights"]), "partial": tuple(data["partial"])})

@@ -1,0 +1,59 @@
+"""The linear part: logistic regression over the table rows that a sequence uses, and over its profile.
+
+A row that is used weighs its idf, however often it is used, and the weights of a sequence have norm 1. How often is
+told by the profile, whose standardised measures enter as they are and squared, for both ends of a measure can be
+suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender systems", 2016;
+each part is fitted on its own and `calibration` weighs them.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from service.encoding.encoder import MASK, Encoded, Usage
+from service.model.novelty import LIMIT, Floats
+
+MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
+
+
+def dense(description: Floats) -> Floats:
+    """The features (..., 4 F) that stand for a profile (..., 2 F)."""
+    return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fitted linear part for the label and K types.
+
+    Attributes:
+        idf: float64 (rows,), 0 for rows that training never used.
+        weights: float64 (1 + K, rows), times idf.
+        dense_weights: float64 (1 + K, 4 F).
+        bias: float64 (1 + K,).
+    """
+
+    idf: Floats
+    weights: Floats
+    dense_weights: Floats
+    bias: Floats
+
+    def logits(self, usage: Usage, description: Floats) -> Floats:
+        """Float64 (N, 1 + K): the label's logit, and one for each type."""
+        of_rows = usage.sum(self._by_row[usage.rows]) / self._norms(usage)[:, None]
+        return np.asarray(of_rows + dense(description) @ self.dense_weights.T + self.bias)
+
+    def contributions(self, encoded: Encoded) -> Floats:
+        """Float64 (Q, slots): what each value at each position adds to the label's logit."""
+        usage = Usage.of([encoded])
+        of_row = self.weights[0][usage.rows] / self._norms(usage) / usage.counts  # a row's part is shared by its uses
+        at = np.minimum(np.searchsorted(usage.rows, encoded.rows), len(usage.rows) - 1)
+        return np.asarray(np.where(encoded.rows > MASK, of_row[at], 0.0))
+
+    @cached_property
+    def _by_row(self) -> Floats:
+        return np.ascontiguousarray(self.weights.T)
+
+    def _norms(self, usage: Usage) -> Floats:
+        squares = np.bincount(usage.owner, np.square(self.idf[usage.rows]), usage.length)
+        return np.sqrt(np.maximum(squares, 1e-12))

@@ -1,0 +1,90 @@
+"""Why a sequence scored as it did: what each value of each event, and the sequence as a whole, adds to the log odds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.encoding.encoder import MASK, Encoded, Encoder, Usage
+from service.model.calibration import CHANNELS, Calibration, Evidence, log, logit
+from service.model.linear import dense
+from service.model.tabular import Surface
+
+NETWORK = "events in their order"
+COMPANY = "company"
+NOVELTY = "distance from normal"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One part of a score.
+
+    Attributes:
+        event: the event's index in the caller's order; None for what the sequence as a whole adds.
+        field: the field.
+        value: its value, in words.
+        contribution: natural log odds added to the score; below 0 it speaks for a normal sequence.
+    """
+
+    event: int | None
+    field: str
+    value: str
+    contribution: float
+
+
+def reasons(
+    encoded: Encoded,
+    evidence: Evidence,
+    encoder: Encoder,
+    surface: Surface,
+    calibration: Calibration,
+    most: int | None = None,
+) -> list[Reason]:
+    """At most so many reasons, what counts most first; all of them sum to the score's log odds but for a constant.
+
+    `evidence` is of the one sequence.
+    """
+    weight = dict(zip(CHANNELS, calibration.weights, strict=True))
+    found = [
+        *_of_values(encoded, encoder, surface, weight["wide"], most),
+        *_of_profile(encoded, surface, weight["wide"]),
+        Reason(None, NETWORK, "as the network reads them", weight["deep"] * float(evidence.deep[0])),
+        Reason(None, COMPANY, "how they look who hold the same values", weight["company"] * float(evidence.company[0])),
+        Reason(
+            None,
+            NOVELTY,
+            f"{evidence.novelty[0]:.1f} times a normal sequence's",
+            weight["novelty"] * float(log(evidence.novelty)[0]),
+        ),
+    ]
+    learned, score = float(calibration.learned(evidence)[0]), float(calibration.score(evidence)[0])
+    if 0 < learned < score < 1:
+        found.append(Reason(None, NOVELTY, "an alarm: nothing normal is like it", logit(score) - logit(learned)))
+    return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
+
+
+def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: float, most: int | None) -> list[Reason]:
+    """One reason for each value of each event, the largest; a value that an event has twice counts once, with both."""
+    contributions = weight * surface.linear.contributions(encoded)
+    at, slot = np.nonzero((encoded.rows > MASK) & (contributions != 0))
+    keys = np.stack((encoded.belongs[at], encoded.rows[at, slot]))
+    (events, rows), which = np.unique(keys, axis=1, return_inverse=True)
+    sums = np.bincount(which.ravel(), contributions[at, slot], len(rows))
+    largest = np.argsort(-np.abs(sums), kind="stable")[:most]  # to put a row into words takes time
+    events, rows, sums = events[largest], rows[largest], sums[largest]
+    return [
+        Reason(None if event < 0 else event, *encoder.meaning(row), total)
+        for event, row, total in zip(events.tolist(), rows.tolist(), sums.tolist(), strict=True)
+    ]
+
+
+def _of_profile(encoded: Encoded, surface: Surface, weight: float) -> list[Reason]:
+    """Two reasons for each field: how rare its values are in the sequence, and how varied."""
+    [description] = surface.profile.describe(Usage.of([encoded]))
+    parts = weight * surface.linear.dense_weights[0] * dense(description)
+    parts = parts.reshape(2, 2, -1).sum(axis=0)  # the measure as it is and squared -> (rarity or variety, F)
+    rarity, variety = description.reshape(2, -1)
+    found = []
+    for i, name in enumerate(surface.profile.fields):
+        found.append(Reason(None, name, f"values {'rarer' if rarity[i] > 0 else 'commoner'} than usual", parts[0, i]))
+        found.append(Reason(None, name, f"{'more' if variety[i] > 0 else 'less'} varied than usual", parts[1, i]))
+    return found

@@ -1,0 +1,1 @@
+"""A request's life, and which model is in force."""

@@ -1,0 +1,178 @@
+"""A second bundle that scores the champion's traffic in shadow, in a process of its own that only runs on idle cores.
+
+The champion's answer is out before the challenger is told of the request. What the challenger is too slow for is
+dropped and counted, and it never makes the champion wait: its process has the scheduler's idle class, so that it gives
+way to whatever else wants a core.
+
+On the pipe, both ways, a line of JSON each: down come the champion's answers and, `size` bytes long, the request's own
+body; up go the challenger's.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from service.encoding.values import EventError
+from service.engine.session import Runtime
+from service.model.bundle import Bundle
+from service.model.files import write_json
+from service.model.policy import Overrides
+from service.model.scorer import Model, Score, columns_of
+from service.schemas.parsing import parse
+from service.schemas.problems import Problem
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+MOST_WAITING = 1 << 20  # bytes on the way to the challenger; what comes beyond is dropped
+LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the sequences of a request
+STOP_SECONDS = 5.0
+Answer = tuple[float, str]  # score and decision
+PROMOTED = "promoted.json"
+Pair = tuple[Path, Path | None]  # champion and challenger
+
+
+def promoted(state: Path, configured: Pair) -> Pair:
+    """Champion and challenger as the last promotion left them, if the same two were configured; else as they are."""
+    path = state / PROMOTED
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("configured") != [str(p) for p in configured]:
+        return configured
+    champion, challenger = map(Path, kept["now"])
+    return champion, challenger
+
+
+def note_promotion(state: Path, configured: Pair, now: Pair) -> None:
+    """Keeps which of the two configured bundles is champion, so that a restart does not change it."""
+    write_json(state / PROMOTED, {"configured": [str(p) for p in configured], "now": [str(p) for p in now]})
+
+
+class Challenger:
+    """The champion's side: tells the challenger of traffic, and counts what it says.
+
+    Args:
+        bundle: the challenger, opened and so verified; it runs on the CPU, since on a GPU the champion would feel it.
+        state: the state directory, for thresholds that belong to its version.
+        most: sequences of a request.
+        metrics: where it counts.
+    """
+
+    def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics) -> None:
+        self.bundle, self.metrics = bundle, metrics
+        self.command = [sys.executable, "-m", "service.serving.challenger", str(bundle.path), str(state), str(most)]
+        self.process: Process | None = None
+        self.reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        # a process of its own is no worker whose metrics count
+        env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+        self.process = await asyncio.create_subprocess_exec(
+            *self.command, stdin=PIPE, stdout=PIPE, env=env, limit=LONGEST_LINE
+        )
+        self.reader = asyncio.create_task(self._listen(), name="challenger")
+        self.metrics.challenger_info.labels(self.bundle.name, self.bundle.version).set(1)
+        logger.info("%s %s runs in shadow", self.bundle.name, self.bundle.version)
+
+    async def close(self) -> None:
+        """Stops the challenger; what it has not answered is not counted."""
+        self.metrics.challenger_info.labels(self.bundle.name, self.bundle.version).set(0)
+        if self.process is None or self.reader is None:
+            return
+        self.reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.reader
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+    def offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
+        """Tells of a request and its results, once the caller of this has gone on to send them; returns at once."""
+        asyncio.get_running_loop().call_soon(self._offer, body, results)
+
+    def _offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
+        pipe = self.process.stdin if self.process else None
+        if pipe is None or pipe.transport.is_closing() or pipe.transport.get_write_buffer_size() > MOST_WAITING:
+            self.metrics.challenger_dropped.inc(len(results))
+            return
+        told = [None if "error" in r or "listed" in r else (r["score"], r["decision"]) for r in results]
+        pipe.write(json.dumps({"size": len(body), "told": told}).encode() + b"\n" + body)
+
+    async def _listen(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        try:
+            async for line in self.process.stdout:
+                answer = json.loads(line)
+                self.metrics.challenger_up.set(1)
+                self.metrics.challenger_failed.inc(answer["failed"])
+                for ours, theirs in answer["pairs"]:
+                    self.metrics.challenger_difference.observe(theirs[0] - ours[0])
+                    self.metrics.challenger_decisions.labels(ours[1], theirs[1]).inc()
+        finally:
+            self.metrics.challenger_up.set(0)
+        logger.error("the challenger's process ended (code %s); the champion serves on", await self.process.wait())
+
+
+def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[Answer | None]:
+    """The challenger's answers to a request's sequences; None for one that it cannot score."""
+    policy = overrides.get(model.bundle.version) or model.policy
+    sequences = parse(body, most).sequences
+    columns: list[Any] = []
+    for sequence in sequences:
+        try:
+            columns.append(None if isinstance(sequence, dict) else columns_of(sequence.events))
+        except EventError:
+            columns.append(None)
+    scores = model.answers([c for c in columns if c is not None])
+    found: list[Answer | None] = []
+    for sequence, given in zip(sequences, columns, strict=True):
+        score = next(scores) if given is not None else None
+        if isinstance(score, Score) and not isinstance(sequence, dict):
+            found.append((score.score, policy.decide(score.score, sequence.segment)))
+        else:
+            found.append(None)
+    return found
+
+
+def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
+    sys.stdout.write(json.dumps({"pairs": list(pairs), "failed": failed}) + "\n")
+    sys.stdout.flush()
+
+
+def main(path: Path, state: Path, most: int) -> None:
+    """The challenger's side: answers on standard output what comes on standard input, until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+    model = Model.load(Bundle.open(path), Runtime(threads=1))
+    overrides = Overrides(state)
+    _say([], 0)  # it is ready
+    pipe = sys.stdin.buffer
+    while line := pipe.readline():
+        header = json.loads(line)
+        body = pipe.read(header["size"])
+        told = header["told"]
+        try:
+            theirs = answers(model, overrides, body, most)
+        except (Problem, RuntimeError, ValueError):  # one request must not end the comparison
+            logging.getLogger(__name__).exception("a request could not be scored in shadow")
+            theirs = [None] * len(told)
+        pairs = [(ours, its) for ours, its in zip(told, theirs, strict=True) if ours and its]
+        _say(pairs, sum(1 for ours, its in zip(told, theirs, strict=True) if ours and not its))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

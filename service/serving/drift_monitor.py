@@ -1,0 +1,111 @@
+"""Watches how far scores and field values have moved from those of training, and shows it in the metrics.
+
+Recent traffic is kept as histograms that fade: a sequence counts half after `MEMORY` more. With several workers each
+keeps its own, in gauges that add up, and drift is computed over their sum.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Gauge
+
+from service.encoding.encoder import Encoded
+from service.model.drift import BINS, SCORE_BINS, FieldValues, population_stability
+from service.telemetry.metrics import Metrics
+
+MEMORY = 10_000  # sequences after which one counts half
+STEP = 64  # sequences after which the histograms are brought up to date, or at a scrape
+WATCHED = 4  # one sequence in so many has its values counted, since that costs as much as its encoding
+LEAST = 200  # sequences before which drift is noise, and stays 0
+WATCHED_LEAST = 0.95 * LEAST / WATCHED  # of those whose values are counted; the first have faded a little
+
+
+class DriftMonitor:
+    """Drift of one service process; `metrics` is where it is shown."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._recent = np.zeros(SCORE_BINS)
+        self._pending: list[float] = []
+        self._bins = [metrics.recent.labels(str(k)) for k in range(SCORE_BINS)]
+        self._expected = np.ones(SCORE_BINS)
+        self._fields: FieldValues | None = None
+        self._values = np.zeros((0, BINS))
+        self._cells: list[Gauge] = []
+        self._described = 0
+
+    def serving(self, validation_scores: Sequence[int], fields: FieldValues | None) -> None:
+        """Compares with another model's training from now on, and forgets the traffic of the one before."""
+        self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
+        self._pending.clear()
+        for name in self._fields.names if self._fields else ():
+            self.metrics.field_drift.labels(name).set(0)
+        for child in self._cells:
+            child.set(0)
+        names = fields.names if fields else []
+        self._fields, self._values = fields, np.zeros((len(names), BINS))
+        self._cells = [self.metrics.values.labels(name, str(k)) for name in names for k in range(BINS)]
+        self._fold()
+
+    def scored(self, scores: Sequence[float]) -> None:
+        """Takes scores in."""
+        self._pending += scores
+        if len(self._pending) >= STEP:
+            self._fold()
+
+    def described(self, sequences: Sequence[Encoded]) -> None:
+        """Counts the values of one sequence in WATCHED."""
+        first = -self._described % WATCHED
+        self._described += len(sequences)
+        if self._fields and (some := sequences[first::WATCHED]):
+            self._values *= 0.5 ** (WATCHED * len(some) / MEMORY)
+            self._values += self._fields.count(some)
+
+    def moved(self) -> tuple[float, list[dict[str, Any]]]:
+        """How many recent sequences were looked at, of all workers, and each field with what moved in it."""
+        if self._fields is None:
+            return 0.0, []
+        self._fold()
+        found = self._recent_values(self.metrics.collected())
+        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
+
+    def show(self) -> None:
+        """Brings the metrics of drift up to date, for a scrape."""
+        self._fold()
+        registry = self.metrics.collected()
+        found = np.zeros(SCORE_BINS)
+        for labels, value in _samples(registry, "recguard_recent_scores"):
+            found[int(labels["bin"])] = value
+        enough = found.sum() > 0.99 * LEAST  # the first of them have faded a little
+        self.metrics.drift.set(population_stability(self._expected, found) if enough else 0.0)
+        if self._fields:
+            values = self._recent_values(registry)
+            for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
+                self.metrics.field_drift.labels(name).set(psi)
+
+    def _recent_values(self, registry: CollectorRegistry) -> NDArray[np.float64]:
+        found = np.zeros_like(self._values)
+        at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
+        for labels, value in _samples(registry, "recguard_recent_values"):
+            if (field := at.get(labels["field"])) is not None:
+                found[field, int(labels["bin"])] = value
+        return found
+
+    def _fold(self) -> None:
+        """Takes the scores since the last time into the fading histogram of recent ones, and shows what is recent."""
+        self._recent *= 0.5 ** (len(self._pending) / MEMORY)
+        bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
+        self._recent += np.bincount(bins, minlength=SCORE_BINS)
+        self._pending.clear()
+        for child, value in zip(self._bins, self._recent.tolist(), strict=True):
+            child.set(value)
+        for child, value in zip(self._cells, self._values.ravel().tolist(), strict=True):
+            child.set(value)
+
+
+def _samples(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str], float]]:
+    """The labels and value of each sample of a metric; none where there is no such metric."""
+    family = next((m for m in registry.collect() if m.name == name), None)
+    return [(sample.labels, sample.value) for sample in family.samples] if family else []

@@ -1,0 +1,157 @@
+"""What `POST /v1/events` does before scoring: checks each event, and puts it into the window of its key."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from service.encoding.encoder import Encoder
+from service.encoding.values import EventError
+from service.model.bundle import Bundle
+from service.schemas import schema
+from service.schemas.parsing import Asked, failed, parse_events
+from service.schemas.problems import Problem, pointer
+from service.schemas.terms import ARRIVALS
+from service.serving.registry import SOON
+from service.settings import Settings
+from service.stores.windows import Event, Limits, Memory, Redis, Unreachable, Windows
+from service.telemetry.logs import fresh_id
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+UNSHARED = "live windows of several workers need a Redis that they share: RECGUARD_LIVE_URL"
+
+
+@dataclass
+class Taken:
+    """What became of a request's events.
+
+    Attributes:
+        results: one an event: how it arrived, or why it could not.
+        due: the windows to be scored.
+        places: for each of those, the index of its event in `results`.
+    """
+
+    results: list[dict[str, Any]]
+    due: Asked
+    places: list[int] = field(default_factory=list)
+
+
+class Intake:
+    """Takes single events in.
+
+    Raises:
+        ValueError: RECGUARD_LIVE_URL cannot be used.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings, self.metrics = settings, metrics
+        s, url = settings, settings.live_url.get_secret_value()
+        limits = Limits(s.live_window, s.live_seconds, s.live_keys, s.live_every)
+        self.windows: Windows = Redis(url, limits) if url else Memory(limits)
+        self.shared = s.workers == 1 or bool(url)
+        self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
+        self.evicted = 0
+        self.known = ""  # version of the bundle whose lengths were looked at
+
+    async def take(self, body: bytes, bundle: Bundle) -> Taken:
+        """Puts a request's events into their windows.
+
+        Raises:
+            Problem: 400 no JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached.
+        """
+        if not self.shared:
+            raise Problem(503, UNSHARED)
+        if bundle.version != self.known:
+            self.known = bundle.version
+            self._compare(bundle)
+        asked = parse_events(body, self.settings.max_sequences)
+        checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
+        events = [event for event in checked if isinstance(event, Event)]
+        self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
+        if not events:
+            bad = [e["error"] for e in checked if isinstance(e, dict)]
+            raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
+        start = time.perf_counter()
+        try:
+            kept = iter(await self.windows.add(events))
+        except Unreachable as error:
+            self.metrics.live_errors.inc()
+            logger.error("the live windows cannot be reached: %s", error)
+            detail = "the windows of events cannot be reached; send the events again, with their event_id"
+            raise Problem(503, detail, headers=SOON) from error
+        self.metrics.live_seconds.observe(time.perf_counter() - start)
+        # fewer events than training ever saw would only be told for that
+        least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
+        due: list[schema.Sequence] = []
+        taken = Taken([], Asked(due, asked.reasons, asked.repair))
+        arrived = dict.fromkeys(ARRIVALS, 0)
+        for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
+            if isinstance(event, dict):
+                taken.results.append(event)
+                continue
+            assert isinstance(given, schema.LiveEvent)
+            found = next(kept)
+            arrived[found.arrival] += 1
+            result: dict[str, Any] = {"id": given.key}
+            if given.event_id is not None:
+                result["event_id"] = given.event_id
+            taken.results.append(result | {"arrival": found.arrival, "kept": found.size})
+            if found.window is not None and found.size >= least:
+                taken.results[i]["at"] = found.at
+                taken.places.append(i)
+                window = from_json(b"[" + b",".join(found.window) + b"]")
+                user = given.user_id if given.user_id is not None else given.key
+                due.append(
+                    schema.Sequence.model_construct(id=given.key, user_id=user, segment=given.segment, events=window)
+                )
+        for arrival, count in arrived.items():
+            if count:
+                self.metrics.live_events.labels(arrival).inc(count)
+        if isinstance(self.windows, Memory):
+            self.metrics.live_keys.set(len(self.windows.kept))
+            self.metrics.live_evicted.inc(self.windows.evicted - self.evicted)
+            self.evicted = self.windows.evicted
+        return taken
+
+    def _compare(self, bundle: Bundle) -> None:
+        """Warns where windows are shorter than what the model was fitted on."""
+        usual, most = bundle.lengths[1], self.settings.live_window
+        if usual > most:
+            logger.warning(
+                "half of the sequences in training had %d events or more, and live windows have %d; "
+                "what scores windows is best fitted with --live-window %d",
+                usual,
+                most,
+                most,
+            )
+
+    def _check(self, index: int, given: schema.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
+        """The event as it is kept, or the answer that says why it is not: a bad one would spoil its window for long."""
+
+        def refused(detail: str, *place: str) -> dict[str, Any]:
+            return failed(given.key, 422, detail, pointer("events", index, "event", *place))
+
+        try:
+            ts = encoder.check(given.event)
+        except EventError as error:
+            return refused(error.reason, *filter(None, [error.field]))
+        if ts != ts:
+            return refused("an event needs the time at which it happened, as epoch seconds or RFC 3339", "ts")
+        if (ahead := ts - time.time()) > self.settings.live_ahead_seconds:
+            return refused(f"its time is {ahead:.0f} s ahead of this service's clock", "ts")
+        content = to_json(given.event)
+        if len(content) > self.settings.live_event_bytes:
+            return refused(f"{len(content)} bytes; at most {self.settings.live_event_bytes} may be kept")
+        due = bool(self.actions) and given.event.get("action") in self.actions
+        return Event(given.key, given.event_id or fresh_id(), ts, content, due)
+
+    async def forget(self, key: str) -> bool:
+        """Forgets a key's window; raises Problem 503."""
+        try:
+            return await self.windows.forget(key)
+        except Unreachable as error:
+            self.metrics.live_errors.inc()
+            raise Problem(503, "the windows of events cannot be reached", headers=SOON) from error

@@ -1,0 +1,278 @@
+"""Which model is champion and which its challenger, and how that and the thresholds change while requests are served.
+
+A change is in force in all workers or in none, is on disk before it is in force, and loses no request.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from service.encoding.chunks import Row
+from service.encoding.encoder import Encoded
+from service.engine.batcher import Batcher
+from service.engine.remote import EngineLost
+from service.engine.session import ProviderError, Runtime, trim
+from service.model.bundle import Bundle, BundleError
+from service.model.calibration import Evidence
+from service.model.policy import Overrides, Policy
+from service.model.scorer import Model, Score
+from service.schemas.problems import Problem
+from service.serving.cache import Cache
+from service.serving.challenger import Challenger, Pair, note_promotion, promoted
+from service.serving.drift_monitor import DriftMonitor
+from service.serving.workers import Commit, PeerError, Peers
+from service.settings import Settings
+from service.stores.audit import Audit
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+ENGINE = "engine"  # socket of a run's shared engine
+SERVED = "served.json"  # file of a run that names champion and challenger, if not those of the settings
+SOON = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True)
+class Active:
+    """A model, the batcher that feeds it, and its answers of late if these are kept; a request holds on to one such."""
+
+    model: Model
+    batcher: "Batcher[Judged]"
+    cache: Cache | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sequence's answer, with that from which reasons can be found: its evidence is number `at` of several."""
+
+    score: Score
+    encoded: Encoded
+    evidence: Evidence
+    at: int
+
+
+Judge = Callable[[Model, Sequence[Encoded], Sequence[Row]], list[Judged]]
+
+
+class Lineup:
+    """Champion, challenger and thresholds of one service process.
+
+    Args:
+        settings: the service's.
+        metrics: where it counts.
+        drift: is told which model's training to compare with.
+        judge: gives the answers of a model from its engine's outputs.
+
+    Raises:
+        BundleError, ProviderError: the first champion cannot serve.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor, judge: Judge) -> None:
+        self.settings, self.metrics, self.drift, self.judge = settings, metrics, drift, judge
+        s = settings
+        self.audit, self.overrides, self.peers = Audit(s.state_dir), Overrides(s.state_dir), Peers(s.run_dir)
+        self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
+        self.runtime = Runtime(
+            s.provider,
+            s.threads,
+            gpu_memory_mb=s.gpu_memory_mb,
+            cuda_graphs=s.cuda_graphs,
+            tensorrt_cache=s.state_dir.absolute() / "tensorrt",
+            host=s.run_dir / ENGINE if s.run_dir and s.shared_engine else None,
+        )
+        self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
+        champion, self.second = promoted(s.state_dir, self.configured)
+        self.first: Model | None = self._load(champion)  # until it serves
+        self.challenger: Challenger | None = None
+        self.active: Active | None = None
+        self.draining = False
+        self.changing = asyncio.Lock()
+
+    def _load(self, path: Path) -> Model:
+        bundle = Bundle.open(path, self.settings.bundle_public_key)
+        model = Model.load(bundle, self.runtime)
+        override = self.overrides.get(bundle.version)
+        return model.with_policy(override) if override else model
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        async with self.peers.lock():
+            served = self.settings.run_dir and self.settings.run_dir / SERVED
+            model, self.first = self.first, None
+            assert model is not None
+            if served and served.exists():
+                champion, second = json.loads(served.read_text())
+                self.second = Path(second) if second else None
+                if Path(champion) != model.bundle.path:
+                    model = await asyncio.to_thread(lambda: self._load(Path(champion)))
+            self.peers.bury()
+            self._activate(model)
+            try:
+                await self._challenge(self.second)
+            except BundleError as error:
+                logger.error("no challenger, and the champion serves alone: %s", error)
+            await self.peers.listen(self._follow)
+
+    def _activate(self, model: Model) -> None:
+        s = self.settings
+        batcher = Batcher(
+            model.bundle.encoder.encode_all,
+            model.engine.run,
+            partial(self.judge, model),
+            s.queue_tokens,
+            max(s.batch_tokens or model.engine.batch_tokens, model.bundle.encoder.window),
+            self.metrics,
+            in_thread=model.engine.frees_the_core,
+        )
+        batcher.start()
+        self.active = Active(model, batcher, self._cache())
+        info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
+        self.metrics.serving(info)
+        self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
+        self.metrics.thresholds(model.policy.by_segment)
+        logger.info("serving %s %s on %s in %s (asked for %s)", *info)
+
+    def _cache(self) -> Cache | None:
+        s = self.settings
+        return Cache(s.cache_seconds, s.cache_sequences) if s.cache_seconds else None
+
+    async def close(self) -> None:
+        """Answers what was accepted, then stops."""
+        await self.peers.close()
+        if self.active is not None:
+            await self.active.batcher.close()
+        if self.challenger:
+            await self.challenger.close()
+
+    def current(self) -> Active:
+        """The pair in force; raises Problem 503 while there is none or the service drains."""
+        if self.active is None or self.draining:
+            raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", headers=SOON)
+        return self.active
+
+    @property
+    def policy(self) -> tuple[Policy, str]:
+        """The policy in force, and where it comes from: "bundle" or "override"."""
+        model = self.current().model
+        return model.policy, "override" if self.overrides.get(model.bundle.version) else "bundle"
+
+    async def set_policy(self, policy: Policy, who: str) -> None:
+        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart."""
+        async with self.changing, self.peers.lock(), self.peers.prepared({"do": "thresholds"}) as commit:
+            model = self.current().model
+            old, new = model.policy.as_json(), policy.as_json()
+            await asyncio.to_thread(self.audit.note, who, "thresholds", version=model.bundle.version, old=old, new=new)
+            await asyncio.to_thread(self.overrides.put, model.bundle.version, policy)
+            self._apply_override()
+            await commit()
+            logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
+
+    def _apply_override(self) -> None:
+        active = self.current()
+        override = self.overrides.get(active.model.bundle.version)
+        model = active.model.with_policy(override or Policy(active.model.bundle.thresholds))
+        self.active = Active(model, active.batcher, self._cache())
+        self.metrics.thresholds(model.policy.by_segment)
+
+    async def reload(self, name: str | None, who: str) -> Model:
+        """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
+
+        Raises:
+            Problem: 422, with the reason, where the bundle must not serve; the old one goes on.
+        """
+        async with self.changing, self.peers.lock():
+            path = self.current().model.bundle.path if name is None else self.bundles / name
+            return await self._serve(path, self.second, who, "reload")
+
+    async def promote(self, who: str) -> Model:
+        """Makes the challenger the champion and the champion the challenger; once more, and all is as it was.
+
+        Raises:
+            Problem: 409 where there is no challenger; 422 where its bundle must not serve, and the champion goes on.
+        """
+        async with self.changing, self.peers.lock():
+            if self.second is None:
+                raise Problem(409, "there is no challenger; name one with PUT /v1/model/challenger")
+            return await self._serve(self.second, self.current().model.bundle.path, who, "promote")
+
+    async def _serve(self, path: Path, second: Path | None, who: str, what: str) -> Model:
+        """Swaps every worker to a bundle, with another in shadow."""
+        old, swapped = self.current().model.bundle, second != self.second
+        try:
+            model = await asyncio.to_thread(lambda: self._load(path))
+            message = {"do": "serve", "path": str(path), "second": str(second) if second else None}
+            async with self.peers.prepared(message) as commit:
+                new = model.bundle.version
+                await asyncio.to_thread(self.audit.note, who, what, bundle=str(path), old=old.version, new=new)
+                self._note_served(path, second)
+                if swapped:
+                    note_promotion(self.settings.state_dir, self.configured, (path, second))
+                await self._swap(model, second)
+                await commit()
+        except (BundleError, ProviderError, EngineLost, PeerError) as error:
+            self.metrics.reloads.labels("failed").inc()
+            logger.error("%s refused, %s goes on serving: %s", what, old.version, error)
+            raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
+        self.metrics.reloads.labels("ok").inc()
+        return model
+
+    def _note_served(self, path: Path, second: Path | None) -> None:
+        """Tells workers to come what they are to serve."""
+        if self.settings.run_dir:
+            content = json.dumps([str(path), str(second) if second else None])
+            (self.settings.run_dir / SERVED).write_text(content)
+
+    async def _swap(self, model: Model, second: Path | None) -> None:
+        old = self.current()
+        self._activate(model)
+        await old.batcher.close()
+        del old
+        await asyncio.to_thread(trim)
+        if second != self.second:
+            await self._challenge(second)
+
+    async def set_challenger(self, name: str | None, who: str) -> None:
+        """Has another bundle run in shadow, or none; raises Problem 422 where the bundle must not."""
+        path = self.bundles / name if name else None
+        async with self.changing, self.peers.lock():
+            try:
+                if path:
+                    await asyncio.to_thread(Bundle.open, path, self.settings.bundle_public_key)
+            except BundleError as error:
+                raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
+            async with self.peers.prepared({"do": "challenge", "second": str(path) if path else None}) as commit:
+                await asyncio.to_thread(self.audit.note, who, "challenger", bundle=str(path) if path else None)
+                self._note_served(self.current().model.bundle.path, path)
+                await self._challenge(path)
+                await commit()
+
+    async def _challenge(self, second: Path | None) -> None:
+        """Puts a challenger, or none, in the place of the one there is."""
+        s, old = self.settings, self.challenger
+        new = None
+        if second is not None:
+            bundle = await asyncio.to_thread(Bundle.open, second, s.bundle_public_key)
+            new = Challenger(bundle, s.state_dir, s.max_sequences, self.metrics)
+        if old is not None:
+            await old.close()
+        self.challenger, self.second = new, second
+        if new is not None:
+            await new.start()
+
+    async def _follow(self, message: dict[str, Any]) -> Commit:
+        """Prepares a change that another worker makes."""
+        second = Path(message["second"]) if message.get("second") else None
+        if message["do"] == "serve":
+            model = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
+            return partial(self._swap, model, second)
+        if message["do"] == "challenge":
+            return partial(self._challenge, second)
+
+        async def apply() -> None:
+            self._apply_override()
+
+        return apply

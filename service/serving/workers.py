@@ -1,0 +1,136 @@
+"""What the worker processes of one service tell each other, so that a change is in force in all of them or in none.
+
+Each worker listens on a Unix socket in the run's directory. A message is a line of JSON and so is its answer; a reload
+takes a second line, "commit", and ends where the connection does without it. Only one worker at a time speaks, since it
+holds the run's lock.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from service.telemetry.metrics import Metrics
+
+Message = dict[str, Any]
+Commit = Callable[[], Awaitable[None]]
+Handler = Callable[[Message], Awaitable[Commit]]  # prepares a change, or raises; what it gives puts it in force
+COMMIT = {"commit": True}
+
+
+class PeerError(RuntimeError):
+    """Another worker could not make a change; the message is its own."""
+
+
+class Peers:
+    """The other workers of a run.
+
+    Args:
+        run: directory of the run; None for a service of one process, which has no peers.
+    """
+
+    def __init__(self, run: Path | None) -> None:
+        self.run = run
+        self.server: asyncio.Server | None = None
+        self.directory = -1 if run is None else os.open(run, os.O_RDONLY)
+        self.mine = f"{os.getpid()}.sock"
+
+    def _address(self, name: str) -> str:
+        return f"/proc/self/fd/{self.directory}/{name}"  # a socket's own path may have but 107 bytes
+
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator[None]:
+        """Held by the one worker that makes a change."""
+        if self.run is None:
+            yield
+            return
+        file = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+    async def listen(self, handler: Handler) -> None:
+        """Takes part in the others' changes from now on."""
+        if self.run is None:
+            return
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                commit = await handler(json.loads(await reader.readline()))
+                writer.write(b'{"ok": true}\n')
+                if await reader.readline():
+                    await commit()
+                    writer.write(b'{"ok": true}\n')
+            except Exception as error:  # the worker that asked must hear of it, whatever it is
+                writer.write(json.dumps({"error": str(error)}).encode() + b"\n")
+            finally:
+                writer.close()
+
+        self.server = await asyncio.start_unix_server(serve, self._address(self.mine))
+
+    @asynccontextmanager
+    async def prepared(self, message: Message) -> AsyncIterator[Commit]:
+        """Has every other worker prepare a change; gives what puts it in force in all of them.
+
+        Raises:
+            PeerError: one of them cannot; none has changed anything.
+        """
+        links = [link for name in self._others() if (link := await self._connect(name))]
+        try:
+            await asyncio.gather(*(_ask(link, message) for link in links))
+
+            async def commit() -> None:
+                await asyncio.gather(*(_ask(link, COMMIT) for link in links))
+
+            yield commit
+        finally:
+            for _, writer in links:
+                writer.close()
+
+    def _others(self) -> list[str]:
+        return [] if self.run is None else sorted(p.name for p in self.run.glob("*.sock") if p.name != self.mine)
+
+    async def _connect(self, name: str) -> "tuple[asyncio.StreamReader, asyncio.StreamWriter] | None":
+        try:
+            return await asyncio.open_unix_connection(self._address(name))
+        except ConnectionRefusedError:  # its process is gone
+            self.remove(name)
+            return None
+
+    def remove(self, name: str) -> None:
+        """Forgets a worker that is gone."""
+        assert self.run is not None
+        (self.run / name).unlink(missing_ok=True)
+        Metrics.forget(int(name.removesuffix(".sock")))
+
+    def bury(self) -> None:
+        """Forgets all workers that are gone."""
+        for name in self._others():
+            try:
+                os.kill(int(name.removesuffix(".sock")), 0)
+            except ProcessLookupError:
+                self.remove(name)
+
+    async def close(self) -> None:
+        if self.server is not None and self.run is not None:
+            self.server.close()
+            (self.run / self.mine).unlink(missing_ok=True)
+
+
+async def _ask(link: "tuple[asyncio.StreamReader, asyncio.StreamWriter]", message: Message) -> None:
+    reader, writer = link
+    writer.write(json.dumps(message).encode() + b"\n")
+    try:
+        line = await reader.readline()
+    except ConnectionError:
+        line = b""
+    if not line:
+        return  # it died; the worker that takes its place starts with what is in force by then
+    if "error" in (answer := json.loads(line)):
+        raise PeerError(answer["error"])

@@ -1,0 +1,1 @@
+"""What outlives a request: live windows, verdicts, overrides, promotions and the audit."""

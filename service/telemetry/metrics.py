@@ -1,0 +1,239 @@
+"""The service's Prometheus metrics: base units, few labels, never a user or an item."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from service.schemas.terms import ARRIVALS, DECISIONS
+
+SCORE_BUCKETS = tuple(round(k / 20, 2) for k in range(1, 21))
+LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter would double what is scraped
+STAGES = (
+    "parse",
+    "encode",
+    "infer",
+    "judge",
+    "compose",
+    "respond",
+)  # encode and judge are timed for several sequences at once
+LEVELS = ("review", "block")
+SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
+UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
+
+
+class Metrics:
+    """All metrics on a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+
+        def name(short: str) -> str:
+            return f"recguard_{short}"
+
+        def gauge(short: str, says: str, of_workers: str, labels: Sequence[str] = ()) -> Gauge:
+            mode: Any = of_workers  # how the values of several workers are put together
+            return Gauge(name(short), says, labels, registry=r, multiprocess_mode=mode)
+
+        self.requests = Counter(name("requests"), "HTTP requests answered.", ["route", "code"], registry=r)
+        self.request_seconds = Histogram(
+            name("request_duration_seconds"),
+            "Time from the first byte of a request to its answer.",
+            ["route"],
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.stage_seconds = Histogram(
+            name("stage_duration_seconds"),
+            "Time of one stage of a scoring request.",
+            ["stage"],
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
+        self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
+        self.decided = {decision: self.sequences.labels(decision) for decision in DECISIONS}
+        self.events = Counter(name("events"), "Events of the sequences scored.", registry=r)
+        self.cache_hits = Counter(name("cache_hits"), "Sequences answered from memory.", registry=r)
+        self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
+        self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
+        self.queue_wait = Histogram(
+            name("queue_wait_seconds"), "Time a window waits for its batch.", buckets=LATENCY, registry=r
+        )
+        self.batch_sequences = Histogram(
+            name("batch_sequences"), "Windows in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=r
+        )
+        self.batch_tokens = Histogram(
+            name("batch_tokens"),
+            "Positions in a batch, padding included.",
+            buckets=(64, 128, 256, 512, 1024, 2048, 4096, 8192),
+            registry=r,
+        )
+        self.padding = Histogram(
+            name("padding_ratio"),
+            "Share of a batch's positions that is padding.",
+            buckets=(0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+            registry=r,
+        )
+        self.inference_seconds = Histogram(
+            name("inference_duration_seconds"), "Time of one batch in the runtime.", buckets=LATENCY, registry=r
+        )
+        self.queue_depth = gauge("queue_depth_sequences", "Sequences and windows waiting.", "livesum")
+        self.queue_tokens = gauge("queue_tokens", "Positions waiting.", "livesum")
+        self.queue_capacity = gauge(
+            "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"
+        )
+        self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
+        for reason in ("deadline", "too_large", "access", "rate", "slow_client"):
+            self.rejected.labels(reason)  # shown from the start, since Prometheus sees no increase in a first value
+        self.queue_full = self.rejected.labels("queue_full")
+        self.objective = gauge(
+            "request_objective_seconds", "Time in which 99 in 100 requests should be answered.", "livemax"
+        )
+        self.live_events = Counter(
+            name("live_events"), "Events taken into live windows, or not, by how they came.", ["arrival"], registry=r
+        )
+        for arrival in (*ARRIVALS, "refused"):
+            self.live_events.labels(arrival)
+        self.live_seconds = Histogram(
+            name("live_store_duration_seconds"),
+            "Time until the events of a request are in their windows.",
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.live_errors = Counter(name("live_store_errors"), "Requests whose events could not be kept.", registry=r)
+        self.live_keys = gauge("live_keys", "Live windows in memory; none are counted that Redis holds.", "livesum")
+        self.live_evicted = Counter(
+            name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r
+        )
+        self.webhook = Counter(
+            name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r
+        )
+        self.webhook_waiting = gauge(
+            "webhook_queue_sequences", "Blocked sequences the webhook will be told of.", "livesum"
+        )
+        self.listed = Counter(name("listed_sequences"), "Sequences decided by a list of users.", ["list"], registry=r)
+        self.feedback = Counter(name("feedback"), "Verdicts on answers.", ["label", "decision"], registry=r)
+        self.precision = gauge(
+            "precision", "Share of flagged sequences that are anomalous, by verdicts.", "livemostrecent", ["bound"]
+        )
+        self.recall = gauge(
+            "recall", "Share of anomalous sequences that are flagged, by verdicts.", "livemostrecent", ["bound"]
+        )
+        self.review_dropped = Counter(name("review_dropped"), "Answers that could not be kept for review.", registry=r)
+        self.challenger_info = gauge(
+            "challenger_info",
+            "1 for the bundle that runs in shadow, 0 for one before it.",
+            "livemax",
+            ["name", "version"],
+        )
+        self.challenger_up = gauge("challenger_up", "Whether the challenger answers.", "livemin")
+        self.challenger_decisions = Counter(
+            name("challenger_decisions"),
+            "Sequences that both have scored, by the decision of each.",
+            ["champion", "challenger"],
+            registry=r,
+        )
+        self.challenger_difference = Histogram(
+            name("challenger_difference"),
+            "The challenger's score less the champion's.",
+            buckets=(-0.5, -0.2, -0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2, 0.5),
+            registry=r,
+        )
+        self.challenger_dropped = Counter(
+            name("challenger_dropped"), "Sequences that the challenger had no time for.", registry=r
+        )
+        self.challenger_failed = Counter(
+            name("challenger_failed"), "Sequences that only the champion could score.", registry=r
+        )
+        self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
+        self.unknown_values = Counter(
+            name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
+        )
+        self.recent = gauge("recent_scores", "Scores of late by bin; older ones fade.", "livesum", ["bin"])
+        self.drift = gauge(
+            "score_drift_psi",
+            "Population stability index of recent scores against the bundle's validation scores.",
+            "livemostrecent",
+        )
+        self.values = gauge(
+            "recent_values", "Sequences of late by the values of a field; older ones fade.", "livesum", ["field", "bin"]
+        )
+        self.field_drift = gauge(
+            "field_drift_psi",
+            "Population stability index of a field's recent values against those of training.",
+            "livemostrecent",
+            ["field"],
+        )
+        self.threshold = gauge(
+            "threshold",
+            "Thresholds in force; everybody's where no segment is named.",
+            "livemostrecent",
+            ["level", "segment"],
+        )
+        self.model_info = gauge(
+            "model_info",
+            "1 for the model being served, 0 for one before it.",
+            "livemax",
+            ["name", "version", "provider", "precision", "requested"],
+        )
+        self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
+        for label in ("anomalous", "normal"):
+            for decision in DECISIONS:
+                self.feedback.labels(label, decision)
+        for champion in DECISIONS:
+            for challenger in DECISIONS:
+                self.challenger_decisions.labels(champion, challenger)
+        for outcome in ("ok", "failed"):
+            self.reloads.labels(outcome)
+        for outcome in ("delivered", "dead"):
+            self.webhook.labels(outcome)
+        self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._segments: set[str] = set()
+        self._serving: tuple[str, ...] | None = None
+
+    def serving(self, labels: Sequence[str]) -> None:
+        """Notes which model serves from now on, by the labels of `model_info`."""
+        if self._serving is not None:
+            self.model_info.labels(*self._serving).set(0)
+        self._serving = tuple(labels)
+        self.model_info.labels(*labels).set(1)
+
+    def thresholds(self, shown: Mapping[str, Mapping[str, float]]) -> None:
+        """Shows the thresholds in force by segment, "" for everybody; those of a segment that has none left are NaN."""
+        for segment in self._segments - shown.keys():
+            for level in LEVELS:
+                self.threshold.labels(level, segment).set(float("nan"))
+        for segment, of_segment in shown.items():
+            for level in LEVELS:
+                self.threshold.labels(level, segment).set(of_segment[level])
+        self._segments |= shown.keys()
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Counts and times one request."""
+        if (route, status) not in self._routes:  # to look labels up costs more than to count
+            self._routes[route, status] = self.requests.labels(route, str(status)), self.request_seconds.labels(route)
+        count, histogram = self._routes[route, status]
+        count.inc()
+        histogram.observe(seconds)
+
+    def collected(self) -> CollectorRegistry:
+        """The registry, or one of all workers."""
+        if not SEVERAL_WORKERS:
+            return self.registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
+
+    def text(self) -> bytes:
+        """The exposition that Prometheus scrapes, of all workers together."""
+        return generate_latest(self.collected())
+
+    @staticmethod
+    def forget(pid: int) -> None:
+        """Leaves a worker that is gone out of what counts only the living."""
+        if SEVERAL_WORKERS:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]

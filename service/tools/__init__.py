@@ -1,0 +1,1 @@
+"""Programs beside the service: benchmark, load and the Kafka consumer."""

@@ -1,0 +1,54 @@
+import asyncio
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+
+from service.model.bundle import Bundle
+from service.serving.service import EVENTS, SCORE, Serving
+from service.settings import Settings
+from tests.conftest import sequences
+
+
+def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
+    bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    settings = Settings(bundle=bundle.path, state_dir=tmp_path, live_every=4, live_least=1)
+    [sequence] = sequences(attacked / "events.csv", 1)
+    events = sequence["events"]
+    assert isinstance(events, list)
+
+    async def main() -> None:
+        serving = Serving(settings)
+        await serving.start()
+        try:
+            body = json.dumps({"sequences": [sequence]}).encode()
+            await serving.score(body, 10_000, 500)
+            assert serving.positions_of_byte == {SCORE: (len(events) + 1) / 500, EVENTS: 0}
+            for number, event in enumerate(events[:4], 1):
+                one = json.dumps({"events": [{"key": "k", "event": event}]}).encode()
+                await serving.take(one, 10_000, 100)
+                assert serving.positions_of_byte[EVENTS] == pytest.approx(0.05 if number == 4 else 0)
+            with serving.arriving(EVENTS, 400):
+                assert serving.coming == (pytest.approx(20), 1)
+            assert serving.coming == (pytest.approx(0), 0)
+        finally:
+            await serving.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_that_was_replaced_is_let_go(bundle: Bundle, tmp_path: Path) -> None:
+    async def main() -> None:
+        serving = Serving(Settings(bundle=bundle.path, state_dir=tmp_path))
+        await serving.start()
+        try:
+            assert serving.lineup.active is not None
+            old = weakref.ref(serving.lineup.active.model.engine)
+            await serving.lineup.reload(None, "test")
+            assert old() is None
+        finally:
+            await serving.close()
+
+    asyncio.run(main())

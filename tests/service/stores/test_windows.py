@@ -1,0 +1,147 @@
+"""Live windows keep the same rules in memory and in Redis: those of a plain list of all that came."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Redis, Unreachable, Windows
+from tests.conftest import RedisServer
+
+Step = tuple[str, int, int, bool]  # key, id, time, due
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["u1", "u2"]), st.integers(0, 12), st.integers(0, 6), st.booleans()), max_size=40
+)
+
+
+def event(step: Step) -> Event:
+    key, number, ts, due = step
+    return Event(key, f"e{number}", 1.7e9 + ts / 4, b'{"n":%d,"ts":%d}' % (number, ts), due)
+
+
+@dataclass
+class Plain:
+    """The rules, as plainly as they can be said."""
+
+    limits: Limits
+    kept: dict[str, list[tuple[float, int, Event]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, one: Event) -> Kept:
+        window = self.kept.setdefault(one.key, [])
+        again = [number for _, number, other in window if other.id == one.id]
+        if not again and len(window) == self.limits.window and one.ts < min(window)[0]:
+            return Kept("late", len(window))
+        if again:
+            arrival: Arrival = "duplicate"
+            [number] = again
+        else:
+            arrival = "out_of_order" if window and one.ts < max(window)[0] else "new"
+            number = self.counts[one.key] = self.counts.get(one.key, 0) + 1
+            window.append((one.ts, number, one))
+            window.sort(key=lambda w: w[:2])
+            del window[: -self.limits.window]
+        if not one.due and (not self.limits.every or number % self.limits.every):
+            return Kept(arrival, len(window))
+        contents = [w.content for _, _, w in window]
+        return Kept(arrival, len(window), contents, [n for _, n, _ in window].index(number))
+
+
+def check(windows: Windows, limits: Limits, batches: list[list[Step]]) -> None:
+    plain = Plain(limits)
+
+    async def run() -> None:
+        for batch in batches:
+            events = [event(step) for step in batch]
+            assert await windows.add(events) == [plain.add(one) for one in events]
+            for key, window in plain.kept.items():
+                assert len(window) <= limits.window, key
+        await windows.close()
+
+    asyncio.run(run())
+
+
+@given(st.lists(steps, max_size=4), st.integers(1, 5), st.integers(0, 3))
+def test_memory_keeps_the_rules(batches: list[list[Step]], window: int, every: int) -> None:
+    limits = Limits(window=window, every=every)
+    check(Memory(limits), limits, batches)
+
+
+runs: Iterator[int] = iter(range(1_000_000))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(batches=st.lists(steps, max_size=4), window=st.integers(1, 5), every=st.integers(0, 3))
+def test_redis_keeps_the_rules(redis_server: RedisServer, batches: list[list[Step]], window: int, every: int) -> None:
+    limits, run = Limits(window=window, every=every), next(runs)
+    own = [[(f"{run} {key}", number, ts, due) for key, number, ts, due in batch] for batch in batches]
+    check(Redis(redis_server.url, limits), limits, own)
+
+
+def test_memory_lets_the_longest_silent_go() -> None:
+    async def run() -> None:
+        windows = Memory(Limits(keys=2))
+        await windows.add([event(("a", 1, 1, True)), event(("b", 1, 1, True)), event(("a", 2, 2, True))])
+        await windows.add([event(("c", 1, 1, True))])
+        assert windows.evicted == 1
+        assert list(windows.kept) == ["a", "c"]
+        assert await windows.forget("a")
+        assert not await windows.forget("b")
+
+    asyncio.run(run())
+
+
+def test_memory_forgets_what_is_past_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        windows, now = Memory(Limits(seconds=10)), [100.0]
+        monkeypatch.setattr("service.stores.windows.time.monotonic", lambda: now[0])
+        await windows.add([event(("a", 1, 1, True))])
+        now[0] = 111.0
+        [kept] = await windows.add([event(("b", 1, 1, True))])
+        assert list(windows.kept) == ["b"]
+        assert kept.size == 1
+
+    asyncio.run(run())
+
+
+def test_requests_at_the_same_time_share_round_trips_and_mix_nothing_up(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        windows = Redis(redis_server.url, Limits(window=100))
+        some = [[event((f"many {k}", n, n, True)) for n in range(5)] for k in range(50)]
+        found = await asyncio.gather(*map(windows.add, some))
+        for events, kept in zip(some, found, strict=True):
+            assert [k.size for k in kept] == [1, 2, 3, 4, 5]
+            assert kept[-1].window == [e.content for e in events]
+            assert [k.at for k in kept] == [0, 1, 2, 3, 4]
+        assert await windows.forget("many 0")
+        assert not await windows.forget("many 0")
+        [again] = await windows.add([some[0][0]])
+        assert (again.arrival, again.size) == ("new", 1)
+        await windows.close()
+
+    asyncio.run(run())
+
+
+def test_redis_that_cannot_be_reached_says_so_and_comes_back(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        windows = Redis(redis_server.url, Limits())
+        one, two = event(("down", 1, 1, True)), event(("down", 2, 2, True))
+        await windows.add([one])
+        redis_server.kill()
+        with pytest.raises(Unreachable):
+            await windows.add([two])
+        redis_server.start()  # which has forgotten the script, and nothing else
+        again = await windows.add([one, two])
+        assert [(k.arrival, k.size) for k in again] == [("duplicate", 1), ("new", 2)]
+        await windows.close()
+
+    asyncio.run(run())
+
+
+def test_a_url_that_is_none_of_redis_is_an_error() -> None:
+    with pytest.raises(ValueError, match="RECGUARD_LIVE_URL"):
+        Redis("http://127.0.0.1", Limits())

@@ -1,0 +1,143 @@
+"""A log in several Parquet files is scored in parts as it would be whole, over a killed worker and a killed run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from service.model.bundle import Bundle
+from service.model.scorer import Model
+from tests.conftest import wait_until
+from training.apply.bulk import ALL_BAD, WORK, Plan, deal, score_in_parts, score_part, score_rows, scored_file
+from training.data.log import LogError, clean_events
+
+PART = 700  # rows
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Model:
+    return Model.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def folder(attacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The attacked log in three files, cut where sequences are whole or not, with two bad rows."""
+    folder = tmp_path_factory.mktemp("parquet")
+    log = pl.read_csv(attacked / "events.csv").drop("event_label").cast({"sequence_id": pl.String})
+    bad = log.head(2).with_columns(pl.Series("sequence_id", [log["sequence_id"][0], "nobody"]), ts=-1.0)
+    log = pl.concat([log, bad])
+    log = log.sample(fraction=1, shuffle=True, seed=1)  # a sequence's rows lie anywhere, and in any order
+    for number, start in enumerate(range(0, log.height, -(-log.height // 3))):
+        log.slice(start, -(-log.height // 3)).write_parquet(folder / f"day-{number}.parquet", row_group_size=500)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The scores of the log when it is read at once."""
+    file = tmp_path_factory.mktemp("whole") / "events.parquet"
+    pl.read_parquet(folder / "*.parquet").write_parquet(file)
+    rows = [row for row, _ in score_rows(model, clean_events(file)[0])]
+    return pl.DataFrame(rows, ["sequence_id", "score", "decision", "type", "reason"], orient="row")
+
+
+def assert_same(out: Path, whole: pl.DataFrame) -> None:
+    found = pl.read_parquet(out / "part-*.parquet")
+    assert not found["sequence_id"].is_duplicated().any()
+    assert set(found["sequence_id"]) == {*whole["sequence_id"], "nobody"}
+    assert found.filter(pl.col("sequence_id") == "nobody")["reason"].to_list() == [ALL_BAD]
+    both = whole.join(found, on="sequence_id", suffix="_in_parts")
+    assert len(both) == len(whole)
+    assert (both["score"] - both["score_in_parts"]).abs().max() <= 1e-5  # type: ignore[operator]
+    sure = both.filter((pl.col("score") - pl.col("score_in_parts")).abs() == 0)
+    assert len(sure) > 0.5 * len(both)
+    assert (sure["decision"] == sure["decision_in_parts"]).all()
+    bad = pl.concat(pl.read_csv(file, infer_schema=False) for file in out.glob("*.rejected.csv"))
+    assert len(bad) == 2
+    assert "nobody" in bad["sequence_id"]
+
+
+def test_parts_score_as_the_whole_and_an_interrupted_run_goes_on(
+    folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    plan = Plan.of(folder, bundle.version, {}, PART)
+    Plan.begin(out, plan)
+    for piece in plan.pieces():
+        deal(plan, piece, out)
+    first = [score_part(model, part, out) for part in range(plan.parts // 2)]
+    times = [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)]
+    Plan.begin(out, plan)  # as after a crash, with half a file there
+    (out / "part-00099.parquet.new").write_bytes(b"half")
+    assert score_in_parts(model, plan, out, lambda steps, *_: steps) == len(whole) + 1
+    assert sum(first) == sum(pl.read_parquet(scored_file(out, part)).height for part in range(plan.parts // 2))
+    assert [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)] == times
+    assert_same(out, whole)
+
+
+def test_what_cannot_be_scored_says_why(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="no such Parquet file"):
+        Plan.of(tmp_path, "1", {}, PART)
+    with pytest.raises(LogError, match="column 'user' is missing; present: sequence_id"):
+        Plan.of(folder, "1", {"sequence_id": "user"}, PART)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(LogError, match=r"broken\.parquet: cannot be read"):
+        Plan.of(tmp_path, "1", {}, PART)
+    out = tmp_path / "out"
+    Plan.begin(out, Plan.of(folder, "1", {}, PART))
+    with pytest.raises(LogError, match="another model"):
+        Plan.begin(out, Plan.of(folder, "2", {}, PART))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    with pytest.raises(LogError, match="holds files already"):
+        Plan.begin(tmp_path / "full", Plan.of(folder, "1", {}, PART))
+
+
+RUN = """
+import sys
+from pathlib import Path
+from service.model.bundle import Bundle
+from training.distributed.scoring import score_on_ray
+bundle, events, out = map(Path, sys.argv[1:])
+print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%d))
+"""
+
+
+def test_killed_workers_and_runs_miss_nothing_and_score_nothing_twice(
+    folder: Path, bundle: Bundle, whole: pl.DataFrame, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (tmp_path / "log").open("ab") as log:
+            command = [sys.executable, "-c", RUN % PART, str(bundle.path), str(folder), str(out)]
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def parts() -> set[Path]:
+        return set(out.glob("part-*.parquet"))
+
+    def under_way(process: "subprocess.Popen[bytes]", before: int) -> None:
+        def more() -> bool:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            return len(parts()) > before
+
+        wait_until(more, 90)
+
+    process = start()
+    under_way(process, 0)
+    process.kill()  # the whole run; what its workers were at is lost
+    process.wait()
+    subprocess.run(["pkill", "-9", "-f", "ray::"], check=False)
+    time_of = {part: part.stat().st_mtime_ns for part in parts()}
+    assert (out / WORK).exists(), "killed too late to prove anything"
+    process = start()
+    under_way(process, len(time_of))
+    subprocess.run(["pkill", "-9", "-f", r"ray::.*ScorePart"], check=True)  # its workers; Ray starts others
+    assert process.wait(120) == 0, (tmp_path / "log").read_text()
+    assert {part: part.stat().st_mtime_ns for part in time_of} == time_of
+    assert not (out / WORK).exists()
+    assert_same(out, whole)
+    assert str(len(whole) + 1) in (tmp_path / "log").read_text().splitlines()

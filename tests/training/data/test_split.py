@@ -1,0 +1,117 @@
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.data.log import Labels, Log, LogError
+from training.data.split import check_enough, folds, grouped_by, held_out, part_at_random, split
+
+
+def world(count: int, seed: int, timed: bool, grouped: bool) -> tuple[Log, Labels]:
+    rng = np.random.default_rng(seed)
+    ids = [f"s{i}" for i in range(count)]
+    ts = rng.uniform(0, 1e6, count) if timed else [None] * count
+    log = Log.of(pl.DataFrame({"sequence_id": ids, "ts": pl.Series(ts, dtype=pl.Float64), "action": ["x"] * count}))
+    label = (rng.random(count) < 0.3).astype(np.int8)
+    kind = [str(rng.choice(["a", "b"])) if y else None for y in label]
+    group = [f"g{rng.integers(0, count // 5)}" if y and grouped else None for y in label]
+    known = rng.random(count) < 0.95
+    return log, Labels(known, label, kind, group, pl.DataFrame({"x": ids}))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(120, 300), st.integers(0, 99), st.booleans(), st.booleans())
+def test_parts_share_no_sequence_and_no_group_and_hold_every_label(
+    count: int, seed: int, timed: bool, grouped: bool
+) -> None:
+    log, labels = world(count, seed, timed, grouped)
+    parts = split(log, labels, 0.2, seed)
+    together = np.concatenate((parts.train, parts.test))
+    assert sorted(together.tolist()) == np.flatnonzero(labels.known).tolist()
+    of_part = [{labels.split_group[i] for i in part} - {None} for part in (parts.train, parts.test)]
+    assert sum(map(len, of_part)) == len(set().union(*of_part))
+    for part in (parts.train, parts.test):
+        assert set(labels.label[part].tolist()) == {0, 1}
+        assert 0.05 * count < len(part) < 0.9 * count
+    assert timed or parts.how == "random"
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99))
+def test_by_time_the_test_part_is_the_latest(seed: int) -> None:
+    log, labels = world(400, seed, timed=True, grouped=False)
+    parts = split(log, labels, 0.2, seed)
+    assert parts.how == "time"
+    assert log.ends[parts.train].max() <= log.ends[parts.test].min()
+
+
+def test_where_time_would_leave_a_part_without_a_class_the_split_is_random() -> None:
+    log, labels = world(200, 0, timed=True, grouped=False)
+    early = (log.ends < np.quantile(log.ends, 0.3)).astype(np.int8)
+    assert split(log, Labels(labels.known, early, [None] * 200, [None] * 200, labels.groups), 0.2, 0).how == "random"
+
+
+def test_too_few_labels_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    log, labels = world(200, 0, timed=False, grouped=False)
+    known = np.flatnonzero(labels.known)
+    for count in (2, 11):
+        label = np.zeros(200, dtype=np.int8)
+        label[known[:count]] = 1
+        few = Labels(labels.known, label, [None] * 200, [None] * 200, labels.groups)
+        found = split(log, few, 0.2, 0)
+        assert (found.how, len(found.test)) == ("none", 0)
+        assert found.train.tolist() == known.tolist()
+        assert f"one class has only {count} labelled" in caplog.text
+        if count == 2:
+            with pytest.raises(LogError, match="only 2 labelled sequences"):
+                check_enough(few)
+        else:
+            check_enough(few)
+
+
+def test_a_random_part_keeps_the_mixture_of_types() -> None:
+    _, labels = world(1000, 1, timed=False, grouped=False)
+    everybody = np.flatnonzero(labels.known)
+    rest, drawn = part_at_random(labels, everybody, 0.2, 3)
+    assert sorted([*rest, *drawn]) == everybody.tolist()
+    for kind in ("a", "b", None):
+        share = np.mean([labels.types[i] == kind for i in drawn])
+        assert abs(share - np.mean([labels.types[i] == kind for i in everybody])) < 0.02
+    assert part_at_random(labels, everybody, 0.2, 3)[1].tolist() == drawn.tolist()
+    assert part_at_random(labels, everybody, 0.2, 4)[1].tolist() != drawn.tolist()
+
+
+def test_folds_cover_everybody_once_and_keep_groups_whole() -> None:
+    _, labels = world(300, 2, timed=False, grouped=True)
+    seen: list[int] = []
+    for rest, fold in folds(labels, 5, 0):
+        seen += fold.tolist()
+        assert not {labels.split_group[i] for i in rest} & {labels.split_group[i] for i in fold} - {None}
+    assert sorted(seen) == np.flatnonzero(labels.known).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_held_out_is_nowhere_else_and_by_folds_it_is_everybody(count: int) -> None:
+    _, labels = world(300, 3, timed=False, grouped=True)
+    labels = labels.subset(np.flatnonzero(labels.known))
+    parts = held_out(labels, count, 0.2, 0)
+    assert len(parts) == count
+    for others, held in parts:
+        assert not set(others.tolist()) & set(held.tolist())
+        assert not {labels.split_group[i] for i in others} & {labels.split_group[i] for i in held} - {None}
+    held_once = np.concatenate([held for _, held in parts])
+    assert len(set(held_once.tolist())) == len(held_once)
+    assert len(held_once) == (len(labels.label) if count > 1 else pytest.approx(0.2 * len(labels.label), rel=0.2))
+
+
+def test_sequences_that_say_the_same_stay_in_one_fold() -> None:
+    texts = ["Win CASH  now", "win cash now", "hello there", "see you"] * 10
+    log = Log.of(pl.DataFrame({"sequence_id": [str(i) for i in range(40)], "ts": [None] * 40, "text": texts}))
+    labels = replace(Labels.none(40), known=np.ones(40, dtype=bool), label=np.array([1, 1, 0, 0] * 10, dtype=np.int8))
+    grouped = grouped_by(log, labels, "text")
+    assert len(set(grouped.split_group)) == 3
+    with pytest.raises(LogError, match="--group-by words"):
+        grouped_by(log, labels, "words")

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from service.encoding.fields import Bins, Cross, Deviation, Popularity, Vocabulary
+from tests.conftest import genuine_log
+from training.data.log import Log, clean_events
+from training.fit.encoder import clipped, column_kinds, fit_encoder
+
+
+def log_of(tmp_path: Path, table: pl.DataFrame) -> Log:
+    table.write_csv(tmp_path / "e.csv")
+    return clean_events(tmp_path / "e.csv")[0]
+
+
+def test_columns_are_told_apart_and_labels_and_constants_are_no_features(tmp_path: Path) -> None:
+    count = 3000
+    rng = np.random.default_rng(0)
+    table = pl.DataFrame(
+        {
+            "sequence_id": [f"s{i // 10}" for i in range(count)],
+            "user_id": [f"s{i // 10}" for i in range(count)],
+            "event_label": [0] * count,
+            "label": [0] * count,
+            "ts": np.arange(count),
+            "action": rng.choice(["click", "buy"], count),
+            "item_id": rng.integers(0, 50, count),
+            "price": rng.lognormal(3, 1, count),
+            "country": rng.choice(["de", "fr"], count),
+            "device": [f"{rng.integers(0, 10**9):x}" for _ in range(count)],
+            "same": ["x"] * count,
+            "note": [" ".join(rng.choice(["red", "blue", "big", "shoe", "fast"], 9)) for _ in range(count)],
+        }
+    )
+    kinds = column_kinds(log_of(tmp_path, table).events)
+    assert kinds == {
+        "action": "categorical",
+        "item_id": "identifier",
+        "price": "numeric",
+        "country": "categorical",
+        "device": "identifier",
+        "note": "text",
+    }
+
+
+def test_the_encoder_learns_from_what_it_is_given_and_nothing_else(tmp_path: Path) -> None:
+    log = log_of(tmp_path, genuine_log(60))
+    half = log.subset(np.arange(30))
+    encoder = fit_encoder(half, column_kinds(log.events), None, 128)
+    fields = {f.name: f for f in encoder.fields}
+    items = fields["item_id"]
+    assert isinstance(items, Vocabulary)
+    holders = dict(half.events.group_by("item_id").agg(pl.col("sequence_id").n_unique()).iter_rows())
+    assert set(items.values) == {item for item, count in holders.items() if count > 1}
+    popularity = fields["item_id popularity"]
+    assert isinstance(popularity, Popularity)
+    assert popularity.levels == [int(np.log2(holders[v])) for v in items.values]
+    assert items.values == sorted(items.values, key=lambda v: int(v[1:]))
+
+
+def test_bins_hold_equal_shares_and_outliers_are_counted(tmp_path: Path) -> None:
+    log = log_of(tmp_path, genuine_log(120))
+    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    price = next(f for f in encoder.fields if isinstance(f, Bins) and f.name == "price")
+    rows = np.searchsorted(price.edges, log.events["price"].to_numpy(), side="right")
+    shares = np.bincount(rows) / len(rows)
+    assert len(shares) == len(price.edges) + 1
+    assert 0.5 / len(shares) < shares.min() <= shares.max() < 2 / len(shares)
+    counted = clipped(log, encoder)
+    assert counted.keys() == {"price"}
+    assert 0 < counted["price"] <= 0.003 * log.events.height
+    rating = next(f for f in encoder.fields if isinstance(f, Bins) and f.name == "rating")
+    assert [rating.label(2 + k) for k in range(5)] == ["1", "2", "3", "4", "5"]
+
+
+def test_pairs_and_deviations_are_those_of_the_log(tmp_path: Path) -> None:
+    rows = [("a", "x", 5.0), ("b", "x", 5.0), ("c", "x", 1.0), ("a", "y", 2.0), ("b", "y", 3.0), ("c", "z", 1.0)]
+    table = pl.DataFrame(rows, schema=["sequence_id", "item_id", "rating"], orient="row")
+    log = log_of(tmp_path, table)
+    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    cross = next(f for f in encoder.fields if isinstance(f, Cross))
+    items, ratings = encoder.fields[1], encoder.fields[0]
+    assert items.name == "item_id"
+    assert [(items.label(a), ratings.label(b)) for a, b in cross.pairs] == [("x", "5")]
+    deviation = next(f for f in encoder.fields if isinstance(f, Deviation))
+    overall = table["rating"].mean()
+    assert deviation.means == [(11 + 4 * overall) / 7, (5 + 4 * overall) / 6]

@@ -1,0 +1,73 @@
+"""A fit that was killed goes on, and learns what it would have learned."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.model.bundle import Bundle
+from tests.conftest import wait_until
+from training.config import FitConfig
+from training.network.checkpoints import WHOLE, ResumeError, begin, latest, settle
+
+
+def fit(attacked: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "training.cli", "fit", "--events", str(attacked / "events.csv"), "--labels"]
+    command += [str(attacked / "labels.csv"), "--out", str(out), "--epochs", "4", *more]
+    with out.with_name("log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def test_a_killed_fit_goes_on_to_the_same_model(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    process = fit(attacked, out)
+    second = tmp_path / "bundle.fit" / "02"  # the first network is learned, and the second begun
+
+    def under_way() -> bool:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        return latest(second) is not None
+
+    wait_until(under_way, 120)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    process = fit(attacked, out, "--resume", "--review-fpr", "0.1")
+    assert process.wait() == 2
+    assert "review_fpr" in (tmp_path / "log").read_text()
+    process = fit(attacked, out, "--resume")
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    assert "going on after epoch" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "bundle.fit").exists()
+    resumed = Bundle.open(out)
+    for file in ("model.onnx", "weights.safetensors", "statistics.npz"):
+        assert resumed.manifest["files"][file] == bundle.manifest["files"][file], file
+    assert resumed.manifest["calibration"] == bundle.manifest["calibration"]
+
+
+def test_only_a_whole_checkpoint_counts(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    for step in (9, 100, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert latest(tmp_path) is None
+    for step in (9, 20):
+        (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
+    assert latest(tmp_path) == tmp_path / "checkpoint-20"
+
+
+def test_what_is_left_is_gone_on_with_only_where_it_is_of_the_same_fit(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle.fit"
+    config, found = FitConfig(), FitConfig(dropout=0.3)
+    assert begin(folder, "data", config, resume=True) is None
+    (folder / "01").mkdir()
+    settle(folder, found)
+    assert begin(folder, "data", config, resume=True) == found
+    assert (folder / "01").exists()
+    for data, other, what in (("others", config, "data"), ("data", FitConfig(seed=1), "seed")):
+        with pytest.raises(ResumeError, match=what):
+            begin(folder, data, other, resume=True)
+    assert begin(folder, "others", config, resume=False) is None
+    assert not (folder / "01").exists()
+    assert json.loads((folder / "fit.json").read_text())["data"] == "others"

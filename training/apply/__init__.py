@@ -1,0 +1,1 @@
+"""A bundle applied to a log: scores, repair and correction."""

@@ -1,0 +1,184 @@
+"""Scores a log larger than memory: a Parquet file, or a folder of them.
+
+The rows are dealt out into parts by sequence, a piece of the log at a time, and each part is then scored as a log of
+its own. Either step writes a file under another name first, so what is there is whole: a run that was interrupted goes
+on with what is missing, and no sequence is scored twice. `distributed.scoring` spreads the steps over machines.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from service.encoding.values import EventError
+from service.model.files import write_json, write_whole
+from service.model.scorer import Model, Score
+from training.data.log import ROW, Log, LogError, clean_table, ids_of
+
+ROWS_OF_PART = 100_000
+MOST_PARTS = 1000  # of a log of more than 100 million rows, parts are larger
+ROWS_OF_PIECE = 1_000_000
+ALL_BAD = "all its rows were set aside as bad"
+WORK, PLAN = "_work", "plan.json"
+SCHEMA = {
+    "sequence_id": pl.String,
+    "score": pl.Float64,
+    "decision": pl.String,
+    "type": pl.String,
+    "reason": pl.String,
+}
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps: under a title, of so many
+ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # by SCHEMA
+
+
+def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]]:
+    """What is written of each sequence of a log, and its answer where it has one."""
+    for sequence_id, answer in zip(log.ids, model.answers(log.sequences()), strict=True):
+        if isinstance(answer, EventError):
+            yield (sequence_id, None, None, None, str(answer)), None
+        else:
+            score = float(f"{answer.score:.6g}")
+            yield (sequence_id, score, answer.decision, answer.type, None), answer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a file: their number among all pieces, where they begin in the file, and where in the log."""
+
+    number: int
+    file: str
+    offset: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run reads and where it writes.
+
+    Attributes:
+        files: with rows and time of change of each.
+        version: the model's.
+        columns: ours -> theirs.
+        parts: into which the sequences are dealt out.
+    """
+
+    files: list[tuple[str, int, float]]
+    version: str
+    columns: dict[str, str]
+    parts: int
+
+    @classmethod
+    def of(cls, events: Path, version: str, columns: Mapping[str, str], rows_of_part: int) -> "Plan":
+        """A plan for a log; raises LogError where there is none to read."""
+        paths = sorted(events.rglob("*.parquet")) if events.is_dir() else [events]
+        if not paths or not paths[0].is_file():
+            raise LogError(f"{events}: no such Parquet file, and no folder with some in it")
+        files = []
+        for path in paths:
+            try:
+                names = list(pl.read_parquet_schema(path))
+                rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise LogError(f"{path}: cannot be read: {error}") from error
+            if (theirs := columns.get("sequence_id", "sequence_id")) not in names:
+                raise LogError(
+                    f"{path}: column {theirs!r} is missing; present: {', '.join(names)}. "
+                    "Name it with --columns sequence_id=THEIRS"
+                )
+            files.append((str(path.absolute()), rows, path.stat().st_mtime))
+        if not (total := sum(rows for _, rows, _ in files)):
+            raise LogError(f"{events}: no file has any rows")
+        return cls(files, version, dict(columns), min(-(-total // rows_of_part), MOST_PARTS))
+
+    @classmethod
+    def begin(cls, out: Path, wanted: "Plan") -> None:
+        """Notes the plan in the output folder, or finds it there; raises LogError where another is there."""
+        note = out / WORK / PLAN
+        if note.exists():
+            if json.loads(note.read_text()) != json.loads(json.dumps(asdict(wanted))):
+                raise LogError(f"{out}: was begun with other files, columns or another model; give another --out")
+            return
+        if out.exists() and any(out.iterdir()):
+            raise LogError(f"{out}: holds files already; give an empty or new folder")
+        note.parent.mkdir(parents=True)
+        write_json(note, asdict(wanted))
+
+    def pieces(self) -> list[Piece]:
+        """All of the log, in its order."""
+        found: list[Piece] = []
+        first = 0
+        for file, rows, _ in self.files:
+            found += [
+                Piece(len(found) + i, file, offset, first + offset)
+                for i, offset in enumerate(range(0, rows, ROWS_OF_PIECE))
+            ]
+            first += rows
+        return found
+
+
+def _folder(out: Path, part: int) -> Path:
+    return out / WORK / f"part-{part:05d}"
+
+
+def scored_file(out: Path, part: int) -> Path:
+    """Where the scores of a part are, once they are all there."""
+    return out / f"part-{part:05d}.parquet"
+
+
+def dealt_mark(out: Path, piece: int) -> Path:
+    """The file that says that a piece is dealt out."""
+    return out / WORK / f"dealt-{piece:06d}"
+
+
+def deal(plan: Plan, piece: Piece, out: Path) -> None:
+    """Writes the rows of a piece, each with its number in the log, into the folders of their sequences' parts."""
+    if dealt_mark(out, piece.number).exists():
+        return
+    table = pl.scan_parquet(piece.file).slice(piece.offset, ROWS_OF_PIECE).collect()
+    table = table.rename({theirs: ours for ours, theirs in plan.columns.items()})
+    rows = pl.int_range(piece.first, piece.first + table.height, dtype=pl.Int64, eager=True).alias(ROW)
+    part = table["sequence_id"].cast(pl.String).fill_null("").hash() % plan.parts
+    for (number,), some in table.with_columns(rows, part.alias("_part")).partition_by("_part", as_dict=True).items():
+        folder = _folder(out, int(number))
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"{piece.number:06d}.parquet", some.drop("_part").write_parquet)
+    dealt_mark(out, piece.number).touch()
+
+
+def score_part(model: Model, part: int, out: Path) -> int:
+    """Scores the sequences of a part, and gives how many there are; each has a row, in first-seen order.
+
+    Raises:
+        LogError: more than a twentieth of its rows are bad.
+    """
+    file, folder = scored_file(out, part), _folder(out, part)
+    if not file.exists():
+        pieces = sorted(folder.glob("*.parquet"))
+        if not pieces:
+            return 0
+        table = pl.concat((pl.read_parquet(piece) for piece in pieces), how="diagonal_relaxed")
+        log, _ = clean_table(table, folder, aside=out / f"part-{part:05d}.rejected.csv")
+        found = {row[0]: row for row, _ in score_rows(model, log)}
+        rows: list[ScoreRow] = [found.get(i, (i, None, None, None, ALL_BAD)) for i in ids_of(table)]
+        write_whole(file, pl.DataFrame(rows, SCHEMA, orient="row").write_parquet)
+    shutil.rmtree(folder, ignore_errors=True)
+    return int(pl.scan_parquet(file).select(pl.len()).collect().item())
+
+
+def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> int:
+    """Scores a log one part after the other, in this process; gives how many sequences there are.
+
+    Raises:
+        LogError: the folder holds something else, or more than a twentieth of a part's rows are bad.
+    """
+    Plan.begin(out, plan)
+    pieces = plan.pieces()
+    for piece in track(pieces, "dealing", len(pieces)):
+        deal(plan, piece, out)
+    sequences = sum(score_part(model, part, out) for part in track(range(plan.parts), "scoring", plan.parts))
+    shutil.rmtree(out / WORK)
+    return sequences

@@ -1,0 +1,156 @@
+"""Corrects damaged fields of events by what the masked-event model holds for likeliest.
+
+Some events are hidden and each of their fields is told from the events around them, as in pretraining. A field is
+damaged where what it holds is far less likely than the likeliest value.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from service.encoding.chunks import pad
+from service.encoding.encoder import EVENT, MASK, Encoded
+from service.encoding.fields import FIRST, GAP_EDGES, Bins, Field, Gap, Vocabulary
+from service.encoding.values import Columns
+from service.model.bundle import Bundle
+from service.model.repair import BLAMED
+from service.model.scorer import Score
+from training.config import FitConfig
+from training.data.log import LogError
+from training.fit.bundle import MASKED
+from training.network.model import BehaviourBert
+from training.network.pretrain import MaskedEvents
+
+PASSES = 7  # each hides one event in so many, about as many as pretraining does
+DAMAGED = 0.1  # a value is damaged if it is less likely than this share of the likeliest
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A field of one event: its column, its new value (`ts` as epoch seconds), and why."""
+
+    column: str
+    value: Any
+    reason: str
+
+
+class Corrector:
+    """The masked-event model of a bundle.
+
+    Raises:
+        LogError: the bundle has none.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if not (bundle.path / MASKED).is_file():
+            raise LogError(
+                f"{bundle.path}: has no masked-event model, which `correct` needs; fit it with --pretrain-epochs 5"
+            )
+        config = FitConfig(**bundle.manifest["config"]).settled
+        self.encoder = bundle.encoder
+        shape = self.encoder.deep_rows, max(len(bundle.types), 1), config.shape, config.window, config.dropout
+        self.masked = MaskedEvents(BehaviourBert(*shape), self.encoder)
+        self.masked.load_state_dict(load_file(bundle.path / MASKED))
+        self.masked.eval()
+        of_slot = dict(zip(self.encoder.field_slots, self.encoder.fields, strict=True))
+        self.fields = [
+            (of_slot[slot], slot, start, end)
+            for role, slot, start, end in self.masked.choices
+            if role == EVENT and _is_correctable(of_slot[slot])
+        ]
+
+    def damaged(self, columns: Columns, length: int, answer: Score) -> dict[int, list[Correction]]:
+        """What to correct in a sequence; nothing where its events are all blamed, or most of them damaged."""
+        if (answer.events >= BLAMED).all():
+            return {}
+        found = self.corrections(columns, self.encoder.encode(columns, length))
+        return found if 2 * len(found) <= length else {}
+
+    @torch.no_grad()
+    def corrections(self, columns: Columns, encoded: Encoded) -> dict[int, list[Correction]]:
+        """What to correct, by the event's index; an event in which nothing is damaged is not among them.
+
+        Args:
+            columns: the sequence's, in the log's order.
+            encoded: the sequence.
+        """
+        found: dict[int, list[Correction]] = {}
+        spelt = {f.name: _spellings(f, columns) for f, *_ in self.fields if isinstance(f, Vocabulary)}
+        for window, owners in zip(encoded.windows, encoded.owners, strict=True):
+            events = np.flatnonzero(window[:, 0] == EVENT)
+            passes = [events[k::PASSES] for k in range(min(PASSES, len(events)))]
+            ids = pad([window] * len(passes))
+            for k, hidden in enumerate(passes):
+                ids[k, hidden] = 0
+                ids[k, hidden, 0] = MASK
+            states, _ = self.masked.model.states(torch.from_numpy(ids))
+            at = np.concatenate(passes)
+            guess = self.masked.transform(states[np.repeat(np.arange(len(passes)), list(map(len, passes))), at])
+            for field, slot, start, end in self.fields:
+                table = self.masked.model.table.weight[start + FIRST : end]  # missing and unknown are no corrections
+                likely = (guess @ table.T).softmax(dim=1).numpy()
+                held = window[at, slot] - start - FIRST
+                best = likely.argmax(axis=1)
+                known = held >= 0
+                p_held = likely[np.arange(len(at)), np.maximum(held, 0)]
+                for i in np.flatnonzero(known & (p_held < DAMAGED * likely.max(axis=1))).tolist():
+                    event, row, new = int(owners[at[i]]), int(held[i]), int(best[i])
+                    value = _value(field, new, spelt.get(field.name, {}), columns, event)
+                    if value is not None:
+                        was, now = field.label(FIRST + row), field.label(FIRST + new)
+                        reason = (
+                            f"{field.name} {was} is {p_held[i]:.1%} likely beside the other events, "
+                            f"{now} {likely[i, new]:.1%}"
+                        )
+                        name = "ts" if isinstance(field, Gap) else field.name
+                        found.setdefault(event, []).append(Correction(name, value, reason))
+        return found
+
+
+def _is_correctable(field: Field) -> bool:
+    return isinstance(field, Bins | Gap) or (isinstance(field, Vocabulary) and not field.identifier)
+
+
+def _spellings(field: Vocabulary, columns: Columns) -> dict[str, Any]:
+    """How the sequence itself spells values."""
+    return {field.known_as(v): v for v in columns.get(field.name, ()) if v is not None}
+
+
+def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, event: int) -> Any:
+    """What a row (from 0) of a field stands for in the log; None where it stands for no single value."""
+    if isinstance(field, Vocabulary):
+        return spelt.get(field.values[row], field.values[row])
+    if isinstance(field, Bins):
+        if field.exact:
+            return field.exact[row]
+        low, high = field.edges[max(row - 1, 0)], field.edges[min(row, len(field.edges) - 1)]
+        return (low + high) / 2
+    ts = np.array(columns["ts"], dtype=np.float64)
+    order = np.argsort(ts, kind="stable")
+    place = int(np.flatnonzero(order == event)[0])
+    if place == 0:
+        return None
+    low, high = GAP_EDGES[max(row - 1, 0)], GAP_EDGES[min(row, len(GAP_EDGES) - 1)]
+    moved = ts[order[place - 1]] + math.sqrt(low * high)
+    after = ts[order[place + 1]] if place + 1 < len(order) else math.inf
+    return float(min(moved, after))  # events keep their order
+
+
+def as_written(value: object, old: object) -> object:
+    """A value in the form in which the log has the old one: a number whole, broken or as text, a time as RFC 3339."""
+    if not isinstance(value, float):
+        return value
+    if isinstance(old, datetime):
+        return datetime.fromtimestamp(value, old.tzinfo or UTC).replace(tzinfo=old.tzinfo)
+    text = str(old).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    written = round(value) if number % 1 == 0 and "." not in text else round(value, 3)
+    return str(written) if isinstance(old, str) else written

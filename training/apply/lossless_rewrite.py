@@ -1,0 +1,299 @@
+"""The records of a log, larger than memory: dealt out by sequence, written anew with changes, and put back.
+
+CSV and JSONL come back byte for byte, Parquet row for row.
+"""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import numpy as np
+import polars as pl
+
+from training.data.log import ROW, LogError
+
+MOST_PARTS = 512  # files open at once; of a log of more than 32 GB, parts are larger
+ORIGINALS = "originals.parquet"  # rows of a Parquet log that were changed, as they were
+Values = Mapping[str, Any]  # of a record, by column
+
+
+class Records(Protocol):
+    """A log's records, numbered from 0."""
+
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+        """Deals the records out by sequence, each with its number in the column `_row`; gives files and rows."""
+
+    def rewrite(
+        self, path: Path, changes: Iterable[tuple[int, Values | None]]
+    ) -> Iterator[tuple[int, str, str | None]]:
+        """Writes the log to `path` with changes, in the log's order: a record's new values, or None to drop it.
+
+        Yields, for each change, the record's place in the file, what it was, and what it is now; the log is whole once
+        all have been taken.
+        """
+
+    def restore(self, audit: Iterable[Mapping[str, Any]], out: Path) -> int:
+        """Writes the log as it was before `rewrite` made it this; `audit` has `record`, `row`, `old` and `new` of each.
+
+        Gives how many records were put back.
+        """
+
+
+def records_of(path: Path, key: str | None = None) -> Records:
+    """The records of a file by its ending.
+
+    Args:
+        path: .csv or .jsonl, plain or gzipped, or .parquet.
+        key: the column of the sequence; None where records are not dealt out.
+    """
+    if not path.is_file():
+        raise LogError(f"{path}: no such file")
+    return ParquetRecords(path, key) if path.name.endswith(".parquet") else TextRecords(path, key)
+
+
+class ParquetRecords:
+    """Rows of a Parquet file; what was changed is kept beside the new one with its types."""
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        self.path, self.key = path, key
+
+    def _scan(self, path: Path) -> pl.LazyFrame:
+        return pl.scan_parquet(path).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+        try:
+            present = pl.read_parquet_schema(self.path)
+            rows = pl.scan_parquet(self.path).select(pl.len()).collect().item()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise LogError(f"{self.path}: cannot be read: {error}") from error
+        if self.key not in present:
+            raise _no_column(self.path, self.key, present)
+        # packed, so that a part's rows take more memory than its share of the file
+        count = min(max(math.ceil(8 * self.path.stat().st_size / part_bytes), 1), MOST_PARTS)
+        part = pl.col(str(self.key)).cast(pl.String).str.strip_chars().fill_null("").hash() % count
+        self._scan(self.path).sink_parquet(
+            pl.PartitionBy(
+                folder,
+                key=part.alias("_part"),
+                include_key=False,
+                approximate_bytes_per_file=None,
+                file_path_provider=lambda of: f"{of.partition_keys.item()}.parquet",
+            )
+        )
+        return sorted(folder.glob("*.parquet")), rows
+
+    def rewrite(
+        self, path: Path, changes: Iterable[tuple[int, Values | None]]
+    ) -> Iterator[tuple[int, str, str | None]]:
+        listed = list(changes)
+        numbers = pl.Series([row for row, _ in listed], dtype=pl.Int64)
+        dropped = pl.Series([row for row, values in listed if values is None], dtype=pl.Int64)
+        corrected = {row: values for row, values in listed if values is not None}
+        log = self._scan(self.path)
+        log.filter(pl.col(ROW).is_in(numbers.implode())).sink_parquet(path.parent / ORIGINALS)
+        for name, kind in pl.read_parquet_schema(self.path).items():
+            of_column = {row: values[name] for row, values in corrected.items() if name in values}
+            if of_column:
+                new = pl.Series(list(of_column.values())).cast(kind)
+                log = log.with_columns(
+                    pl.col(ROW)
+                    .replace_strict(list(of_column), new, default=pl.col(name), return_dtype=kind)
+                    .alias(name)
+                )
+        log.filter(~pl.col(ROW).is_in(dropped.implode())).drop(ROW).sink_parquet(path)
+        for (row, values), old in zip(listed, self._originals(path), strict=True):
+            now = None if values is None else json.dumps({**old, **values}, default=str)
+            yield row, json.dumps(old, default=str), now
+
+    def _originals(self, path: Path) -> Iterator[dict[str, Any]]:
+        for start in itertools.count(0, 100_000):
+            some = pl.scan_parquet(path.parent / ORIGINALS).slice(start, 100_000).drop(ROW).collect()
+            if some.is_empty():
+                return
+            yield from some.iter_rows(named=True)
+
+    def restore(self, audit: Iterable[Mapping[str, Any]], out: Path) -> int:
+        if not (self.path.parent / ORIGINALS).is_file():
+            raise LogError(
+                f"{self.path.parent / ORIGINALS}: no such file; it stands beside the log that `repair` wrote"
+            )
+        lines = [(line["row"], line["new"] is None) for line in audit]
+        dropped = np.array([row for row, is_gone in lines if is_gone], dtype=np.int64)
+        corrected = pl.Series([row for row, is_gone in lines if not is_gone], dtype=pl.Int64)
+        before = dropped - np.arange(len(dropped))  # rows kept before each dropped one
+
+        def number(kept: pl.Series) -> pl.Series:
+            return kept + np.searchsorted(before, kept.to_numpy(), side="right")
+
+        kept = self._scan(self.path).with_columns(pl.col(ROW).map_batches(number, return_dtype=pl.Int64))
+        kept = kept.filter(~pl.col(ROW).is_in(corrected.implode()))
+        kept.merge_sorted(pl.scan_parquet(self.path.parent / ORIGINALS), key=ROW).drop(ROW).sink_parquet(out)
+        return len(lines)
+
+
+class TextRecords:
+    """The records of a CSV or JSONL file, plain or gzipped."""
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        self.path, self.key = path, key
+        name = path.name.removesuffix(".gz")
+        if not name.endswith((".csv", ".jsonl", ".ndjson")):
+            raise LogError(f"{path}: repair takes .csv, .jsonl or .parquet, the first two also with .gz")
+        self.is_csv = name.endswith(".csv")
+
+    def _open(self, path: Path, mode: str) -> IO[bytes]:
+        return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
+
+    def read(self) -> Iterator[tuple[int | None, bytes, list[str]]]:
+        """Each record's number from 0, its bytes, and its cells, those of JSONL being the one text of its line.
+
+        All bytes of the file come by. A header and a blank line have the number None, a blank line no cells.
+        """
+        number = 0
+        with self._open(self.path, "rb") as file:
+            header = self.is_csv
+            for raw, cells in _csv_records(self.path, file) if self.is_csv else _lines(file):
+                if header or not cells:
+                    header = header and not cells
+                    yield None, raw, cells
+                else:
+                    yield number, raw, cells
+                    number += 1
+
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+        size = self.path.stat().st_size * (8 if self.path.name.endswith(".gz") else 1)
+        count = min(max(math.ceil(size / part_bytes), 1), MOST_PARTS)
+        suffix = "csv" if self.is_csv else "jsonl"
+        paths = [folder / f"{k}.{suffix}" for k in range(count)]
+        filled, rows = np.zeros(count, dtype=bool), 0
+        with ExitStack() as stack:
+            files = [stack.enter_context(p.open("w", newline="", encoding="utf-8")) for p in paths]
+            for key, line, row in self._dealt():
+                if row is None:  # the header
+                    for file in files:
+                        file.write(line)
+                    continue
+                part = zlib.crc32(key.encode()) % count
+                files[part].write(line)
+                filled[part], rows = True, rows + 1
+        return [p for p, has in zip(paths, filled, strict=True) if has], rows
+
+    def _dealt(self) -> Iterator[tuple[str, str, int | None]]:
+        """Each record's key, its text with its number added, and its number."""
+        header: list[str] = []
+        for row, _, cells in self.read():
+            if not cells:
+                continue
+            if not self.is_csv:
+                record = self._json(cells[0], row)
+                yield str(record.get(str(self.key))), json.dumps({**record, ROW: row}) + "\n", row
+            elif row is None:
+                header = _header(cells)
+                if self.key not in header:
+                    raise _no_column(self.path, self.key, header)
+                yield "", _csv([*header, ROW]), None
+            elif len(cells) > len(header):
+                raise LogError(f"{self.path}: record {row + 1} has {len(cells)} cells, the header {len(header)}")
+            else:
+                cells = [*cells, *[""] * (len(header) - len(cells)), str(row)]
+                yield cells[header.index(str(self.key))].strip(), _csv(cells), row
+
+    def _json(self, text: str, row: int | None) -> dict[str, Any]:
+        try:
+            return dict(json.loads(text).items())
+        except (ValueError, AttributeError) as error:
+            raise LogError(f"{self.path}: record {(row or 0) + 1} is no JSON object: {error}") from error
+
+    def rewrite(
+        self, path: Path, changes: Iterable[tuple[int, Values | None]]
+    ) -> Iterator[tuple[int, str, str | None]]:
+        changes = iter(changes)
+        change = next(changes, None)
+        header: list[str] = []
+        with self._open(path, "wb") as file:
+            for record, (row, raw, cells) in enumerate(self.read()):
+                if row is None and cells:
+                    header = _header(cells)
+                if change is None or row != change[0]:
+                    file.write(raw)
+                    continue
+                values = change[1]
+                new = None if values is None else self._with(values, raw, cells, header)
+                file.write(new or b"")
+                old, now = (None if b is None else b.decode("utf-8", "surrogateescape") for b in (raw, new))
+                yield record, str(old), now
+                change = next(changes, None)
+
+    def _with(self, values: Values, raw: bytes, cells: list[str], header: list[str]) -> bytes:
+        """A record with other values; all the rest of it says the same."""
+        end = raw[len(raw.rstrip(b"\r\n")) :].decode()
+        if not self.is_csv:
+            return (json.dumps({**self._json(cells[0], None), **values}, ensure_ascii=False) + end).encode()
+        written = {**dict(zip(header, cells, strict=False)), **values}
+        return _csv([written.get(name, "") for name in header], end).encode()
+
+    def restore(self, audit: Iterable[Mapping[str, Any]], out: Path) -> int:
+        count = 0
+        changes = iter(audit)
+        kept = (raw for _, raw, _ in self.read())
+        change = next(changes, None)
+        with self._open(out, "wb") as file:
+            for record in itertools.count():
+                if change is not None and change["record"] == record:
+                    if change["new"] is not None:
+                        next(kept, None)
+                    file.write(change["old"].encode("utf-8", "surrogateescape"))
+                    change, count = next(changes, None), count + 1
+                elif (raw := next(kept, None)) is not None:
+                    file.write(raw)
+                else:
+                    break
+        return count
+
+
+def _no_column(path: Path, key: str | None, present: Iterable[str]) -> LogError:
+    return LogError(
+        f"{path}: column {key!r} is missing; present: {', '.join(present)}. Name it with --columns sequence_id=THEIRS"
+    )
+
+
+def _header(cells: list[str]) -> list[str]:
+    return [cells[0].removeprefix("\ufeff"), *cells[1:]]
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+    for raw in file:
+        text = raw.decode("utf-8", "replace")
+        yield raw, [text] if text.strip() else []
+
+
+def _csv_records(path: Path, file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+    """Each record's bytes and cells; the csv module itself says where a record ends."""
+    taken: list[bytes] = []
+
+    def lines() -> Iterator[str]:
+        for raw in file:
+            taken.append(raw)
+            yield raw.decode("utf-8", "replace")
+
+    reader = csv.reader(lines())
+    try:
+        for cells in reader:
+            yield b"".join(taken), cells
+            taken.clear()
+    except csv.Error as error:
+        raise LogError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+
+
+def _csv(cells: list[Any], end: str = "\n") -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator=end).writerow(cells)
+    return line.getvalue()

@@ -1,0 +1,243 @@
+"""Repairs a log for a recommender: what is anomalous goes, what is doubtful gets a weight, and all can be undone.
+
+The log may be larger than memory. It is dealt out into parts on disk, by sequence; each part is scored; then the log is
+read once more and written with what was changed. Memory holds one part, 16 bytes for each row dropped, and the new
+values of each row corrected.
+"""
+
+import csv
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from service.model.repair import BLAMED, Choice, repair
+from service.model.scorer import Model, Score
+from training.apply.lossless_rewrite import Values, records_of
+from training.data.log import ROW, LogError, clean_events, read_table
+
+if TYPE_CHECKING:
+    from training.apply.correct import Correction, Corrector
+
+PART_BYTES = 64_000_000
+AUDIT, WEIGHTS, EVENT_WEIGHTS = "audit.jsonl", "weights.csv", "event_weights.csv"
+LogChoice = Choice | Literal["correct"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sequence that is changed: its id, its score and type, and the strategy."""
+
+    sequence_id: str
+    score: float
+    type: str | None
+    strategy: str
+
+
+class Changes:
+    """The rows that change, in arrays of 16 bytes a row, of what sequence each is, and the new values of some."""
+
+    def __init__(self) -> None:
+        self.sequences: list[Judged] = []
+        self.rows, self.scores, self.owners = array("q"), array("f"), array("i")
+        self.corrected: dict[int, tuple[Values, str]] = {}
+
+    def add(self, judged: Judged, rows: Sequence[int], scores: Sequence[float]) -> None:
+        """Has rows of a sequence change, each with its event's score; they go, unless `corrected` has them."""
+        self.rows.extend(rows)
+        self.scores.extend(scores)
+        self.owners.extend([len(self.sequences)] * len(rows))
+        self.sequences.append(judged)
+
+    def in_order(self) -> Iterator[tuple[int, float, Judged]]:
+        """Row, its event's score and its sequence, in the log's order."""
+        for at in np.argsort(np.frombuffer(self.rows, dtype=np.int64)) if self.rows else ():
+            yield self.rows[at], self.scores[at], self.sequences[self.owners[at]]
+
+    def values(self) -> Iterator[tuple[int, Values | None]]:
+        """Row and its new values, None where it goes, in the log's order."""
+        for row, _, _ in self.in_order():
+            yield row, self.corrected[row][0] if row in self.corrected else None
+
+
+@dataclass
+class Summary:
+    """What a repair did: rows and sequences read, rows dropped and corrected, sequences by strategy."""
+
+    rows: int
+    sequences: int
+    dropped: int
+    corrected: int
+    strategies: dict[str, int]
+
+
+def repair_log(
+    model: Model,
+    events: Path,
+    out: Path,
+    choice: LogChoice = "auto",
+    columns: Mapping[str, str] | None = None,
+    part_bytes: int = PART_BYTES,
+    track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+) -> Summary:
+    """Writes the repaired log under its own name, the weights of sequences and events, and the audit into `out`.
+
+    Rows that cannot be scored stay, unless their whole sequence goes. The audit has a line for each row changed, in the
+    log's order.
+
+    Args:
+        model: that judges.
+        events: the log, CSV or JSONL, plain or gzipped, or Parquet.
+        out: a directory.
+        choice: the strategy; "auto" takes one for each sequence by its decision and type. "correct" sets right what
+            the masked-event model finds damaged in blocked sequences, and drops the other events that are blamed; a
+            sequence that is blamed as a whole, or where nothing is damaged, is treated as by "drop_events". No type of
+            attack asks for it, since attackers make up whole events; damage by accident does.
+        columns: renames the log's columns, {ours: theirs}.
+        part_bytes: of the log that are in memory at once.
+        track: shows progress over the parts.
+
+    Raises:
+        LogError: the log is unusable, or `out` holds it; or it shall be corrected and the bundle cannot.
+    """
+    if events.resolve().parent == out.resolve():
+        raise LogError(f"{out}: holds the log itself; give another directory")
+    theirs = dict(columns or {})
+    corrector = None
+    if choice == "correct":
+        from training.apply.correct import Corrector  # needs torch, as nothing else here does
+
+        corrector = Corrector(model.bundle)
+    out.mkdir(parents=True, exist_ok=True)
+    records = records_of(events, theirs.get("sequence_id", "sequence_id"))
+    changes = Changes()
+    with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
+        of_sequences, of_events = (
+            csv.writer(files.enter_context((out / name).open("w", newline=""))) for name in (WEIGHTS, EVENT_WEIGHTS)
+        )
+        of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
+        of_events.writerow(["row", "sequence_id", "weight"])
+        parts, rows = records.deal(Path(folder), part_bytes)
+        run = Run(model, choice, corrector, theirs, changes, of_sequences, of_events)
+        for part in track(parts):
+            run.judge(part)
+    with (out / AUDIT).open("w", encoding="utf-8") as audit:
+        written = records.rewrite(out / events.name, changes.values())
+        for (record, old, new), (row, event_score, judged) in zip(written, changes.in_order(), strict=True):
+            fix = changes.corrected.get(row)
+            line = {
+                "record": record,
+                "row": row,
+                "what": "correct" if fix else judged.strategy,
+                "old": old,
+                "new": new,
+                "sequence_id": judged.sequence_id,
+                "score": round(judged.score, 6),
+                "event_score": round(event_score, 6),
+                "reason": _reason(judged, event_score) + (f"; {fix[1]}" if fix else ""),
+            }
+            audit.write(json.dumps(line) + "\n")
+    count = len(changes.corrected)
+    return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
+
+
+@dataclass
+class Run:
+    """One repair while it judges: what it judges with, and what it has found so far.
+
+    Attributes:
+        found: sequences by strategy.
+    """
+
+    model: Model
+    choice: LogChoice
+    corrector: "Corrector | None"
+    columns: Mapping[str, str]
+    changes: Changes
+    of_sequences: Any  # writers of the csv module
+    of_events: Any
+    found: Counter[str] = field(default_factory=Counter)
+
+    def judge(self, part: Path) -> None:
+        """Judges the sequences of a part of the log, writes their weights and notes what changes."""
+        log, report = clean_events(part, self.columns)
+        gone: dict[str, tuple[Judged, set[int]]] = {}
+        fixes: dict[int, list[Correction]] = {}
+        for i, (sequence_id, answer) in enumerate(zip(log.ids, self.model.answers(log.sequences()), strict=True)):
+            if not isinstance(answer, Score):
+                self.found["not scored"] += 1
+                continue
+            wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
+            advice = repair(answer, answer.decision, self.model.bundle.partial_types, wanted)
+            strategy, changed = str(advice.strategy), advice.drop
+            rows = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
+            fixed = self.corrector.damaged(*log.sequence(i), answer) if self.corrector and changed else {}
+            if fixed:
+                fixes |= {rows[at]: corrections for at, corrections in fixed.items()}
+                strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
+            self.found[strategy] += 1
+            self.of_sequences.writerow(
+                [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", answer.decision, answer.type or ""]
+            )
+            self.of_events.writerows(
+                [row, sequence_id, round(1 - score, 6)] for row, score in zip(rows, answer.events, strict=True)
+            )
+            if changed:
+                judged = Judged(sequence_id, answer.score, answer.type, "drop_events" if fixed else advice.strategy)
+                self.changes.add(judged, [rows[at] for at in changed], answer.events[changed].tolist())
+                if strategy == "drop_sequence":
+                    gone[sequence_id] = judged, set(rows)
+        if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
+            table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
+            for name, row in table.iter_rows():
+                known = gone.get((name or "").strip())
+                if known and row not in known[1]:
+                    self.changes.add(known[0], [row], [known[0].score])
+        if fixes:
+            self.changes.corrected |= _in_their_words(read_table(part, self.columns), fixes, self.columns)
+
+
+def _in_their_words(
+    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str]
+) -> dict[int, tuple[Values, str]]:
+    """New values under the names and in the form of the log, and the reasons, by row."""
+    from training.apply.correct import as_written
+
+    found: dict[int, tuple[Values, str]] = {}
+    for old in table.filter(pl.col(ROW).cast(int).is_in(list(fixes))).iter_rows(named=True):
+        row = int(old[ROW])
+        values = {theirs.get(c.column, c.column): as_written(c.value, old[c.column]) for c in fixes[row]}
+        found[row] = values, "; ".join(c.reason for c in fixes[row])
+    return found
+
+
+def undo(repaired: Path, out: Path) -> int:
+    """Writes the log as it was before its repair; gives how many rows were put back.
+
+    Args:
+        repaired: the repaired log, with its audit beside it.
+        out: file for the log: byte for byte what it was (its content, where it is gzipped), Parquet row for row.
+
+    Raises:
+        LogError: no audit beside it.
+    """
+    path = repaired.parent / AUDIT
+    if not path.is_file():
+        raise LogError(f"{path}: no such file; it stands beside the log that `repair` wrote")
+    with path.open(encoding="utf-8") as audit:
+        return records_of(repaired).restore(map(json.loads, audit), out)
+
+
+def _reason(judged: Judged, event_score: float) -> str:
+    named = f", {judged.type}" if judged.type else ""
+    if judged.strategy == "drop_events":
+        return f"the event's score is {event_score:.3f} in a sequence that scores {judged.score:.3f}{named}"
+    return f"its sequence scores {judged.score:.3f}{named}"

@@ -1,0 +1,147 @@
+"""What the commands of `recguard-train` share: their options, how they log, and how they tell of errors."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import Progress, TimeElapsedColumn
+from rich.table import Table
+
+from service.model.bundle import BundleError
+from training.config import PRESETS, FitConfig
+from training.verbosity import quieten
+
+if TYPE_CHECKING:
+    from training.data.log import Labels, Log
+
+console = Console()
+EXTRAS = {
+    "pyod": "compare",
+    "captum": "compare",
+    "implicit": "compare",
+    "peft": "options",
+    "optuna": "options",
+    "tensorboard": "options",
+    "ray": "ray",
+}  # packages that only some commands need, and the extra that has them
+
+EventsFile = Annotated[
+    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event a row.")
+]
+LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
+BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
+ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
+GroupBy = Annotated[
+    str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for one of this machine.")
+]
+Preset = Annotated[
+    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")
+]
+Pretrained = Annotated[
+    str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
+]
+
+
+@contextmanager
+def session(quiet: bool) -> Iterator[bool]:
+    """Sets up the log, turns errors a user can mend into one line and exit code 2, and says whether bars are shown."""
+    from training.data.log import LogError
+
+    show = not quiet and sys.stderr.isatty()
+    level = logging.WARNING if quiet else logging.INFO
+    handler: logging.Handler = (
+        RichHandler(console=Console(stderr=True), show_path=False, show_time=False) if show else logging.StreamHandler()
+    )
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(levelname)s %(message)s" if not show else "%(message)s",
+        handlers=[handler],
+        force=True,
+    )
+    quieten(level)
+    try:
+        yield show
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        message = f"error: {error.name} is not installed; pip install 'recguard[{EXTRAS[error.name]}]'"
+        Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    except (LogError, BundleError, FileNotFoundError, ConnectionError, ValueError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+@contextmanager
+def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A progress bar, and the function that moves it by one and says what was done."""
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, advance=1, description=done)
+
+
+def labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
+    """A clean log and its labels."""
+    from training.data.log import clean_events, parse_columns, read_labels
+    from training.data.split import grouped_by
+
+    log, cleaning = clean_events(events, parse_columns(columns))
+    known = read_labels(labels, log, cleaning)
+    return log, grouped_by(log, known, group_by) if group_by else known
+
+
+def known_preset(name: str | None) -> str | None:
+    """The name, or None; raises ValueError where no preset has it."""
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"{name}: there are the presets {', '.join(PRESETS)}")
+    return name
+
+
+def configure(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
+    """The settings of a fit with what a user gave; None stands for what was not given."""
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
+    return replace(
+        FitConfig(),
+        seed=seed,
+        preset=preset,
+        pretrained=pretrained,
+        **{k: v for k, v in given.items() if v is not None},
+    )
+
+
+def print_metrics(found: dict[str, Any], title: str) -> None:
+    """Prints measures of quality as a table."""
+    from training.evaluation.report import NAMES
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, words in NAMES.items():
+        table.add_row(words, f"{found[key]:.4f}")
+    table.add_row("sequences, anomalous", f"{found['sequences']:,}, {found['anomalous']:,}")
+    console.print(table)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Prints old against new, as a refit compares them, and the verdict."""
+    table = Table("held out", "measure", "old", "new", "change, 95 %")
+    rows = [(r["part"], r["measure"], r) for r in found["rows"]]
+    rows += [(f"{r['type']} ({r['sequences']})", "recall at 1 % FPR", r) for r in found["types"]]
+    for part, measure, row in rows:
+        low, high = row["change"]
+        table.add_row(part, measure, f"{row['old']:.4f}", f"{row['new']:.4f}", f"{low:+.4f} to {high:+.4f}")
+    console.print(table)
+    forgot = f"; it has forgotten {', '.join(found['forgotten'])}" if found["forgotten"] else ""
+    console.print(f"The new bundle against the old one: {found['verdict']}{forgot}.")

@@ -1,0 +1,370 @@
+"""The command `recguard-train`."""
+
+import csv
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from service.model.bundle import Bundle
+from training.cli.common import (
+    BundleDir,
+    ColumnMap,
+    EventsFile,
+    Preset,
+    Pretrained,
+    Quiet,
+    RayAddress,
+    Seed,
+    bar,
+    configure,
+    console,
+    known_preset,
+    print_comparison,
+    print_metrics,
+    session,
+)
+from training.cli.measure import compare, evaluate, impact, stream, study
+from training.config import FitConfig
+
+if TYPE_CHECKING:
+    from training.data.log import Labels, Log
+    from training.data.split import Indices
+
+app = typer.Typer(
+    help="Trains, evaluates and applies recguard models offline.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices", config: FitConfig) -> FitConfig:
+    from training.fit.tune import tune
+
+    with bar(show, "searching", trials) as advance:
+        return tune(log, labels, at, config, trials, advance)
+
+
+@app.command()
+def fit(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
+    labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without one, novelty decides.")] = None,
+    columns: ColumnMap = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="At most; early stopping usually ends sooner.")] = None,
+    review_fpr: Annotated[
+        float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
+    ] = None,
+    block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
+    review_precision: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose the review threshold by its precision instead.")
+    ] = None,
+    block_precision: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose the block threshold by its precision instead.")
+    ] = None,
+    cost_fp: Annotated[
+        float | None, typer.Option(min=0.0, help="Cost of a false alarm; with --cost-fn, block where it costs least.")
+    ] = None,
+    cost_fn: Annotated[float | None, typer.Option(min=0.0, help="Cost of a missed anomaly.")] = None,
+    contamination: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.5, help="Without labels: share of sequences to flag; by default 0.05."),
+    ] = None,
+    pretrain_epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes of masked-event pretraining over all sequences; by default none.")
+    ] = None,
+    augment: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Probability of each small change to an event in training.")
+    ] = None,
+    adversarial: Annotated[
+        float | None, typer.Option(min=0.0, help="Adversarial noise in embedding space, as a share; try 0.02.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Keep only so many of the preset's layers, the lowest; they serve faster.")
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, help="Rank of LoRA adapters, trained in place of a large encoder's weights.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Preset of a larger network from which the one that serves learns as well.")
+    ] = None,
+    tune: Annotated[
+        int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
+    ] = 0,
+    tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
+    live_window: Annotated[
+        int | None, typer.Option(min=1, help="Fit on windows of so many events, for a service of live windows.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
+    ray: RayAddress = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
+    with session(quiet) as show:
+        from training.data.log import parse_columns
+        from training.fit.bundle import fit_bundle
+
+        if (cost_fp is None) != (cost_fn is None):
+            raise ValueError("--cost-fp and --cost-fn belong together: what counts is one against the other")
+        config = configure(
+            seed,
+            preset,
+            pretrained,
+            epochs=epochs,
+            review_fpr=review_fpr,
+            block_fpr=block_fpr,
+            review_precision=review_precision,
+            block_precision=block_precision,
+            cost_fp=cost_fp,
+            cost_fn=cost_fn,
+            contamination=contamination,
+            pretrain_epochs=pretrain_epochs,
+            prevalence=prevalence,
+            augment=augment,
+            adversarial=adversarial,
+            lora_rank=lora,
+            layers=layers,
+            live_window=live_window,
+            teacher=known_preset(teacher),
+            tensorboard=str(tensorboard) if tensorboard else None,
+        )
+        if tune and labels is None:
+            raise ValueError("--tune needs --labels: without them there is nothing to measure by")
+        search = partial(_search, tune, show) if tune else None
+        if ray is None:
+            fit_here: Callable[..., Bundle] = partial(fit_bundle, search=search)
+        else:
+            from training.distributed.training import fit_on_ray
+
+            if tune:
+                raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
+            fit_here = partial(fit_on_ray, ray, workers)
+        mapping = parse_columns(columns)
+        bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume)
+        if tested := bundle.manifest["metrics"]["test"]:
+            print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
+        console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def refit(
+    bundle: BundleDir,
+    feedback: Annotated[Path, typer.Option("--feedback", help="Directory that `recguard-serve export` wrote.")],
+    events: Annotated[Path, typer.Option("--events", help="The log the bundle was fitted on; it is replayed.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Its labels.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
+    columns: ColumnMap = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the old one's.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Goes on from a bundle with what people said of its answers; exit code 3 where the new one is not better."""
+    with session(quiet) as show:
+        from training.data.log import parse_columns
+        from training.fit.refit import BETTER
+        from training.fit.refit import refit as run
+
+        found = run(Bundle.open(bundle), feedback, events, labels, out, parse_columns(columns), name, not show)
+        print_comparison(found)
+        console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
+        if found["verdict"] != BETTER:
+            raise typer.Exit(3)
+
+
+@app.command()
+def score(
+    bundle: BundleDir,
+    events: EventsFile,
+    out: Annotated[
+        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; of a large log, a folder.")
+    ],
+    event_scores: Annotated[
+        Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
+    ] = None,
+    ray: RayAddress = None,
+    columns: ColumnMap = None,
+    quiet: Quiet = False,
+) -> None:
+    """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored.
+
+    A log may be a folder of Parquet files, of any size; then the result is one as well, whose files hold some of the
+    sequences each, and a call that was interrupted goes on when it is made again. So it is with --ray.
+    """
+    with session(quiet) as show:
+        from service.model.scorer import Model
+        from training.apply.bulk import ALL_BAD, ROWS_OF_PART, Plan, score_in_parts, score_rows
+        from training.data.log import clean_events, first_seen, parse_columns
+
+        mapping = parse_columns(columns)
+        err = Console(stderr=True)
+        if ray is not None or events.is_dir():
+            if event_scores:
+                raise ValueError("--event-scores is for a log of one file, scored without --ray")
+            follow, opened = partial(track, console=err, disable=not show), Bundle.open(bundle)
+            if ray is None:
+                plan = Plan.of(events, opened.version, mapping, ROWS_OF_PART)
+                count = score_in_parts(Model.load(opened), plan, out, follow)
+            else:
+                from training.distributed.scoring import score_on_ray
+
+                count = score_on_ray(ray, opened, events, out, mapping, follow)
+            console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
+            return
+        model = Model.load(Bundle.open(bundle))
+        log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        answers: dict[str, list[object]] = {}
+        with ExitStack() as files:
+            event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
+            if event_rows:
+                event_rows.writerow(["sequence_id", "event", "score"])
+            for row, answer in track(score_rows(model, log), "scoring", len(log), console=err, disable=not show):
+                answers[row[0]] = ["" if value is None else value for value in row]
+                if event_rows and answer:
+                    event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+        with out.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
+            for sequence_id in first_seen(events, mapping):
+                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
+
+
+@app.command()
+def repair(
+    events: Annotated[
+        Path,
+        typer.Option("--events", help="Log to repair: .csv, .jsonl (also .gz), .parquet; with --undo, a repaired one."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory for the repaired log, weights and audit; with --undo, a file.")
+    ],
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle that judges.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="auto (by decision and type), weight, drop_events, drop_sequence or correct.")
+    ] = "auto",
+    undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
+    columns: ColumnMap = None,
+    quiet: Quiet = False,
+) -> None:
+    """Writes a log without what is anomalous in it, with weights for sequences and events; it can be undone."""
+    with session(quiet) as show:
+        from service.model.repair import Choice
+        from service.model.scorer import Model
+        from training.apply import repair as repairing
+        from training.data.log import LogError, parse_columns
+
+        if undo:
+            typer.echo(f"{repairing.undo(events, out)} rows are back in {out}")
+            return
+        if bundle is None:
+            raise LogError("--bundle is missing: which model shall judge?")
+        if strategy not in (strategies := (*get_args(Choice), "correct")):
+            raise LogError(f"--strategy {strategy!r}: there are {', '.join(strategies)}")
+        model = Model.load(Bundle.open(bundle))
+        found = repairing.repair_log(
+            model,
+            events,
+            out,
+            cast(repairing.LogChoice, strategy),
+            parse_columns(columns),
+            track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
+        )
+        done = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(found.strategies.items()))
+        rows = f"{found.dropped} of {found.rows} rows dropped, {found.corrected} corrected"
+        typer.echo(f"{rows}; of {found.sequences} sequences: {done}; see {out}")
+
+
+@app.command()
+def inject(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.csv, labels.csv and sources.csv.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Label table of the log, carried over with its group columns.")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option("--types", help="Attack types, separated by commas; by default all that the log allows."),
+    ] = None,
+    size: Annotated[
+        float, typer.Option(min=0.0001, max=1.0, help="Attack users of each type, as a share of the genuine users.")
+    ] = 0.05,
+    filler: Annotated[
+        str,
+        typer.Option(help="Filler items of a shilling profile, as shares of the catalogue: LOW,HIGH or one number."),
+    ] = "0.03,0.05",
+    columns: ColumnMap = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
+    with session(quiet):
+        from training.data import attacks as injection
+        from training.data.log import clean_events, parse_columns, read_table
+
+        shares = [float(part) for part in filler.split(",")]
+        if len(shares) > 2 or not all(0 < share < 1 for share in shares):
+            raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
+        config = injection.InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        injection.write(
+            out,
+            *injection.inject(log, read_table(labels) if labels else None, config, types.split(",") if types else None),
+        )
+        console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
+
+
+@app.command()
+def report(bundle: BundleDir, out: Annotated[Path, typer.Option("--out", help="HTML file.")]) -> None:
+    """Writes a bundle's evaluation report as one HTML page."""
+    with session(quiet=False):
+        from training.evaluation import report as page
+
+        opened = Bundle.open(bundle)
+        out.write_text(page.render(opened.manifest, json.loads((opened.path / "evaluation.json").read_text())))
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def movielens(
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.csv and labels.csv.")],
+    cache: Annotated[Path, typer.Option("--cache", help="Directory where the download is kept.")],
+) -> None:
+    """Fetches MovieLens-100K and writes it as a log; its terms forbid passing it on."""
+    with session(quiet=False):
+        from training.data import movielens as source
+
+        console.print(source.TERMS, style="dim", soft_wrap=True)
+        source.write_log(source.fetch(cache), out)
+
+
+@app.command()
+def demo(
+    bundle: BundleDir,
+    events: EventsFile,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+) -> None:
+    """Serves a bundle, scores some of its held-back sequences over HTTP, and keeps serving until Ctrl-C."""
+    with session(quiet=False):
+        from training.cli.demo import run
+
+        raise typer.Exit(run(bundle, events, port, console))
+
+
+for command in (evaluate, compare, study, impact, stream):
+    app.command()(command)
+
+
+if __name__ == "__main__":
+    app()

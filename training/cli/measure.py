@@ -1,0 +1,195 @@
+"""Those commands of `recguard-train` that measure: how good models are, and what they are good for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from service.model.bundle import Bundle
+from training.cli.common import (
+    ColumnMap,
+    EventsFile,
+    GroupBy,
+    LabelsFile,
+    Preset,
+    Pretrained,
+    Quiet,
+    Seed,
+    bar,
+    configure,
+    console,
+    labelled,
+    print_metrics,
+    session,
+)
+from training.config import FitConfig
+
+
+def evaluate(
+    events: EventsFile,
+    labels: LabelsFile,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Evaluate this bundle on the log.")] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Refit for each fold of a cross-validation instead.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for evaluation.json; needed with --folds.")
+    ] = None,
+    columns: ColumnMap = None,
+    group_by: GroupBy = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measures quality: of a bundle on a labelled log, or of refits over folds."""
+    with session(quiet) as show:
+        from training.data.log import parse_columns
+        from training.experiments.cross_validation import evaluate_bundle, evaluate_folds
+
+        if (bundle is None) == (folds is None):
+            raise ValueError("give either --bundle or --folds")
+        if bundle is not None and group_by is not None:
+            raise ValueError("--group-by is about folds; a bundle is evaluated on the whole log")
+        if bundle is not None:
+            found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns))
+        else:
+            if out is None:
+                raise ValueError("--folds needs --out, where each fold is kept as it finishes")
+            log, known = labelled(events, labels, columns, group_by)
+            found = evaluate_folds(log, known, folds or 0, configure(seed, preset, pretrained), out, not show)
+        print_metrics(found.to_json(), f"{events}")
+
+
+def compare(
+    events: EventsFile,
+    labels: LabelsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for compare.html, compare.json and the cells.")],
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names as the table has them, separated by semicolons; default all.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    columns: ColumnMap = None,
+    group_by: GroupBy = None,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
+    with session(quiet) as show:
+        from training.experiments.baselines import METHODS
+        from training.experiments.compare import compare as run
+
+        names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
+        if unknown := [name for name in names if name not in METHODS]:
+            raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
+        log, known = labelled(events, labels, columns, group_by)
+        with bar(show, "comparing", len(names) * folds) as advance:
+            found = run(log, known, out, configure(seed, FitConfig.preset, pretrained), folds, names, advance)
+        table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
+        for name, row in found["rows"].items():
+            values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
+            table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
+        console.print(table)
+        console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
+
+
+def study(
+    events: EventsFile,
+    labels: LabelsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for study.html, study.json and the cells.")],
+    parts: Annotated[str, typer.Option("--parts", help="Which, separated by commas.")] = "all,labels,unseen",
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
+    with session(quiet) as show:
+        from training.experiments.study import PARTS
+        from training.experiments.study import study as run
+
+        wanted = parts.split(",")
+        if unknown := [part for part in wanted if part not in PARTS]:
+            raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
+        log, known = labelled(events, labels, columns, None)
+        with bar(show, "studying") as advance:
+            run(log, known, out, configure(seed, preset, pretrained), folds, wanted, advance)
+        console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)
+
+
+def impact(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for impact.html, impact.json and the cells.")],
+    types: Annotated[str | None, typer.Option("--types", help="Attacks that push items, separated by commas.")] = None,
+    sizes: Annotated[str, typer.Option(help="Attackers, as shares of the genuine users.")] = "0.01,0.03,0.05,0.1",
+    attacks: Annotated[int, typer.Option(min=1, help="Attacks of each type and size.")] = 1,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Poisons a genuine log, repairs it, and measures recommenders trained on each; a stopped run goes on."""
+    with session(quiet) as show:
+        from training.data.log import clean_events, parse_columns
+        from training.experiments.impact import AUTO, PUSHING
+        from training.experiments.impact import impact as run
+
+        wanted = types.split(",") if types else list(PUSHING)
+        if unknown := [kind for kind in wanted if kind not in PUSHING]:
+            raise ValueError(f"--types {unknown[0]}: there are {', '.join(PUSHING)}")
+        shares = [float(part) for part in sizes.split(",")]
+        if not all(0 < share <= 1 for share in shares):
+            raise ValueError(f"--sizes {sizes}: shares of the genuine users, above 0 and at most 1")
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        with bar(show, "measuring", len(wanted) + 2) as advance:
+            found = run(log, out, configure(seed, preset, pretrained), wanted, shares, attacks, advance)
+        table = Table("recommender", "attackers", "types", "hit ratio", "efficiency", "NDCG, change")
+        for row in found["rows"]:
+            if row["repair"] == AUTO:
+                shown = [f"{row[n][0]:.3f}" if row[n] else "" for n in ("hit", "efficiency", "ndcg_change")]
+                table.add_row(row["recommender"], f"{row['size']:.0%}", row["types"], *shown)
+        console.print(table)
+        console.print(f"wrote {out / 'impact.html'} and {out / 'impact.json'}", soft_wrap=True)
+
+
+def stream(
+    events: EventsFile,
+    out: Annotated[Path, typer.Option("--out", help="Directory for stream.html, stream.json and the cells.")],
+    types: Annotated[str, typer.Option("--types", help="Attacks that appear, one a stream, separated by commas.")] = "",
+    days: Annotated[float, typer.Option(min=0.01, help="Days of a period; models are fitted again at its end.")] = 14.0,
+    periods: Annotated[int, typer.Option(min=2)] = 6,
+    verdicts: Annotated[int, typer.Option(min=1, help="Verdicts given in each period.")] = 20,
+    columns: ColumnMap = None,
+    preset: Preset = FitConfig.preset,
+    pretrained: Pretrained = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Lets a new attack appear in a stream, and counts verdicts and time until it is caught; a stopped run goes on."""
+    with session(quiet) as show:
+        from training.data.attacks import ATTACKS
+        from training.data.log import clean_events, parse_columns
+        from training.experiments.stream import TYPES, Plan, caught
+        from training.experiments.stream import stream as run
+
+        wanted = types.split(",") if types else list(TYPES)
+        if unknown := [kind for kind in wanted if kind not in ATTACKS]:
+            raise ValueError(f"--types {unknown[0]}: there are {', '.join(ATTACKS)}")
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        with bar(show, "streaming", len(wanted)) as advance:
+            plan = Plan(days, periods, verdicts)
+            found = run(log, out, configure(seed, preset, pretrained), wanted, plan, advance)
+        table = Table("new attack", "way", "caught on day", "verdicts", "on it", "fits, s", "flagged at the end")
+        for kind, one in found["types"].items():
+            for way, steps in one["steps"].items():
+                step = caught(steps, "flagged")
+                when = [f"{step[n]:g}" for n in ("day", "verdicts", "on_new")] if step else ["never", "", ""]
+                spent = f"{step['seconds']:.0f}" if step else ""
+                table.add_row(kind, way, *when, spent, f"{steps[-1]['flagged'][0]:.3f}")
+        console.print(table)
+        console.print(f"wrote {out / 'stream.html'} and {out / 'stream.json'}", soft_wrap=True)

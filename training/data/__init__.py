@@ -1,0 +1,1 @@
+"""Logs and labels: reading, cleaning, splitting, and the attacks that can be injected."""

@@ -1,0 +1,168 @@
+"""Parts a log by whole sequences and whole groups, so that nothing seen in one part is met in another."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from training.data.log import Labels, Log, LogError
+
+logger = logging.getLogger(__name__)
+Indices = NDArray[np.int64]
+FEWEST = 5  # sequences of each class that a part must hold to be of use
+ENOUGH = 12  # groups of each class from which a test part is set aside
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of the labelled sequences in each part; `how` is "time" or "random", or "none": all is for training."""
+
+    train: Indices
+    test: Indices
+    how: str
+
+
+def _groups(labels: Labels) -> Indices:
+    """A number for each sequence; those that must stay together share it."""
+    names = [f"s{i}" if g is None else f"g{g}" for i, g in enumerate(labels.split_group)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _strata(labels: Labels) -> Indices:
+    """A number for each sequence's label and type."""
+    return np.unique([f"{y} {t}" for y, t in zip(labels.label, labels.types, strict=True)], return_inverse=True)[1]
+
+
+def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]]:
+    """(rest, fold) positions for cross-validation over labelled sequences, stratified by label, groups whole."""
+    known = np.flatnonzero(labels.known)
+    groups = _groups(labels)[known]
+    y = labels.label[known]
+    if len(set(groups.tolist())) == len(groups):
+        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y)
+    else:
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups)
+    return [(known[rest], known[fold]) for rest, fold in parts]
+
+
+def grouped_by(log: Log, labels: Labels, column: str) -> Labels:
+    """The labels with sequences that say the same in a column kept together; letter case and spaces do not count.
+
+    Raises:
+        LogError: the log lacks the column.
+    """
+    if column not in log.events.columns:
+        raise LogError(f"--group-by {column}: the log has no such column; present: {', '.join(log.events.columns)}")
+    said: list[str | None] = [
+        " ".join(" ".join(str(v) for v in columns[column]).lower().split()) for columns, _ in log.sequences()
+    ]
+    return replace(labels, split_group=said)
+
+
+def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:
+    """Int64 (N,), each sequence's fold; fewer folds than `count` where there are fewer groups of a class."""
+    count = min(count, _fewest(labels))
+    number = np.zeros(len(labels.label), dtype=np.int64)
+    for k, (_, fold) in enumerate(folds(labels, count, seed)):
+        number[fold] = k
+    return number
+
+
+def _fewest(labels: Labels) -> int:
+    """Groups with a label of the class that has fewer."""
+    groups = _groups(labels)
+    return min(len(np.unique(groups[labels.known & (labels.label == y)])) for y in (0, 1))
+
+
+def check_enough(labels: Labels) -> None:
+    """Raises LogError where there are too few labels to learn from and to check what was learned."""
+    if (fewest := _fewest(labels)) < 3:
+        raise LogError(
+            f"one class has only {fewest} labelled sequences (or groups that stay together); label at least 3 of each, "
+            "or fit without labels"
+        )
+
+
+def check_classes(labels: Labels, **parts: Indices) -> None:
+    """Raises LogError where a part lacks one of the two classes."""
+    for name, part in parts.items():
+        if len(set(labels.label[part].tolist())) < 2:
+            normal, anomalous = (int((labels.label[labels.known] == y).sum()) for y in (0, 1))
+            raise LogError(
+                f"{normal} normal and {anomalous} anomalous sequences are too few to split: the {name} part would hold "
+                "only one class; label at least a dozen of each"
+            )
+
+
+def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
+    """Parts the labelled sequences: by time, the latest for the test, where that leaves both classes in both parts.
+
+    A group's time is the median of its sequences' last events. Without times, or where one class crowds into one end
+    of the log, whole groups are drawn at random so that each part holds the same mixture of labels and types.
+
+    With too few labels for a test part there is none, and the log says so.
+    """
+    known = np.flatnonzero(labels.known)
+    if (fewest := _fewest(labels)) < ENOUGH:
+        logger.warning(
+            "no test part: one class has only %d labelled sequences (or groups), fewer than %d", fewest, ENOUGH
+        )
+        return Split(known, known[:0], "none")
+    groups = _groups(labels)[known]
+    ends = log.ends[known]
+    if not np.isnan(ends).any():
+        middle = np.zeros(groups.max() + 1)
+        for group in np.unique(groups):
+            middle[group] = np.median(ends[groups == group])
+        order = np.lexsort((groups, middle[groups]))
+        at = np.empty(len(known))
+        at[order] = (np.arange(len(known)) + 0.5) / len(known)
+        for group in np.unique(groups):  # a group at the border goes to the earlier part, whole
+            at[groups == group] = at[groups == group].min()
+        late = at >= 1 - test
+        if all(_holds_both(labels.label[known[part]]) for part in (late, ~late)):
+            return Split(known[~late], known[late], "time")
+        logger.info("split at random: by time, a part would lack one of the classes")
+    train, last = part_at_random(labels, known, test, seed)
+    check_classes(labels, train=train, test=last)
+    return Split(train, last, "random")
+
+
+def held_out(labels: Labels, count: int, share: float, seed: int) -> list[tuple[Indices, Indices]]:
+    """(others, held out) positions: each of `count` folds in turn, or where that is 1 a `share` drawn at random.
+
+    With few labels the one part would be too small, and there are three folds instead.
+    """
+    count = max(count, 3) if _fewest(labels) < ENOUGH else count
+    if count > 1:
+        number = fold_numbers(labels, count, seed)
+        return [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(number.max() + 1)]
+    parts = part_at_random(labels, np.arange(len(labels.label)), share, seed)
+    check_classes(labels, training=parts[0], validation=parts[1])
+    return [parts]
+
+
+def _holds_both(label: NDArray[np.int8]) -> bool:
+    return min(int((label == 0).sum()), int((label == 1).sum())) >= FEWEST
+
+
+def part_at_random(labels: Labels, among: Indices, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Draws about `share` of the sequences at the given positions, by whole groups and evenly over labels and types.
+
+    Returns:
+        (the others, the drawn), both in the log's order.
+    """
+    rng = np.random.default_rng(seed)
+    groups, strata = _groups(labels)[among], _strata(labels)[among]
+    drawn = np.zeros(len(among), dtype=bool)
+    for stratum in np.unique(strata):
+        members, sizes = np.unique(groups[(strata == stratum) & ~drawn], return_counts=True)
+        wanted = share * (strata == stratum).sum() - ((strata == stratum) & drawn).sum()
+        for k in rng.permutation(len(members)):
+            if wanted < sizes[k] / 2:
+                continue
+            drawn |= groups == members[k]
+            wanted -= sizes[k]
+    return among[~drawn], among[drawn]

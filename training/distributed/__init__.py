@@ -1,0 +1,1 @@
+"""The same over a Ray cluster."""

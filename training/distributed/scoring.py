@@ -1,0 +1,111 @@
+"""A Ray cluster, and many processes of it that score one log."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from service.engine.session import Runtime
+from service.model.bundle import Bundle
+from service.model.scorer import Model
+from training.apply.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
+from training.verbosity import quieten
+
+LOCAL = "local"
+TOKEN = "where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+
+
+def connect(address: str) -> Any:
+    """Ray, connected to a cluster; `local` starts one of this machine.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would report to its makers
+    import ray
+
+    if not ray.is_initialized():
+        try:
+            ray.init(
+                address=None if address == LOCAL else address,
+                include_dashboard=False,
+                logging_config=ray.LoggingConfig(log_level="ERROR"),
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise ConnectionError(f"--ray {address}: {error}; {TOKEN}") from error
+    return ray
+
+
+class ScorePart:
+    """Scores parts in one process, with one session of its own."""
+
+    def __init__(self, bundle: Path, out: Path, cuda: bool) -> None:
+        quieten(logging.WARNING)
+        self.out = out
+        self.model = Model.load(Bundle.open(bundle), Runtime("cuda" if cuda else "cpu", threads=1))
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"sequences": score_part(self.model, int(row["part"]), self.out)}
+
+
+def score_on_ray(
+    address: str,
+    bundle: Bundle,
+    events: Path,
+    out: Path,
+    columns: Mapping[str, str],
+    track: Track = lambda steps, *_: steps,
+    rows_of_part: int = ROWS_OF_PART,
+) -> int:
+    """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
+
+    One session a core, or a GPU where the cluster has some. An interrupted run goes on when it is called again. On
+    several machines the paths must be of storage that they share.
+
+    Args:
+        rows_of_part: rows that are held in memory together, roughly.
+
+    Returns:
+        How many sequences there are.
+
+    Raises:
+        LogError: the log cannot be read, or the folder holds something else.
+    """
+    out, path = out.absolute(), bundle.path.absolute()
+    plan = Plan.of(events, bundle.version, columns, rows_of_part)
+    Plan.begin(out, plan)
+    ray = connect(address)
+    logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources["CPU"])
+
+    def deal_out(row: Mapping[str, Any]) -> dict[str, Any]:
+        deal(plan, Piece(**row), out)
+        return {"piece": row["number"]}
+
+    def steps(items: list[dict[str, Any]]) -> Any:
+        return ray.data.from_items(items, override_num_blocks=len(items))
+
+    def done(data: Any, title: str, count: int) -> Iterator[Any]:
+        yield from track(data.iter_rows(), title, count)
+
+    pieces = [vars(piece) for piece in plan.pieces() if not dealt_mark(out, piece.number).exists()]
+    if pieces:
+        for _ in done(steps(pieces).map(deal_out), "dealing", len(pieces)):
+            pass
+    parts = [{"part": part} for part in range(plan.parts)]
+    workers = min(gpus or cpus, len(parts))
+    scored = steps(parts).map(
+        ScorePart,
+        fn_constructor_args=(path, out, gpus > 0),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=0 if gpus else 1,
+        num_gpus=1 if gpus else 0,
+    )
+    sequences = sum(int(row["sequences"]) for row in done(scored, "scoring", len(parts)))
+    shutil.rmtree(out / WORK)
+    return sequences

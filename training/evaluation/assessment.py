@@ -1,0 +1,176 @@
+"""Everything that a report says of a model on sequences it was not fitted on, as plain data."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from service.model.calibration import Evidence
+from service.model.scorer import Judge
+from service.stores import quality
+from training.data.log import Labels, Log
+from training.evaluation.quality import metrics
+
+STRIPS = 6  # sequences of each kind whose events are shown
+MOST_GROUPS = 30  # values of a group column; one with more is no group
+Flags = NDArray[np.bool_]
+
+
+def assess(
+    log: Log,
+    labels: Labels,
+    found: Evidence,
+    judge: Judge,
+    threshold: float,
+    evidence: Callable[[Log], Evidence],
+) -> dict[str, Any]:
+    """Quality, and where it comes from.
+
+    Args:
+        log, labels: the sequences, of both classes.
+        found: what the model says of them.
+        judge: the model's judgement.
+        threshold: score from which a sequence counts as flagged.
+        evidence: what the model says of another log, asked once for each column.
+    """
+    answers = judge.answers(found)
+    score = np.array([a.score for a in answers])
+    flagged = np.array([a.decision != "allow" for a in answers])
+    events = [a.events for a in answers]
+    return {
+        "metrics": metrics(labels.label, score, threshold).to_json(),
+        "sequences": log.ids,
+        "label": labels.label.tolist(),
+        "type": labels.types,
+        "score": score.tolist(),
+        "named": [a.type for a in answers],
+        "groups": group_rates(labels, flagged),
+        "events": event_quality(log, labels, events),
+        "strips": _strips(log, labels, score, events),
+        "importance": importance(log, labels, judge, score, evidence),
+    }
+
+
+def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
+    """False-positive rate and recall for each value of each group column, with 95 % Wilson intervals."""
+    rows = []
+    for column in labels.groups.columns:
+        values = labels.groups[column].cast(pl.String).fill_null("unknown").to_numpy()
+        if len(np.unique(values)) > MOST_GROUPS:
+            continue
+        for value in np.unique(values).tolist():
+            among = labels.known & (values == value)
+            row: dict[str, Any] = {"column": column, "value": value}
+            for name, y in (("false_positive_rate", 0), ("recall", 1)):
+                of_class = among & (labels.label == y)
+                row[name] = wilson(int((flagged & of_class).sum()), int(of_class.sum()))
+            rows.append(row)
+    return rows
+
+
+def wilson(hits: int, trials: int) -> list[float] | None:
+    """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None where there are none."""
+    if trials == 0:
+        return None
+    share = quality.wilson(hits, trials)
+    return [share.estimate, share.low, share.high, trials]
+
+
+def event_quality(log: Log, labels: Labels, events: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
+    """AUC and average precision of the events' scores inside anomalous sequences that are anomalous in part."""
+    if "event_label" not in log.events.columns:
+        return []
+    pooled: dict[str, list[tuple[NDArray[np.int8], NDArray[np.float64]]]] = {}
+    for i in np.flatnonzero(labels.label == 1).tolist():
+        given = np.array([-1 if v is None else v for v in log.sequence(i)[0]["event_label"]], dtype=np.int8)
+        if {0, 1} <= set(given.tolist()):
+            for kind in ("all types", labels.types[i] or "unnamed"):
+                pooled.setdefault(kind, []).append((given[given >= 0], events[i][given >= 0]))
+    rows = []
+    for kind, parts in sorted(pooled.items(), key=lambda p: (p[0] != "all types", p[0])):
+        truth, score = (np.concatenate(p) for p in zip(*parts, strict=True))
+        rows.append(
+            {
+                "type": kind,
+                "sequences": len(parts),
+                "events": len(truth),
+                "auc": float(roc_auc_score(truth, score)),
+                "average_precision": float(average_precision_score(truth, score)),
+                "share": float(truth.mean()),
+            }
+        )
+    return rows
+
+
+def _strips(
+    log: Log, labels: Labels, score: NDArray[np.float64], events: Sequence[NDArray[np.float64]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The events' scores of the best finds, the worst misses and the worst false alarms."""
+    anomalous, normal = np.flatnonzero(labels.label == 1), np.flatnonzero(labels.label == 0)
+    chosen = {
+        "best finds": anomalous[np.argsort(-score[anomalous], kind="stable")],
+        "worst misses": anomalous[np.argsort(score[anomalous], kind="stable")],
+        "worst false alarms": normal[np.argsort(-score[normal], kind="stable")],
+    }
+    return {
+        title: [
+            {
+                "sequence": log.ids[i],
+                "type": labels.types[i],
+                "score": score[i],
+                "events": events[i].round(3).tolist(),
+            }
+            for i in which[:STRIPS].tolist()
+        ]
+        for title, which in chosen.items()
+    }
+
+
+def importance(
+    log: Log,
+    labels: Labels,
+    judge: Judge,
+    score: NDArray[np.float64],
+    evidence: Callable[[Log], Evidence],
+) -> list[dict[str, Any]]:
+    """What average precision loses when a column's values are dealt out anew among all events.
+
+    Permutation importance of Breiman, "Random forests", Machine Learning 2001. Of times, the gaps are dealt out, so
+    that every sequence keeps its start and stays in order.
+    """
+    whole = average_precision_score(labels.label, score)
+    rng = np.random.default_rng(0)
+    rows = []
+    for name in log.events.columns:
+        if name in ("sequence_id", "user_id", "event_id", "event_label") or log.events[name].n_unique() < 2:
+            continue
+        dealt = (
+            _dealt_times(log, rng)
+            if name == "ts"
+            else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
+        )
+        changed = judge.calibration.score(evidence(Log.of(dealt)))
+        rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
+    return sorted(rows, key=lambda r: -float(r["loss"]))
+
+
+def _dealt_times(log: Log, rng: np.random.Generator) -> pl.DataFrame:
+    ordered = log.events.sort("sequence_id", "ts", maintain_order=True)
+    ts, owner = ordered["ts"].to_numpy(), ordered["sequence_id"].rle_id().to_numpy()
+    gaps = np.diff(ts, prepend=np.nan)
+    inside = np.append([False], owner[1:] == owner[:-1]) & ~np.isnan(gaps)
+    gaps[inside] = rng.permutation(gaps[inside])
+    starts = np.where(inside, 0.0, ts)
+    first = np.maximum.accumulate(np.where(inside, 0, np.arange(len(ts))))  # where each event's sequence starts
+    elapsed = np.cumsum(np.where(inside, gaps, 0.0))
+    dealt = starts[first] + elapsed - elapsed[first]
+    order = pl.DataFrame({"sequence_id": log.ids, "_at": np.arange(len(log))})
+    return (
+        ordered.with_columns(ts=pl.Series(dealt))
+        .join(order, on="sequence_id", how="left", maintain_order="left")
+        .sort("_at", maintain_order=True)
+        .drop("_at")
+    )

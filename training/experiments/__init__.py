@@ -1,0 +1,1 @@
+"""What is measured: comparisons, studies, recommenders under attack."""

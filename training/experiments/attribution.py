@@ -1,0 +1,86 @@
+"""Whether the blame of events is faithful: scores should fall faster when blamed events are taken away than any others.
+
+The curve is the deletion metric of Petsiuk, Das and Saenko, "RISE", BMVC 2018.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.encoding.chunks import pad
+from service.encoding.encoder import Encoded
+from service.model.calibration import CHANNELS, logit
+from service.model.scorer import evidence
+from training.data.log import Log
+from training.network.finetune import run_torch
+
+if TYPE_CHECKING:
+    from training.fit.pipeline import Fitted
+
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of a sequence's events taken away
+SHORTEST = 10  # events of a sequence that is tried
+MOST = 40  # sequences tried
+STEPS = 16  # of the integral
+Floats = NDArray[np.float64]
+
+
+def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[str, list[float]]:
+    """Mean log odds of the score with each of SHARES taken away, for each order of taking events away.
+
+    Args:
+        tried: positions in the log of sequences that were found; the first MOST that are long enough count.
+    """
+    rng = np.random.default_rng(0)
+    orders: dict[str, Callable[[Encoded, Floats], Floats]] = {
+        "event scores": lambda _, own: own,
+        "integrated gradients": lambda encoded, _: integrated_gradients(fitted, encoded),
+        "at random": lambda encoded, _: rng.random(encoded.length),
+    }
+    long = [i for i in tried if log.offsets[i + 1] - log.offsets[i] >= SHORTEST][:MOST]
+    sequences = [log.sequence(i) for i in long]
+    if not long:
+        return {name: [] for name in orders}
+    encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
+    answers = fitted.judge.answers(evidence(encoded, run_torch(fitted.model), fitted.surface))
+    own = [answer.events for answer in answers]
+    curves = {}
+    for name, order in orders.items():
+        reduced = []
+        for (columns, length), e, blame in zip(sequences, encoded, own, strict=True):
+            ranked = np.argsort(-order(e, blame), kind="stable")
+            for share in SHARES:
+                left = np.sort(ranked[round(share * length) :])
+                reduced.append(fitted.encoder.encode({n: [v[i] for i in left] for n, v in columns.items()}, len(left)))
+        scores = fitted.calibration.score(evidence(reduced, run_torch(fitted.model), fitted.surface))
+        odds = np.array([logit(s) for s in np.clip(scores, 1e-9, 1 - 1e-9)])
+        curves[name] = odds.reshape(-1, len(SHARES)).mean(axis=0).tolist()
+    return curves
+
+
+def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
+    """Float64 (T,), what each event adds to the score by integrated gradients (Sundararajan et al., ICML 2017).
+
+    Of the network, from bags that hold nothing but their role, by captum; of the linear part it is what the events'
+    values weigh.
+    """
+    from captum.attr import LayerIntegratedGradients
+
+    weight = dict(zip(CHANNELS, fitted.calibration.weights, strict=True))
+    blame = np.zeros(encoded.length)
+    ids = torch.from_numpy(pad(encoded.windows))
+    role = ids.clone()
+    role[:, :, 1:] = 0
+    fitted.model.eval()
+    gradients = LayerIntegratedGradients(lambda x: fitted.model(x).sequence_logit, fitted.model.table)
+    of_bags = gradients.attribute(ids, baselines=role, n_steps=STEPS, internal_batch_size=64).sum(dim=(2, 3)).numpy()
+    with torch.inference_mode():
+        share = fitted.model(ids).sequence_logit.softmax(dim=0).numpy()  # of each window in the pooled logit
+    for row, owner, part in zip(of_bags, encoded.owners, share, strict=True):
+        at = np.flatnonzero(owner >= 0)
+        np.add.at(blame, owner[at], weight["deep"] * part * row[at])
+    at = np.flatnonzero(encoded.belongs >= 0)
+    np.add.at(blame, encoded.belongs[at], weight["wide"] * fitted.surface.linear.contributions(encoded).sum(axis=1)[at])
+    return blame

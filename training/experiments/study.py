@@ -1,0 +1,338 @@
+"""Studies of our model on a labelled log: few labels, attacks never seen, attackers who adapt, faithful blame."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from service.model.active_learning import teaching_order
+from training.config import FitConfig
+from training.data.log import Labels, Log
+from training.data.split import Indices, folds
+from training.evaluation import report
+from training.evaluation.assessment import event_quality, group_rates, wilson
+from training.evaluation.quality import metrics, recall_at_fpr
+from training.experiments.attribution import SHARES, deletion_curves
+from training.experiments.result_cache import cell, fingerprint
+from training.fit.pipeline import Fitted, fit_model
+
+logger = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
+SIZES = (0, 10, 50, 200)  # labels that training is given
+FEWEST = 3  # of each class among them
+PARTS = ("all", "labels", "unseen", "verdicts")
+VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
+ORDERS = ("by what teaches most", "at random")
+MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
+COPIES = 3  # accounts that a split attacker uses
+
+
+def study(
+    log: Log,
+    labels: Labels,
+    out: Path,
+    config: FitConfig,
+    count: int = 5,
+    parts: Sequence[str] = PARTS,
+    advance: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Runs the parts, each measurement kept in `out/cells` as it is done, and writes `out/study.json` and `.html`.
+
+    Args:
+        parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
+            "labels" gives training few of them; "unseen" leaves one type out at a time.
+            "verdicts" labels more and more of a fold's training part, in the order of review or at random.
+        advance: is called with a few words after each cell.
+    """
+    data = fingerprint(log, labels)
+    split = folds(labels, count, config.seed)
+
+    def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        settings = {"data": data, "config": asdict(config), "folds": count, "cell": name}
+        found = cell(out / "cells" / f"{name}.json", settings, work)
+        advance(name)
+        return found
+
+    result: dict[str, Any] = {"sequences": int(labels.known.sum()), "folds": count, "seed": config.seed}
+    whole = []
+    if {"all", "labels"} & set(parts):
+        whole = [kept(f"all-{k}", partial(_all, log, labels, *split[k], config)) for k in range(count)]
+    if "all" in parts:
+        result["all"] = _pooled(log, labels, [fold for _, fold in split], whole)
+    if "labels" in parts:
+        result["labels"] = {}
+        for size in SIZES:
+            few = partial(_few, log, labels, config, size)
+            cells = [kept(f"labels-{size}-{k}", partial(few, *split[k])) for k in range(count)]
+            result["labels"][str(size)] = _spread(labels, [fold for _, fold in split], cells)
+        result["labels"]["all"] = _spread(labels, [fold for _, fold in split], whole)
+    if "unseen" in parts:
+        kinds = sorted({t for t in labels.types if t})
+        result["unseen"] = {
+            kind: kept(f"unseen-{kind}", partial(_unseen, log, labels, config, kind, *split[i % count]))
+            for i, kind in enumerate(kinds)
+            if len(kinds) > 1
+        }
+    if "verdicts" in parts:
+        result["verdicts"] = {}
+        for order in ORDERS:
+            asked = partial(_asked, log, labels, config, order)
+            name = order.replace(" ", "-")
+            cells = [kept(f"verdicts-{name}-{k}", partial(asked, *split[k])) for k in range(count)]
+            result["verdicts"][order] = [
+                {"given": given, **_spread(labels, [fold for _, fold in split], [c["steps"][i] for c in cells])}
+                for i, given in enumerate(VERDICTS)
+            ]
+    (out / "study.json").write_text(json.dumps(result, indent=1))
+    (out / "study.html").write_text(_page(result))
+    return result
+
+
+def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConfig) -> dict[str, Any]:
+    """One fit on all labels of the other folds, and all that is asked of it."""
+    fitted = fit_model(log, labels, rest, config)
+    test, truth = log.subset(fold), labels.subset(fold)
+    found = fitted.evidence(test)
+    answers = fitted.judge.answers(found)
+    score = np.array([a.score for a in answers])
+    flagged = [i for i, a in enumerate(answers) if a.decision != "allow" and truth.label[i] == 1]
+    return {
+        "score": score.tolist(),
+        "threshold": fitted.f1_threshold,
+        "flagged": [a.decision != "allow" for a in answers],
+        "named": [a.type for a in answers],
+        "events": [a.events.tolist() for a in answers],
+        "deletion": deletion_curves(fitted, test, flagged),
+        "stress": {
+            name: _recall_under(fitted, test, truth, score, change)
+            for name, change in STRESS.items()
+            if change is not _slow_down or not np.isnan(test.ends).all()
+        },
+    }
+
+
+def _few(
+    log: Log, labels: Labels, config: FitConfig, size: int, rest: Indices, fold: Indices
+) -> dict[str, list[float]]:
+    """Scores of a fold with so many labels in training; the other sequences stay, without theirs."""
+    drawn = np.random.default_rng(config.seed).permutation(rest)
+    first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
+    chosen = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))[:size]
+    few = replace(labels, known=np.isin(np.arange(len(log)), chosen))
+    fitted = fit_model(log, few, rest, config)
+    return {"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()}
+
+
+def _asked(
+    log: Log, labels: Labels, config: FitConfig, order: str, rest: Indices, fold: Indices
+) -> dict[str, list[dict[str, list[float]]]]:
+    """Scores of a fold after each step of VERDICTS, the first of which is drawn at random in both orders.
+
+    In the order of review, the model of each step chooses what is labelled next.
+    """
+    drawn = np.random.default_rng(config.seed).permutation(rest)
+    first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
+    drawn = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))
+    chosen, steps = drawn[: VERDICTS[0]], []
+    for given, more in zip(VERDICTS, np.diff((*VERDICTS, VERDICTS[-1])), strict=True):
+        fitted = fit_model(log, replace(labels, known=np.isin(np.arange(len(log)), chosen)), rest, config)
+        steps.append({"score": fitted.calibration.score(fitted.evidence(log.subset(fold))).tolist()})
+        if order == ORDERS[1]:
+            chosen = drawn[: given + more]
+        elif more:
+            is_open = np.flatnonzero(~np.isin(rest, chosen))
+            answers = fitted.judge.answers(fitted.evidence(log.subset(rest[is_open])))
+            worth = [a.score for a in answers], [a.likeliest for a in answers]
+            chosen = np.concatenate((chosen, rest[is_open[teaching_order(*worth, int(more))]]))
+    return {"steps": steps}
+
+
+def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indices, fold: Indices) -> dict[str, Any]:
+    """Recall of a type that training was not shown; all its sequences are tested, and the fold's normal ones."""
+    is_kind = np.array([t == kind for t in labels.types])
+    fitted = fit_model(log, labels, rest[~is_kind[rest]], config)
+    tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
+    answers = fitted.judge.answers(fitted.evidence(log.subset(tested)))
+    score, label = np.array([a.score for a in answers]), labels.label[tested]
+    caught = [a for a, y in zip(answers, label, strict=True) if y and a.decision != "allow"]
+    recall = recall_at_fpr(label, score, 0.01)
+    return {
+        "auc": float(roc_auc_score(label, score)),
+        "recall_at_1_fpr": wilson(round(recall * int(is_kind.sum())), int(is_kind.sum())),
+        "caught": wilson(len(caught), int(is_kind.sum())),
+        "called_unknown": wilson(sum(a.type == "unknown" for a in caught), len(caught)),
+    }
+
+
+def _slow_down(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
+    """The same events, ten times as far apart."""
+    return events.with_columns(ts=pl.col("ts").min() + 10 * (pl.col("ts") - pl.col("ts").min()))
+
+
+def _camouflage(events: pl.DataFrame, normal: pl.DataFrame) -> pl.DataFrame:
+    """As many events again, drawn from normal sequences and so mostly on popular items, at times or places between."""
+    rng = np.random.default_rng(events.height)
+    ts = events["ts"].to_numpy()
+    timed = not np.isnan(ts).any()
+    at = rng.uniform(ts.min(), ts.max(), len(ts)) if timed else rng.random(len(ts))
+    drawn = normal.sample(events.height, with_replacement=True, seed=events.height).with_columns(
+        sequence_id=pl.lit(events["sequence_id"][0]),
+        ts=pl.Series(np.floor(at) if (ts % 1 == 0).all() else at) if timed else None,
+    )
+    both = pl.concat((events, drawn.select(events.columns).cast(events.schema)))
+    return both if timed else both[np.argsort(np.concatenate((np.linspace(0, 1, len(ts)), at)), kind="stable")]
+
+
+def _split_up(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
+    """The events dealt out in turn to several accounts."""
+    account = pl.Series(np.arange(events.height) % COPIES).cast(pl.String)
+    return events.with_columns(sequence_id=pl.col("sequence_id") + pl.lit("/") + account)
+
+
+STRESS: dict[str, Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]] = {
+    "as they are": lambda events, _: events,
+    "ten times slower": _slow_down,
+    "camouflaged with popular events": _camouflage,
+    f"split over {COPIES} accounts": _split_up,
+}
+
+
+def _recall_under(
+    fitted: Fitted,
+    log: Log,
+    labels: Labels,
+    score: Floats,
+    change: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame],
+) -> list[int]:
+    """[found, accounts]: attackers that score above 99 % of the normal sequences once they have adapted."""
+    normal, anomalous = np.flatnonzero(labels.label == 0), np.flatnonzero(labels.label == 1)
+    cover = log.subset(normal).events
+    adapted = [change(log.subset(np.array([i])).events, cover) for i in anomalous]
+    scores = fitted.calibration.score(fitted.evidence(Log.of(pl.concat(adapted))))
+    return [int((scores > np.quantile(score[normal], 0.99, method="higher")).sum()), len(scores)]
+
+
+def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The cells of all folds as one."""
+    at = np.concatenate(parts)
+    truth = labels.subset(at)
+    score = np.concatenate([c["score"] for c in cells])
+    chosen = np.concatenate([np.array(c["score"]) >= c["threshold"] for c in cells])
+    flagged = np.concatenate([c["flagged"] for c in cells])
+    named = [t for c in cells for t in c["named"]]
+    false_rate = np.quantile(score[truth.label == 0], 0.99, method="higher")
+    kinds = sorted({t for t in truth.types if t})
+    of_kind = {k: np.array([t == k for t in truth.types]) for k in kinds}
+    return {
+        "metrics": metrics(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
+        "recall_by_type": {k: wilson(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
+        "named": {k: dict(Counter(named[i] or "let through" for i in np.flatnonzero(m))) for k, m in of_kind.items()},
+        "groups": group_rates(truth, flagged),
+        "events": event_quality(log.subset(at), truth, [np.array(e) for c in cells for e in c["events"]]),
+        "deletion": {
+            name: np.mean([c["deletion"][name] for c in cells if c["deletion"][name]], axis=0).tolist()
+            for name in cells[0]["deletion"]
+        },
+        "stress": {
+            name: wilson(*np.sum([c["stress"][name] for c in cells], axis=0).tolist()) for name in cells[0]["stress"]
+        },
+    }
+
+
+def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean and range over the folds, of each of MEASURES."""
+    found = [
+        (
+            roc_auc_score(labels.label[fold], c["score"]),
+            average_precision_score(labels.label[fold], c["score"]),
+            recall_at_fpr(labels.label[fold], np.array(c["score"]), 0.01),
+        )
+        for fold, c in zip(parts, cells, strict=True)
+    ]
+    columns = np.array(found).T
+    return {name: [float(v.mean()), float(v.min()), float(v.max())] for name, v in zip(MEASURES, columns, strict=True)}
+
+
+def _page(result: dict[str, Any]) -> str:
+    parts = [
+        f"<p class=quiet>{result['sequences']:,} labelled sequences, {result['folds']} folds, seed {result['seed']}; "
+        "every figure is of sequences that the model it is of was not fitted on. In brackets, 95 % intervals "
+        "(Wilson).</p>"
+    ]
+    if "all" in result:
+        parts += _page_of_all(result["all"])
+    if "labels" in result:
+        plot, axes = report.figure("Few labels", "labels given to training", "")
+        for name, words in MEASURES.items():
+            mean, low, high = np.transpose([row[name] for row in result["labels"].values()])
+            axes.plot(list(result["labels"]), mean, marker="o", label=words)
+            axes.fill_between(list(result["labels"]), low, high, alpha=0.15)
+        axes.legend(frameon=False, fontsize=8)
+        rows = [[n, *(f"{row[m][0]:.3f}" for m in MEASURES)] for n, row in result["labels"].items()]
+        parts += [
+            "<h2>Few labels</h2><div class=side>",
+            report.table(["labels", *MEASURES.values()], rows),
+            f"<div>{report.svg(plot)}</div></div>",
+            "<p class=quiet>Means over the folds; the shades span the folds.</p>",
+        ]
+    if "unseen" in result:
+        rows = [
+            [kind, f"{c['auc']:.3f}", *(report.share(c[m]) for m in ("recall_at_1_fpr", "caught", "called_unknown"))]
+            for kind, c in result["unseen"].items()
+        ]
+        head = ["type left out", "AUC", "recall at 1 % FPR", "reviewed or blocked", "of these named unknown"]
+        parts += ["<h2>Attacks that training was not shown</h2>", report.table(head, rows)]
+    if "verdicts" in result:
+        plot, axes = report.figure("Verdicts, in which order", "verdicts given", "average precision")
+        for order, steps in result["verdicts"].items():
+            mean, low, high = np.transpose([step["average_precision"] for step in steps])
+            axes.plot(VERDICTS, mean, marker="o", label=order)
+            axes.fill_between(VERDICTS, low, high, alpha=0.15)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(VERDICTS, [str(v) for v in VERDICTS])
+        axes.legend(frameon=False, fontsize=8)
+        orders = list(result["verdicts"])
+        rows = [
+            [n, *(f"{result['verdicts'][o][i]['average_precision'][0]:.3f}" for o in orders)]
+            for i, n in enumerate(VERDICTS)
+        ]
+        parts += [
+            "<h2>What a verdict teaches</h2><div class=side>",
+            report.table(["verdicts", *orders], rows),
+            f"<div>{report.svg(plot)}</div></div>",
+        ]
+    return report.page("Study", "".join(parts))
+
+
+def _page_of_all(found: dict[str, Any]) -> list[str]:
+    plot, axes = report.figure("Events taken away", "share of a sequence's events", "mean log odds of the score")
+    for name, curve in found["deletion"].items():
+        axes.plot(SHARES, curve, marker="o", label=name)
+    axes.legend(frameon=False, fontsize=8)
+    types = [
+        [k, report.share(s), ", ".join(f"{n} {c}" for n, c in found["named"][k].items())]
+        for k, s in found["recall_by_type"].items()
+    ]
+    return [
+        "<h2>Quality</h2>",
+        report.table(["measure", "all folds"], [[w, f"{found['metrics'][m]:.4f}"] for m, w in report.NAMES.items()]),
+        "<h2>By type</h2>",
+        report.table(["type", "recall at 1 % FPR", "named"], types),
+        *report.groups(found["groups"]),
+        *report.events(found["events"]),
+        "<h2>Are the events to blame that are blamed?</h2>",
+        report.svg(plot),
+        "<h2>Attackers who adapt</h2>",
+        report.table(
+            ["attackers", "recall at 1 % FPR"], [[name, report.share(s)] for name, s in found["stress"].items()]
+        ),
+    ]

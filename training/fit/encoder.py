@@ -1,0 +1,268 @@
+"""Learns the encoder from a training log: which columns are what, and the fields that read them."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from tokenizers import Tokenizer
+
+from service.encoding.encoder import Encoder
+from service.encoding.events import Events
+from service.encoding.fields import (
+    Bins,
+    Change,
+    Cross,
+    Deviation,
+    Field,
+    Gap,
+    Hour,
+    Neighbourhood,
+    Popularity,
+    Repeat,
+    Rhythm,
+    Step,
+    Vocabulary,
+    pair_keys,
+)
+from service.encoding.values import catalogue_order
+from training.data.log import Log
+
+RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
+SMALL = 64  # distinct values up to which a column may be crossed with another
+MAX_VALUES = 50_000  # of one vocabulary; the most widespread are kept
+MAX_PAIRS = 100_000  # of one cross, likewise
+CHANGE_SEQUENCES = 1000  # from which change points are learned
+STRETCH = 8  # values of a catalogue that are neighbours, at least
+MAX_STRETCHES = 8192
+BINS = 32  # of a number with more distinct values than that
+
+
+def column_kinds(events: pl.DataFrame) -> dict[str, str]:
+    """The feature spec: each usable column's kind (categorical, identifier, numeric, text); constant ones are left out.
+
+    A text column holds words that seldom repeat; an identifier is called `*_id` or has more values than sequences can
+    share; numbers are what reads as numbers.
+    """
+    kinds: dict[str, str] = {}
+    for name in events.columns:
+        column = events[name].drop_nulls()
+        distinct = column.n_unique()
+        if name in RESERVED or distinct == 0 or (distinct == 1 and len(column) == events.height and name != "text"):
+            continue
+        if column.dtype.is_numeric():
+            kinds[name] = "numeric"
+        elif name == "text" or _is_prose(column, distinct):
+            kinds[name] = "text"
+        elif name.endswith("_id") or name == "id" or (name not in ("action", "category") and distinct > 2_000):
+            kinds[name] = "identifier"
+        else:
+            kinds[name] = "categorical"
+    return kinds
+
+
+def _is_prose(column: pl.Series, distinct: int) -> bool:
+    words = column.cast(pl.String).str.count_matches(r"\S+").mean()
+    return distinct > 0.5 * len(column) and isinstance(words, float) and words >= 4
+
+
+def fit_encoder(
+    log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int, old: Encoder | None = None
+) -> Encoder:
+    """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
+
+    Args:
+        log: the training part of the log.
+        kinds: feature spec, from `column_kinds`.
+        tokenizer: for the text column; needed where `kinds` has one.
+        window: positions of one pass.
+        old: an encoder whose bins stay and whose values stay known; the log adds to them.
+    """
+    known = {f.name: f for f in old.fields} if old else {}
+    fields: list[Field] = []
+    crossed: list[tuple[str, str, int]] = []
+    small: list[str] = []
+    for name in (n for n, k in kinds.items() if k == "numeric"):
+        kept = known.get(name)
+        bins = kept if isinstance(kept, Bins) else _bins(name, log.events[name])
+        fields.append(bins)
+        if bins.size <= SMALL:
+            small.append(name)
+    vocabularies = [
+        _vocabulary(name, log, kind == "identifier", known.get(name))
+        for name, kind in kinds.items()
+        if kind in ("categorical", "identifier")
+    ]
+    fields.extend(vocabularies)
+    small.extend(v.name for v in vocabularies if not v.identifier and 1 < len(v.values) <= SMALL)
+    for v in vocabularies:
+        if not v.identifier:
+            if v.name == "action" and len(v.values) > 1:
+                crossed.extend(((v.name, v.name, 1), (f"{v.name} after {v.name}", v.name, 2)))
+            continue
+        fields.append(Repeat(f"{v.name} repeat", v.name))
+        if v.values:
+            fields.append(Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
+            fields.append(Step(f"{v.name} step", v.name))
+            fields.extend(_neighbourhood(v, log))
+        if v.name == "item_id":
+            crossed.extend((v.name, other, 0) for other in small)
+            fields.extend(_deviation(v, name, log) for name, kind in kinds.items() if kind == "numeric" and v.values)
+    if log.events["ts"].is_not_null().any():
+        fields.extend((Gap(), Rhythm(), Hour()))
+    text_column = next((n for n, k in kinds.items() if k == "text"), None)
+    if text_column is None:
+        tokenizer = None
+    fields.extend(_change(fields, log))
+    fields.extend(_crosses(log, fields, crossed))
+    pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
+    return Encoder(fields, text_column, tokenizer, window, pairs)
+
+
+def _bins(name: str, column: pl.Series) -> Bins:
+    values = column.drop_nulls().to_numpy()
+    distinct = np.unique(values)
+    if len(distinct) <= BINS:
+        edges, exact = (distinct[1:] + distinct[:-1]) / 2, distinct
+    else:
+        edges, exact = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])), np.array([])
+    return Bins(name, edges.tolist(), exact.tolist())
+
+
+def _holders(log: Log, column: str) -> Counter[str]:
+    """How many sequences hold each raw value."""
+    counts = log.events.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("sequence_id").n_unique())
+    return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
+
+
+def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
+    empty = Vocabulary(name, [], identifier)
+    holders: Counter[str] = Counter()
+    for value, count in _holders(log, name).items():
+        holders[empty.known_as(value)] += count
+    values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
+    if isinstance(old, Vocabulary):
+        values |= set(old.values)
+    return Vocabulary(name, sorted(values, key=catalogue_order), identifier)
+
+
+def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
+    holders = _holders(log, vocabulary.name)
+    return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
+
+
+def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
+    pairs = log.events.select(vocabulary.name, number).drop_nulls()
+    values = pairs[number].to_numpy()
+    overall, spread = float(values.mean()), float(values.std())
+    # an item with few numbers leans to the overall mean: four imaginary events there
+    sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
+    means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
+    return Deviation(
+        f"{number} against {vocabulary.name}",
+        number,
+        vocabulary.name,
+        [float(means.get(value, overall)) for value in vocabulary.values],
+        spread or 1.0,
+    )
+
+
+def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
+    """The field, where two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
+    column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
+    seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
+    values = sorted({*seen.values(), *vocabulary.values}, key=catalogue_order)
+    size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
+    if len(values) < 4 * size:
+        return []
+    stretch_of = {value: i // size for i, value in enumerate(values)}
+    found = Neighbourhood(
+        f"{vocabulary.name} neighbourhood",
+        vocabulary.name,
+        values[::size],
+        [stretch_of[v] for v in vocabulary.values],
+    )
+    # pairs of different values drawn from one sequence, against pairs drawn from the whole log
+    at = np.array([stretch_of[seen[v]] for v in column[vocabulary.name].to_list()])
+    owner = column["sequence_id"].rle_id().to_numpy()
+    order = np.lexsort((np.random.default_rng(0).random(len(at)), owner))
+    value = column[vocabulary.name].to_numpy()[order]
+    pairs = (owner[1:] == owner[:-1]) & (value[1:] != value[:-1])
+    together = (at[order][1:] == at[order][:-1])[pairs]
+    chance = np.sum((np.bincount(at) / len(at)) ** 2)
+    return [found] if together.sum() >= 10 and together.mean() > 2 * chance else []
+
+
+def _change(fields: Sequence[Field], log: Log) -> list[Change]:
+    """The change point over those fields in which sequences seldom change: most of them show no change there."""
+    drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
+    events = Events(*log.subset(np.array(drawn)).whole)
+    several = events.lengths > 1
+    stable, frequencies = [], []
+    for f in fields:
+        ids = events.ids[f.name] = f.encode(events)
+        counts = np.bincount(ids, minlength=f.size) + 0.5
+        shares = (counts / counts.sum()).tolist()
+        support = Change(f.name, [f.name], [shares]).support(ids[None], events)
+        odds = np.logaddexp.reduceat(support, events.starts)[several] - np.log(events.lengths[several] - 1)
+        if several.any() and np.median(odds) < 0:
+            stable.append(f.name)
+            frequencies.append(shares)
+    return [Change("point of change", stable, frequencies)] if stable else []
+
+
+def _shared(holders: Counter[int]) -> list[list[int]]:
+    """The pairs, unpacked from their keys and sorted, that at least two training sequences hold."""
+    return [[key >> 32, key & 0xFFFFFFFF] for key in sorted(k for k, n in holders.most_common(MAX_PAIRS) if n > 1)]
+
+
+def _piece_pairs(log: Log, column: str, tokenizer: Tokenizer) -> list[list[int]]:
+    holders: Counter[int] = Counter()
+    for columns, _ in log.sequences():
+        keys: set[int] = set()
+        texts = [str(t or "") for t in columns[column]]
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+            ids = np.array(encoding.ids, dtype=np.int64)
+            keys.update(pair_keys(ids, ids, 1, np.arange(len(ids)))[1:].tolist())
+        holders.update(keys)
+    return _shared(holders)
+
+
+def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str, int]]) -> list[Cross]:
+    """One cross for each wanted (left, right, lag); a cross may build on one before it."""
+    crosses: list[Cross] = []
+    for left, right, lag in wanted:
+        available = [*fields, *crosses]
+        needed = _with_sources(available, {left, right})
+        events = Events(*log.whole)
+        for f in needed:
+            events.ids[f.name] = f.encode(events)
+        keys = pair_keys(events.ids[left], events.ids[right], lag, events.at)
+        order = np.lexsort((keys, events.owner))
+        again = (keys[order[1:]] == keys[order[:-1]]) & (events.owner[order[1:]] == events.owner[order[:-1]])
+        once = keys[order[~np.append([False], again)]]
+        pairs, counts = np.unique(once[once >= 0], return_counts=True)
+        holders = Counter(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
+        name = f"{left} after {right}" if lag else f"{left} with {right}"
+        crosses.append(Cross(name, left, right, _shared(holders), lag))
+    return crosses
+
+
+def _with_sources(fields: Sequence[Field], names: set[str]) -> list[Field]:
+    """The named fields and those that they build on, in the given order."""
+    needed = set(names)
+    for f in reversed(fields):
+        if f.name in needed and isinstance(f, Cross):
+            needed |= {f.left, f.right}
+    return [f for f in fields if f.name in needed]
+
+
+def clipped(log: Log, encoder: Encoder) -> dict[str, int]:
+    """How many values of each number lie in the outer thousandths of training, where the end bins take them in."""
+    counts = {}
+    for f in encoder.fields:
+        if isinstance(f, Bins) and not f.exact:
+            column = log.events[f.name].drop_nulls()
+            low, high = column.quantile(0.001), column.quantile(0.999)
+            counts[f.name] = int(((column < low) | (column > high)).sum())
+    return counts

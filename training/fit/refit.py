@@ -1,0 +1,195 @@
+"""Goes on from a bundle with what people said of its answers, and says honestly whether the new one is better.
+
+Old data is replayed beside the new, so that what was learned is not forgotten. Both models are compared on sequences
+that neither was fitted on: the test part of the old log, and a share of the judged sequences that is always the same,
+so that the next refit does not train on them either.
+"""
+
+import logging
+import time
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.model.bundle import Bundle, sha256
+from service.model.scorer import Model, Score
+from training.config import FitConfig
+from training.data.live_windows import at_moments
+from training.data.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
+from training.data.split import Split, split
+from training.fit.bundle import Data, files_fingerprint, write_bundle
+from training.fit.pipeline import WEIGHTS, Start, fit_model
+
+logger = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
+HELD_OUT = 3  # of ten judged sequences, told by their names
+FOLDS = 3  # of cross-fitting, also of a preset that otherwise has one
+RESAMPLES = 1000
+FALSE_RATE = 0.01
+BETTER, WORSE, ALIKE = "better", "worse", "not told apart"
+MEASURES = ("average precision", "AUC", "recall at 1 % FPR")
+
+
+def refit(
+    bundle: Bundle,
+    feedback: Path,
+    events: Path,
+    label_file: Path,
+    out: Path,
+    columns: dict[str, str] | None = None,
+    name: str | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Fits on the old log and the judged sequences, from the old weights, and writes a bundle.
+
+    Args:
+        bundle: the old one.
+        feedback: directory with `events.jsonl` and `labels.csv`, as `recguard-serve export` writes them.
+        events, label_file: what the old bundle was fitted on.
+        out: directory of the new bundle.
+
+    Returns:
+        what was compared, as the new bundle's manifest has it under "refit".
+
+    Raises:
+        LogError: the log is not the one the old bundle was fitted on, or the judged sequences are unusable.
+    """
+    start = time.perf_counter()
+    if not (bundle.path / WEIGHTS).is_file():
+        raise LogError(f"{bundle.path}: has no {WEIGHTS} to go on from; fit it anew")
+    if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
+        raise LogError(
+            f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; with others, "
+            "old and new could not be compared on sequences that neither has seen"
+        )
+    config = FitConfig(**bundle.manifest["config"])
+    old_log, cleaning = clean_events(events, columns, config.max_bad_share)
+    old_labels = read_labels(label_file, old_log, cleaning, config.max_bad_share)
+    if config.live_window:
+        old_log, old_labels = at_moments(old_log, old_labels, config.live_window, config.seed)
+    parts = split(old_log, old_labels, config.test_share, config.seed)
+    new_log, _ = clean_events(
+        feedback / "events.jsonl", None, config.max_bad_share, out.with_name(out.name + ".rejected.csv")
+    )
+    new_labels = Labels.of(new_log.ids, read_label_table(feedback / "labels.csv"))  # all may be of one class
+    log, labels = joined(old_log, old_labels, new_log, new_labels)
+    kept_out = np.array([held_out(g or i) for g, i in zip(new_labels.split_group, new_log.ids, strict=True)])
+    test = np.concatenate((parts.test, len(old_log) + np.flatnonzero(kept_out)))
+    train = np.setdiff1d(np.arange(len(log)), test)
+    logger.info("%d sequences of the old log, %d judged, %d held out", len(old_log), len(new_log), len(test))
+    fitted = fit_model(log, labels, train, replace(config, folds=max(config.folds, FOLDS)), quiet, Start.of(bundle))
+
+    truth, tested = labels.subset(test), log.subset(test)
+    before = _scores(Model.load(bundle, precision="fp32"), tested)
+    after = fitted.calibration.score(fitted.evidence(tested))
+    found = {
+        "from": bundle.version,
+        "judged": len(new_log),
+        "feedback": sha256(feedback / "labels.csv"),
+        **compared(truth, before, after, np.arange(len(test)) >= len(parts.test)),
+    }
+    labelled = train[labels.known[train]]
+    data = Data(
+        log, labels, Split(labelled, test, parts.how), cleaning, bundle.manifest["training_data"]["fingerprint"]
+    )
+    write_bundle(fitted, data, out, name or bundle.name, start, {"refit": found})
+    return found
+
+
+def held_out(group: str) -> bool:
+    """Whether the judged sequences of a group are only for comparing models, now and in every refit to come."""
+    return zlib.crc32(group.encode()) % 10 < HELD_OUT
+
+
+def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[Log, Labels]:
+    """Both logs as one, the old one's sequences first.
+
+    Raises:
+        LogError: a column holds numbers in one and texts in the other, or both have a sequence of the same name.
+    """
+    if twice := set(old.ids) & set(new.ids):
+        raise LogError(f"sequence {min(twice)!r} is in the old log and among the judged; give it another name")
+    for column in set(old.events.columns) & set(new.events.columns):
+        types = old.events.schema[column], new.events.schema[column]
+        if types[0].is_numeric() != types[1].is_numeric() and pl.Null not in types:
+            raise LogError(f"column {column!r} is {types[0]} in the old log and {types[1]} among the judged sequences")
+    known = [c for c in new.events.columns if c in old.events.columns or c == "event_label"]
+    events = pl.concat((old.events, new.events.select(known)), how="diagonal_relaxed")
+    both = (old_labels, new_labels)
+    labels = Labels(
+        np.concatenate([b.known for b in both]),
+        np.concatenate([b.label for b in both]),
+        [t for b in both for t in b.types],
+        [g for b in both for g in b.split_group],
+        pl.DataFrame(),
+    )
+    return Log.of(events), labels
+
+
+def _scores(model: Model, log: Log) -> Floats:
+    return np.array([a.score if isinstance(a, Score) else np.nan for a in model.answers(log.sequences())])
+
+
+def compared(truth: Labels, before: Floats, after: Floats, is_judged: NDArray[np.bool_]) -> dict[str, Any]:
+    """Old against new on the same sequences, with 95 % intervals of the difference over the same resamples.
+
+    The new one is better if its average precision is, by an interval above 0, and no type is forgotten, by an interval
+    of its recall below 0.
+    """
+    count = len(before)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    weights = np.concatenate((np.ones((1, count), dtype=np.int64), draws))
+
+    def change(at: NDArray[np.bool_], measure: str) -> dict[str, Any]:
+        k = MEASURES.index(measure)
+        old, new = (measures(truth.label[at], s[at], weights[:, at])[k] for s in (before, after))
+        return {
+            "measure": measure,
+            "old": float(old[0]),
+            "new": float(new[0]),
+            "change": np.nanquantile(new[1:] - old[1:], [0.025, 0.975]).tolist(),
+        }
+
+    everything = np.ones(count, dtype=bool)
+    parts = (("all held out", everything), ("old log", ~is_judged), ("judged", is_judged))
+    rows = [
+        {"part": part, **change(at, measure)}
+        for part, at in parts
+        if len(np.unique(truth.label[at])) == 2
+        for measure in MEASURES
+    ]
+    of_type = {k: np.array([t == k for t in truth.types]) for k in sorted({t for t in truth.types if t})}
+    types = [
+        {"type": kind, "sequences": int(at.sum()), **change(at | (truth.label == 0), MEASURES[2])}
+        for kind, at in of_type.items()
+    ]
+    low, high = rows[0]["change"]
+    forgotten = [t["type"] for t in types if t["change"][1] < 0]
+    verdict = WORSE if high < 0 or forgotten else BETTER if low > 0 else ALIKE
+    return {"verdict": verdict, "forgotten": forgotten, "rows": rows, "types": types}
+
+
+def measures(label: NDArray[np.int8], score: Floats, weights: NDArray[np.int64]) -> Floats:
+    """Float64 (3, B): MEASURES of scores (n,), where each sequence counts as often as a row of weights (B, n) says.
+
+    NaN where a row leaves one class out. One pass for all rows, since the order of the scores is always the same.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # sequences that score the same come at once
+    total = np.cumsum(weights[:, order], axis=1)[:, ends]
+    hits = np.cumsum(weights[:, order] * label[order], axis=1)[:, ends].astype(np.float64)
+    false = total - hits
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, false_rate = hits / hits[:, -1:], false / false[:, -1:]
+        precision = hits / np.maximum(total, 1)
+        steps = np.diff(recall, axis=1, prepend=0.0)
+        average_precision = (steps * precision).sum(axis=1)
+        auc = (np.diff(false_rate, axis=1, prepend=0.0) * (recall - steps / 2)).sum(axis=1)
+        at_rate = np.where(false_rate <= FALSE_RATE, recall, 0.0).max(axis=1)
+    none = (hits[:, -1] == 0) | (false[:, -1] == 0)
+    return np.where(none, np.nan, np.stack((average_precision, auc, at_rate)))

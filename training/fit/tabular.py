@@ -1,0 +1,275 @@
+"""Fits what is read off a sequence's values without the network: its profile and the linear part.
+
+A sequence that a table of counts was made from looks more at home in it than a new one would. So every measure that
+something is fitted on comes from counts of other sequences (cross-fitting), and so does every logit that calibration
+sees.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
+
+from service.encoding.encoder import Encoded, Encoder, Usage
+from service.encoding.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity, Step
+from service.model.guilt_by_association import Company
+from service.model.linear import Linear, dense
+from service.model.novelty import Profile, measure
+from service.model.tabular import Reading, Surface
+from training.data.log import UNLABELLED
+
+TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
+TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal
+ROUNDS = 8  # of that trimming
+STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
+SURE = 4.0  # log odds beyond which a holder is no more suspicious
+FEW = 2.0  # holders that a value is given beside its own, of no suspicion
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedSurface:
+    """The fitted parts, and what they say of each sequence they were fitted on when fitted without it.
+
+    Attributes:
+        surface: fitted on all sequences.
+        reading: of N sequences, cross-fitted.
+    """
+
+    surface: Surface
+    reading: Reading
+
+
+def fit_surface(
+    encoder: Encoder,
+    sequences: Sequence[Encoded],
+    label: NDArray[np.int8],
+    types: NDArray[np.int64],
+    count: int,
+    fold: NDArray[np.int64],
+) -> FittedSurface:
+    """Fits profile and linear part on labelled sequences.
+
+    Args:
+        encoder: whose rows the sequences use.
+        sequences: N of them.
+        label: int8 (N,), of both classes.
+        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
+        count: types, K.
+        fold: int64 (N,), the fold of cross-fitting each sequence belongs to.
+    """
+    counts = row_counts(encoder, sequences)
+    unseen = as_unseen(encoder, sequences, counts, fold)
+    seen = row_counts(encoder, unseen)
+    found, order = [], []
+    for k in range(fold.max() + 1):
+        rest = np.flatnonzero(fold != k)
+        others = [sequences[i] for i in rest.tolist()]
+        profile, described = fit_profile(encoder, others, counts[rest], label[rest] == 0)
+        linear = _fit_linear(counts[rest], described, label[rest], types[rest], count)
+        # the others' logits without this fold's labels, nor their own
+        logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
+        part = Surface(profile, linear, _fit_company(encoder, counts[rest], logits))
+        order.append(np.flatnonzero(fold == k))
+        found.append(part.read([unseen[i] for i in order[-1].tolist()]))
+    reading = Reading(*(np.concatenate([getattr(r, f.name) for r in found]) for f in dataclasses.fields(Reading))).take(
+        np.argsort(np.concatenate(order))
+    )
+    profile, described = fit_profile(encoder, sequences, counts, label == 0)
+    linear = _fit_linear(counts, described, label, types, count)
+    company = _fit_company(encoder, counts, reading.logits[:, 0])
+    return FittedSurface(Surface(profile, linear, company), reading)
+
+
+def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
+    """Novelty of each sequence, float64 (N,), from a profile that was fitted without labels.
+
+    What is normal is found by trimming: the most novel sequences are left out, counts and covariance are made anew from
+    the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
+    covariance determinant estimator", Technometrics 1999, with the counts renewed as well.
+    """
+    counts = row_counts(encoder, sequences)
+    normal = np.ones(len(sequences), dtype=bool)
+    for _ in range(ROUNDS):
+        profile, described = fit_profile(encoder, sequences, counts, normal)
+        novelty = profile.novelty(described)
+        kept = novelty <= np.quantile(novelty, 1 - TRIMMED)
+        if (kept == normal).all():
+            break
+        normal = kept
+    return novelty
+
+
+def fit_profile(
+    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
+) -> tuple[Profile, Floats]:
+    """The profile of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
+    # what sums up the whole sequence (its length, say) is one value, and its surprise only adds noise to the distance
+    of_events = [s for s in encoder.stretches if not encoder.length_row <= s[1] < encoder.shape_row]
+    names = tuple(name for name, _, _ in of_events)
+    field = np.full(encoder.rows, -1, dtype=np.int16)
+    for number, (_, start, end) in enumerate(of_events):
+        field[start:end] = number
+    field[_silent(encoder)] = -1
+    tables = min(TABLES, int(normal.sum()))
+    fold = _spread(normal, tables)
+    sequences = as_unseen(encoder, sequences, counts, fold)
+    # a value is as common as the log says; "unknown" as common as new sequences will find it
+    holders = np.maximum(
+        _holders(counts[normal], fold[normal], tables),
+        _holders(row_counts(encoder, [sequences[i] for i in np.flatnonzero(normal).tolist()]), fold[normal], tables),
+    )
+    total = holders.sum(axis=0)
+    measures = np.empty((len(sequences), 2 * len(names)))
+    for k in range(tables):
+        surprise = _surprise(total - holders[k], field, len(names))
+        of_fold = np.flatnonzero(fold == k)
+        if of_fold.size:
+            usage = Usage.of([sequences[i] for i in of_fold.tolist()])
+            measures[of_fold] = measure(usage, field, surprise, len(names))
+    usual = measures[normal]
+    mean = np.nan_to_num(np.nanmean(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0))
+    scale = np.nan_to_num(np.nanstd(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0)) + 1e-3
+    profile = Profile(names, field, _surprise(total, field, len(names)), mean, scale, np.eye(len(mean)))
+    described = profile.standardise(measures)
+    values, vectors = np.linalg.eigh(LedoitWolf().fit(described[normal]).covariance_)
+    whitening = vectors / np.sqrt(np.maximum(values, 1e-6))
+    return Profile(names, field, profile.surprise, mean, scale, whitening), described
+
+
+def as_unseen(
+    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, fold: NDArray[np.int64]
+) -> list[Encoded]:
+    """Each sequence as an encoder would encode it that was learned from the other folds.
+
+    A sequence of the training log finds values and pairs in the table that only it and one other hold; a new sequence
+    would find them unknown. What is fitted must see the second, or new sequences all look strange.
+
+    Args:
+        counts: (N, rows), how often each sequence uses each row.
+        fold: int64 (N,), 0 or more; a sequence of fold -1 stays as it is and counts among the others.
+    """
+    learned = np.zeros(encoder.rows, dtype=bool)  # rows that the table has because two sequences hold their value
+    unknown = np.arange(encoder.rows, dtype=np.int32)
+    for start, end in encoder.learned:
+        learned[start + FIRST : end] = True
+        unknown[start + FIRST : end] = start + UNKNOWN
+    holders = _holders(counts, fold, int(fold.max()) + 1)
+    total = np.asarray((counts > 0).sum(axis=0)).ravel()
+    seen: list[Encoded] = list(sequences)
+    for k in range(len(holders)):
+        lookup = np.where(learned & (total - holders[k] < 2), unknown, np.arange(encoder.rows, dtype=np.int32))
+        for i in np.flatnonzero(fold == k).tolist():
+            e = sequences[i]
+            seen[i] = replace(e, rows=lookup[e.rows], windows=[lookup[w] for w in e.windows])
+    return seen
+
+
+def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Int64 (folds, rows): how many sequences of each fold use each row."""
+    return np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)])
+
+
+def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
+    """-ln of each row's share among the holders of its field, with half a holder added to each row."""
+    smoothed = holders + 0.5
+    total = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
+    return np.where(field < 0, 0.0, np.log(total[field] / smoothed))
+
+
+def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Int64 (N,), one of `count` parts for each sequence, drawn so that both strata are spread evenly."""
+    order = np.lexsort((np.random.default_rng(0).random(len(stratum)), stratum))
+    part = np.empty(len(stratum), dtype=np.int64)
+    part[order] = np.arange(len(stratum)) % count
+    return part
+
+
+def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
+    """Float64 (N, rows): how often each sequence uses each row."""
+    usage = Usage.of(sequences)
+    indptr = np.searchsorted(usage.owner, np.arange(len(sequences) + 1))
+    return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
+
+
+def _silent(encoder: Encoder) -> NDArray[np.bool_]:
+    """Bool (rows,): rows that say no more than that an identifier is not one of training's.
+
+    A catalogue grows, and all who use what is new would look strange for nothing else.
+    """
+    identifiers = {f.name for f in encoder.vocabularies if f.identifier}
+    silent = np.zeros(encoder.rows, dtype=bool)
+    for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+        if isinstance(f, Step | Deviation):
+            silent[start + MISSING] = True
+        elif isinstance(f, Popularity) or identifiers & {f.name, *((f.left, f.right) if isinstance(f, Cross) else ())}:
+            silent[start + UNKNOWN] = True
+    return silent
+
+
+def _idf(counts: sp.csr_matrix) -> Floats:
+    """Inverse document frequency of each row, 0 where no sequence uses it."""
+    holders = np.asarray((counts > 0).sum(axis=0)).ravel()
+    return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
+
+
+def _features(counts: sp.csr_matrix, idf: Floats, described: Floats) -> sp.csr_matrix:
+    """What `service.model.linear` weighs, (N, rows + 4 F)."""
+    return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
+
+
+def _fit_linear(
+    counts: sp.csr_matrix, described: Floats, label: NDArray[np.int8], types: NDArray[np.int64], count: int
+) -> Linear:
+    idf = _idf(counts)
+    features = _features(counts, idf, described)
+    coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
+    model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, label)
+    coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
+    named = np.flatnonzero(types != UNLABELLED)
+    if len(np.unique(types[named])) > 1:
+        model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features[named], types[named])
+        two = len(model.classes_) == 2  # then there is one line between them; half of it for each
+        coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
+        bias[1 + model.classes_] = (
+            np.concatenate((-model.intercept_, model.intercept_)) / 2 if two else model.intercept_
+        )
+    rows = counts.shape[1]
+    return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:], bias)
+
+
+def _crossed_logits(
+    counts: sp.csr_matrix,
+    seen: sp.csr_matrix,
+    described: Floats,
+    label: NDArray[np.int8],
+    fold: NDArray[np.int64],
+) -> Floats:
+    """Float64 (N,), the label's linear logit of each sequence, fitted without its fold."""
+    logits = np.zeros(len(label))
+    for k in np.unique(fold):
+        rest = fold != k
+        idf = _idf(counts[rest])
+        model = LogisticRegression(C=STRENGTH, max_iter=2000)
+        model.fit(_features(counts[rest], idf, described[rest]), label[rest])
+        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest]))
+    return logits
+
+
+def _fit_company(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> Company:
+    """The company of each value, from its holders' logits fitted without them."""
+    logits = np.clip(logits, -SURE, SURE)
+    held = (counts > 0).astype(np.float64)
+    holders = np.asarray(held.sum(axis=0)).ravel()
+    is_value = np.zeros(encoder.rows, dtype=bool)
+    for start, end in encoder.values:
+        is_value[start + FIRST : end] = True
+    suspicion = np.asarray(held.T @ (logits - logits.mean())).ravel() / (holders + FEW)
+    return Company(suspicion, np.where(is_value, _idf(counts), 0.0))

@@ -1,0 +1,65 @@
+"""Changes training windows a little, so that nothing is learned that a small change would undo.
+
+Events and words are dropped, gaps move to the next shorter or longer, neighbouring events swap their items, and words
+become the word nearest to them. The first three follow Xie et al., "Contrastive learning for sequential
+recommendation", ICDE 2022, the last Wei and Zou, "EDA", EMNLP 2019.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
+from service.encoding.fields import FIRST, Gap, Vocabulary
+from service.encoding.values import Ids
+from training.data.log import UNLABELLED
+
+CHUNK = 4096  # word pieces compared with all others at a time
+
+
+class Augment:
+    """Each change befalls a position with the probability `rate`.
+
+    Args:
+        encoder: whose windows are changed.
+        rate: in [0, 1).
+        table: (rows, H) embeddings, by which words are near one another; the table when training starts.
+    """
+
+    def __init__(self, encoder: Encoder, rate: float, table: Tensor, rng: np.random.Generator) -> None:
+        self.rate, self.rng = rate, rng
+        fields = list(zip(encoder.fields, encoder.field_slots, encoder.field_rows, strict=True))
+        self.gaps = [(slot, start + FIRST, start + f.size) for f, slot, start in fields if isinstance(f, Gap)]
+        self.items = [slot for f, slot, _ in fields if isinstance(f, Vocabulary) and f.identifier]
+        self.synonym = np.arange(encoder.deep_rows, dtype=np.int32)
+        if encoder.tokenizer is not None:
+            first = encoder.piece_row
+            words = F.normalize(table[first : encoder.deep_rows].detach().float(), dim=1)
+            for start in range(0, len(words), CHUNK):
+                near = words[start : start + CHUNK] @ words.T
+                near[torch.arange(len(near)), torch.arange(start, start + len(near))] = -1
+                self.synonym[first + start : first + start + len(near)] = first + near.argmax(dim=1).numpy()
+
+    def __call__(self, ids: Ids, event_labels: NDArray[np.int64]) -> tuple[Ids, NDArray[np.int64]]:
+        """Changed copies of windows int (B, P, S) and of the labels of their positions, int (B, P)."""
+        ids, event_labels = ids.copy(), event_labels.copy()
+        is_event, is_piece = ids[:, :, 0] == EVENT, ids[:, :, 0] == PIECE
+        swapped = self._drawn(is_event[:, 1:] & is_event[:, :-1])
+        swapped[:, 1:] &= ~swapped[:, :-1]  # an event swaps with one other only
+        row, left = np.nonzero(swapped)
+        for slot in self.items:
+            ids[row, left, slot], ids[row, left + 1, slot] = ids[row, left + 1, slot], ids[row, left, slot].copy()
+        for slot, first, end in self.gaps:
+            moved = self._drawn(is_event & (ids[:, :, slot] >= first))
+            step = self.rng.choice([-1, 1], size=moved.shape)
+            ids[:, :, slot] = np.where(moved, np.clip(ids[:, :, slot] + step, first, end - 1), ids[:, :, slot])
+        ids[:, :, 1] = np.where(self._drawn(is_piece), self.synonym[ids[:, :, 1]], ids[:, :, 1])
+        dropped = self._drawn(is_event | is_piece)
+        ids[dropped] = PAD
+        event_labels[dropped] = UNLABELLED
+        return ids, event_labels
+
+    def _drawn(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(among & (self.rng.random(among.shape) < self.rate))

@@ -1,0 +1,169 @@
+"""What an interrupted fit leaves behind, so that it can go on.
+
+A fit trains several networks, always in the same order, and each keeps its state in a folder of its number: a
+checkpoint after every epoch, and what was learned once it is done. All that a fit does besides takes little time, and
+is done again. A checkpoint counts only when it is whole, so a fit may be killed at any moment.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback
+
+from service.model.files import write_json, write_whole
+from training.config import FitConfig
+
+logger = logging.getLogger(__name__)
+WHOLE = "whole"  # a file of a checkpoint, written when all else is on disk
+DRAWS = "draws.json"  # states of the random generators that are not torch's
+
+
+class ResumeError(ValueError):
+    """What was left behind is of another fit."""
+
+
+@dataclass
+class Run:
+    """The trainings of one fit, in `folder`; `count` of them have begun."""
+
+    folder: Path
+    count: int = 0
+
+
+_RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Within it, trainings keep their state in the folder, and go on from what they find there."""
+    token = _RUN.set(Run(folder))
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """The folder of the training that begins: its own of a fit that is kept, else one that goes with it."""
+    run = _RUN.get()
+    if run is None:
+        with TemporaryDirectory(prefix="recguard-fit-") as folder:
+            yield Path(folder)
+        return
+    run.count += 1
+    own = run.folder / f"{run.count:02d}"
+    own.mkdir(parents=True, exist_ok=True)
+    yield own
+
+
+def is_kept() -> bool:
+    """Whether what is trained now belongs to a fit that is kept."""
+    return _RUN.get() is not None
+
+
+def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> FitConfig | None:
+    """Makes the folder of a fit, or finds it.
+
+    Returns:
+        the settings that a search had found before the fit was interrupted, if any.
+
+    Raises:
+        ResumeError: it cannot go on, because data or settings are not the same.
+    """
+    settings = asdict(config)
+    wanted = {"data": fingerprint, "config": settings}
+    note = folder / "fit.json"
+    if resume and note.exists():
+        found = json.loads(note.read_text())
+        differs = [name for name, value in settings.items() if found["config"].get(name) != value]
+        if found["data"] != fingerprint or differs:
+            what = "the data" if found["data"] != fingerprint else ", ".join(differs)
+            raise ResumeError(f"--resume: {folder} is of a fit with another {what}; leave --resume out to start anew")
+        return FitConfig(**found["settled"]) if found.get("settled") else None
+    if resume:
+        logger.warning("nothing was left of an interrupted fit in %s; this one starts anew", folder)
+    elif note.exists():
+        logger.warning("what was left of an interrupted fit in %s goes; --resume would have gone on with it", folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(note, wanted)
+    return None
+
+
+def settle(folder: Path, config: FitConfig) -> None:
+    """Notes the settings that a search has found."""
+    note = folder / "fit.json"
+    write_json(note, json.loads(note.read_text()) | {"settled": asdict(config)})
+
+
+def save_done(place: Path, objective: nn.Module, epochs: int) -> None:
+    """Keeps what a training has learned, in place of its checkpoints."""
+    state = {name: value.contiguous().clone() for name, value in objective.state_dict().items()}
+    write_whole(place / "done.safetensors", lambda file: save_file(state, file, {"epochs": str(epochs)}))
+    for checkpoint in place.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def load_done(place: Path, objective: nn.Module) -> int | None:
+    """Loads what a training had learned; gives its epochs, or None where it was not done."""
+    file = place / "done.safetensors"
+    if not file.exists():
+        return None
+    objective.load_state_dict(load_file(file))
+    with safe_open(file, "pt") as opened:
+        return int(opened.metadata()["epochs"])
+
+
+def latest(place: Path) -> Path | None:
+    """The latest whole checkpoint."""
+    found = [c for c in place.glob("checkpoint-*") if (c / WHOLE).exists()]
+    return max(found, key=lambda c: int(c.name.split("-")[1]), default=None)
+
+
+class Marks(TrainerCallback):
+    """Marks a checkpoint as whole, with the state of the generator that its batches are drawn from."""
+
+    def __init__(self, draws: np.random.Generator) -> None:
+        self.draws = draws
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (folder / DRAWS).write_text(json.dumps(self.draws.bit_generator.state))
+        for file in folder.iterdir():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        (folder / WHOLE).touch()
+
+    def restore(self, checkpoint: Path) -> None:
+        """Sets the generator as it was."""
+        self.draws.bit_generator.state = json.loads((checkpoint / DRAWS).read_text())
+
+
+def together() -> None:
+    """Waits for all processes that train together."""
+    if world()[1] > 1:
+        torch.distributed.barrier()
+
+
+def world() -> tuple[int, int]:
+    """Rank of this process and how many train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,105 @@
+"""Writes the network as ONNX, in full precision, in int8 and in half, and proves that each answers as torch does."""
+
+import copy
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from service.encoding.chunks import pad
+from service.encoding.encoder import Encoded
+from service.encoding.values import Ids
+from service.engine.session import INPUT, OUTPUTS, Engine
+from training.network.model import BehaviourBert
+
+
+def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
+    """Writes the graph of `service.engine.session`'s contract, with batch and positions free."""
+    model.eval()
+    example = torch.ones((2, 5, slots), dtype=torch.int32)
+    batch, positions = (
+        torch.export.Dim("batch", min=1),
+        torch.export.Dim("positions", min=2, max=model.bert.config.max_position_embeddings),
+    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of an absent torchvision, four times
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT[0]],
+            output_names=[name for name, _, _ in OUTPUTS],
+            dynamic_shapes=({0: batch, 1: positions},),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
+    """Writes the graph with the encoder in float16 and the heads, whose squares would leave its range, in float32."""
+    half = copy.deepcopy(model)
+    torch.nn.Module.half(half.bert)
+    export_onnx(half, slots, path)
+
+
+class _Windows(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds real windows to the quantiser, a few of like length at a time."""
+
+    def __init__(self, sequences: Sequence[Encoded], most: int = 256) -> None:
+        windows = sorted((w for e in sequences for w in e.windows), key=len)
+        windows = windows[:: -(-len(windows) // most)]
+        self.batches: Iterator[Ids] = iter([pad(windows[i : i + 8]) for i in range(0, len(windows), 8)])
+
+    def get_next(self) -> dict[str, Ids] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {"ids": batch}
+
+
+def quantize(source: Path, target: Path, sequences: Sequence[Encoded]) -> None:
+    """Writes the int8 variant: weights per channel, activations on scales measured beforehand.
+
+    Dynamic quantisation takes its scale from the whole batch, so that a score would depend on its neighbours; static
+    scales cannot. Only products with constant weights are quantised, which is where the time goes; embeddings, norms,
+    softmax and the heads keep full precision.
+    """
+    with tempfile.TemporaryDirectory(prefix="recguard-export-") as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        weights = {w.name: w.dims for w in graph.initializer}
+        heads = [
+            n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and min(weights.get(n.input[1], [0])) < 64
+        ]
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Windows(sequences),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=heads,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+def milliseconds(engine: Engine, windows: Sequence[Ids], repeats: int = 5) -> float:
+    """Median time of one window on one engine, the windows run one at a time."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for window in windows:
+            engine.run(window[None])
+        times.append((time.perf_counter() - start) / len(windows) * 1000)
+    return float(np.median(times))

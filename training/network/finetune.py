@@ -1,0 +1,233 @@
+"""Fine-tunes the network on labelled sequences.
+
+One training example is a whole sequence: all its windows run together and their logits are pooled as in
+`service.windows.combine`, so that what is learned is what is served.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+
+from service.encoding.chunks import Outputs, pad
+from service.encoding.encoder import Encoded, Encoder
+from service.encoding.fields import FIRST
+from service.encoding.values import Ids
+from service.model.scorer import network_logits
+from training.config import FitConfig
+from training.data.log import UNLABELLED
+from training.network.augment import Augment
+from training.network.model import BehaviourBert, Logits
+from training.network.trainer import positions, some_windows, train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence with what is known of it.
+
+    Attributes:
+        encoded: its windows.
+        label: 1 anomalous, 0 normal.
+        type: index of the anomaly type, UNLABELLED where normal or unnamed.
+        events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
+        offset: log odds that linear part, company and novelty give it already; the network learns what these miss.
+        taught: a teacher's probability that it is anomalous; None without a teacher.
+    """
+
+    encoded: Encoded
+    label: int
+    type: int
+    events: NDArray[np.int8]
+    offset: float = 0.0
+    taught: float | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is known to hold both normal and anomalous events."""
+        return {0, 1} <= set(self.events.tolist())
+
+
+class Collator:
+    """Puts examples into one batch: windows stacked, each with the example it belongs to.
+
+    A sequence of more than `most` windows shows a run of that many, drawn anew each time, and a share of the field
+    values becomes unknown.
+    """
+
+    def __init__(self, encoder: Encoder, config: FitConfig, table: Tensor) -> None:
+        self.most, self.unknown_rate = config.train_windows, config.unknown_rate
+        self.rng = np.random.default_rng(config.seed)
+        self.augment = Augment(encoder, config.augment, table, self.rng) if config.augment else None
+        # row -> its field's "unknown" row; rows that are no field's value stand for themselves
+        self.unknown_of = np.arange(encoder.deep_rows, dtype=np.int32)
+        for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+            if start < encoder.deep_rows:
+                self.unknown_of[start + FIRST : start + f.size] = start
+
+    def __call__(self, examples: list[Example]) -> dict[str, Any]:
+        windows, sequence, events, mixed = [], [], [], []
+        for i, example in enumerate(examples):
+            encoded = example.encoded
+            for k in some_windows(encoded, self.most, self.rng):
+                windows.append(encoded.windows[k])
+                owner = encoded.owners[k]
+                events.append(np.where(owner >= 0, example.events[owner], UNLABELLED))
+                sequence.append(i)
+                mixed.append(example.mixed)
+        ids = pad(windows)
+        hidden = self.rng.random(ids.shape) < self.unknown_rate
+        ids = np.where(hidden, self.unknown_of[ids], ids)
+        event_labels = np.full(ids.shape[:2], UNLABELLED, dtype=np.int64)
+        for row, known in zip(event_labels, events, strict=True):
+            row[: len(known)] = known
+        if self.augment is not None:
+            ids, event_labels = self.augment(ids, event_labels)
+        taught = [float(e.label) if e.taught is None else e.taught for e in examples]
+        return {
+            "ids": torch.from_numpy(ids),
+            "truth": {
+                "sequence": torch.tensor(sequence),
+                "labels": torch.tensor([e.label for e in examples], dtype=torch.float32),
+                "offset": torch.tensor([e.offset for e in examples], dtype=torch.float32),
+                "taught": torch.tensor(taught, dtype=torch.float32),
+                "types": torch.tensor([e.type for e in examples]),
+                "event_labels": torch.from_numpy(event_labels),
+                "mixed": torch.tensor(mixed),
+            },
+        }
+
+
+def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
+    """Pools window values by sequence, (W, ...) -> (count, ...): `combine`'s log-mean-exp with gradients."""
+    belongs = (sequence.unsqueeze(0) == torch.arange(count).unsqueeze(1)).to(values.dtype)  # (count, W)
+    peak = values.detach().amax(dim=0, keepdim=True)
+    return (
+        belongs @ (values - peak).clamp(min=-80).exp() / belongs.sum(dim=1).reshape(-1, *[1] * (values.dim() - 1))
+    ).log() + peak
+
+
+class Objective(nn.Module):
+    """The multi-task loss: sequence, events where known, type where named, a teacher's judgement where there is one.
+
+    The sequence's logit is added to what the parts beside the network give, and so fits their residual, as the next
+    step of boosting would (Friedman, "Greedy function approximation", Annals of Statistics 2001).
+
+    With `config.adversarial` the same loss is added for bags moved by a little noise in the direction that raises it
+    most (Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR
+    2017).
+    """
+
+    def __init__(self, model: BehaviourBert, config: FitConfig) -> None:
+        super().__init__()
+        self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
+
+    def forward(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not (self.settings.adversarial and self.training):
+            return {"loss": self._loss(self.model(ids), truth)}
+        bags = self.model.bags(ids).detach()
+        noise = torch.zeros_like(bags, requires_grad=True)
+        loss = self._loss(self.model(ids, noise), truth)
+        (gradient,) = torch.autograd.grad(loss, noise, retain_graph=True)
+        length = self.settings.adversarial * bags.norm(dim=(1, 2), keepdim=True)
+        worst = length * gradient / gradient.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        return {"loss": loss + self._loss(self.model(ids, worst), truth)}
+
+    def _loss(self, out: Logits, truth: Mapping[str, Tensor]) -> Tensor:
+        config, sequence, labels, types = self.settings, truth["sequence"], truth["labels"], truth["types"]
+        event_labels = truth["event_labels"]
+        logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + truth["offset"]
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
+        if config.teacher is not None:
+            loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, truth["taught"])
+        known = event_labels != UNLABELLED
+        # where a sequence is anomalous in part, telling which part is a task of its own, and there are few of them
+        for among in (known, known & truth["mixed"].unsqueeze(1)):
+            if among.any():
+                event_loss = F.binary_cross_entropy_with_logits(out.event_logits[among], event_labels[among].float())
+                loss = loss + config.event_weight * event_loss
+        if (types != UNLABELLED).any():
+            pooled = log_mean_exp(out.type_logits, sequence, len(labels))
+            loss = loss + config.type_weight * F.cross_entropy(pooled, types, ignore_index=UNLABELLED)
+        return loss
+
+
+def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
+    """The torch model as the function that `service.scoring.evidence` takes."""
+
+    def run(ids: Ids) -> Outputs:
+        model.eval()
+        with torch.inference_mode():
+            return Outputs(*(t.numpy() for t in model(torch.from_numpy(ids))))
+
+    return run
+
+
+def finetune(
+    model: BehaviourBert,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    held: Sequence[Example],
+    config: FitConfig,
+    quiet: bool,
+    epochs: int = 0,
+) -> int:
+    """Trains in place.
+
+    Args:
+        held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
+            anomalous in part; the weights of the best epoch are kept.
+        epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
+            positions than the budget allows.
+
+    Returns:
+        The epochs whose weights are kept.
+    """
+
+    def quality() -> float:
+        logits = network_logits([e.encoded for e in held], run_torch(model))
+        score = logits.deep + np.array([e.offset for e in held])
+        found = [float(average_precision_score([e.label for e in held], score))]
+        truth = np.concatenate([e.events if e.mixed else np.full_like(e.events, UNLABELLED) for e in held])
+        if (truth >= 0).any():
+            found.append(float(roc_auc_score(truth[truth >= 0], logits.events[truth >= 0])))
+        return float(np.mean(found))
+
+    encoded = [e.encoded for e in examples]
+    objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
+    measure = None if epochs else quality
+    most, share = config.epochs_of(sum(positions(e, config) for e in encoded))
+    if share < 1:
+        logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
+    return train(objective, model, examples, encoded, collator, config, epochs or most, quiet, measure, share)
+
+
+def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:
+    """Sets the model's idea of normal: mean and shrunk covariance of the windows' mean states of normal sequences.
+
+    The novelty is then the squared Mahalanobis distance over its dimensions, after Lee et al., "A simple unified
+    framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018; the shrinkage is Ledoit
+    and Wolf's.
+    """
+    windows = sorted((w for encoded in normal for w in encoded.windows), key=len)
+    means = []
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(windows), 32):
+            states, real = model.states(torch.from_numpy(pad(windows[start : start + 32])))
+            means.append(model.mean_state(states, real).numpy())
+    points = np.concatenate(means).astype(np.float64)
+    covariance = LedoitWolf().fit(points).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    whitening = vectors / np.sqrt(np.maximum(values, 1e-8))
+    model.normal_mean.copy_(torch.from_numpy(points.mean(axis=0)).float())
+    model.normal_whitening.copy_(torch.from_numpy(whitening).float())

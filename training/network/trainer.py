@@ -1,0 +1,248 @@
+"""The training loop that pretraining and fine-tuning share, on the transformers Trainer."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from service.encoding.encoder import Encoded
+from training.config import FitConfig
+from training.network.checkpoints import Marks, is_kept, latest, load_done, place, save_done, together, world
+from training.network.model import BehaviourBert
+
+logger = logging.getLogger(__name__)
+
+
+class LikeLengths(Sampler[int]):
+    """Deals sequences out so that those of like length share a batch; each epoch draws `count` of them."""
+
+    def __init__(self, lengths: Sequence[int], count: int, batch: int, seed: int) -> None:
+        self.lengths, self.count, self.batch = lengths, count, batch
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def skip(self, epochs: int) -> None:
+        """Draws as many epochs as were trained before, so that the next is as if they had just been."""
+        for _ in range(epochs):
+            deque(self, maxlen=0)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = list(range(len(self.lengths)))
+        if self.count < len(drawn):
+            drawn = torch.randperm(len(drawn), generator=self.generator)[: self.count].tolist()
+        of_drawn = [self.lengths[i] for i in drawn]
+        grouped: Callable[..., list[int]] = get_length_grouped_indices  # transformers leaves it untyped
+        yield from (drawn[i] for i in grouped(of_drawn, self.batch, generator=self.generator))
+
+
+class Collates(Protocol):
+    """Makes a batch of examples; what it draws comes from `rng` alone."""
+
+    rng: np.random.Generator
+
+    def __call__(self, examples: list[Any], /) -> dict[str, Any]:
+        """The arguments of the objective."""
+
+
+class _Trainer(Trainer):
+    """Trainer that draws its sequences as it is told to, and measures what it is told to measure."""
+
+    sampler: LikeLengths
+    measure: Callable[[], float]
+
+    def _get_train_sampler(self, *_: Any) -> LikeLengths:
+        return self.sampler
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        measured = torch.tensor(self.measure(), dtype=torch.float64)
+        if world()[1] > 1:
+            torch.distributed.broadcast(measured, 0)  # all must agree on which epoch was best
+        metrics = {"eval_measured": float(measured), "epoch": self.state.epoch or 0.0}
+        if self.args.logging_strategy != "no":
+            self.log(dict(metrics))
+        logger.info("epoch %d: %.4f on what is held out", metrics["epoch"], metrics["eval_measured"])
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def train(
+    objective: nn.Module,
+    model: BehaviourBert,
+    examples: Sequence[Any],
+    encoded: Sequence[Encoded],
+    collator: "Collates",
+    config: FitConfig,
+    epochs: int,
+    quiet: bool,
+    measure: Callable[[], float] | None = None,
+    share: float = 1.0,
+) -> int:
+    """Trains in place with AdamW, a short warm-up and a linear fall to zero.
+
+    In a fit that is kept it goes on where it was interrupted, and learns what it would have learned. Where several
+    processes train together, each takes its part of every batch.
+
+    Args:
+        objective: a module that gives {"loss": ...} for what `collator` makes of examples; it holds the model.
+        examples, encoded: what the collator takes, and the sequence of each.
+        epochs: at most, where there is a measure; else exactly.
+        measure: is asked after each epoch; the weights of the epoch where it was largest are kept, and training ends
+            after `config.patience` epochs without a larger one.
+        share: of the examples, drawn anew for each epoch.
+
+    Returns:
+        The epochs whose weights are kept.
+    """
+    with place() as scratch:
+        if (done := load_done(scratch, objective)) is not None:
+            return done
+        epochs = _train(objective, model, examples, encoded, collator, config, epochs, quiet, measure, share, scratch)
+        together()  # all have loaded the best checkpoint
+        if is_kept() and world()[0] == 0:
+            save_done(scratch, objective, epochs)
+        return epochs
+
+
+def _train(
+    objective: nn.Module,
+    model: BehaviourBert,
+    examples: Sequence[Any],
+    encoded: Sequence[Encoded],
+    collator: Collates,
+    config: FitConfig,
+    epochs: int,
+    quiet: bool,
+    measure: Callable[[], float] | None,
+    share: float,
+    scratch: Path,
+) -> int:
+    set_seed(config.seed)
+    adapters = _adapters(model, config) if config.lora_rank else None
+    lengths = [positions(e, config) for e in encoded]
+    batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))  # of all processes together
+    count = max(round(share * len(examples)), 1)
+    per_epoch = -(-count // batch)
+    steps = per_epoch * epochs
+    encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
+    known = {id(p) for p in encoder}
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": encoder,
+                "lr": config.pretrained_rate if config.starts_pretrained else config.scratch_rate,
+            },
+            {"params": [p for p in objective.parameters() if id(p) not in known], "lr": config.fresh_rate},
+        ],
+        weight_decay=0.01,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
+    )
+    workers = world()[1]
+    trainer = _Trainer(
+        model=objective,
+        args=TrainingArguments(
+            output_dir=str(scratch),
+            num_train_epochs=epochs,
+            per_device_train_batch_size=-(-batch // workers),
+            eval_strategy="no" if measure is None else "epoch",
+            save_strategy="epoch" if is_kept() or measure is not None else "no",
+            save_total_limit=2,
+            load_best_model_at_end=measure is not None,
+            metric_for_best_model="measured",
+            restore_callback_states_from_checkpoint=True,
+            seed=config.seed,
+            use_cpu=not torch.cuda.is_available(),
+            ddp_find_unused_parameters=workers > 1,  # a batch may have no type, or no event, that is known
+            bf16=_bfloat16_pays(),
+            remove_unused_columns=False,
+            disable_tqdm=quiet,
+            report_to=[],
+            logging_strategy="epoch" if config.tensorboard else "no",
+            dataloader_pin_memory=False,
+        ),
+        data_collator=collator,
+        train_dataset=list(examples),
+        eval_dataset=list(examples[:1]),  # unused: `measure` knows what it measures on
+        callbacks=[] if measure is None else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
+        optimizers=(optimizer, schedule),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
+    if measure is not None:
+        trainer.measure = measure
+    if config.tensorboard:
+        trainer.add_callback(_board(Path(config.tensorboard), type(objective).__name__))
+    marks = Marks(collator.rng)
+    trainer.add_callback(marks)
+    if (checkpoint := latest(scratch)) is not None:
+        trained = round(int(checkpoint.name.split("-")[1]) / per_epoch)
+        logger.info("going on after epoch %d", trained)
+        trainer.sampler.skip(trained)
+        marks.restore(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if adapters is not None:
+        model.bert = adapters.merge_and_unload()
+        model.requires_grad_(True)
+    return round((trainer.state.best_global_step or steps) / per_epoch)
+
+
+def _board(directory: Path, name: str) -> TrainerCallback:
+    """Writes losses and measures for TensorBoard, each training under a number of its own."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    number = len(list(directory.glob("*")))
+    callback: Callable[[Any], TrainerCallback] = TensorBoardCallback  # transformers and torch leave both untyped
+    writer: Callable[[str], Any] = SummaryWriter
+    return callback(writer(str(directory / f"{number:03d}-{name}")))
+
+
+def _adapters(model: BehaviourBert, config: FitConfig) -> Any:
+    """Low-rank adapters in the encoder, in place of whose weights they are trained (Hu et al., "LoRA", ICLR 2022)."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    adapted = LoraConfig(
+        r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=["query", "key", "value", "dense"]
+    )
+    adapters = LoraModel(model.bert, adapted, "default")
+    model.table.weight.requires_grad_(True)  # its rows are new to the encoder
+    return adapters
+
+
+def _bfloat16_pays() -> bool:
+    """Whether products in bfloat16 run in hardware here; where they are emulated they are slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def positions(encoded: Encoded, config: FitConfig) -> int:
+    """Positions of a sequence that one epoch trains on."""
+    return sum(map(len, encoded.windows[: config.train_windows]))
+
+
+def some_windows(encoded: Encoded, most: int, rng: np.random.Generator) -> range:
+    """A run of at most `most` windows of a sequence, drawn anew each time where it has more."""
+    first = int(rng.integers(0, max(len(encoded.windows) - most, 0) + 1))
+    return range(first, min(first + most, len(encoded.windows)))
