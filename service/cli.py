@@ -21,14 +21,15 @@ from uvicorn.supervisors import Multiprocess
 
 from service.api.app import create_app
 from service.api.connection import Protocol
-from service.engine.remote import hosted
+from service.encoding.columns import columns_of
+from service.engine.server import hosted
 from service.engine.session import ProviderError, Runtime, cores
 from service.model.bundle import Bundle, BundleError
-from service.model.scorer import UNKNOWN_TYPE, Model, columns_of
-from service.serving.feedback import Store
+from service.model.scorer import UNKNOWN_TYPE, Model
 from service.serving.registry import ENGINE
 from service.serving.service import Serving
 from service.settings import Settings
+from service.stores.verdicts import Store
 from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
 

@@ -10,14 +10,15 @@ too long for one pass.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, islice, repeat
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from service.encoding.chunks import cut
-from service.encoding.events import Events, run_lengths, run_starts
+from service.encoding.columns import joined
+from service.encoding.events import Events, run_lengths
 from service.encoding.fields import (
     FIRST,
     KINDS,
@@ -70,47 +71,6 @@ class Encoded:
     rows: Ids
     belongs: Ids
     changed: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The table rows that some sequences use, each once a sequence; roles and padding left out.
-
-    Attributes:
-        owner: int64 (U,), the sequence, ascending.
-        rows: int64 (U,), ascending within it.
-        counts: float64 (U,), how often it uses the row.
-        length: sequences, N.
-    """
-
-    owner: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    counts: NDArray[np.float64]
-    length: int
-
-    @classmethod
-    def of(cls, sequences: Sequence[Encoded]) -> "Usage":
-        parts = [cls._of_some(sequences[k : k + AT_ONCE]) for k in range(0, len(sequences), AT_ONCE)]
-        owner = np.concatenate([owner + k * AT_ONCE for k, (owner, _, _) in enumerate(parts)])
-        rows, counts = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-        return cls(owner, rows, counts.astype(np.float64), len(sequences))
-
-    @staticmethod
-    def _of_some(sequences: Sequence[Encoded]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        rows = np.concatenate([e.rows for e in sequences])
-        width = int(rows.max()) + 1
-        kind = np.int32 if len(sequences) * width < 1 << 31 else np.int64  # of half the size, sorted in half the time
-        owner: NDArray[np.integer] = np.repeat(np.arange(len(sequences), dtype=kind), [len(e.rows) for e in sequences])
-        keys = (owner[:, None] * width + rows)[rows > MASK]
-        keys.sort()
-        first = run_starts(keys)
-        of, row = np.divmod(keys[first].astype(np.int64), width)
-        return of, row, run_lengths(first, len(keys))
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums (N, ...) of values (U, ...) over each sequence's rows, of which it has at least that of its length."""
-        starts = np.searchsorted(self.owner, np.arange(self.length))
-        return np.asarray(np.add.reduceat(values, starts, axis=0))
 
 
 class Encoder:
@@ -401,16 +361,6 @@ class Encoder:
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
         return cls(fields, data["text_column"], tokenizer, data["window"], data["piece_pairs"])  # type: ignore[arg-type]
-
-
-def joined(sequences: Sequence[tuple[Columns, int]], names: Iterable[str]) -> dict[str, list[object]]:
-    """The named columns of several sequences, one behind the other; None where a sequence has no such column."""
-    found: dict[str, list[object]] = {}
-    for name in names:
-        parts = [(columns.get(name), length) for columns, length in sequences]
-        if any(values is not None for values, _ in parts):
-            found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))
-    return found
 
 
 def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-from service.encoding.chunks import Outputs, Row, pad
+from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
 from service.encoding.values import Columns, EventError, Ids
+from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
 from service.telemetry.metrics import Metrics
 

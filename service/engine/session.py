@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.encoding.chunks import Outputs
+from service.engine.outputs import Outputs
 
 logger = logging.getLogger(__name__)
 Requested = Literal["auto", "tensorrt", "cuda", "cpu"]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import Cross
+from service.encoding.values import Floats
 
-Floats = NDArray[np.float64]
 BINS = 20  # of a field: its values that most sequences hold, and one for all others
 OTHERS = "others"
 SCORE_BINS = 20  # equal bins over 0..1, in which a bundle keeps the scores of its validation

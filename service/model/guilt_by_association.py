@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.encoding.encoder import Usage
-from service.model.novelty import Floats
+from service.encoding.usage import Usage
+from service.encoding.values import Floats
 
 
 @dataclass(frozen=True)

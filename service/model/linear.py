@@ -11,8 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
-from service.encoding.encoder import MASK, Encoded, Usage
-from service.model.novelty import LIMIT, Floats
+from service.encoding.encoder import MASK, Encoded
+from service.encoding.usage import Usage
+from service.encoding.values import Floats
+from service.model.novelty import LIMIT
 
 MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
 

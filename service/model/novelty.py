@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.encoder import Usage
+from service.encoding.usage import Usage
+from service.encoding.values import Floats
 
-Floats = NDArray[np.float64]
 LIMIT = 8.0  # standard deviations; what lies beyond says no more
 
 

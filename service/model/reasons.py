@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.encoding.encoder import MASK, Encoded, Encoder, Usage
+from service.encoding.encoder import MASK, Encoded, Encoder
+from service.encoding.usage import Usage
 from service.model.calibration import CHANNELS, Calibration, Evidence, log, logit
 from service.model.linear import dense
 from service.model.tabular import Surface

@@ -1,21 +1,23 @@
 """A model ready to score: encoder, engine, calibration and policy of one bundle, as functions of sequences."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.chunks import NetworkLogits, Outputs, Row, combine, pad
+from service.encoding.chunks import pad
+from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded
 from service.encoding.values import Columns, EventError, Ids
+from service.engine.outputs import Outputs, Row
 from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
 from service.model.calibration import Calibration, Evidence
 from service.model.policy import Policy, Thresholds
+from service.model.pooling import NetworkLogits, combine
 from service.model.reasons import Reason, reasons
 from service.model.tabular import Reading, Surface
 from service.schemas.terms import Decision
@@ -71,57 +73,6 @@ class Judge:
         share = 1 / np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True)).sum(axis=1)
         unknown = (alarm > learned) | ((alarm > 0.5) & (share < 0.5))
         return [UNKNOWN_TYPE if u else self.types[k] for u, k in zip(unknown.tolist(), likeliest.tolist(), strict=True)]
-
-
-def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns, int]:
-    """Columns and number of events, which come one by one or already as columns; None where an event says nothing.
-
-    Raises:
-        EventError: an event is no object, a column no list, or columns differ in length.
-    """
-    if isinstance(events, Mapping):
-        length = None
-        for name, values in events.items():
-            if not isinstance(values, list):
-                raise EventError(None, name, "a column is a list with one value an event")
-            if length not in (None, len(values)):
-                raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
-            length = len(values)
-        return cast(Columns, events), length or 0
-    if set(map(type, events)) != {dict}:
-        at = next(i for i, event in enumerate(events) if not isinstance(event, dict))
-        raise EventError(at, None, "an event is an object of fields and values")
-    rows = cast(Sequence[dict[str, object]], events)
-    shapes = set(map(tuple, rows))
-    if len(shapes) == 1:  # all have the same fields in the same order
-        values = map(list, zip(*map(dict.values, rows), strict=True))
-        return dict(zip(shapes.pop(), values, strict=True)), len(rows)
-    names = dict.fromkeys(name for shape in shapes for name in shape)
-    return {name: [event.get(name) for event in rows] for name in names}, len(rows)
-
-
-def distinct(columns: Columns, length: int) -> tuple[Columns, int, list[int] | None]:
-    """Columns and number of events without those that repeat an `event_id`, as `training.data.log` drops them.
-
-    Returns:
-        also each given event's place among those that are left; None where none repeats another.
-    """
-    ids = columns.get("event_id") or ()
-    known = [i for i in ids if i is not None]
-    if len({*map(str, known)}) == len(known):
-        return columns, length, None
-    place: dict[str, int] = {}
-    kept: list[int] = []
-    places = []
-    for at, given in enumerate(ids):
-        if given is not None and (before := place.get(str(given))) is not None:
-            places.append(before)
-            continue
-        if given is not None:
-            place[str(given)] = len(kept)
-        places.append(len(kept))
-        kept.append(at)
-    return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.encoder import Encoded, Usage
+from service.encoding.encoder import Encoded
+from service.encoding.usage import Usage
+from service.encoding.values import Floats
 from service.model.calibration import beside
 from service.model.guilt_by_association import Company
 from service.model.linear import Linear
-from service.model.novelty import Floats, Profile
+from service.model.novelty import Profile
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from service.encoding.columns import columns_of
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from service.model.files import write_json
-from service.model.policy import Overrides
-from service.model.scorer import Model, Score, columns_of
+from service.model.scorer import Model, Score
 from service.schemas.parsing import parse
 from service.schemas.problems import Problem
+from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -35,23 +35,6 @@ MOST_WAITING = 1 << 20  # bytes on the way to the challenger; what comes beyond 
 LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the sequences of a request
 STOP_SECONDS = 5.0
 Answer = tuple[float, str]  # score and decision
-PROMOTED = "promoted.json"
-Pair = tuple[Path, Path | None]  # champion and challenger
-
-
-def promoted(state: Path, configured: Pair) -> Pair:
-    """Champion and challenger as the last promotion left them, if the same two were configured; else as they are."""
-    path = state / PROMOTED
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("configured") != [str(p) for p in configured]:
-        return configured
-    champion, challenger = map(Path, kept["now"])
-    return champion, challenger
-
-
-def note_promotion(state: Path, configured: Pair, now: Pair) -> None:
-    """Keeps which of the two configured bundles is champion, so that a restart does not change it."""
-    write_json(state / PROMOTED, {"configured": [str(p) for p in configured], "now": [str(p) for p in now]})
 
 
 class Challenger:

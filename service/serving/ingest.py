@@ -16,7 +16,8 @@ from service.schemas.problems import Problem, pointer
 from service.schemas.terms import ARRIVALS
 from service.serving.registry import SOON
 from service.settings import Settings
-from service.stores.windows import Event, Limits, Memory, Redis, Unreachable, Windows
+from service.stores.windows import Event, Limits, Memory, Unreachable, Windows
+from service.stores.windows_redis import Redis
 from service.telemetry.logs import fresh_id
 from service.telemetry.metrics import Metrics
 

@@ -12,22 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.encoding.chunks import Row
 from service.encoding.encoder import Encoded
 from service.engine.batcher import Batcher
+from service.engine.outputs import Row
 from service.engine.remote import EngineLost
 from service.engine.session import ProviderError, Runtime, trim
 from service.model.bundle import Bundle, BundleError
 from service.model.calibration import Evidence
-from service.model.policy import Overrides, Policy
+from service.model.policy import Policy
 from service.model.scorer import Model, Score
 from service.schemas.problems import Problem
 from service.serving.cache import Cache
-from service.serving.challenger import Challenger, Pair, note_promotion, promoted
+from service.serving.challenger import Challenger
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.workers import Commit, PeerError, Peers
 from service.settings import Settings
 from service.stores.audit import Audit
+from service.stores.overrides import Overrides
+from service.stores.promotion import Pair, note_promotion, promoted
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from service.encoding.chunks import Outputs, Row
+from service.encoding.columns import columns_of, distinct
 from service.encoding.encoder import Encoded
 from service.encoding.values import EventError, Ids
 from service.engine.batcher import DeadlineExceeded, Given, QueueFull
+from service.engine.outputs import Outputs, Row
 from service.model.policy import Policy
 from service.model.repair import repair
-from service.model.scorer import Model, columns_of, distinct
+from service.model.scorer import Model
 from service.schemas import schema
 from service.schemas.parsing import Asked, failed, parse, refused
 from service.schemas.problems import Problem, pointer
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.cache import Cache
 from service.serving.drift_monitor import DriftMonitor
-from service.serving.feedback import Feedback, Store
+from service.serving.feedback import Feedback
 from service.serving.ingest import Intake
 from service.serving.registry import SOON, Active, Judged, Lineup
 from service.serving.webhook import Webhook
 from service.settings import Settings
+from service.stores.verdicts import Store
 from service.telemetry.logs import CALL, Pseudonyms, RequestLog, fresh_id
 from service.telemetry.metrics import UNLISTED, Metrics
 from service.telemetry.traces import Traces

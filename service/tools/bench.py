@@ -30,10 +30,10 @@ import numpy as np
 import uvloop
 
 from service.encoding.chunks import pad
+from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from service.model.scorer import columns_of
 from service.tools.load import Load, Outcome, Prepared, prepare, quantile
 
 # events of MovieLens-100K's users, 0 to 100 % by tens (read from u.data)

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from service.encoding.columns import columns_of
 from service.model.bundle import Bundle
-from service.model.scorer import columns_of
 from service.tools.bench import sequences_of, service
 from service.tools.load import Load, Outcome, Prepared, prepare
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from service.encoding.chunks import pad
+from service.encoding.columns import columns_of
 from service.encoding.encoder import CLS
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from service.model.scorer import columns_of
 from tests.conftest import Service, Starter, sequences
 from tests.e2e.test_service import assert_problem, score
 

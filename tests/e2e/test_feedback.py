@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
-from service.serving.feedback import Store
+from service.stores.verdicts import Store
 from tests.conftest import Postgres, Service, Starter, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample, score
 

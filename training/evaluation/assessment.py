@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from service.model.calibration import Evidence
+from service.model.intervals import wilson
 from service.model.scorer import Judge
-from service.stores import quality
 from training.data.log import Labels, Log
 from training.evaluation.quality import metrics
 
@@ -66,16 +66,16 @@ def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"column": column, "value": value}
             for name, y in (("false_positive_rate", 0), ("recall", 1)):
                 of_class = among & (labels.label == y)
-                row[name] = wilson(int((flagged & of_class).sum()), int(of_class.sum()))
+                row[name] = rate(int((flagged & of_class).sum()), int(of_class.sum()))
             rows.append(row)
     return rows
 
 
-def wilson(hits: int, trials: int) -> list[float] | None:
+def rate(hits: int, trials: int) -> list[float] | None:
     """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None where there are none."""
     if trials == 0:
         return None
-    share = quality.wilson(hits, trials)
+    share = wilson(hits, trials)
     return [share.estimate, share.low, share.high, trials]
 
 

@@ -182,7 +182,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def share(found: Sequence[float] | None) -> str:
-    """A share with its interval, as `assess.wilson` gives it."""
+    """A share with its interval, as `assessment.rate` gives it."""
     return "{:.1%} ({:.1%} to {:.1%}) of {:,}".format(*found) if found else "none"
 
 

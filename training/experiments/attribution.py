@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
+from service.encoding.values import Floats
 from service.model.calibration import CHANNELS, logit
 from service.model.scorer import evidence
 from training.data.log import Log
@@ -24,7 +24,6 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of a sequence's events taken away
 SHORTEST = 10  # events of a sequence that is tried
 MOST = 40  # sequences tried
 STEPS = 16  # of the integral
-Floats = NDArray[np.float64]
 
 
 def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[str, list[float]]:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
@@ -33,9 +32,10 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from service.encoding.chunks import Outputs, pad
+from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.values import Ids
+from service.encoding.values import Floats, Ids
+from service.engine.outputs import Outputs
 from service.engine.session import Engine, Runtime
 from service.model.scorer import evidence, network_logits
 from training.config import PRESETS, FitConfig, pretrained_directory
@@ -48,7 +48,6 @@ from training.network import export
 from training.network.finetune import finetune, run_torch
 from training.network.model import BehaviourBert
 
-Floats = NDArray[np.float64]
 COMPONENTS = 32  # of the decomposition that dense methods see
 FEW = 20  # values up to which a number counts as a word
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
+from service.encoding.values import Floats
 from training.config import FitConfig
 from training.data.log import Labels, Log
 from training.data.split import folds
@@ -25,7 +26,6 @@ from training.experiments.result_cache import cell, fingerprint
 from training.fit.thresholds import best_f1
 
 logger = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 SHOWN = {"auc": "AUC", "average_precision": "average precision", "f1": "F1", "recall_at_1_fpr": "recall at 1 % FPR"}
 RESAMPLES = 400
 NEAR = 0.15  # of the best, within which a method is plotted

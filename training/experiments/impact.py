@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service.encoding.values import catalogue_order
+from service.encoding.values import Floats, catalogue_order
 from service.model.repair import Choice, Repair, repair
 from service.model.scorer import Score
 from training.config import FitConfig
@@ -32,7 +32,6 @@ from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 SIZES = (0.01, 0.03, 0.05, 0.1)
 PUSHING = ("random_push", "average_push", "bandwagon_push", "segment_push", "click_farm", "fake_order")
 HELD_BACK = 0.2  # of each user's events, the latest

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from service.encoding.values import Floats
+
 AT_HIT, AT_NDCG, AT_RECALL = 10, 10, 20
 BPR_MODELS = 3
 CHUNK = 1024  # users scored at once

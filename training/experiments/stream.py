@@ -24,7 +24,7 @@ from training.data.attacks import InjectConfig, inject, others
 from training.data.log import Labels, Log, LogError
 from training.data.split import Indices
 from training.evaluation import report
-from training.evaluation.assessment import wilson
+from training.evaluation.assessment import rate
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
@@ -177,7 +177,7 @@ def _tested(scene: Scene, model: Fitted) -> dict[str, Any]:
         "known": (flagged, (label == 1) & ~is_new),
         "false": (flagged, label == 0),
     }
-    return {name: wilson(int((hit & among).sum()), int(among.sum())) for name, (hit, among) in of.items()}
+    return {name: rate(int((hit & among).sum()), int(among.sum())) for name, (hit, among) in of.items()}
 
 
 def caught(steps: Sequence[dict[str, Any]], measure: str) -> dict[str, Any] | None:

@@ -11,22 +11,21 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from service.encoding.values import Floats
 from service.model.active_learning import teaching_order
 from training.config import FitConfig
 from training.data.log import Labels, Log
 from training.data.split import Indices, folds
 from training.evaluation import report
-from training.evaluation.assessment import event_quality, group_rates, wilson
+from training.evaluation.assessment import event_quality, group_rates, rate
 from training.evaluation.quality import metrics, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
 PARTS = ("all", "labels", "unseen", "verdicts")
@@ -167,9 +166,9 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     recall = recall_at_fpr(label, score, 0.01)
     return {
         "auc": float(roc_auc_score(label, score)),
-        "recall_at_1_fpr": wilson(round(recall * int(is_kind.sum())), int(is_kind.sum())),
-        "caught": wilson(len(caught), int(is_kind.sum())),
-        "called_unknown": wilson(sum(a.type == "unknown" for a in caught), len(caught)),
+        "recall_at_1_fpr": rate(round(recall * int(is_kind.sum())), int(is_kind.sum())),
+        "caught": rate(len(caught), int(is_kind.sum())),
+        "called_unknown": rate(sum(a.type == "unknown" for a in caught), len(caught)),
     }
 
 
@@ -234,7 +233,7 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
     of_kind = {k: np.array([t == k for t in truth.types]) for k in kinds}
     return {
         "metrics": metrics(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
-        "recall_by_type": {k: wilson(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
+        "recall_by_type": {k: rate(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
         "named": {k: dict(Counter(named[i] or "let through" for i in np.flatnonzero(m))) for k, m in of_kind.items()},
         "groups": group_rates(truth, flagged),
         "events": event_quality(log.subset(at), truth, [np.array(e) for c in cells for e in c["events"]]),
@@ -243,7 +242,7 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
             for name in cells[0]["deletion"]
         },
         "stress": {
-            name: wilson(*np.sum([c["stress"][name] for c in cells], axis=0).tolist()) for name in cells[0]["stress"]
+            name: rate(*np.sum([c["stress"][name] for c in cells], axis=0).tolist()) for name in cells[0]["stress"]
         },
     }
 

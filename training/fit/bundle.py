@@ -17,10 +17,11 @@ import numpy as np
 from safetensors.torch import save
 from transformers import set_seed
 
+from service.encoding.columns import columns_of
 from service.engine.session import Engine, Runtime
 from service.model.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.model.drift import SCORE_BINS, FieldValues
-from service.model.scorer import Model, columns_of, evidence
+from service.model.scorer import Model, evidence
 from training.config import FitConfig
 from training.data.live_windows import at_moments
 from training.data.log import CleaningReport, Labels, Log, clean_events, read_labels

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.values import Floats
 from service.model.bundle import Bundle, sha256
 from service.model.scorer import Model, Score
 from training.config import FitConfig
@@ -26,7 +27,6 @@ from training.fit.bundle import Data, files_fingerprint, write_bundle
 from training.fit.pipeline import WEIGHTS, Start, fit_model
 
 logger = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 HELD_OUT = 3  # of ten judged sequences, told by their names
 FOLDS = 3  # of cross-fitting, also of a preset that otherwise has one
 RESAMPLES = 1000

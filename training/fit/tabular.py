@@ -16,8 +16,10 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from service.encoding.encoder import Encoded, Encoder, Usage
+from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity, Step
+from service.encoding.usage import Usage
+from service.encoding.values import Floats
 from service.model.guilt_by_association import Company
 from service.model.linear import Linear, dense
 from service.model.novelty import Profile, measure
@@ -30,8 +32,6 @@ ROUNDS = 8  # of that trimming
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
 SURE = 4.0  # log odds beyond which a holder is no more suspicious
 FEW = 2.0  # holders that a value is given beside its own, of no suspicion
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

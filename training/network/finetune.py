@@ -17,10 +17,11 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
-from service.encoding.chunks import Outputs, pad
+from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import FIRST
 from service.encoding.values import Ids
+from service.engine.outputs import Outputs
 from service.model.scorer import network_logits
 from training.config import FitConfig
 from training.data.log import UNLABELLED

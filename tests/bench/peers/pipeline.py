@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from service.encoding.columns import columns_of
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from service.model.scorer import Model, Score, columns_of
+from service.model.scorer import Model, Score
 
 MODEL = Model.load(
     Bundle.open(Path(os.environ["RECGUARD_BUNDLE"])), Runtime("auto", int(os.environ.get("RECGUARD_THREADS", 1)))

@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.encoding.chunks import Outputs, combine, cut, pad
+from service.encoding.chunks import cut, pad
+from service.engine.outputs import Outputs
+from service.model.pooling import combine
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 60))

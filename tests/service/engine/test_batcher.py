@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.encoding.chunks import Outputs, Row
 from service.encoding.encoder import Encoded
 from service.encoding.values import EventError, Ids
 from service.engine.batcher import Batcher, DeadlineExceeded, Given, QueueFull
+from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
 from service.telemetry.metrics import Metrics
 

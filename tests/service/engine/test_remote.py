@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from service.encoding.chunks import pad
-from service.engine.remote import EngineLost, HostedEngine, hosted
+from service.engine.remote import EngineLost, HostedEngine
+from service.engine.server import hosted
 from service.engine.session import Engine, ProviderError, Runtime
 from service.model.bundle import Bundle, BundleError
 from tests.conftest import wait_until

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from service.encoding.chunks import pad
+from service.encoding.columns import columns_of
 from service.engine.session import ProviderError, Runtime
 from service.model.bundle import Bundle, BundleError, sha256
-from service.model.scorer import Model, columns_of
+from service.model.scorer import Model
 
 
 def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> None:

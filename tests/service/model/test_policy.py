@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.policy import DECISIONS, Overrides, Policy, Thresholds
+from service.model.policy import DECISIONS, Policy, Thresholds
+from service.stores.overrides import Overrides
 
 
 @given(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted), st.floats(0, 1), st.floats(0, 1))

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from service.encoding.columns import columns_of
 from service.model.bundle import Bundle
 from service.model.calibration import CHANNELS, logit
 from service.model.reasons import reasons
-from service.model.scorer import columns_of, evidence
+from service.model.scorer import evidence
 
 
 def test_reasons_sum_to_the_log_odds_of_the_score(bundle: Bundle) -> None:

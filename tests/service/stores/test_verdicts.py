@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.serving.feedback import Store, metadata
-from service.stores.quality import Quality, wilson
+from service.model.intervals import wilson
+from service.stores.quality import Quality
+from service.stores.verdicts import Store, metadata
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

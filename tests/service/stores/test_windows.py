@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Redis, Unreachable, Windows
+from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Unreachable, Windows
+from service.stores.windows_redis import Redis
 from tests.conftest import RedisServer
 
 Step = tuple[str, int, int, bool]  # key, id, time, due

@@ -9,7 +9,7 @@ import pytest
 
 from training.config import FitConfig
 from training.data.log import Labels, Log, clean_events, read_labels
-from training.evaluation.assessment import importance, wilson
+from training.evaluation.assessment import importance, rate
 from training.experiments.baselines import METHODS
 from training.experiments.compare import compare
 from training.experiments.result_cache import fingerprint
@@ -106,8 +106,8 @@ def test_only_columns_that_count_are_important(labelled: tuple[Log, Labels]) -> 
 
 def test_an_interval_on_a_case_from_the_literature() -> None:
     # 81 of 263: 0.2553 to 0.3662 (Newcombe, "Two-sided confidence intervals", Statistics in Medicine 1998, method 3)
-    assert wilson(81, 263) == pytest.approx([81 / 263, 0.2553, 0.3662, 263], abs=1e-4)
-    assert wilson(0, 0) is None
+    assert rate(81, 263) == pytest.approx([81 / 263, 0.2553, 0.3662, 263], abs=1e-4)
+    assert rate(0, 0) is None
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from service.encoding.chunks import Outputs, pad
+from service.encoding.chunks import pad
+from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded
+from service.engine.outputs import Outputs
 from service.model.bundle import Bundle
-from service.model.scorer import Model, Score, columns_of, network_logits
+from service.model.scorer import Model, Score, network_logits
 from tests.conftest import genuine_log, shared
 from training.cli.main import app
 from training.config import PRESETS, FitConfig, pretrained_directory

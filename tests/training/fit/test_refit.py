@@ -20,7 +20,7 @@ from service import cli
 from service.encoding.fields import Bins, Vocabulary
 from service.model.bundle import Bundle
 from service.model.scorer import Model
-from service.serving.feedback import Store
+from service.stores.verdicts import Store
 from training.config import FitConfig
 from training.data.attacks import InjectConfig, inject
 from training.data.log import Labels, Log, LogError, clean_events

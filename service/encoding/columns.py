@@ -1,0 +1,68 @@
+"""A sequence's events as columns, and several sequences' columns as one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
+from typing import cast
+
+from service.encoding.values import Columns, EventError
+
+
+def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns, int]:
+    """Columns and number of events, which come one by one or already as columns; None where an event says nothing.
+
+    Raises:
+        EventError: an event is no object, a column no list, or columns differ in length.
+    """
+    if isinstance(events, Mapping):
+        length = None
+        for name, values in events.items():
+            if not isinstance(values, list):
+                raise EventError(None, name, "a column is a list with one value an event")
+            if length not in (None, len(values)):
+                raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
+            length = len(values)
+        return cast(Columns, events), length or 0
+    if set(map(type, events)) != {dict}:
+        at = next(i for i, event in enumerate(events) if not isinstance(event, dict))
+        raise EventError(at, None, "an event is an object of fields and values")
+    rows = cast(Sequence[dict[str, object]], events)
+    shapes = set(map(tuple, rows))
+    if len(shapes) == 1:  # all have the same fields in the same order
+        values = map(list, zip(*map(dict.values, rows), strict=True))
+        return dict(zip(shapes.pop(), values, strict=True)), len(rows)
+    names = dict.fromkeys(name for shape in shapes for name in shape)
+    return {name: [event.get(name) for event in rows] for name in names}, len(rows)
+
+
+def distinct(columns: Columns, length: int) -> tuple[Columns, int, list[int] | None]:
+    """Columns and number of events without those that repeat an `event_id`, as `training.data.log` drops them.
+
+    Returns:
+        also each given event's place among those that are left; None where none repeats another.
+    """
+    ids = columns.get("event_id") or ()
+    known = [i for i in ids if i is not None]
+    if len({*map(str, known)}) == len(known):
+        return columns, length, None
+    place: dict[str, int] = {}
+    kept: list[int] = []
+    places = []
+    for at, given in enumerate(ids):
+        if given is not None and (before := place.get(str(given))) is not None:
+            places.append(before)
+            continue
+        if given is not None:
+            place[str(given)] = len(kept)
+        places.append(len(kept))
+        kept.append(at)
+    return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places
+
+
+def joined(sequences: Sequence[tuple[Columns, int]], names: Iterable[str]) -> dict[str, list[object]]:
+    """The named columns of several sequences, one behind the other; None where a sequence has no such column."""
+    found: dict[str, list[object]] = {}
+    for name in names:
+        parts = [(columns.get(name), length) for columns, length in sequences]
+        if any(values is not None for values, _ in parts):
+            found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))
+    return found

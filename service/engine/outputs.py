@@ -1,0 +1,26 @@
+"""What the graph says of chunks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the graph says of windows, one row each; `combine` makes of them what it says of sequences.
+
+    Attributes:
+        sequence_logit: float32 (B,), the deep score.
+        novelty: float32 (B,), squared distance of the mean state from those of normal sequences, over its dimensions.
+        type_logits: float32 (B, K), one for each anomaly type.
+        event_logits: float32 (B, P), one for each position; only event positions mean anything.
+    """
+
+    sequence_logit: NDArray[np.float32]
+    novelty: NDArray[np.float32]
+    type_logits: NDArray[np.float32]
+    event_logits: NDArray[np.float32]
+
+
+Row = tuple[Outputs, int]  # one row of a batch's outputs

@@ -1,0 +1,242 @@
+"""The answers kept for review, and the verdicts on them, in SQLite or PostgreSQL."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+from sqlalchemy import (
+    URL,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    case,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.model.active_learning import SAMPLED, teaching_order
+from service.stores.quality import Quality
+
+CONNECT_SECONDS = 5
+MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
+NAME = "recguard.db"
+
+READS = "recguard_reads"  # option of connections that only read
+
+metadata = MetaData()
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("score_id", String(32), primary_key=True),
+    Column("time", Float, nullable=False, index=True),  # epoch seconds
+    Column("sequence_id", String(256), nullable=False),
+    Column("user_id", String(256), index=True),
+    Column("version", String(128), nullable=False),
+    Column("score", Float, nullable=False),
+    Column("decision", String(8), nullable=False),
+    Column("type", String(128)),
+    Column("share", Float, nullable=False),  # probability that one like it is kept; 0 where it came with its verdict
+    Column("events", Text, nullable=False),  # JSON, as they came
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("score_id", ForeignKey("answers.score_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("time", Float, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("type", String(128)),
+    Column("note", Text),
+    Column("who", String(64), nullable=False),
+)
+
+
+class Store:
+    """The database; every method is one transaction, durable when it returns, and blocks.
+
+    Args:
+        url: SQLAlchemy's; empty for SQLite in the state directory.
+        state: the state directory.
+
+    Raises:
+        ValueError: no such database, or it cannot be reached.
+    """
+
+    def __init__(self, url: str, state: Path) -> None:
+        if not url:
+            state.mkdir(parents=True, exist_ok=True)
+        try:
+            self.url: URL = make_url(url) if url else URL.create("sqlite", database=str(state / NAME))
+            limit = {"connect_timeout": CONNECT_SECONDS} if self.url.get_backend_name() == "postgresql" else {}
+            # a connection is tried before it is used, since the database may have been started anew
+            self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
+            if self.url.get_backend_name() == "sqlite":
+                event.listen(self.engine, "connect", _configure_sqlite)
+                event.listen(self.engine, "begin", _begin_sqlite)
+            self.reading = self.engine.execution_options(**{READS: True})
+            with self.engine.begin() as connection:  # of several processes that start at once, one makes the tables
+                if self.url.get_backend_name() == "postgresql":
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7267)")
+                metadata.create_all(connection)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ValueError(f"RECGUARD_STORE_URL, or {state / NAME}: {str(error).splitlines()[0]}") from error
+
+    def keep(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Adds answers."""
+        with self.engine.begin() as connection:
+            connection.execute(insert(answers), rows)
+
+    def say(
+        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], bool] | None:
+        """Adds a verdict on a kept answer; gives the answer and whether it is new, or None where there is no such one.
+
+        The answer has "contradicts": whether another verdict on it says otherwise. Both are kept.
+
+        To say the same again changes nothing; the latest of several verdicts counts. Where no answer is kept under
+        the id, `row` is kept with the verdict, if given.
+        """
+        which = select(answers).where(answers.c.score_id == score_id).with_for_update()
+        with self.engine.begin() as connection:
+            one = connection.execute(which).one_or_none()
+            if one is None and row is not None:
+                connection.execute(insert(answers), row)
+                one = connection.execute(which).one_or_none()
+            if one is None:
+                return None
+            last = connection.execute(
+                select(verdicts)
+                .where(verdicts.c.score_id == score_id, verdicts.c.who == verdict["who"])
+                .order_by(verdicts.c.number.desc())
+                .limit(1)
+            ).one_or_none()
+            said = ("verdict", "type", "note")
+            new = last is None or any(getattr(last, name) != verdict[name] for name in said)
+            if new:
+                connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
+            otherwise = select(verdicts.c.number).where(
+                verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
+            )
+            contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
+            return {**one._mapping, "contradicts": contradicts}, new
+
+    def quality(self) -> Quality:
+        """Precision and recall of all that is kept, by the latest verdict on each."""
+        latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
+        said = select(verdicts.c.score_id, verdicts.c.verdict).where(verdicts.c.number.in_(latest)).subquery()
+        flagged, is_sample = answers.c.decision != "allow", answers.c.share > 0
+
+        def total(which: Any, value: Any = 1) -> Any:
+            return func.sum(case((which, value), else_=0))
+
+        missed = ~flagged & is_sample
+        counted = select(
+            total(flagged & is_sample),
+            total(flagged & (said.c.verdict == "anomalous")),
+            total(flagged & (said.c.verdict == "normal")),
+            total(missed, 1.0 / func.nullif(answers.c.share, 0)),
+            total(missed & (said.c.verdict == "anomalous")),
+            total(missed & (said.c.verdict == "normal")),
+        ).select_from(answers.outerjoin(said, said.c.score_id == answers.c.score_id))
+        with self.reading.begin() as connection:
+            found = connection.execute(counted).one()
+        return Quality.of(*(value or 0 for value in found))
+
+    def queue(self, most: int) -> list[dict[str, Any]]:
+        """Answers without a verdict, what a verdict teaches most on first; one in SAMPLED is of the random sample.
+
+        The sample of allowed answers teaches little, but without verdicts on it nobody knows what is missed.
+        """
+        said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
+        what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
+        latest = select(*what).where(~said).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
+        with self.reading.begin() as connection:
+            open_ones = connection.execute(latest).all()
+            parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
+            sample, flagged = ([rows[i][0] for i in _teaching(rows, most)] for rows in parts)
+            chosen: list[str] = []
+            while len(chosen) < most and (sample or flagged):
+                source = sample if sample and (len(chosen) % SAMPLED == 0 or not flagged) else flagged
+                chosen.append(source.pop(0))
+            found = connection.execute(select(answers).where(answers.c.score_id.in_(chosen)))
+            rows = {row.score_id: dict(row._mapping) for row in found}
+        return [{**rows[i], "events": from_json(rows[i]["events"])} for i in chosen]
+
+    def judged(self) -> Iterator[dict[str, Any]]:
+        """Each answer that has a verdict, with the latest on it, and whether somebody said otherwise."""
+        latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
+        against = (
+            select(verdicts.c.score_id)
+            .group_by(verdicts.c.score_id)
+            .having(func.count(func.distinct(verdicts.c.verdict)) > 1)
+        )
+        which = (
+            select(
+                answers,
+                verdicts.c.verdict,
+                verdicts.c.type.label("said_type"),
+                answers.c.score_id.in_(against).label("conflict"),
+            )
+            .join(verdicts, verdicts.c.score_id == answers.c.score_id)
+            .where(verdicts.c.number.in_(latest))
+            .order_by(verdicts.c.number)
+        )
+        with self.reading.begin() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(which):
+                yield {**row._mapping, "events": from_json(row.events)}
+
+    def prune(self, days: float, most: int) -> int:
+        """Removes answers past their days, and the oldest beyond `most`, with their verdicts; gives how many."""
+        with self.engine.begin() as connection:
+            edge = connection.execute(
+                select(answers.c.time).order_by(answers.c.time.desc()).offset(most).limit(1)
+            ).scalar()
+            oldest = max(time.time() - 86_400 * days, edge if edge is not None else 0.0)
+            return _remove(connection, answers.c.time <= oldest)
+
+    def forget(self, user: str) -> int:
+        """Removes all that is kept of a user, by the name under which it is kept; gives how many answers."""
+        with self.engine.begin() as connection:
+            return _remove(connection, answers.c.user_id == user)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _teaching(rows: Sequence[Any], most: int) -> list[int]:
+    _, scores, types, _ = zip(*rows, strict=True) if rows else ((),) * 4
+    return teaching_order(scores, types, most)
+
+
+def _remove(connection: Any, which: Any) -> int:
+    connection.execute(delete(verdicts).where(verdicts.c.score_id.in_(select(answers.c.score_id).where(which))))
+    return int(connection.execute(delete(answers).where(which)).rowcount)
+
+
+def _begin_sqlite(connection: Any) -> None:
+    """A writer takes its lock at once, since one that first read could not; a reader holds nobody up."""
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    """Makes a commit durable before it returns, and leaves transactions to SQLAlchemy."""
+    connection.isolation_level = None
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
