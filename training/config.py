@@ -55,8 +55,8 @@ class FitConfig:
     teacher: str | None = None  # preset of a network that the trained one learns from as well
     teacher_weight: float = 1.0  # of its judgement beside the label
     tensorboard: str | None = None  # directory where losses and measures are kept
-    window: int = 128  # positions of one pass
-    train_windows: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
+    max_positions: int = 128  # positions of one pass
+    train_chunks: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss
     type_weight: float = 0.2
     folds: int = 0  # of the network's cross-fitting, for calibration and thresholds; 1: one part held out; 0: by preset

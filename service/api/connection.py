@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.app import FULL, HOT
+from service.api.front import FULL, HOT
 from service.serving.service import Serving
 from service.telemetry.logs import Call
 
@@ -84,7 +84,7 @@ class Protocol(HttpToolsProtocol):
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
         if route in HOT and idle and self.parser.should_keep_alive() and self._overloads(route):
-            self.serving.refuse()
+            self.serving.admission.refuse()
             self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
             request_id = Call.of(self.headers).id.encode()
@@ -102,7 +102,7 @@ class Protocol(HttpToolsProtocol):
             elif name == b"x-request-timeout-ms":
                 with suppress(ValueError):
                     milliseconds = float(value)
-        return self.serving.overloaded(route, size, milliseconds)
+        return self.serving.admission.overloaded(route, size, milliseconds)
 
     def on_body(self, body: bytes) -> None:
         if not self.refused:

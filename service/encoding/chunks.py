@@ -1,4 +1,4 @@
-"""Cuts a long sequence into windows and puts their outputs together again, so that every event counts."""
+"""Cuts a long sequence into chunks and puts their outputs together again, so that every event counts."""
 
 from collections.abc import Sequence
 
@@ -33,9 +33,9 @@ def cut(costs: NDArray[np.int64], capacity: int) -> list[tuple[int, int]]:
     raise AssertionError(f"a unit is larger than the capacity of {capacity} positions")
 
 
-def pad(windows: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Int32 (B, P, S): windows side by side, zeros behind the shorter ones."""
-    ids = np.zeros((len(windows), max(len(w) for w in windows), windows[0].shape[1]), dtype=np.int32)
-    for row, window in zip(ids, windows, strict=True):
-        row[: len(window)] = window
+def pad(chunks: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Int32 (B, P, S): chunks side by side, zeros behind the shorter ones."""
+    ids = np.zeros((len(chunks), max(len(w) for w in chunks), chunks[0].shape[1]), dtype=np.int32)
+    for row, chunk in zip(ids, chunks, strict=True):
+        row[: len(chunk)] = chunk
     return ids

@@ -3,7 +3,7 @@
 Every event is one position, and a position is a bag of at most `Encoder.slots` row numbers of a single table: its
 role, and one row for each of its `fields`. Free text adds a position for each word piece in front of its event, so that
 a row of pure text reads `[CLS] pieces [SEP]` as in the ordinary BERT classifier. The first `deep_slots` of a bag have
-embeddings for BERT; the rest, pairs of values and of word pieces, only weigh in the linear part. `windows` cuts what is
+embeddings for BERT; the rest, pairs of values and of word pieces, only weigh in the linear part. `chunks` cuts what is
 too long for one pass.
 """
 
@@ -55,7 +55,7 @@ class Encoded:
     """One sequence, ready for the graph.
 
     Attributes:
-        windows: int32 (P, deep slots) each, table rows by position; position 0 is [CLS].
+        chunks: int32 (P, deep slots) each, table rows by position; position 0 is [CLS].
         owners: int32 (P,) each, the event (in the caller's order) a position speaks for, -1 for none.
         length: events in the sequence.
         unknown: values that the training log did not hold, counted by field.
@@ -64,7 +64,7 @@ class Encoded:
         changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
     """
 
-    windows: list[Ids]
+    chunks: list[Ids]
     owners: list[Ids]
     length: int
     unknown: dict[str, int]
@@ -80,7 +80,7 @@ class Encoder:
         fields: in an order in which each field comes after those it builds on, crosses last.
         text_column: the column of free text, or None for a log without text.
         tokenizer: word-piece tokenizer for the text column; None exactly where that is None.
-        window: positions of one pass, [CLS] included.
+        max_positions: of one pass, [CLS] included.
         piece_pairs: word pieces that follow one another, [piece, the one before it], sorted.
     """
 
@@ -89,10 +89,15 @@ class Encoder:
         fields: Sequence[Field],
         text_column: str | None = None,
         tokenizer: Tokenizer | None = None,
-        window: int = 128,
+        max_positions: int = 128,
         piece_pairs: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.fields, self.text_column, self.tokenizer, self.window = tuple(fields), text_column, tokenizer, window
+        self.fields, self.text_column, self.tokenizer, self.max_positions = (
+            tuple(fields),
+            text_column,
+            tokenizer,
+            max_positions,
+        )
         self.piece_pairs = Cross("word pair", "piece", "piece", [list(p) for p in piece_pairs], 1)
         crosses = [f for f in self.fields if isinstance(f, Cross)]
         own = [f for f in self.fields if not isinstance(f, Cross)]
@@ -200,15 +205,15 @@ class Encoder:
         for i, (start, size) in enumerate(zip(np.flatnonzero(is_cls).tolist(), sizes.tolist(), strict=True)):
             of_sequence = positions[start : start + 1 + size]
             deep, owner = of_sequence[:, : self.deep_slots], speaks[start : start + 1 + size]
-            if size < self.window:
-                windows, owners_of = [deep], [owner]
+            if size < self.max_positions:
+                chunks, owners_of = [deep], [owner]
             else:
-                stretches = cut(costs[unit : unit + int(units[i])], self.window - 1)
-                windows = [np.concatenate((deep[:1], deep[1 + a : 1 + b])) for a, b in stretches]
+                stretches = cut(costs[unit : unit + int(units[i])], self.max_positions - 1)
+                chunks = [np.concatenate((deep[:1], deep[1 + a : 1 + b])) for a, b in stretches]
                 owners_of = [np.concatenate((owner[:1], owner[1 + a : 1 + b])) for a, b in stretches]
             found.append(
                 Encoded(
-                    windows=windows,
+                    chunks=chunks,
                     owners=owners_of,
                     length=lengths[i],
                     unknown={name: counts[i] for name, counts in unknown if counts[i]},
@@ -242,7 +247,7 @@ class Encoder:
     def _with_text(
         self, rows: Ids, owners: Ids, events: Events
     ) -> tuple[Ids, Ids, Ids, NDArray[np.int64], NDArray[np.int64]]:
-        """Puts each event's word pieces in front of it, repeating the event behind every stretch that fills a window.
+        """Puts each event's word pieces in front of it, repeating the event behind every stretch that fills a chunk.
 
         Returns:
             rows of the positions; the event each speaks for, and the event it is a part of; the cost in positions of
@@ -254,7 +259,7 @@ class Encoder:
         for i, text in enumerate(texts):
             if text is not None and not isinstance(text, str):
                 raise EventError(events.caller_index(i), self.text_column, f"{text!r} is not a text")
-        capacity = self.window - 2
+        capacity = self.max_positions - 2
         all_rows, speaks, belongs, costs = [], [], [], []
         units = np.zeros(len(events.lengths), dtype=np.int64)
         encodings = self.tokenizer.encode_batch([str(t or "") for t in texts], add_special_tokens=False)
@@ -351,7 +356,7 @@ class Encoder:
     def to_json(self) -> dict[str, object]:
         """Plain lists and numbers from which `from_json` makes the same encoder; the tokenizer is kept apart."""
         return {
-            "window": self.window,
+            "window": self.max_positions,
             "text_column": self.text_column,
             "piece_pairs": self.piece_pairs.pairs,
             "fields": [{"kind": f.kind, **asdict(f)} for f in self.fields],  # type: ignore[call-overload]

@@ -1,8 +1,8 @@
 """Dynamic batching: a bounded queue with one owner, which cuts the next batch whenever the engine is free.
 
 A sequence waits as it came. When the engine is about to run dry, those that are due are encoded together, since arrays
-of many cost little more than arrays of one, and their windows wait for a batch. There is no waiting timer: a batch
-forms while the one before it runs. Batches are cut by length, so that little is padding, around the window that is due
+of many cost little more than arrays of one, and their chunks wait for a batch. There is no waiting timer: a batch
+forms while the one before it runs. Batches are cut by length, so that little is padding, around the chunk that is due
 first. What is due follows the idea of start-time fair queueing (Goyal, Vin and Cheng, 1996) with each request as one
 flow: a bulk request's sequences fall due one after another, so a small request beside it does not wait for all of them;
 and as every batch moves the clock on, nothing waits for ever.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Generic, TypeVar
 
 from service.encoding.chunks import pad
@@ -52,7 +52,7 @@ class Waiting(Generic[Answer]):
         due: virtual time; the smallest is served first.
         answer: resolves to the answer, or to what went wrong; cancelled when nobody waits for it any more.
         encoded: once it is.
-        rows: what the engine said of each window so far.
+        rows: what the engine said of each chunk so far.
         since: monotonic time of its arrival, seconds.
         spans: where the stages it goes through are noted, name, start and end; None where nobody traces it.
     """
@@ -68,8 +68,8 @@ class Waiting(Generic[Answer]):
 
 
 @dataclass(eq=False, slots=True)
-class Window(Generic[Answer]):
-    """One window of a waiting sequence: its rows int32 (P, slots), its number, and when it is due."""
+class Chunk(Generic[Answer]):
+    """One chunk of a waiting sequence: its rows int32 (P, slots), its number, and when it is due."""
 
     sequence: Waiting[Answer]
     number: int
@@ -85,11 +85,11 @@ class Batcher(Generic[Answer]):
     """Queue and batch loop for one engine; every method runs on the event loop, only `run` in a thread.
 
     Args:
-        encode: gives each sequence's windows, or why it has none.
+        encode: gives each sequence's chunks, or why it has none.
         run: the engine, int32 (B, P, slots) to outputs; may raise.
-        judge: gives each sequence's answer from the rows for its windows, all windows in their order.
+        judge: gives each sequence's answer from the rows for its chunks, all chunks in their order.
         queue_tokens: positions that may wait.
-        batch_tokens: positions of one batch, padding included; at least a window's.
+        batch_tokens: positions of one batch, padding included; at least a chunk's.
         metrics: where it counts.
         in_thread: whether `run` leaves this thread's core to others. Where it does not, a thread of its own would only
             take turns with the event loop on that core, and each would find the other's data in its caches.
@@ -109,9 +109,10 @@ class Batcher(Generic[Answer]):
         self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
         self.arrived: list[tuple[int, int, Waiting[Answer]]] = []  # a heap by what is due
         self.requests = 0  # that wait for an answer
-        self.arrivals = 0  # sequences that were taken in, and requests that were refused
+        self.numbers = count()  # of arrival, where two are due at once
+        self.activity = 0  # grows with every request, also with one that is refused
         self.unencoded = 0  # positions in it
-        self.windows: list[Window[Answer]] = []
+        self.chunks: list[Chunk[Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
         self.pace = 0.0  # seconds that a position takes, all that is done for it included, where others wait behind it
@@ -140,9 +141,9 @@ class Batcher(Generic[Answer]):
     def wait(self) -> float:
         """Seconds after which a request that arrives now can expect its first answer, by the pace of late.
 
-        Each request that waits is ahead of it with but one sequence or window, however many it has.
+        Each request that waits is ahead of it with but one sequence or chunk, however many it has.
         """
-        waiting = len(self.arrived) + len(self.windows)
+        waiting = len(self.arrived) + len(self.chunks)
         return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
 
     def duration(self, tokens: float, coming: float = 0.0, requests: int = 0) -> float:
@@ -179,8 +180,7 @@ class Batcher(Generic[Answer]):
         due, waiting = self.now, []
         for given in sequences:
             one: Waiting[Answer] = Waiting(given, given[1] + 1, due, loop.create_future())
-            heapq.heappush(self.arrived, (due, self.arrivals, one))
-            self.arrivals += 1
+            heapq.heappush(self.arrived, (due, next(self.numbers), one))
             waiting.append(one)
             due += one.tokens
         if waiting:
@@ -190,6 +190,7 @@ class Batcher(Generic[Answer]):
         if self.unencoded >= self.batch_tokens:
             self._encode()
         self.filled.set()
+        self.activity += 1
         self.requests += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -203,7 +204,7 @@ class Batcher(Generic[Answer]):
 
     def _count(self, tokens: int) -> None:
         self.tokens += tokens
-        self.metrics.queue_depth.set(len(self.arrived) + len(self.windows))
+        self.metrics.queue_depth.set(len(self.arrived) + len(self.chunks))
         self.metrics.queue_tokens.set(self.tokens)
 
     async def _serve(self) -> None:
@@ -232,9 +233,9 @@ class Batcher(Generic[Answer]):
         """Lets the event loop take in what came while it stood still, before the next batch is cut."""
         quiet, end = 0, time.monotonic() + MOST_SECONDS
         while quiet < QUIET_TURNS and time.monotonic() < end:
-            arrived = self.arrivals
+            before = self.activity
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self.arrivals == arrived else 0
+            quiet = quiet + 1 if self.activity == before else 0
 
     def _encode(self) -> None:
         """Encodes what is due, until two batches are ready to be cut."""
@@ -256,9 +257,9 @@ class Batcher(Generic[Answer]):
             if isinstance(encoded, Exception):
                 one.answer.set_result(encoded)
                 continue
-            one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.windows), 0, one.due
-            for number, ids in enumerate(encoded.windows):
-                self.windows.append(Window(one, number, ids, due))
+            one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.chunks), 0, one.due
+            for number, ids in enumerate(encoded.chunks):
+                self.chunks.append(Chunk(one, number, ids, due))
                 due += len(ids)
                 self.tokens += len(ids)
         end = time.perf_counter()
@@ -278,10 +279,10 @@ class Batcher(Generic[Answer]):
             half = len(given) // 2
             return [*self._encoded(given[:half]), *self._encoded(given[half:])]
 
-    def _cut(self) -> list[Window[Answer]]:
+    def _cut(self) -> list[Chunk[Answer]]:
         """Takes the next batch off the queue, and with it whatever nobody waits for any more."""
-        kept = [w for w in self.windows if not w.sequence.answer.done()]
-        self.windows = kept
+        kept = [w for w in self.chunks if not w.sequence.answer.done()]
+        self.chunks = kept
         encoded = self.tokens - self.unencoded
         if not kept:
             self._count(-encoded)
@@ -295,7 +296,7 @@ class Batcher(Generic[Answer]):
             padding = padded - (positions[high] - positions[low])
             return padded <= self.batch_tokens and padding <= MOST_PADDING * padded
 
-        # lengthen the stretch around the window that is due first, to the side whose next window is more like it
+        # lengthen the stretch around the chunk that is due first, to the side whose next chunk is more like it
         low, high = first, first + 1
         while True:
             longer = high < len(kept) and fits(low, high + 1)
@@ -317,27 +318,27 @@ class Batcher(Generic[Answer]):
             self.metrics.queue_wait.observe(now - w.sequence.since)
         return batch
 
-    async def _answer(self, batch: list[Window[Answer]], again: bool = False) -> None:
-        """Runs a batch and hands out its rows; where the engine fails, halves it to find the windows at fault.
+    async def _answer(self, batch: list[Chunk[Answer]], again: bool = False) -> None:
+        """Runs a batch and hands out its rows; where the engine fails, halves it to find the chunks at fault.
 
         An engine that is lost is asked once more first: the fault need not be the batch's.
         """
-        windows = [w.ids for w in batch]
+        chunks = [w.ids for w in batch]
         start = time.perf_counter()
         try:
             if self.thread is None:
-                outputs = self.run(pad(windows))
+                outputs = self.run(pad(chunks))
             else:
                 run = asyncio.get_running_loop().run_in_executor
-                outputs = await run(self.thread, lambda: self.run(pad(windows)))
+                outputs = await run(self.thread, lambda: self.run(pad(chunks)))
         except Exception as error:  # whatever the runtime raises, the loop goes on and every caller gets an answer
             self.metrics.engine_errors.inc()
             if isinstance(error, EngineLost) and not again:
-                logger.error("%s; its batch of %d windows is run again", error, len(batch))
+                logger.error("%s; its batch of %d chunks is run again", error, len(batch))
                 await self._answer(batch, again=True)
                 return
             if len(batch) == 1:
-                logger.exception("the engine failed on a window of %d positions", batch[0].length)
+                logger.exception("the engine failed on a chunk of %d positions", batch[0].length)
                 self._resolve([batch[0].sequence], [error])
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
@@ -346,9 +347,9 @@ class Batcher(Generic[Answer]):
         end = time.perf_counter()
         self.metrics.inference_seconds.observe(end - start)
         self.metrics.batch_sequences.observe(len(batch))
-        tokens = len(batch) * max(map(len, windows))
+        tokens = len(batch) * max(map(len, chunks))
         self.metrics.batch_tokens.observe(tokens)
-        self.metrics.padding.observe(1 - sum(map(len, windows)) / tokens)
+        self.metrics.padding.observe(1 - sum(map(len, chunks)) / tokens)
         finished = []
         for k, w in enumerate(batch):
             w.sequence.rows[w.number] = (outputs, k)
@@ -360,14 +361,16 @@ class Batcher(Generic[Answer]):
             self._judge(finished)
 
     def _judge(self, finished: "list[Waiting[Answer]]") -> None:
-        """Answers sequences whose windows have all run."""
+        """Answers sequences whose chunks have all run."""
         rows = [row for one in finished for row in one.rows if row is not None]
         answers: Sequence[Answer | Exception]
+        start = time.perf_counter()
         try:
             answers = self.judge([one.encoded for one in finished if one.encoded is not None], rows)
         except Exception as error:  # as above: these callers get it, and the loop goes on
             logger.exception("%d sequences could not be judged", len(finished))
             answers = [error] * len(finished)
+        self.metrics.stages["judge"].observe(time.perf_counter() - start)
         self._resolve(finished, answers)
 
     @staticmethod

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graph says of windows, one row each; `combine` makes of them what it says of sequences.
+    """What the graph says of chunks, one row each; `combine` makes of them what it says of sequences.
 
     Attributes:
         sequence_logit: float32 (B,), the deep score.

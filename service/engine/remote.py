@@ -40,7 +40,7 @@ class HostedEngine:
     """An engine in another process; it is used as `Engine` is, whose errors it raises.
 
     Args:
-        path, runtime, window: as `Engine` takes them; `runtime.host` is the other process's address.
+        path, runtime, max_positions: as `Engine` takes them; `runtime.host` is the other process's address.
 
     Raises:
         EngineLost: the process cannot be reached; also from `run`.
@@ -48,12 +48,12 @@ class HostedEngine:
 
     frees_the_core = True
 
-    def __init__(self, path: Path, runtime: Runtime, window: int) -> None:
+    def __init__(self, path: Path, runtime: Runtime, max_positions: int) -> None:
         assert runtime.host is not None
         self.host = runtime.host
         cache = str(runtime.tensorrt_cache) if runtime.tensorrt_cache else None
         its = {**asdict(runtime), "host": None, "tensorrt_cache": cache}
-        self.wanted = _message({"path": str(path), "runtime": its, "window": window})
+        self.wanted = _message({"path": str(path), "runtime": its, "max_positions": max_positions})
         self.lock = threading.Lock()
         self.link: Connection | None = None
         told = self._connect()
@@ -103,9 +103,9 @@ class HostedEngine:
 AnyEngine = Engine | HostedEngine
 
 
-def open_engine(path: Path, runtime: Runtime, window: int) -> AnyEngine:
+def open_engine(path: Path, runtime: Runtime, max_positions: int) -> AnyEngine:
     """An engine in this process, or in the one that `runtime.host` names."""
-    return HostedEngine(path, runtime, window) if runtime.host else Engine(path, runtime, window)
+    return HostedEngine(path, runtime, max_positions) if runtime.host else Engine(path, runtime, max_positions)
 
 
 @contextmanager

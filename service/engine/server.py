@@ -44,7 +44,7 @@ class Host:
             key = (wanted, stat.st_ino, stat.st_mtime_ns, stat.st_size)
             engine = self.engines.get(key)
             if engine is None:
-                engine = self.engines[key] = Engine(path, Runtime(**its), told["window"])
+                engine = self.engines[key] = Engine(path, Runtime(**its), told["max_positions"])
             return engine
 
     def attend(self, link: Connection) -> None:

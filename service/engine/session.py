@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Requested = Literal["auto", "tensorrt", "cuda", "cpu"]
 NAMES = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 TENSORRT_ROWS = 256  # most of a batch there, since TensorRT plans memory for the longest of its most rows
-# its kernel takes longer on a CPU than the addition and the norm that it stands for: 650 us a window of 64 events in
+# its kernel takes longer on a CPU than the addition and the norm that it stands for: 650 us a chunk of 64 events in
 # place of 505, in int8 (ONNX Runtime 1.31, AMD EPYC)
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
 SHORTEST = 8  # positions of the smallest bucket
@@ -70,11 +70,11 @@ class Runtime:
 CPU = Runtime()
 
 
-def providers(runtime: Runtime, window: int, slots: Callable[[], int]) -> list[tuple[str, dict[str, str]]]:
+def providers(runtime: Runtime, max_positions: int, slots: Callable[[], int]) -> list[tuple[str, dict[str, str]]]:
     """ONNX Runtime's names of the providers to try, best first, each with its options.
 
     Args:
-        window: most positions of a window.
+        max_positions: most positions of a chunk.
         slots: gives the graph's slots; asked only where they are needed.
 
     Raises:
@@ -99,7 +99,10 @@ def providers(runtime: Runtime, window: int, slots: Callable[[], int]) -> list[t
     found.insert(0, (NAMES["cuda"], cuda))
     if asked == "tensorrt":
         # ranges of shapes that are told beforehand: without them it builds anew whenever one is exceeded
-        of, ranges = slots(), {"min": (1, 1), "opt": (32, min(64, window)), "max": (TENSORRT_ROWS, window)}
+        of, ranges = (
+            slots(),
+            {"min": (1, 1), "opt": (32, min(64, max_positions)), "max": (TENSORRT_ROWS, max_positions)},
+        )
         tensorrt = {f"trt_profile_{k}_shapes": f"{INPUT[0]}:{b}x{p}x{of}" for k, (b, p) in ranges.items()}
         tensorrt["trt_cuda_graph_enable"] = str(int(runtime.cuda_graphs))
         if runtime.tensorrt_cache is not None:
@@ -152,18 +155,18 @@ class Bound:
     """Runs a session at few shapes, whose tensors keep their places in the device's memory.
 
     A device then tunes itself to each shape once, allocates nothing while it serves, and may replay what it recorded.
-    A batch is filled up with padding and with copies of its first window, a third of it at most in each direction
+    A batch is filled up with padding and with copies of its first chunk, a third of it at most in each direction
     from `SHORTEST` positions on.
 
     Args:
         session: of the graph whose inputs and outputs are INPUT and OUTPUTS.
         device: ONNX Runtime's name of it.
-        window: most positions of a window.
-        rows: most windows of one run; a larger batch takes several.
+        max_positions: most positions of a chunk.
+        rows: most chunks of one run; a larger batch takes several.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str, window: int, rows: int) -> None:
-        self.session, self.device, self.window, self.rows = session, device, window, rows
+    def __init__(self, session: ort.InferenceSession, device: str, max_positions: int, rows: int) -> None:
+        self.session, self.device, self.max_positions, self.rows = session, device, max_positions, rows
         self.buffers: dict[tuple[int, int], Buffers] = {}
         self.lock = threading.Lock()
 
@@ -173,11 +176,11 @@ class Bound:
             parts = [self.run(ids[at : at + self.rows]) for at in range(0, len(ids), self.rows)]
             return [np.concatenate(part) for part in zip(*parts, strict=True)]
         count, positions, _ = ids.shape
-        shape = min(bucket(count), self.rows), min(max(bucket(positions), SHORTEST), self.window)
+        shape = min(bucket(count), self.rows), min(max(bucket(positions), SHORTEST), self.max_positions)
         with self.lock:
             of = self.buffers.get(shape) or self._allocate(*shape)
             of.ids[:count, :positions], of.ids[:count, positions:] = ids, 0
-            of.ids[count:] = of.ids[0]  # a window of padding only has no mean
+            of.ids[count:] = of.ids[0]  # a chunk of padding only has no mean
             of.given.update_inplace(of.ids)
             self.session.run_with_iobinding(of.binding, of.options)
             found = [value.numpy()[:count].copy() for value in of.found]
@@ -214,15 +217,15 @@ class Engine:
     Args:
         path: the graph.
         runtime: how it is run.
-        window: most positions of a window that will be run.
+        max_positions: most positions of a chunk that will be run.
 
     Raises:
         GraphError: not a graph, or one of another shape.
         ProviderError: a provider was asked for and did not load.
     """
 
-    def __init__(self, path: Path, runtime: Runtime = CPU, window: int = 512) -> None:
-        wanted = providers(runtime, window, lambda: Engine(path).slots)
+    def __init__(self, path: Path, runtime: Runtime = CPU, max_positions: int = 512) -> None:
+        wanted = providers(runtime, max_positions, lambda: Engine(path).slots)
         if len(wanted) > 1:
             ort.preload_dlls()  # the CUDA libraries that pip installed beside ONNX Runtime, if it did
         options = ort.SessionOptions()
@@ -246,7 +249,7 @@ class Engine:
         if self.provider != "cpu" or runtime.bucketed:
             device = "cpu" if self.provider == "cpu" else "cuda"
             rows = TENSORRT_ROWS if self.provider == "tensorrt" else self.batch_tokens
-            self.bound = Bound(self.session, device, window, rows)
+            self.bound = Bound(self.session, device, max_positions, rows)
         logger.debug("engine: %s on %s (asked for %s)", path.name, self.provider, runtime.requested)
 
     @property
@@ -269,7 +272,7 @@ class Engine:
         self.types = int(outputs[2].shape[1])
 
     def run(self, ids: NDArray[np.int32]) -> Outputs:
-        """Scores windows: int32 (B, P, slots) of table rows, zero where there is nothing.
+        """Scores chunks: int32 (B, P, slots) of table rows, zero where there is nothing.
 
         Raises:
             FloatingPointError: the graph answered something that is not a finite number.

@@ -3,7 +3,7 @@
 manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
-statistics.npz      profile of normal behaviour, and the linear part
+statistics.npz      novelty, linear part and guilt by association
 golden.jsonl        inputs with the scores they must give
 manifest.sig        optional: an Ed25519 signature of manifest.json
 evaluation.json, report.html
@@ -24,7 +24,7 @@ from service.engine.session import CPU, GraphError, Runtime
 from service.model.calibration import Calibration
 from service.model.drift import FieldValues
 from service.model.policy import Thresholds
-from service.model.tabular import Surface
+from service.model.tabular import Tabular
 
 SCHEMA_VERSION = 2
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
@@ -149,15 +149,15 @@ class Bundle:
         return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer)
 
     @cached_property
-    def surface(self) -> Surface:
+    def tabular(self) -> Tabular:
         path = self.path / "statistics.npz"
         try:
-            surface = Surface.load(path)
+            tabular = Tabular.load(path)
         except (ValueError, KeyError, OSError) as error:
             raise BundleError(f"{path}: cannot be read: {error}") from error
-        if len(surface.linear.idf) != self.encoder.rows:
-            raise BundleError(f"{path}: made for {len(surface.linear.idf)} rows, the encoder has {self.encoder.rows}")
-        return surface
+        if len(tabular.linear.idf) != self.encoder.rows:
+            raise BundleError(f"{path}: made for {len(tabular.linear.idf)} rows, the encoder has {self.encoder.rows}")
+        return tabular
 
     @cached_property
     def field_values(self) -> FieldValues | None:
@@ -187,7 +187,7 @@ class Bundle:
         if file not in self.manifest["files"]:
             raise BundleError(f"{self.path}: it holds no {precision} variant")
         try:
-            engine = open_engine(self.path / file, runtime, self.encoder.window)
+            engine = open_engine(self.path / file, runtime, self.encoder.max_positions)
         except GraphError as error:
             raise BundleError(str(error)) from error
         if engine.slots != self.encoder.deep_slots or engine.types != max(len(self.types), 1):

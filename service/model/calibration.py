@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.encoding.values import Floats
 
-CHANNELS = ("deep", "wide", "company", "novelty")
+CHANNELS = ("network", "linear", "association", "novelty")
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,19 @@ class Evidence:
     """What the parts of a model say of N sequences of T events together, uncalibrated.
 
     Attributes:
-        deep: float64 (N,), the network's logit.
-        wide: float64 (N,), the linear part's.
-        company: float64 (N,), how suspicious those are that hold the same values, see `guilt_by_association`.
-        novelty: float64 (N,), distance of the profile from normal, about 1 for normal sequences.
+        network: float64 (N,), the network's logit.
+        linear: float64 (N,), the linear part's.
+        association: float64 (N,), how suspicious those are that hold the same values, see `guilt_by_association`.
+        novelty: float64 (N,), distance from normal, about 1 for normal sequences.
         types: float64 (N, K), log odds of each anomaly type but for a constant.
         events: float32 (T,), the network's logit of each event, one sequence behind the other, in the caller's order.
         changed: float64 (T,), log odds that hands changed before it, likewise.
         lengths: int64 (N,), events of each sequence.
     """
 
-    deep: Floats
-    wide: Floats
-    company: Floats
+    network: Floats
+    linear: Floats
+    association: Floats
     novelty: Floats
     types: Floats
     events: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Evidence:
     @property
     def channels(self) -> Floats:
         """Float64 (N, 4), as the calibration weighs them."""
-        return np.stack((self.deep, *beside(self.wide, self.company, self.novelty)), axis=1)
+        return np.stack((self.network, *beside(self.linear, self.association, self.novelty)), axis=1)
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -60,9 +60,9 @@ class Evidence:
         ends = np.cumsum(lengths)
         events = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
         return Evidence(
-            deep=self.deep[at],
-            wide=self.wide[at],
-            company=self.company[at],
+            network=self.network[at],
+            linear=self.linear[at],
+            association=self.association[at],
             novelty=self.novelty[at],
             types=self.types[at],
             events=self.events[events],
@@ -71,9 +71,9 @@ class Evidence:
         )
 
 
-def beside(wide: Floats, company: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
+def beside(linear: Floats, association: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
     """The channels beside the network's, as they are weighed: novelty by its logarithm."""
-    return wide, company, log(novelty)
+    return linear, association, log(novelty)
 
 
 def log(novelty: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""The company a sequence keeps: how suspicious the others are that hold the same values.
+"""Guilt by association: how suspicious the others are that hold the same values.
 
-The linear part knows which values anomalous sequences hold. Company goes one step further: an item counts as suspicious
+The linear part knows which values anomalous sequences hold. This goes one step further: an item counts as suspicious
 where those who hold it are suspicious for the rest of what they hold, as neighbours do in a graph of accounts and items
 (Akoglu, Chandy and Faloutsos, "Opinion fraud detection in online reviews by network effects", ICWSM 2013).
 """
@@ -14,7 +14,7 @@ from service.encoding.values import Floats
 
 
 @dataclass(frozen=True)
-class Company:
+class GuiltByAssociation:
     """What the training sequences that hold each value look like.
 
     Attributes:

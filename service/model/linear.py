@@ -1,9 +1,9 @@
-"""The linear part: logistic regression over the table rows that a sequence uses, and over its profile.
+"""The linear part: logistic regression over the table rows that a sequence uses, and over its measures of novelty.
 
 A row that is used weighs its idf, however often it is used, and the weights of a sequence have norm 1. How often is
-told by the profile, whose standardised measures enter as they are and squared, for both ends of a measure can be
-suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender systems", 2016;
-each part is fitted on its own and `calibration` weighs them.
+told by those measures (see `novelty`). They are standardised, and enter as they are and squared, for both ends of a
+measure can be suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender
+systems", 2016; each part is fitted on its own and `calibration` weighs them.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 
 def dense(description: Floats) -> Floats:
-    """The features (..., 4 F) that stand for a profile (..., 2 F)."""
+    """The features (..., 4 F) that stand for the measures (..., 2 F)."""
     return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
 
 

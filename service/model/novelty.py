@@ -42,7 +42,7 @@ def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: 
 
 
 @dataclass(frozen=True)
-class Profile:
+class Novelty:
     """What normal sequences look like, field by field.
 
     Attributes:
@@ -68,7 +68,7 @@ class Profile:
         """The sequences' standardised measures, float64 (N, 2 F)."""
         return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)))
 
-    def novelty(self, description: Floats) -> Floats:
+    def distance(self, description: Floats) -> Floats:
         """Squared distance from normal over its dimensions, (...), about 1 for normal sequences."""
         distance = description @ self.whitening
         return np.asarray((distance * distance).mean(axis=-1))

@@ -15,12 +15,12 @@ class NetworkLogits:
     """What the network says of N sequences of T events together.
 
     Attributes:
-        deep, novelty: float64 (N,).
+        sequence, novelty: float64 (N,).
         types: float64 (N, K).
         events: float32 (T,), one sequence behind the other, in the caller's order.
     """
 
-    deep: NDArray[np.float64]
+    sequence: NDArray[np.float64]
     novelty: NDArray[np.float64]
     types: NDArray[np.float64]
     events: NDArray[np.float32]
@@ -29,15 +29,15 @@ class NetworkLogits:
 def combine(
     rows: Sequence[Row], owners: Sequence[Sequence[NDArray[np.int32]]], lengths: Sequence[int]
 ) -> NetworkLogits:
-    """The sequences' logits from the graph's outputs for their windows, all windows in their order.
+    """The sequences' logits from the graph's outputs for their chunks, all chunks in their order.
 
     Logits are pooled by log-mean-exp, between the mean and the maximum (Pinheiro and Collobert, "From image-level to
     pixel-level labeling with convolutional networks", CVPR 2015). An event that speaks at several positions counts with
     its largest logit.
 
     Args:
-        rows: one of each window.
-        owners: for each sequence and window, int32 (P,), the event that each position speaks for, -1 for none.
+        rows: one of each chunk.
+        owners: for each sequence and chunk, int32 (P,), the event that each position speaks for, -1 for none.
         lengths: events of each sequence.
     """
     counts = np.array([len(of_sequence) for of_sequence in owners])
@@ -56,7 +56,7 @@ def combine(
     event = owner + np.repeat(np.repeat(ends - lengths, counts), sizes)
     np.maximum.at(events, event[owner >= 0], logits[owner >= 0])
     return NetworkLogits(
-        deep=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
+        sequence=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
         novelty=pooled([outputs.novelty[k] for outputs, k in rows]),
         types=pooled([outputs.type_logits[k] for outputs, k in rows]),
         events=events,

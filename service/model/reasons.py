@@ -8,10 +8,10 @@ from service.encoding.encoder import MASK, Encoded, Encoder
 from service.encoding.usage import Usage
 from service.model.calibration import CHANNELS, Calibration, Evidence, log, logit
 from service.model.linear import dense
-from service.model.tabular import Surface
+from service.model.tabular import Tabular
 
 NETWORK = "events in their order"
-COMPANY = "company"
+ASSOCIATION = "company"
 NOVELTY = "distance from normal"
 
 
@@ -36,7 +36,7 @@ def reasons(
     encoded: Encoded,
     evidence: Evidence,
     encoder: Encoder,
-    surface: Surface,
+    tabular: Tabular,
     calibration: Calibration,
     most: int | None = None,
 ) -> list[Reason]:
@@ -46,10 +46,15 @@ def reasons(
     """
     weight = dict(zip(CHANNELS, calibration.weights, strict=True))
     found = [
-        *_of_values(encoded, encoder, surface, weight["wide"], most),
-        *_of_profile(encoded, surface, weight["wide"]),
-        Reason(None, NETWORK, "as the network reads them", weight["deep"] * float(evidence.deep[0])),
-        Reason(None, COMPANY, "how they look who hold the same values", weight["company"] * float(evidence.company[0])),
+        *_of_values(encoded, encoder, tabular, weight["linear"], most),
+        *_of_measures(encoded, tabular, weight["linear"]),
+        Reason(None, NETWORK, "as the network reads them", weight["network"] * float(evidence.network[0])),
+        Reason(
+            None,
+            ASSOCIATION,
+            "how they look who hold the same values",
+            weight["association"] * float(evidence.association[0]),
+        ),
         Reason(
             None,
             NOVELTY,
@@ -63,9 +68,9 @@ def reasons(
     return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
 
 
-def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: float, most: int | None) -> list[Reason]:
+def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: float, most: int | None) -> list[Reason]:
     """One reason for each value of each event, the largest; a value that an event has twice counts once, with both."""
-    contributions = weight * surface.linear.contributions(encoded)
+    contributions = weight * tabular.linear.contributions(encoded)
     at, slot = np.nonzero((encoded.rows > MASK) & (contributions != 0))
     keys = np.stack((encoded.belongs[at], encoded.rows[at, slot]))
     (events, rows), which = np.unique(keys, axis=1, return_inverse=True)
@@ -78,14 +83,14 @@ def _of_values(encoded: Encoded, encoder: Encoder, surface: Surface, weight: flo
     ]
 
 
-def _of_profile(encoded: Encoded, surface: Surface, weight: float) -> list[Reason]:
+def _of_measures(encoded: Encoded, tabular: Tabular, weight: float) -> list[Reason]:
     """Two reasons for each field: how rare its values are in the sequence, and how varied."""
-    [description] = surface.profile.describe(Usage.of([encoded]))
-    parts = weight * surface.linear.dense_weights[0] * dense(description)
+    [description] = tabular.novelty.describe(Usage.of([encoded]))
+    parts = weight * tabular.linear.dense_weights[0] * dense(description)
     parts = parts.reshape(2, 2, -1).sum(axis=0)  # the measure as it is and squared -> (rarity or variety, F)
     rarity, variety = description.reshape(2, -1)
     found = []
-    for i, name in enumerate(surface.profile.fields):
+    for i, name in enumerate(tabular.novelty.fields):
         found.append(Reason(None, name, f"values {'rarer' if rarity[i] > 0 else 'commoner'} than usual", parts[0, i]))
         found.append(Reason(None, name, f"{'more' if variety[i] > 0 else 'less'} varied than usual", parts[1, i]))
     return found

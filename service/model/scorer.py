@@ -1,25 +1,24 @@
-"""A model ready to score: encoder, engine, calibration and policy of one bundle, as functions of sequences."""
+"""A model ready to score: encoder, engine and calibration of one bundle, as functions of sequences."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.encoding.chunks import pad
 from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded
-from service.encoding.values import Columns, EventError, Ids
+from service.encoding.values import Columns, EventError, Floats, Ids
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
 from service.model.calibration import Calibration, Evidence
-from service.model.policy import Policy, Thresholds
 from service.model.pooling import NetworkLogits, combine
 from service.model.reasons import Reason, reasons
-from service.model.tabular import Reading, Surface
+from service.model.tabular import Reading, Tabular
 from service.schemas.terms import Decision
 
 UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown
@@ -27,42 +26,38 @@ UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training 
 
 @dataclass(frozen=True)
 class Score:
-    """The answer for one sequence.
+    """What a model says of one sequence; what is to be done about it is for a policy to decide.
 
     Attributes:
         score: calibrated probability that it is anomalous.
-        decision: by the thresholds in force.
         likeliest: the type it would be if it is anomalous, or "unknown"; None where training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
     """
 
     score: float
-    decision: Decision
     likeliest: str | None
-    events: NDArray[np.float64]
+    events: Floats
 
-    @property
-    def type(self) -> str | None:
-        """The likeliest type, None where the decision is allow."""
-        return None if self.decision == "allow" else self.likeliest
+    def type_if(self, decision: Decision) -> str | None:
+        """The likeliest type; None for what is allowed."""
+        return None if decision == "allow" else self.likeliest
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What turns evidence into answers: calibration, the types' names, and the thresholds in force."""
+class Scorer:
+    """What turns evidence into scores: the calibration, and the names of the types."""
 
     calibration: Calibration
     types: Sequence[str]
-    thresholds: Thresholds
 
-    def answers(self, evidence: Evidence) -> list[Score]:
-        """Score, decision and type of each sequence, and the scores of its events."""
+    def scores(self, evidence: Evidence) -> list[Score]:
+        """Score and likeliest type of each sequence, and the scores of its events."""
         scores = self.calibration.score(evidence)
         events = self.calibration.event_scores(evidence, scores)
         types: Sequence[str | None] = self.likeliest(evidence) if self.types else [None] * len(evidence)
         found, start = [], 0
         for score, kind, length in zip(scores.tolist(), types, evidence.lengths.tolist(), strict=True):
-            found.append(Score(score, self.thresholds.decide(score), kind, events[start : start + length]))
+            found.append(Score(score, kind, events[start : start + length]))
             start += length
         return found
 
@@ -76,12 +71,27 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A sequence's score, with what its reasons are found from.
+
+    Attributes:
+        score: what the model says of it.
+        encoded: as the model saw it.
+        evidence: of the sequences that were judged together; this one is number `at`.
+    """
+
+    score: Score
+    encoded: Encoded
+    evidence: Evidence
+    at: int
+
+
+@dataclass(frozen=True)
 class Model:
-    """A bundle with a running engine and the policy in force."""
+    """A bundle with a running engine."""
 
     bundle: Bundle
     engine: AnyEngine
-    policy: Policy
 
     @classmethod
     def load(cls, bundle: Bundle, runtime: Runtime = CPU, precision: str | None = None) -> "Model":
@@ -91,20 +101,17 @@ class Model:
             BundleError: a variant is missing or damaged, or a golden sample scores outside its tolerance.
             ProviderError: a GPU was asked for and cannot be had.
         """
-        model = cls(bundle, bundle.engine(runtime, precision), Policy(bundle.thresholds))
+        model = cls(bundle, bundle.engine(runtime, precision))
         model.check_golden()
         return model
-
-    def with_policy(self, policy: Policy) -> "Model":
-        return replace(self, policy=policy)
 
     def check_golden(self) -> None:
         """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
             encoded = self.bundle.encoder.encode(*columns_of(sample["events"]))
-            outputs = self.engine.run(pad(encoded.windows))
-            [found] = self.judge.answers(self.weigh([encoded], [(outputs, k) for k in range(len(encoded.windows))]))
-            expected = sample["expected"][self.engine.precision]
+            outputs = self.engine.run(pad(encoded.chunks))
+            [judged] = self.judge([encoded], [(outputs, k) for k in range(len(encoded.chunks))])
+            found, expected = judged.score, sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:
                 raise BundleError(
@@ -112,37 +119,40 @@ class Model:
                     f"on {self.engine.provider} ({self.engine.precision}); its tolerance is {expected['tolerance']}"
                 )
 
-    @property
-    def judge(self) -> Judge:
-        return Judge(self.bundle.calibration, self.bundle.types, self.policy.default)
+    @cached_property
+    def scorer(self) -> Scorer:
+        return Scorer(self.bundle.calibration, self.bundle.types)
 
-    def weigh(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> Evidence:
-        """Evidence for sequences from the graph's outputs for their windows, all windows in their order."""
+    def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
+        """Judges sequences by the graph's outputs for their chunks, all chunks in their order."""
         logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
-        return gather(sequences, logits, self.bundle.surface.read(sequences))
+        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences))
+        scores = zip(self.scorer.scores(evidence), sequences, strict=True)
+        return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
 
-    def reasons(self, encoded: Encoded, evidence: Evidence, most: int) -> list[Reason]:
-        """Why a sequence scored as it did, what counts most first; `evidence` is of that one."""
-        return reasons(encoded, evidence, self.bundle.encoder, self.bundle.surface, self.bundle.calibration, most)
+    def reasons(self, judged: Judged, most: int) -> list[Reason]:
+        """Why a sequence scored as it did, what counts most first."""
+        b, evidence = self.bundle, judged.evidence.take(np.array([judged.at]))
+        return reasons(judged.encoded, evidence, b.encoder, b.tabular, b.calibration, most)
 
-    def answers(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Score | EventError]:
-        """Answers for many sequences in their order, batched by length over `ahead` of them at a time.
+    def scores(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Score | EventError]:
+        """Scores of many sequences in their order, batched by length over `ahead` of them at a time.
 
         A sequence that cannot be encoded yields its EventError in its place.
         """
         encodings = self.bundle.encoder.encode_all(sequences)
-        while chunk := list(islice(encodings, ahead)):
-            usable = [e for e in chunk if isinstance(e, Encoded)]
-            found = iter(self.judge.answers(evidence(usable, self.engine.run, self.bundle.surface)) if usable else ())
-            yield from (next(found) if isinstance(e, Encoded) else e for e in chunk)
+        while some := list(islice(encodings, ahead)):
+            usable = [e for e in some if isinstance(e, Encoded)]
+            found = iter(self.scorer.scores(evidence(usable, self.engine.run, self.bundle.tabular)) if usable else ())
+            yield from (next(found) if isinstance(e, Encoded) else e for e in some)
 
 
 def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading) -> Evidence:
     """Puts what the parts of a model say of sequences together."""
     return Evidence(
-        deep=logits.deep,
-        wide=reading.logits[:, 0],
-        company=reading.company,
+        network=logits.sequence,
+        linear=reading.logits[:, 0],
+        association=reading.association,
         novelty=reading.novelty,
         types=logits.types + reading.logits[:, 1:],
         events=logits.events,
@@ -151,22 +161,22 @@ def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading
     )
 
 
-def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], surface: Surface) -> Evidence:
+def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tabular: Tabular) -> Evidence:
     """Evidence for sequences, at least one, in their order."""
-    return gather(sequences, network_logits(sequences, run), surface.read(sequences))
+    return gather(sequences, network_logits(sequences, run), tabular.read(sequences))
 
 
 def network_logits(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> NetworkLogits:
-    """The network's logits for sequences in their order; windows run in batches of like length, at most `tokens`."""
-    windows = [window for e in sequences for window in e.windows]
-    order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-    rows: list[Row | None] = [None] * len(windows)
+    """The network's logits for sequences in their order; chunks run in batches of like length, at most `tokens`."""
+    chunks = [chunk for e in sequences for chunk in e.chunks]
+    order = sorted(range(len(chunks)), key=lambda i: len(chunks[i]))
+    rows: list[Row | None] = [None] * len(chunks)
     start = 0
     while start < len(order):
         end = start + 1
-        while end < len(order) and (end + 1 - start) * len(windows[order[end]]) <= tokens:
+        while end < len(order) and (end + 1 - start) * len(chunks[order[end]]) <= tokens:
             end += 1
-        outputs = run(pad([windows[i] for i in order[start:end]]))
+        outputs = run(pad([chunks[i] for i in order[start:end]]))
         for k, i in enumerate(order[start:end]):
             rows[i] = (outputs, k)
         start = end

@@ -24,6 +24,7 @@ from service.encoding.columns import columns_of
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
+from service.model.policy import Policy
 from service.model.scorer import Model, Score
 from service.schemas.parsing import parse
 from service.schemas.problems import Problem
@@ -109,7 +110,7 @@ class Challenger:
 
 def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[Answer | None]:
     """The challenger's answers to a request's sequences; None for one that it cannot score."""
-    policy = overrides.get(model.bundle.version) or model.policy
+    policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
     sequences = parse(body, most).sequences
     columns: list[Any] = []
     for sequence in sequences:
@@ -117,7 +118,7 @@ def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[
             columns.append(None if isinstance(sequence, dict) else columns_of(sequence.events))
         except EventError:
             columns.append(None)
-    scores = model.answers([c for c in columns if c is not None])
+    scores = model.scores([c for c in columns if c is not None])
     found: list[Answer | None] = []
     for sequence, given in zip(sequences, columns, strict=True):
         score = next(scores) if given is not None else None

@@ -35,11 +35,13 @@ class DriftMonitor:
         self._values = np.zeros((0, BINS))
         self._cells: list[Gauge] = []
         self._described = 0
+        self._watched: list[Encoded] = []
 
     def serving(self, validation_scores: Sequence[int], fields: FieldValues | None) -> None:
         """Compares with another model's training from now on, and forgets the traffic of the one before."""
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
+        self._watched.clear()
         for name in self._fields.names if self._fields else ():
             self.metrics.field_drift.labels(name).set(0)
         for child in self._cells:
@@ -56,12 +58,12 @@ class DriftMonitor:
             self._fold()
 
     def described(self, sequences: Sequence[Encoded]) -> None:
-        """Counts the values of one sequence in WATCHED."""
+        """Takes in the values of one sequence in WATCHED."""
         first = -self._described % WATCHED
         self._described += len(sequences)
-        if self._fields and (some := sequences[first::WATCHED]):
-            self._values *= 0.5 ** (WATCHED * len(some) / MEMORY)
-            self._values += self._fields.count(some)
+        self._watched += sequences[first::WATCHED]
+        if len(self._watched) * WATCHED >= STEP:
+            self._fold()
 
     def moved(self) -> tuple[float, list[dict[str, Any]]]:
         """How many recent sequences were looked at, of all workers, and each field with what moved in it."""
@@ -94,7 +96,11 @@ class DriftMonitor:
         return found
 
     def _fold(self) -> None:
-        """Takes the scores since the last time into the fading histogram of recent ones, and shows what is recent."""
+        """Takes what came since the last time into the fading histograms, and shows these."""
+        if self._fields and self._watched:
+            self._values *= 0.5 ** (WATCHED * len(self._watched) / MEMORY)
+            self._values += self._fields.count(self._watched)
+        self._watched.clear()
         self._recent *= 0.5 ** (len(self._pending) / MEMORY)
         bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
         self._recent += np.bincount(bins, minlength=SCORE_BINS)

@@ -40,7 +40,7 @@ class Taken:
     places: list[int] = field(default_factory=list)
 
 
-class Intake:
+class Ingest:
     """Takes single events in.
 
     Raises:

@@ -6,26 +6,22 @@ A change is in force in all workers or in none, is on disk before it is in force
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.encoding.encoder import Encoded
 from service.engine.batcher import Batcher
-from service.engine.outputs import Row
 from service.engine.remote import EngineLost
 from service.engine.session import ProviderError, Runtime, trim
 from service.model.bundle import Bundle, BundleError
-from service.model.calibration import Evidence
 from service.model.policy import Policy
-from service.model.scorer import Model, Score
+from service.model.scorer import Judged, Model
 from service.schemas.problems import Problem
 from service.serving.cache import Cache
 from service.serving.challenger import Challenger
 from service.serving.drift_monitor import DriftMonitor
-from service.serving.workers import Commit, PeerError, Peers
+from service.serving.workers import Commit, WorkerError, Workers
 from service.settings import Settings
 from service.stores.audit import Audit
 from service.stores.overrides import Overrides
@@ -40,43 +36,33 @@ SOON = {"Retry-After": "1"}
 
 @dataclass(frozen=True)
 class Active:
-    """A model, the batcher that feeds it, and its answers of late if these are kept; a request holds on to one such."""
+    """A model with the policy in force, the batcher that feeds it, and its recent answers if these are kept.
+
+    A request holds on to the one that was in force when it was admitted.
+    """
 
     model: Model
-    batcher: "Batcher[Judged]"
+    policy: Policy
+    batcher: Batcher[Judged]
     cache: Cache | None
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A sequence's answer, with that from which reasons can be found: its evidence is number `at` of several."""
-
-    score: Score
-    encoded: Encoded
-    evidence: Evidence
-    at: int
-
-
-Judge = Callable[[Model, Sequence[Encoded], Sequence[Row]], list[Judged]]
-
-
-class Lineup:
+class Registry:
     """Champion, challenger and thresholds of one service process.
 
     Args:
         settings: the service's.
         metrics: where it counts.
         drift: is told which model's training to compare with.
-        judge: gives the answers of a model from its engine's outputs.
 
     Raises:
         BundleError, ProviderError: the first champion cannot serve.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor, judge: Judge) -> None:
-        self.settings, self.metrics, self.drift, self.judge = settings, metrics, drift, judge
+    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor) -> None:
+        self.settings, self.metrics, self.drift = settings, metrics, drift
         s = settings
-        self.audit, self.overrides, self.peers = Audit(s.state_dir), Overrides(s.state_dir), Peers(s.run_dir)
+        self.audit, self.overrides, self.workers = Audit(s.state_dir), Overrides(s.state_dir), Workers(s.run_dir)
         self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
         self.runtime = Runtime(
             s.provider,
@@ -89,20 +75,18 @@ class Lineup:
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
         self.first: Model | None = self._load(champion)  # until it serves
+        self._policy_of(self.first)  # a damaged file of overrides is told now, before the port is open
         self.challenger: Challenger | None = None
         self.active: Active | None = None
         self.draining = False
         self.changing = asyncio.Lock()
 
     def _load(self, path: Path) -> Model:
-        bundle = Bundle.open(path, self.settings.bundle_public_key)
-        model = Model.load(bundle, self.runtime)
-        override = self.overrides.get(bundle.version)
-        return model.with_policy(override) if override else model
+        return Model.load(Bundle.open(path, self.settings.bundle_public_key), self.runtime)
 
     async def start(self) -> None:
         """Begins to serve."""
-        async with self.peers.lock():
+        async with self.workers.lock():
             served = self.settings.run_dir and self.settings.run_dir / SERVED
             model, self.first = self.first, None
             assert model is not None
@@ -111,31 +95,31 @@ class Lineup:
                 self.second = Path(second) if second else None
                 if Path(champion) != model.bundle.path:
                     model = await asyncio.to_thread(lambda: self._load(Path(champion)))
-            self.peers.bury()
+            self.workers.bury()
             self._activate(model)
             try:
                 await self._challenge(self.second)
             except BundleError as error:
                 logger.error("no challenger, and the champion serves alone: %s", error)
-            await self.peers.listen(self._follow)
+            await self.workers.listen(self._follow)
 
     def _activate(self, model: Model) -> None:
         s = self.settings
         batcher = Batcher(
             model.bundle.encoder.encode_all,
             model.engine.run,
-            partial(self.judge, model),
+            model.judge,
             s.queue_tokens,
-            max(s.batch_tokens or model.engine.batch_tokens, model.bundle.encoder.window),
+            max(s.batch_tokens or model.engine.batch_tokens, model.bundle.encoder.max_positions),
             self.metrics,
             in_thread=model.engine.frees_the_core,
         )
         batcher.start()
-        self.active = Active(model, batcher, self._cache())
+        self.active = Active(model, self._policy_of(model), batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info)
         self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
-        self.metrics.thresholds(model.policy.by_segment)
+        self.metrics.thresholds(self.active.policy.by_segment)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
@@ -144,7 +128,7 @@ class Lineup:
 
     async def close(self) -> None:
         """Answers what was accepted, then stops."""
-        await self.peers.close()
+        await self.workers.close()
         if self.active is not None:
             await self.active.batcher.close()
         if self.challenger:
@@ -159,26 +143,37 @@ class Lineup:
     @property
     def policy(self) -> tuple[Policy, str]:
         """The policy in force, and where it comes from: "bundle" or "override"."""
-        model = self.current().model
-        return model.policy, "override" if self.overrides.get(model.bundle.version) else "bundle"
+        active = self.current()
+        return active.policy, "override" if self.overrides.get(active.model.bundle.version) else "bundle"
+
+    def policy_for(self, active: Active) -> Policy:
+        """The latest policy of the model that a request holds on to: thresholds may have changed meanwhile."""
+        return self.active.policy if self.active and self.in_force(active) else active.policy
+
+    def in_force(self, active: Active) -> bool:
+        """Whether the model that a request holds on to still serves."""
+        return self.active is not None and self.active.model is active.model
+
+    def _policy_of(self, model: Model) -> Policy:
+        """The operator's for this bundle version, else the bundle's own."""
+        return self.overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
 
     async def set_policy(self, policy: Policy, who: str) -> None:
         """Puts a policy in force for the bundle version being served, in every worker, now and after a restart."""
-        async with self.changing, self.peers.lock(), self.peers.prepared({"do": "thresholds"}) as commit:
-            model = self.current().model
-            old, new = model.policy.as_json(), policy.as_json()
-            await asyncio.to_thread(self.audit.note, who, "thresholds", version=model.bundle.version, old=old, new=new)
-            await asyncio.to_thread(self.overrides.put, model.bundle.version, policy)
+        async with self.changing, self.workers.lock(), self.workers.prepared({"do": "thresholds"}) as commit:
+            active = self.current()
+            version, old, new = active.model.bundle.version, active.policy.as_json(), policy.as_json()
+            await asyncio.to_thread(self.audit.note, who, "thresholds", version=version, old=old, new=new)
+            await asyncio.to_thread(self.overrides.put, version, policy)
             self._apply_override()
             await commit()
             logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
 
     def _apply_override(self) -> None:
         active = self.current()
-        override = self.overrides.get(active.model.bundle.version)
-        model = active.model.with_policy(override or Policy(active.model.bundle.thresholds))
-        self.active = Active(model, active.batcher, self._cache())
-        self.metrics.thresholds(model.policy.by_segment)
+        policy = self._policy_of(active.model)
+        self.active = replace(active, policy=policy, cache=self._cache())
+        self.metrics.thresholds(policy.by_segment)
 
     async def reload(self, name: str | None, who: str) -> Model:
         """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
@@ -186,7 +181,7 @@ class Lineup:
         Raises:
             Problem: 422, with the reason, where the bundle must not serve; the old one goes on.
         """
-        async with self.changing, self.peers.lock():
+        async with self.changing, self.workers.lock():
             path = self.current().model.bundle.path if name is None else self.bundles / name
             return await self._serve(path, self.second, who, "reload")
 
@@ -196,7 +191,7 @@ class Lineup:
         Raises:
             Problem: 409 where there is no challenger; 422 where its bundle must not serve, and the champion goes on.
         """
-        async with self.changing, self.peers.lock():
+        async with self.changing, self.workers.lock():
             if self.second is None:
                 raise Problem(409, "there is no challenger; name one with PUT /v1/model/challenger")
             return await self._serve(self.second, self.current().model.bundle.path, who, "promote")
@@ -207,7 +202,7 @@ class Lineup:
         try:
             model = await asyncio.to_thread(lambda: self._load(path))
             message = {"do": "serve", "path": str(path), "second": str(second) if second else None}
-            async with self.peers.prepared(message) as commit:
+            async with self.workers.prepared(message) as commit:
                 new = model.bundle.version
                 await asyncio.to_thread(self.audit.note, who, what, bundle=str(path), old=old.version, new=new)
                 self._note_served(path, second)
@@ -215,7 +210,7 @@ class Lineup:
                     note_promotion(self.settings.state_dir, self.configured, (path, second))
                 await self._swap(model, second)
                 await commit()
-        except (BundleError, ProviderError, EngineLost, PeerError) as error:
+        except (BundleError, ProviderError, EngineLost, WorkerError) as error:
             self.metrics.reloads.labels("failed").inc()
             logger.error("%s refused, %s goes on serving: %s", what, old.version, error)
             raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
@@ -240,13 +235,13 @@ class Lineup:
     async def set_challenger(self, name: str | None, who: str) -> None:
         """Has another bundle run in shadow, or none; raises Problem 422 where the bundle must not."""
         path = self.bundles / name if name else None
-        async with self.changing, self.peers.lock():
+        async with self.changing, self.workers.lock():
             try:
                 if path:
                     await asyncio.to_thread(Bundle.open, path, self.settings.bundle_public_key)
             except BundleError as error:
                 raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
-            async with self.peers.prepared({"do": "challenge", "second": str(path) if path else None}) as commit:
+            async with self.workers.prepared({"do": "challenge", "second": str(path) if path else None}) as commit:
                 await asyncio.to_thread(self.audit.note, who, "challenger", bundle=str(path) if path else None)
                 self._note_served(self.current().model.bundle.path, path)
                 await self._challenge(path)

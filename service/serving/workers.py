@@ -22,11 +22,11 @@ Handler = Callable[[Message], Awaitable[Commit]]  # prepares a change, or raises
 COMMIT = {"commit": True}
 
 
-class PeerError(RuntimeError):
+class WorkerError(RuntimeError):
     """Another worker could not make a change; the message is its own."""
 
 
-class Peers:
+class Workers:
     """The other workers of a run.
 
     Args:
@@ -79,7 +79,7 @@ class Peers:
         """Has every other worker prepare a change; gives what puts it in force in all of them.
 
         Raises:
-            PeerError: one of them cannot; none has changed anything.
+            WorkerError: one of them cannot; none has changed anything.
         """
         links = [link for name in self._others() if (link := await self._connect(name))]
         try:
@@ -133,4 +133,4 @@ async def _ask(link: "tuple[asyncio.StreamReader, asyncio.StreamWriter]", messag
     if not line:
         return  # it died; the worker that takes its place starts with what is in force by then
     if "error" in (answer := json.loads(line)):
-        raise PeerError(answer["error"])
+        raise WorkerError(answer["error"])

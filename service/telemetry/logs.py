@@ -35,7 +35,7 @@ class Call:
         who: name of the API key.
         sequences: how many were answered.
         blocked: ids of those that were blocked.
-        spans: name, start and end of each stage, in seconds of time.perf_counter.
+        spans: name, start and end of each stage, in seconds of time.perf_counter; None where nobody traces it.
     """
 
     id: str
@@ -45,13 +45,13 @@ class Call:
     who: str | None = None
     sequences: int = 0
     blocked: list[str] = field(default_factory=list)
-    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    spans: list[tuple[str, float, float]] | None = None
     start: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> "Call":
+    def of(cls, headers: Iterable[tuple[bytes, bytes]], traced: bool = False) -> "Call":
         """The call that an ASGI request's headers announce."""
-        call = cls("")
+        call = cls("", spans=[] if traced else None)
         for name, value in headers:
             if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
                 call.id = value.decode()

@@ -61,10 +61,10 @@ class Metrics:
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)
         self.queue_wait = Histogram(
-            name("queue_wait_seconds"), "Time a window waits for its batch.", buckets=LATENCY, registry=r
+            name("queue_wait_seconds"), "Time a chunk waits for its batch.", buckets=LATENCY, registry=r
         )
         self.batch_sequences = Histogram(
-            name("batch_sequences"), "Windows in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=r
+            name("batch_sequences"), "Chunks in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=r
         )
         self.batch_tokens = Histogram(
             name("batch_tokens"),
@@ -81,7 +81,7 @@ class Metrics:
         self.inference_seconds = Histogram(
             name("inference_duration_seconds"), "Time of one batch in the runtime.", buckets=LATENCY, registry=r
         )
-        self.queue_depth = gauge("queue_depth_sequences", "Sequences and windows waiting.", "livesum")
+        self.queue_depth = gauge("queue_depth_sequences", "Sequences and chunks waiting.", "livesum")
         self.queue_tokens = gauge("queue_tokens", "Positions waiting.", "livesum")
         self.queue_capacity = gauge(
             "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"

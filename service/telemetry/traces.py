@@ -61,7 +61,7 @@ class Traces:
             },
         )
         below = self.api.set_span_in_context(whole)
-        for name, start, end in call.spans:
+        for name, start, end in call.spans or ():
             self.tracer.start_span(name, below, start_time=nanoseconds(start)).end(nanoseconds(end))
         whole.end(nanoseconds(time.perf_counter()))
 

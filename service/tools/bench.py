@@ -99,10 +99,10 @@ def _limit(path: Path, sequences: Sequence[dict[str, Any]], cores: Sequence[int]
     bundle = Bundle.open(path)
     engine = bundle.engine(Runtime("auto", len(cores)))
     encodings = bundle.encoder.encode_all(columns_of(s["events"]) for s in sequences)
-    windows = sorted((w for e in encodings if isinstance(e, Encoded) for w in e.windows), key=len)
+    chunks = sorted((w for e in encodings if isinstance(e, Encoded) for w in e.chunks), key=len)
     by_batch = {}
     for size in BATCHES:
-        batches = [pad(windows[k : k + size]) for k in range(0, len(windows), size)]
+        batches = [pad(chunks[k : k + size]) for k in range(0, len(chunks), size)]
         for batch in batches[-3:]:
             engine.run(batch)
         passes, start = 0, time.perf_counter()

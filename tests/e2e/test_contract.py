@@ -132,7 +132,7 @@ def test_a_triton_client_runs_the_graph(open_service: Service, bundle: Bundle, a
     described = client.get_model_metadata(bundle.name)
     assert [i["name"] for i in described["inputs"]] == ["ids"]
     events = sequences(attacked / "events.csv", 3)
-    windows = pad([w for s in events for w in bundle.encoder.encode(*columns_of(s["events"])).windows])
+    windows = pad([w for s in events for w in bundle.encoder.encode(*columns_of(s["events"])).chunks])
     expected = vars(bundle.engine(Runtime(threads=1)).run(windows))
     tensor = client_of.InferInput("ids", list(windows.shape), "INT32")
     for binary in (True, False):

@@ -37,12 +37,12 @@ ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # by SC
 
 def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]]:
     """What is written of each sequence of a log, and its answer where it has one."""
-    for sequence_id, answer in zip(log.ids, model.answers(log.sequences()), strict=True):
+    for sequence_id, answer in zip(log.ids, model.scores(log.sequences()), strict=True):
         if isinstance(answer, EventError):
             yield (sequence_id, None, None, None, str(answer)), None
         else:
-            score = float(f"{answer.score:.6g}")
-            yield (sequence_id, score, answer.decision, answer.type, None), answer
+            score, decision = float(f"{answer.score:.6g}"), model.bundle.thresholds.decide(answer.score)
+            yield (sequence_id, score, decision, answer.type_if(decision), None), answer
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Corrector:
             )
         config = FitConfig(**bundle.manifest["config"]).settled
         self.encoder = bundle.encoder
-        shape = self.encoder.deep_rows, max(len(bundle.types), 1), config.shape, config.window, config.dropout
+        shape = self.encoder.deep_rows, max(len(bundle.types), 1), config.shape, config.max_positions, config.dropout
         self.masked = MaskedEvents(BehaviourBert(*shape), self.encoder)
         self.masked.load_state_dict(load_file(bundle.path / MASKED))
         self.masked.eval()
@@ -81,10 +81,10 @@ class Corrector:
         """
         found: dict[int, list[Correction]] = {}
         spelt = {f.name: _spellings(f, columns) for f, *_ in self.fields if isinstance(f, Vocabulary)}
-        for window, owners in zip(encoded.windows, encoded.owners, strict=True):
-            events = np.flatnonzero(window[:, 0] == EVENT)
+        for chunk, owners in zip(encoded.chunks, encoded.owners, strict=True):
+            events = np.flatnonzero(chunk[:, 0] == EVENT)
             passes = [events[k::PASSES] for k in range(min(PASSES, len(events)))]
-            ids = pad([window] * len(passes))
+            ids = pad([chunk] * len(passes))
             for k, hidden in enumerate(passes):
                 ids[k, hidden] = 0
                 ids[k, hidden, 0] = MASK
@@ -94,7 +94,7 @@ class Corrector:
             for field, slot, start, end in self.fields:
                 table = self.masked.model.table.weight[start + FIRST : end]  # missing and unknown are no corrections
                 likely = (guess @ table.T).softmax(dim=1).numpy()
-                held = window[at, slot] - start - FIRST
+                held = chunk[at, slot] - start - FIRST
                 best = likely.argmax(axis=1)
                 known = held >= 0
                 p_held = likely[np.arange(len(at)), np.maximum(held, 0)]

@@ -171,12 +171,14 @@ class Run:
         log, report = clean_events(part, self.columns)
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
-        for i, (sequence_id, answer) in enumerate(zip(log.ids, self.model.answers(log.sequences()), strict=True)):
+        for i, (sequence_id, answer) in enumerate(zip(log.ids, self.model.scores(log.sequences()), strict=True)):
             if not isinstance(answer, Score):
                 self.found["not scored"] += 1
                 continue
             wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
-            advice = repair(answer, answer.decision, self.model.bundle.partial_types, wanted)
+            decision = self.model.bundle.thresholds.decide(answer.score)
+            kind = answer.type_if(decision)
+            advice = repair(answer, decision, self.model.bundle.partial_types, wanted)
             strategy, changed = str(advice.strategy), advice.drop
             rows = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
             fixed = self.corrector.damaged(*log.sequence(i), answer) if self.corrector and changed else {}
@@ -185,13 +187,13 @@ class Run:
                 strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
             self.found[strategy] += 1
             self.of_sequences.writerow(
-                [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", answer.decision, answer.type or ""]
+                [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", decision, kind or ""]
             )
             self.of_events.writerows(
                 [row, sequence_id, round(1 - score, 6)] for row, score in zip(rows, answer.events, strict=True)
             )
             if changed:
-                judged = Judged(sequence_id, answer.score, answer.type, "drop_events" if fixed else advice.strategy)
+                judged = Judged(sequence_id, answer.score, kind, "drop_events" if fixed else advice.strategy)
                 self.changes.add(judged, [rows[at] for at in changed], answer.events[changed].tolist())
                 if strategy == "drop_sequence":
                     gone[sequence_id] = judged, set(rows)

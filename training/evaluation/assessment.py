@@ -8,9 +8,10 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from service.model.calibration import Evidence
+from service.model.calibration import Calibration, Evidence
 from service.model.intervals import wilson
-from service.model.scorer import Judge
+from service.model.policy import Thresholds
+from service.model.scorer import Scorer
 from training.data.log import Labels, Log
 from training.evaluation.quality import metrics
 
@@ -23,7 +24,8 @@ def assess(
     log: Log,
     labels: Labels,
     found: Evidence,
-    judge: Judge,
+    scorer: Scorer,
+    thresholds: Thresholds,
     threshold: float,
     evidence: Callable[[Log], Evidence],
 ) -> dict[str, Any]:
@@ -32,13 +34,14 @@ def assess(
     Args:
         log, labels: the sequences, of both classes.
         found: what the model says of them.
-        judge: the model's judgement.
+        scorer, thresholds: the model's.
         threshold: score from which a sequence counts as flagged.
         evidence: what the model says of another log, asked once for each column.
     """
-    answers = judge.answers(found)
+    answers = scorer.scores(found)
     score = np.array([a.score for a in answers])
-    flagged = np.array([a.decision != "allow" for a in answers])
+    decisions = [thresholds.decide(a.score) for a in answers]
+    flagged = np.array([decision != "allow" for decision in decisions])
     events = [a.events for a in answers]
     return {
         "metrics": metrics(labels.label, score, threshold).to_json(),
@@ -46,11 +49,11 @@ def assess(
         "label": labels.label.tolist(),
         "type": labels.types,
         "score": score.tolist(),
-        "named": [a.type for a in answers],
+        "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
         "groups": group_rates(labels, flagged),
         "events": event_quality(log, labels, events),
         "strips": _strips(log, labels, score, events),
-        "importance": importance(log, labels, judge, score, evidence),
+        "importance": importance(log, labels, scorer.calibration, score, evidence),
     }
 
 
@@ -132,7 +135,7 @@ def _strips(
 def importance(
     log: Log,
     labels: Labels,
-    judge: Judge,
+    calibration: Calibration,
     score: NDArray[np.float64],
     evidence: Callable[[Log], Evidence],
 ) -> list[dict[str, Any]]:
@@ -152,7 +155,7 @@ def importance(
             if name == "ts"
             else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
         )
-        changed = judge.calibration.score(evidence(Log.of(dealt)))
+        changed = calibration.score(evidence(Log.of(dealt)))
         rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
     return sorted(rows, key=lambda r: -float(r["loss"]))
 

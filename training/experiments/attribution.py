@@ -43,7 +43,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     if not long:
         return {name: [] for name in orders}
     encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
-    answers = fitted.judge.answers(evidence(encoded, run_torch(fitted.model), fitted.surface))
+    answers = fitted.scorer.scores(evidence(encoded, run_torch(fitted.model), fitted.tabular))
     own = [answer.events for answer in answers]
     curves = {}
     for name, order in orders.items():
@@ -53,7 +53,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
             for share in SHARES:
                 left = np.sort(ranked[round(share * length) :])
                 reduced.append(fitted.encoder.encode({n: [v[i] for i in left] for n, v in columns.items()}, len(left)))
-        scores = fitted.calibration.score(evidence(reduced, run_torch(fitted.model), fitted.surface))
+        scores = fitted.calibration.score(evidence(reduced, run_torch(fitted.model), fitted.tabular))
         odds = np.array([logit(s) for s in np.clip(scores, 1e-9, 1 - 1e-9)])
         curves[name] = odds.reshape(-1, len(SHARES)).mean(axis=0).tolist()
     return curves
@@ -69,17 +69,19 @@ def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
 
     weight = dict(zip(CHANNELS, fitted.calibration.weights, strict=True))
     blame = np.zeros(encoded.length)
-    ids = torch.from_numpy(pad(encoded.windows))
+    ids = torch.from_numpy(pad(encoded.chunks))
     role = ids.clone()
     role[:, :, 1:] = 0
     fitted.model.eval()
     gradients = LayerIntegratedGradients(lambda x: fitted.model(x).sequence_logit, fitted.model.table)
     of_bags = gradients.attribute(ids, baselines=role, n_steps=STEPS, internal_batch_size=64).sum(dim=(2, 3)).numpy()
     with torch.inference_mode():
-        share = fitted.model(ids).sequence_logit.softmax(dim=0).numpy()  # of each window in the pooled logit
+        share = fitted.model(ids).sequence_logit.softmax(dim=0).numpy()  # of each chunk in the pooled logit
     for row, owner, part in zip(of_bags, encoded.owners, share, strict=True):
         at = np.flatnonzero(owner >= 0)
         np.add.at(blame, owner[at], weight["deep"] * part * row[at])
     at = np.flatnonzero(encoded.belongs >= 0)
-    np.add.at(blame, encoded.belongs[at], weight["wide"] * fitted.surface.linear.contributions(encoded).sum(axis=1)[at])
+    np.add.at(
+        blame, encoded.belongs[at], weight["linear"] * fitted.tabular.linear.contributions(encoded).sum(axis=1)[at]
+    )
     return blame

@@ -220,7 +220,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     model = untrained(encoder, encoded, 0, config)
     if kind != "words":
         body: Any = _Body(kind, encoder.deep_rows, PRESETS[config.preset].hidden)
-        body.config.max_position_embeddings = config.window
+        body.config.max_position_embeddings = config.max_positions
         model.bert = body
     [(others, held)] = held_out(labels, 1, config.held_out_share, config.seed)
     ours, theirs = ([examples[i] for i in part.tolist()] for part in (others, held))
@@ -228,7 +228,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     run = run_torch(model)
 
     def scores(sequences: Sequence[Encoded]) -> Floats:
-        return network_logits(sequences, run).deep
+        return network_logits(sequences, run).sequence
 
     return Detector(
         lambda other: scores(encoded_log(encoder, read(other))),
@@ -248,7 +248,7 @@ def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
         found = []
         with torch.inference_mode():
             for encoded in sequences:
-                states, real = model.states(torch.from_numpy(pad(encoded.windows[: config.train_windows])))
+                states, real = model.states(torch.from_numpy(pad(encoded.chunks[: config.train_chunks])))
                 found.append(model.mean_state(states, real).mean(dim=0).numpy())
         return np.stack(found).astype(np.float64)
 
@@ -283,7 +283,7 @@ def _encoder(log: Log, config: FitConfig) -> Encoder:
     tokenizer = None
     if "text" in kinds.values():
         tokenizer = Tokenizer.from_file(str(Path(pretrained_directory(config.pretrained)) / "tokenizer.json"))
-    return fit_encoder(log, kinds, tokenizer, config.window)
+    return fit_encoder(log, kinds, tokenizer, config.max_positions)
 
 
 def ours(changes: Mapping[str, Any], log: Log, labels: Labels, config: FitConfig) -> Detector:
@@ -291,7 +291,7 @@ def ours(changes: Mapping[str, Any], log: Log, labels: Labels, config: FitConfig
     fitted = fit_model(log, labels, np.arange(len(log)), replace(config, **changes))
     run = _on_one_core(fitted.model, fitted.encoder)
     return Detector(
-        lambda other: fitted.calibration.score(evidence(fitted.encode(other), run, fitted.surface)),
+        lambda other: fitted.calibration.score(evidence(fitted.encode(other), run, fitted.tabular)),
         fitted.f1_threshold,
     )
 

@@ -70,7 +70,7 @@ def evaluate_bundle(
         )
     log, cleaning = clean_events(events, columns)
     labels = read_labels(label_file, log, cleaning)
-    answers = list(Model.load(bundle).answers(log.sequences()))
+    answers = list(Model.load(bundle).scores(log.sequences()))
     usable = labels.known & np.array([isinstance(a, Score) for a in answers])
     if usable.sum() < labels.known.sum():
         logger.warning("%d labelled sequences could not be scored", labels.known.sum() - usable.sum())

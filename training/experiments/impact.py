@@ -170,11 +170,12 @@ class Scene:
             at = np.flatnonzero(half == number)
             part = self.log.subset(at)
             partial_types = fitted.calibration.partial_types(fitted.types)
-            answers = fitted.judge.answers(fitted.evidence(part))
+            answers = fitted.scorer.scores(fitted.evidence(part))
             dropped = rival.scores(part) >= rival.threshold
             for i, answer, drop in zip(at.tolist(), answers, dropped.tolist(), strict=True):
+                decision = fitted.thresholds.decide(answer.score)
                 for choice in CHOICES:
-                    found[choice][i] = _weights(repair(answer, answer.decision, partial_types, choice), answer)
+                    found[choice][i] = _weights(repair(answer, decision, partial_types, choice), answer)
                 found[RIVAL][i] = np.full(len(answer.events), 0.0 if drop else 1.0)
         return {name: np.concatenate(parts) for name, parts in found.items()}
 

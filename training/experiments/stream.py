@@ -154,8 +154,8 @@ def _run(scene: Scene, plan: Plan, config: FitConfig) -> dict[str, Any]:
 
 def _reviewed(scene: Scene, model: Fitted, arrived: Indices, most: int, seed: int) -> Indices:
     """Which of those that arrived get a verdict: flagged ones in teaching order, and some of those let through."""
-    answers = model.judge.answers(model.evidence(scene.log.subset(arrived)))
-    allowed = np.array([a.decision == "allow" for a in answers], dtype=bool)
+    answers = model.scorer.scores(model.evidence(scene.log.subset(arrived)))
+    allowed = np.array([a.score < model.thresholds.review for a in answers], dtype=bool)
     sample = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[: most // SAMPLED]
     flagged = np.flatnonzero(~allowed)
     order = teaching_order(
@@ -165,11 +165,11 @@ def _reviewed(scene: Scene, model: Fitted, arrived: Indices, most: int, seed: in
 
 
 def _tested(scene: Scene, model: Fitted) -> dict[str, Any]:
-    answers: list[Score] = model.judge.answers(model.evidence(scene.log.subset(scene.test)))
+    answers: list[Score] = model.scorer.scores(model.evidence(scene.log.subset(scene.test)))
     label, is_new = scene.labels.label[scene.test], scene.is_new[scene.test]
-    flagged = np.array([a.decision != "allow" for a in answers])
-    blocked = np.array([a.decision == "block" for a in answers])
-    named = flagged & np.array([a.type == scene.kind for a in answers])
+    score = np.array([a.score for a in answers])
+    flagged, blocked = score >= model.thresholds.review, score >= model.thresholds.block
+    named = flagged & np.array([a.likeliest == scene.kind for a in answers])
     of = {
         "flagged": (flagged, is_new),
         "blocked": (blocked, is_new),

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from service.encoding.values import Floats
 from service.model.active_learning import teaching_order
+from service.model.scorer import UNKNOWN_TYPE
 from training.config import FitConfig
 from training.data.log import Labels, Log
 from training.data.split import Indices, folds
@@ -101,14 +102,15 @@ def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConf
     fitted = fit_model(log, labels, rest, config)
     test, truth = log.subset(fold), labels.subset(fold)
     found = fitted.evidence(test)
-    answers = fitted.judge.answers(found)
+    answers = fitted.scorer.scores(found)
     score = np.array([a.score for a in answers])
-    flagged = [i for i, a in enumerate(answers) if a.decision != "allow" and truth.label[i] == 1]
+    decisions = [fitted.thresholds.decide(a.score) for a in answers]
+    flagged = [i for i, decision in enumerate(decisions) if decision != "allow" and truth.label[i] == 1]
     return {
         "score": score.tolist(),
         "threshold": fitted.f1_threshold,
-        "flagged": [a.decision != "allow" for a in answers],
-        "named": [a.type for a in answers],
+        "flagged": [decision != "allow" for decision in decisions],
+        "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
         "events": [a.events.tolist() for a in answers],
         "deletion": deletion_curves(fitted, test, flagged),
         "stress": {
@@ -149,7 +151,7 @@ def _asked(
             chosen = drawn[: given + more]
         elif more:
             is_open = np.flatnonzero(~np.isin(rest, chosen))
-            answers = fitted.judge.answers(fitted.evidence(log.subset(rest[is_open])))
+            answers = fitted.scorer.scores(fitted.evidence(log.subset(rest[is_open])))
             worth = [a.score for a in answers], [a.likeliest for a in answers]
             chosen = np.concatenate((chosen, rest[is_open[teaching_order(*worth, int(more))]]))
     return {"steps": steps}
@@ -160,15 +162,16 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     is_kind = np.array([t == kind for t in labels.types])
     fitted = fit_model(log, labels, rest[~is_kind[rest]], config)
     tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
-    answers = fitted.judge.answers(fitted.evidence(log.subset(tested)))
+    answers = fitted.scorer.scores(fitted.evidence(log.subset(tested)))
     score, label = np.array([a.score for a in answers]), labels.label[tested]
-    caught = [a for a, y in zip(answers, label, strict=True) if y and a.decision != "allow"]
+    review = fitted.thresholds.review
+    caught = [a for a, y in zip(answers, label, strict=True) if y and a.score >= review]
     recall = recall_at_fpr(label, score, 0.01)
     return {
         "auc": float(roc_auc_score(label, score)),
         "recall_at_1_fpr": rate(round(recall * int(is_kind.sum())), int(is_kind.sum())),
         "caught": rate(len(caught), int(is_kind.sum())),
-        "called_unknown": rate(sum(a.type == "unknown" for a in caught), len(caught)),
+        "called_unknown": rate(sum(a.likeliest == UNKNOWN_TYPE for a in caught), len(caught)),
     }
 
 

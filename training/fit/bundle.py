@@ -174,7 +174,7 @@ def write_bundle(
     (new / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
     if fitted.masked is not None:
         (new / MASKED).write_bytes(save(fitted.masked.state_dict()))
-    fitted.surface.save(new / "statistics.npz")
+    fitted.tabular.save(new / "statistics.npz")
     _write_golden(fitted, log.subset(parts.train), new)
     (new / "report.html").write_text(report.render(manifest, evaluation))
     manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
@@ -207,12 +207,12 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
     sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
     export.export_half(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp16"])
     export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], sequences[::2])
-    windows = [w for e in sequences for w in e.windows][:50]
+    chunks = [w for e in sequences for w in e.chunks][:50]
     scores, times = {}, {}
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file, Runtime(threads=1))
-        scores[precision] = fitted.calibration.score(evidence(sequences, engine.run, fitted.surface))
-        times[precision] = round(export.milliseconds(engine, windows), 3)
+        scores[precision] = fitted.calibration.score(evidence(sequences, engine.run, fitted.tabular))
+        times[precision] = round(export.milliseconds(engine, chunks), 3)
     changes = {name: float(np.abs(scores[name] - scores["fp32"]).mean()) for name in ("int8", "fp16")}
     for name, change in changes.items():
         if change > MAX_CHANGE:
@@ -246,7 +246,7 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file)
         encoded = [fitted.encoder.encode(*columns_of(s["events"])) for s in samples]
-        answers = fitted.judge.answers(evidence(encoded, engine.run, fitted.surface))
+        answers = fitted.scorer.scores(evidence(encoded, engine.run, fitted.tabular))
         for sample, answer in zip(samples, answers, strict=True):
             sample["expected"][precision] = {
                 "score": answer.score,
@@ -261,7 +261,9 @@ def _evaluation(fitted: Fitted, log: Log, labels: Labels, parts: Split, cleaning
     test, of_test = log.subset(parts.test), labels.subset(parts.test)
     quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}
     if len(test):
-        quality = assess(test, of_test, fitted.evidence(test), fitted.judge, fitted.f1_threshold, fitted.evidence)
+        quality = assess(
+            test, of_test, fitted.evidence(test), fitted.scorer, fitted.thresholds, fitted.f1_threshold, fitted.evidence
+        )
     return {
         **quality,
         "thresholds": asdict(fitted.thresholds),

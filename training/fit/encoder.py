@@ -67,7 +67,7 @@ def _is_prose(column: pl.Series, distinct: int) -> bool:
 
 
 def fit_encoder(
-    log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, window: int, old: Encoder | None = None
+    log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, max_positions: int, old: Encoder | None = None
 ) -> Encoder:
     """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
 
@@ -75,7 +75,7 @@ def fit_encoder(
         log: the training part of the log.
         kinds: feature spec, from `column_kinds`.
         tokenizer: for the text column; needed where `kinds` has one.
-        window: positions of one pass.
+        max_positions: of one pass.
         old: an encoder whose bins stay and whose values stay known; the log adds to them.
     """
     known = {f.name: f for f in old.fields} if old else {}
@@ -116,7 +116,7 @@ def fit_encoder(
     fields.extend(_change(fields, log))
     fields.extend(_crosses(log, fields, crossed))
     pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
-    return Encoder(fields, text_column, tokenizer, window, pairs)
+    return Encoder(fields, text_column, tokenizer, max_positions, pairs)
 
 
 def _bins(name: str, column: pl.Series) -> Bins:

@@ -22,8 +22,8 @@ from service.encoding.values import EventError
 from service.model.bundle import Bundle
 from service.model.calibration import Calibration, Evidence, sigmoid
 from service.model.policy import Thresholds
-from service.model.scorer import Judge, evidence, gather, network_logits
-from service.model.tabular import Surface
+from service.model.scorer import Scorer, evidence, gather, network_logits
+from service.model.tabular import Tabular
 from training.config import FitConfig, pretrained_directory
 from training.data.log import UNLABELLED, Labels, Log
 from training.data.split import Indices, check_enough, fold_numbers, held_out
@@ -31,7 +31,7 @@ from training.evaluation.quality import Metrics, metrics
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
 from training.fit.encoder import clipped, column_kinds, fit_encoder
-from training.fit.tabular import as_unseen, fit_surface, normal_by_trimming, row_counts
+from training.fit.tabular import as_unseen, fit_tabular, normal_by_trimming, row_counts
 from training.network.finetune import Example, finetune, fit_novelty, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
 from training.network.pretrain import MaskedEvents, pretrain
@@ -62,7 +62,7 @@ class Fitted:
     """What a fit leaves: a model with its encoder, calibration and thresholds, and how it did on what was held out."""
 
     model: BehaviourBert
-    surface: Surface
+    tabular: Tabular
     encoder: Encoder
     kinds: dict[str, str]
     types: list[str]
@@ -81,11 +81,11 @@ class Fitted:
         return encoded_log(self.encoder, log)
 
     def evidence(self, log: Log) -> Evidence:
-        return evidence(self.encode(log), run_torch(self.model), self.surface)
+        return evidence(self.encode(log), run_torch(self.model), self.tabular)
 
     @property
-    def judge(self) -> Judge:
-        return Judge(self.calibration, self.types, self.thresholds)
+    def scorer(self) -> Scorer:
+        return Scorer(self.calibration, self.types)
 
     @property
     def start(self) -> Start:
@@ -120,7 +120,7 @@ def fit_model(
         tokenizer = (
             Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
         )
-        encoder = fit_encoder(log, kinds, tokenizer, config.window, old.encoder if old else None)
+        encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old.encoder if old else None)
         everything = encoded_log(encoder, log)
         presumed = not labels.known.any()
         labels = presume(encoder, everything, labels, config)
@@ -130,7 +130,7 @@ def fit_model(
         types = sorted({t for t in labels.types if t})
         examples = examples_of(log, labels, encoded, types)
     with stage("linear part", seconds):
-        surface = fit_surface(
+        tabular = fit_tabular(
             encoder,
             encoded,
             labels.label,
@@ -138,7 +138,7 @@ def fit_model(
             max(len(types), 1),
             fold_numbers(labels, LINEAR_FOLDS, config.seed),
         )
-    points = surface.reading.channels
+    points = tabular.reading.channels
     weights, bias = weigh(points, labels.label)
     if not config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
         examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
@@ -165,7 +165,7 @@ def fit_model(
             model = deepcopy(start)
             epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
             network = network_logits([e.encoded for e in theirs], run_torch(model))
-            found.append(gather([encoded[i] for i in held.tolist()], network, surface.reading.take(held)))
+            found.append(gather([encoded[i] for i in held.tolist()], network, tabular.reading.take(held)))
     held_back = np.concatenate([held for _, held in parts])
     order = np.argsort(held_back)
     held_back, evidence_held = held_back[order], Evidence.joined(found).take(order)
@@ -190,7 +190,7 @@ def fit_model(
     f1_threshold = thresholds.best_f1(label, score)
     return Fitted(
         model=model,
-        surface=surface.surface,
+        tabular=tabular.tabular,
         encoder=encoder,
         kinds=kinds,
         types=types,
@@ -221,7 +221,7 @@ def taught(
     for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
         model, theirs = deepcopy(start), [examples[i] for i in held]
         finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
-        logits = network_logits([e.encoded for e in theirs], run_torch(model)).deep
+        logits = network_logits([e.encoded for e in theirs], run_torch(model)).sequence
         for i, logit in zip(held.tolist(), logits.tolist(), strict=True):
             found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))
     return found
@@ -264,10 +264,10 @@ def _pretrained(config: FitConfig) -> Path:
 def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
     """The network before all training; no label has a part in it."""
     set_seed(config.seed)
-    model = BehaviourBert(encoder.deep_rows, max(types, 1), config.shape, config.window, config.dropout)
+    model = BehaviourBert(encoder.deep_rows, max(types, 1), config.shape, config.max_positions, config.dropout)
     if config.starts_pretrained:
         load_pretrained(model, encoder, str(_pretrained(config)))
-        model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.windows][:128])))
+        model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.chunks][:128])))
     return model
 
 

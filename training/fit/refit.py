@@ -132,7 +132,7 @@ def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[
 
 
 def _scores(model: Model, log: Log) -> Floats:
-    return np.array([a.score if isinstance(a, Score) else np.nan for a in model.answers(log.sequences())])
+    return np.array([a.score if isinstance(a, Score) else np.nan for a in model.scores(log.sequences())])
 
 
 def compared(truth: Labels, before: Floats, after: Floats, is_judged: NDArray[np.bool_]) -> dict[str, Any]:

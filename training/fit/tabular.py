@@ -1,4 +1,4 @@
-"""Fits what is read off a sequence's values without the network: its profile and the linear part.
+"""Fits what is read off a sequence's values without the network: novelty, linear part and guilt by association.
 
 A sequence that a table of counts was made from looks more at home in it than a new one would. So every measure that
 something is fitted on comes from counts of other sequences (cross-fitting), and so does every logit that calibration
@@ -20,10 +20,10 @@ from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity, Step
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
-from service.model.guilt_by_association import Company
+from service.model.guilt_by_association import GuiltByAssociation
 from service.model.linear import Linear, dense
-from service.model.novelty import Profile, measure
-from service.model.tabular import Reading, Surface
+from service.model.novelty import Novelty, measure
+from service.model.tabular import Reading, Tabular
 from training.data.log import UNLABELLED
 
 TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
@@ -35,27 +35,27 @@ FEW = 2.0  # holders that a value is given beside its own, of no suspicion
 
 
 @dataclass(frozen=True)
-class FittedSurface:
+class FittedTabular:
     """The fitted parts, and what they say of each sequence they were fitted on when fitted without it.
 
     Attributes:
-        surface: fitted on all sequences.
+        tabular: fitted on all sequences.
         reading: of N sequences, cross-fitted.
     """
 
-    surface: Surface
+    tabular: Tabular
     reading: Reading
 
 
-def fit_surface(
+def fit_tabular(
     encoder: Encoder,
     sequences: Sequence[Encoded],
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     count: int,
     fold: NDArray[np.int64],
-) -> FittedSurface:
-    """Fits profile and linear part on labelled sequences.
+) -> FittedTabular:
+    """Fits novelty, linear part and association on labelled sequences.
 
     Args:
         encoder: whose rows the sequences use.
@@ -72,24 +72,24 @@ def fit_surface(
     for k in range(fold.max() + 1):
         rest = np.flatnonzero(fold != k)
         others = [sequences[i] for i in rest.tolist()]
-        profile, described = fit_profile(encoder, others, counts[rest], label[rest] == 0)
+        novelty, described = fit_novelty(encoder, others, counts[rest], label[rest] == 0)
         linear = _fit_linear(counts[rest], described, label[rest], types[rest], count)
         # the others' logits without this fold's labels, nor their own
         logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
-        part = Surface(profile, linear, _fit_company(encoder, counts[rest], logits))
+        part = Tabular(novelty, linear, _fit_association(encoder, counts[rest], logits))
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
     reading = Reading(*(np.concatenate([getattr(r, f.name) for r in found]) for f in dataclasses.fields(Reading))).take(
         np.argsort(np.concatenate(order))
     )
-    profile, described = fit_profile(encoder, sequences, counts, label == 0)
+    novelty, described = fit_novelty(encoder, sequences, counts, label == 0)
     linear = _fit_linear(counts, described, label, types, count)
-    company = _fit_company(encoder, counts, reading.logits[:, 0])
-    return FittedSurface(Surface(profile, linear, company), reading)
+    association = _fit_association(encoder, counts, reading.logits[:, 0])
+    return FittedTabular(Tabular(novelty, linear, association), reading)
 
 
 def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
-    """Novelty of each sequence, float64 (N,), from a profile that was fitted without labels.
+    """Novelty of each sequence, float64 (N,), fitted without labels.
 
     What is normal is found by trimming: the most novel sequences are left out, counts and covariance are made anew from
     the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
@@ -98,19 +98,19 @@ def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats
     counts = row_counts(encoder, sequences)
     normal = np.ones(len(sequences), dtype=bool)
     for _ in range(ROUNDS):
-        profile, described = fit_profile(encoder, sequences, counts, normal)
-        novelty = profile.novelty(described)
-        kept = novelty <= np.quantile(novelty, 1 - TRIMMED)
+        novelty, described = fit_novelty(encoder, sequences, counts, normal)
+        distance = novelty.distance(described)
+        kept = distance <= np.quantile(distance, 1 - TRIMMED)
         if (kept == normal).all():
             break
         normal = kept
-    return novelty
+    return distance
 
 
-def fit_profile(
+def fit_novelty(
     encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
-) -> tuple[Profile, Floats]:
-    """The profile of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
+) -> tuple[Novelty, Floats]:
+    """The measures of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
     # what sums up the whole sequence (its length, say) is one value, and its surprise only adds noise to the distance
     of_events = [s for s in encoder.stretches if not encoder.length_row <= s[1] < encoder.shape_row]
     names = tuple(name for name, _, _ in of_events)
@@ -137,11 +137,11 @@ def fit_profile(
     usual = measures[normal]
     mean = np.nan_to_num(np.nanmean(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0))
     scale = np.nan_to_num(np.nanstd(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0)) + 1e-3
-    profile = Profile(names, field, _surprise(total, field, len(names)), mean, scale, np.eye(len(mean)))
-    described = profile.standardise(measures)
+    novelty = Novelty(names, field, _surprise(total, field, len(names)), mean, scale, np.eye(len(mean)))
+    described = novelty.standardise(measures)
     values, vectors = np.linalg.eigh(LedoitWolf().fit(described[normal]).covariance_)
     whitening = vectors / np.sqrt(np.maximum(values, 1e-6))
-    return Profile(names, field, profile.surprise, mean, scale, whitening), described
+    return Novelty(names, field, novelty.surprise, mean, scale, whitening), described
 
 
 def as_unseen(
@@ -168,7 +168,7 @@ def as_unseen(
         lookup = np.where(learned & (total - holders[k] < 2), unknown, np.arange(encoder.rows, dtype=np.int32))
         for i in np.flatnonzero(fold == k).tolist():
             e = sequences[i]
-            seen[i] = replace(e, rows=lookup[e.rows], windows=[lookup[w] for w in e.windows])
+            seen[i] = replace(e, rows=lookup[e.rows], chunks=[lookup[w] for w in e.chunks])
     return seen
 
 
@@ -263,8 +263,8 @@ def _crossed_logits(
     return logits
 
 
-def _fit_company(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> Company:
-    """The company of each value, from its holders' logits fitted without them."""
+def _fit_association(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> GuiltByAssociation:
+    """The suspicion of each value, from its holders' logits fitted without them."""
     logits = np.clip(logits, -SURE, SURE)
     held = (counts > 0).astype(np.float64)
     holders = np.asarray(held.sum(axis=0)).ravel()
@@ -272,4 +272,4 @@ def _fit_company(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> Com
     for start, end in encoder.values:
         is_value[start + FIRST : end] = True
     suspicion = np.asarray(held.T @ (logits - logits.mean())).ravel() / (holders + FEW)
-    return Company(suspicion, np.where(is_value, _idf(counts), 0.0))
+    return GuiltByAssociation(suspicion, np.where(is_value, _idf(counts), 0.0))

@@ -1,4 +1,4 @@
-"""Changes training windows a little, so that nothing is learned that a small change would undo.
+"""Changes training chunks a little, so that nothing is learned that a small change would undo.
 
 Events and words are dropped, gaps move to the next shorter or longer, neighbouring events swap their items, and words
 become the word nearest to them. The first three follow Xie et al., "Contrastive learning for sequential
@@ -23,7 +23,7 @@ class Augment:
     """Each change befalls a position with the probability `rate`.
 
     Args:
-        encoder: whose windows are changed.
+        encoder: whose chunks are changed.
         rate: in [0, 1).
         table: (rows, H) embeddings, by which words are near one another; the table when training starts.
     """
@@ -43,7 +43,7 @@ class Augment:
                 self.synonym[first + start : first + start + len(near)] = first + near.argmax(dim=1).numpy()
 
     def __call__(self, ids: Ids, event_labels: NDArray[np.int64]) -> tuple[Ids, NDArray[np.int64]]:
-        """Changed copies of windows int (B, P, S) and of the labels of their positions, int (B, P)."""
+        """Changed copies of chunks int (B, P, S) and of the labels of their positions, int (B, P)."""
         ids, event_labels = ids.copy(), event_labels.copy()
         is_event, is_piece = ids[:, :, 0] == EVENT, ids[:, :, 0] == PIECE
         swapped = self._drawn(is_event[:, 1:] & is_event[:, :-1])

@@ -53,12 +53,12 @@ def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
 
 
 class _Windows(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds real windows to the quantiser, a few of like length at a time."""
+    """Feeds real chunks to the quantiser, a few of like length at a time."""
 
     def __init__(self, sequences: Sequence[Encoded], most: int = 256) -> None:
-        windows = sorted((w for e in sequences for w in e.windows), key=len)
-        windows = windows[:: -(-len(windows) // most)]
-        self.batches: Iterator[Ids] = iter([pad(windows[i : i + 8]) for i in range(0, len(windows), 8)])
+        chunks = sorted((w for e in sequences for w in e.chunks), key=len)
+        chunks = chunks[:: -(-len(chunks) // most)]
+        self.batches: Iterator[Ids] = iter([pad(chunks[i : i + 8]) for i in range(0, len(chunks), 8)])
 
     def get_next(self) -> dict[str, Ids] | None:
         batch = next(self.batches, None)
@@ -94,12 +94,12 @@ def quantize(source: Path, target: Path, sequences: Sequence[Encoded]) -> None:
         )
 
 
-def milliseconds(engine: Engine, windows: Sequence[Ids], repeats: int = 5) -> float:
-    """Median time of one window on one engine, the windows run one at a time."""
+def milliseconds(engine: Engine, chunks: Sequence[Ids], repeats: int = 5) -> float:
+    """Median time of one chunk on one engine, the chunks run one at a time."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        for window in windows:
-            engine.run(window[None])
-        times.append((time.perf_counter() - start) / len(windows) * 1000)
+        for chunk in chunks:
+            engine.run(chunk[None])
+        times.append((time.perf_counter() - start) / len(chunks) * 1000)
     return float(np.median(times))

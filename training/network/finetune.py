@@ -1,7 +1,7 @@
 """Fine-tunes the network on labelled sequences.
 
-One training example is a whole sequence: all its windows run together and their logits are pooled as in
-`service.windows.combine`, so that what is learned is what is served.
+One training example is a whole sequence: all its chunks run together and their logits are pooled as in
+`service.chunks.combine`, so that what is learned is what is served.
 """
 
 import logging
@@ -27,7 +27,7 @@ from training.config import FitConfig
 from training.data.log import UNLABELLED
 from training.network.augment import Augment
 from training.network.model import BehaviourBert, Logits
-from training.network.trainer import positions, some_windows, train
+from training.network.trainer import positions, some_chunks, train
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Example:
     """One sequence with what is known of it.
 
     Attributes:
-        encoded: its windows.
+        encoded: its chunks.
         label: 1 anomalous, 0 normal.
         type: index of the anomaly type, UNLABELLED where normal or unnamed.
         events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
@@ -59,14 +59,14 @@ class Example:
 
 
 class Collator:
-    """Puts examples into one batch: windows stacked, each with the example it belongs to.
+    """Puts examples into one batch: chunks stacked, each with the example it belongs to.
 
-    A sequence of more than `most` windows shows a run of that many, drawn anew each time, and a share of the field
+    A sequence of more than `most` chunks shows a run of that many, drawn anew each time, and a share of the field
     values becomes unknown.
     """
 
     def __init__(self, encoder: Encoder, config: FitConfig, table: Tensor) -> None:
-        self.most, self.unknown_rate = config.train_windows, config.unknown_rate
+        self.most, self.unknown_rate = config.train_chunks, config.unknown_rate
         self.rng = np.random.default_rng(config.seed)
         self.augment = Augment(encoder, config.augment, table, self.rng) if config.augment else None
         # row -> its field's "unknown" row; rows that are no field's value stand for themselves
@@ -76,16 +76,16 @@ class Collator:
                 self.unknown_of[start + FIRST : start + f.size] = start
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
-        windows, sequence, events, mixed = [], [], [], []
+        chunks, sequence, events, mixed = [], [], [], []
         for i, example in enumerate(examples):
             encoded = example.encoded
-            for k in some_windows(encoded, self.most, self.rng):
-                windows.append(encoded.windows[k])
+            for k in some_chunks(encoded, self.most, self.rng):
+                chunks.append(encoded.chunks[k])
                 owner = encoded.owners[k]
                 events.append(np.where(owner >= 0, example.events[owner], UNLABELLED))
                 sequence.append(i)
                 mixed.append(example.mixed)
-        ids = pad(windows)
+        ids = pad(chunks)
         hidden = self.rng.random(ids.shape) < self.unknown_rate
         ids = np.where(hidden, self.unknown_of[ids], ids)
         event_labels = np.full(ids.shape[:2], UNLABELLED, dtype=np.int64)
@@ -109,7 +109,7 @@ class Collator:
 
 
 def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
-    """Pools window values by sequence, (W, ...) -> (count, ...): `combine`'s log-mean-exp with gradients."""
+    """Pools chunk values by sequence, (W, ...) -> (count, ...): `combine`'s log-mean-exp with gradients."""
     belongs = (sequence.unsqueeze(0) == torch.arange(count).unsqueeze(1)).to(values.dtype)  # (count, W)
     peak = values.detach().amax(dim=0, keepdim=True)
     return (
@@ -196,7 +196,7 @@ def finetune(
 
     def quality() -> float:
         logits = network_logits([e.encoded for e in held], run_torch(model))
-        score = logits.deep + np.array([e.offset for e in held])
+        score = logits.sequence + np.array([e.offset for e in held])
         found = [float(average_precision_score([e.label for e in held], score))]
         truth = np.concatenate([e.events if e.mixed else np.full_like(e.events, UNLABELLED) for e in held])
         if (truth >= 0).any():
@@ -213,18 +213,18 @@ def finetune(
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:
-    """Sets the model's idea of normal: mean and shrunk covariance of the windows' mean states of normal sequences.
+    """Sets the model's idea of normal: mean and shrunk covariance of the chunks' mean states of normal sequences.
 
     The novelty is then the squared Mahalanobis distance over its dimensions, after Lee et al., "A simple unified
     framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018; the shrinkage is Ledoit
     and Wolf's.
     """
-    windows = sorted((w for encoded in normal for w in encoded.windows), key=len)
+    chunks = sorted((w for encoded in normal for w in encoded.chunks), key=len)
     means = []
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(windows), 32):
-            states, real = model.states(torch.from_numpy(pad(windows[start : start + 32])))
+        for start in range(0, len(chunks), 32):
+            states, real = model.states(torch.from_numpy(pad(chunks[start : start + 32])))
             means.append(model.mean_state(states, real).numpy())
     points = np.concatenate(means).astype(np.float64)
     covariance = LedoitWolf().fit(points).covariance_

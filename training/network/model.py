@@ -2,9 +2,9 @@
 
     ids (B, P, S) -> sum of S embeddings (B, P, H) -> BERT -> states (B, P, H)
       event_logits (B, P)    a linear reading of each event's own state
-      sequence_logit (B,)    attention over event_logits, plus a reading of the whole window
+      sequence_logit (B,)    attention over event_logits, plus a reading of the whole chunk
       type_logits (B, K)     which anomaly it would be
-      novelty (B,)           distance of the window's mean state from those of training
+      novelty (B,)           distance of the chunk's mean state from those of training
 
 Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
 event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
@@ -41,7 +41,7 @@ class BehaviourBert(nn.Module):
         rows: rows of the embedding table, `Encoder.deep_rows`.
         types: anomaly types, K >= 1.
         preset: shape of the encoder.
-        positions: longest window.
+        positions: longest chunk.
     """
 
     center: Tensor
@@ -94,7 +94,7 @@ class BehaviourBert(nn.Module):
 
     @torch.no_grad()
     def center_states(self, ids: Tensor) -> None:
-        """Sets the states' centre and scale to those of some windows, before training.
+        """Sets the states' centre and scale to those of some chunks, before training.
 
         Pretrained BERT's states share one large component (Ethayarajh, "How contextual are contextualized word
         representations?", EMNLP 2019); left in, it drowned what tells behaviour apart and the heads learned a constant.
@@ -112,17 +112,17 @@ class BehaviourBert(nn.Module):
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
     def forward(self, ids: Tensor, noise: Tensor | None = None) -> Logits:
-        """Scores windows: `ids` int (B, P, S), zero where there is no value."""
+        """Scores chunks: `ids` int (B, P, S), zero where there is no value."""
         states, real = self.states(ids, noise)
         event_logits = self.event_head(states).squeeze(-1)  # (B, P)
         attention = self.attention_head(states).squeeze(-1).masked_fill(ids[:, :, 0] != EVENT, -1e4).softmax(dim=1)
         mean = self.mean_state(states, real)  # (B, H)
-        window = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
-        sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(window).squeeze(-1)
+        chunk = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
+        sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(chunk).squeeze(-1)
 
         distance = (mean - self.normal_mean) @ self.normal_whitening
         novelty = (distance * distance).mean(dim=-1)
-        return Logits(sequence_logit, novelty, self.type_head(window), event_logits)
+        return Logits(sequence_logit, novelty, self.type_head(chunk), event_logits)
 
 
 @torch.no_grad()

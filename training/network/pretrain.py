@@ -16,7 +16,7 @@ from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, MASK, PIECE, Encoded, Encoder
 from training.config import FitConfig
 from training.network.model import BehaviourBert
-from training.network.trainer import some_windows, train
+from training.network.trainer import some_chunks, train
 
 
 class MaskedEvents(nn.Module):
@@ -55,11 +55,11 @@ class MaskCollator:
     """Puts sequences into one batch and hides a share of their positions."""
 
     def __init__(self, config: FitConfig) -> None:
-        self.most, self.rate = config.train_windows, config.mask_rate
+        self.most, self.rate = config.train_chunks, config.mask_rate
         self.rng = np.random.default_rng(config.seed)
 
     def __call__(self, sequences: list[Encoded]) -> dict[str, Tensor]:
-        ids = pad([e.windows[k] for e in sequences for k in some_windows(e, self.most, self.rng)])
+        ids = pad([e.chunks[k] for e in sequences for k in some_chunks(e, self.most, self.rng)])
         hidden = (
             np.isin(ids[:, :, 0], (EVENT, PIECE)) & (ids[:, :, 1] > 0) & (self.rng.random(ids.shape[:2]) < self.rate)
         )

@@ -239,10 +239,10 @@ def _bfloat16_pays() -> bool:
 
 def positions(encoded: Encoded, config: FitConfig) -> int:
     """Positions of a sequence that one epoch trains on."""
-    return sum(map(len, encoded.windows[: config.train_windows]))
+    return sum(map(len, encoded.chunks[: config.train_chunks]))
 
 
-def some_windows(encoded: Encoded, most: int, rng: np.random.Generator) -> range:
-    """A run of at most `most` windows of a sequence, drawn anew each time where it has more."""
-    first = int(rng.integers(0, max(len(encoded.windows) - most, 0) + 1))
-    return range(first, min(first + most, len(encoded.windows)))
+def some_chunks(encoded: Encoded, most: int, rng: np.random.Generator) -> range:
+    """A run of at most `most` chunks of a sequence, drawn anew each time where it has more."""
+    first = int(rng.integers(0, max(len(encoded.chunks) - most, 0) + 1))
+    return range(first, min(first + most, len(encoded.chunks)))

@@ -1,12 +1,12 @@
 """The console: a page that scores a sequence and shows why, made of three files of this package and nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from service.api.auth import Access, needs
+from service.api.responses import KEY_PROBLEMS
 from service.schemas import schema
 from service.schemas.problems import Problem
 from service.serving.service import Serving
@@ -20,7 +20,7 @@ POLICY = (
 MOST_SAMPLES = 16
 
 
-def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
+def router(serving: Serving, access: Access) -> APIRouter:
     """The page, its parts, and the samples it offers; the page is open, what it shows asks for a key."""
     routes = APIRouter(tags=["Console"])
 
@@ -41,13 +41,13 @@ def router(serving: Serving, access: Access, problems: dict[int | str, dict[str,
     @routes.get(
         "/v1/samples",
         dependencies=needs(access, "score"),
-        responses=problems,
+        responses=KEY_PROBLEMS,
         response_model_exclude_none=True,
         summary="Sequences to try",
     )
     async def samples() -> schema.SamplesAnswer:
         """Sequences that can be scored: golden samples of the bundle being served."""
-        golden = serving.lineup.current().model.bundle.golden()[:MOST_SAMPLES]
+        golden = serving.registry.current().model.bundle.golden()[:MOST_SAMPLES]
         sequences = [
             schema.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})
             for i, s in enumerate(golden, 1)

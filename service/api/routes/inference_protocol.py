@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.api.auth import Access, needs
+from service.api.responses import ADMIN_PROBLEMS, problems
 from service.encoding.encoder import PAD
 from service.engine.session import INPUT, OUTPUTS
 from service.model.scorer import Model
@@ -76,14 +77,14 @@ class InferAnswer(BaseModel):
     outputs: list[Output]
 
 
-def router(serving: Serving, access: Access, problems: dict[int | str, dict[str, Any]]) -> APIRouter:
-    """The protocol's routes, with the problems that those of them which need a key answer."""
+def router(serving: Serving, access: Access) -> APIRouter:
+    """The protocol's routes."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    keyed: dict[str, Any] = {"dependencies": needs(access, "score"), "responses": problems}
-    unready: dict[str, Any] = {"responses": {503: problems[503]}}
+    keyed: dict[str, Any] = {"dependencies": needs(access, "score"), "responses": ADMIN_PROBLEMS | problems(404)}
+    unready: dict[str, Any] = {"responses": problems(503)}
 
     def model_of(name: str, version: str | None = None) -> Model:
-        model = serving.lineup.current().model
+        model = serving.registry.current().model
         if name != model.bundle.name or version not in (None, model.bundle.version):
             raise Problem(404, f"the model being served is {model.bundle.name} {model.bundle.version}")
         return model
@@ -98,7 +99,7 @@ def router(serving: Serving, access: Access, problems: dict[int | str, dict[str,
 
     @routes.get("/health/ready", **unready)
     async def ready() -> dict[str, bool]:
-        serving.lineup.current()
+        serving.registry.current()
         return {"ready": True}
 
     @routes.get("/models/{name}/ready", **keyed)
@@ -132,7 +133,7 @@ def router(serving: Serving, access: Access, problems: dict[int | str, dict[str,
         """Runs the graph on encoded windows."""
         model = model_of(name, version)
         asked, ids = _read(await request.body(), request.headers.get(JSON_LENGTH), model)
-        return _answer(asked, model, vars(await serving.infer(model, ids)))
+        return _answer(asked, model, vars(await serving.bare_graph.run(model, ids)))
 
     return routes
 
@@ -154,7 +155,7 @@ def _read(body: bytes, length: str | None, model: Model) -> tuple[InferRequest, 
     def refuse(detail: str, *place: str) -> Problem:
         return Problem(422, detail, [{"pointer": pointer("inputs", 0, *place), "detail": detail}])
 
-    window, rows = model.bundle.encoder.window, model.bundle.encoder.deep_rows
+    window, rows = model.bundle.encoder.max_positions, model.bundle.encoder.deep_rows
     if windows < 1 or not 1 <= positions <= window or slots != model.engine.slots:
         raise refuse(f"its shape must be [windows, up to {window} positions, {model.engine.slots} slots]", "shape")
     if windows * positions > (most := model.engine.batch_tokens):

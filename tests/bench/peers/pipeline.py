@@ -20,17 +20,18 @@ MODEL = Model.load(
 def answers(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The bodies of the answers to the bodies of requests as `POST /v1/score` takes them."""
     sequences = [sequence for request in requests for sequence in request["sequences"]]
-    found = iter(MODEL.answers(columns_of(sequence["events"]) for sequence in sequences))
+    found = iter(MODEL.scores(columns_of(sequence["events"]) for sequence in sequences))
     return [{"results": [_result(s["id"], next(found)) for s in request["sequences"]]} for request in requests]
 
 
 def _result(sequence_id: str, score: Any) -> dict[str, Any]:
     if not isinstance(score, Score):
         raise score
+    decision = MODEL.bundle.thresholds.decide(score.score)
     return {
         "id": sequence_id,
         "score": round(score.score, 6),
-        "decision": score.decision,
-        "type": score.type,
+        "decision": decision,
+        "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
     }

@@ -37,7 +37,7 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
 
 def test_one_window_is_taken_as_it_is() -> None:
     found = combine([(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), 0)], [[np.array([-1, 1, 0])]], [2])
-    assert found.deep.tolist() == pytest.approx([1.5])
+    assert found.sequence.tolist() == pytest.approx([1.5])
     assert found.events.tolist() == pytest.approx([0.2, 0.1])
 
 
@@ -46,7 +46,7 @@ def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
     owners = [np.array([-1, i]) for i in range(len(deep))]
     of_batch = outputs(deep, np.zeros((len(deep), 2)))
     found = combine([(of_batch, k) for k in range(len(deep))], [owners], [len(deep)])
-    assert np.mean(deep) - 1e-4 <= found.deep[0] <= max(deep) + 1e-4
+    assert np.mean(deep) - 1e-4 <= found.sequence[0] <= max(deep) + 1e-4
 
 
 def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:

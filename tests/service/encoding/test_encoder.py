@@ -16,7 +16,7 @@ from service.encoding.values import EventError, timestamps
 from training.config import pretrained_directory
 
 
-def encoder(window: int = 128) -> enc.Encoder:
+def encoder(chunk: int = 128) -> enc.Encoder:
     items = fields.Vocabulary("item_id", [f"i{k}" for k in range(20)], identifier=True)
     return enc.Encoder(
         [
@@ -33,7 +33,7 @@ def encoder(window: int = 128) -> enc.Encoder:
             fields.Cross("item_id with action", "item_id", "action", [[2, 2], [2, 3], [5, 2]]),
             fields.Cross("action after action", "action", "action", [[2, 2], [3, 2]], lag=1),
         ],
-        window=window,
+        chunk=chunk,
     )
 
 
@@ -58,16 +58,16 @@ def columns(events: list[dict[str, object]]) -> dict[str, list[object]]:
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(event, min_size=1, max_size=25), st.integers(4, 20))
 def test_every_event_has_one_position_and_every_row_lies_in_its_fields_stretch(
-    events: list[dict[str, object]], window: int
+    events: list[dict[str, object]], chunk: int
 ) -> None:
-    e = encoder(window)
+    e = encoder(chunk)
     encoded = e.encode(columns(events), len(events))
     owners = np.concatenate(encoded.owners)
     assert sorted(owners[owners >= 0].tolist()) == list(range(len(events)))
-    for rows, owner in zip(encoded.windows, encoded.owners, strict=True):
+    for rows, owner in zip(encoded.chunks, encoded.owners, strict=True):
         assert rows.dtype == np.int32
         assert rows.shape == (len(owner), e.deep_slots)
-        assert len(rows) <= window
+        assert len(rows) <= chunk
         assert rows[0, 0] == enc.CLS
         assert (rows[1:, 0] == enc.EVENT).all()
         assert rows.max() < e.deep_rows
@@ -81,8 +81,8 @@ def test_every_event_has_one_position_and_every_row_lies_in_its_fields_stretch(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(event, min_size=1, max_size=12), min_size=1, max_size=5), st.integers(4, 20))
-def test_sequences_are_encoded_together_as_each_is_alone(sequences: list[list[dict[str, object]]], window: int) -> None:
-    e = encoder(window)
+def test_sequences_are_encoded_together_as_each_is_alone(sequences: list[list[dict[str, object]]], chunk: int) -> None:
+    e = encoder(chunk)
     together = list(e.encode_all([(columns(events), len(events)) for events in sequences]))
     for events, encoded in zip(sequences, together, strict=True):
         assert_same(encoded, e.encode(columns(events), len(events)))
@@ -93,7 +93,7 @@ def assert_same(encoded: enc.Encoded | EventError, alone: enc.Encoded) -> None:
     assert (encoded.length, encoded.unknown) == (alone.length, alone.unknown)
     for name in ("rows", "belongs", "changed"):
         assert (getattr(encoded, name) == getattr(alone, name)).all(), name
-    for ours, theirs in zip((*encoded.windows, *encoded.owners), (*alone.windows, *alone.owners), strict=True):
+    for ours, theirs in zip((*encoded.chunks, *encoded.owners), (*alone.chunks, *alone.owners), strict=True):
         assert (ours == theirs).all()
 
 
@@ -136,7 +136,7 @@ def test_events_are_put_in_time_order_and_answered_in_the_callers(times: list[fl
     given_order = e.encode({"ts": times, "item_id": items}, len(times))
     order = np.argsort(times)
     in_order = e.encode({"ts": [times[i] for i in order], "item_id": [items[i] for i in order]}, len(times))
-    assert (given_order.windows[0] == in_order.windows[0]).all()
+    assert (given_order.chunks[0] == in_order.chunks[0]).all()
     assert given_order.owners[0][1:].tolist() == order.tolist()
 
 
@@ -149,7 +149,7 @@ def test_json_restores_the_same_encoder() -> None:
         "action": ["click", "x", "purchase"],
         "price": [1, 7, None],
     }
-    assert (again.encode(events, 3).windows[0] == e.encode(events, 3).windows[0]).all()
+    assert (again.encode(events, 3).chunks[0] == e.encode(events, 3).chunks[0]).all()
     assert again.rows == e.rows
 
 
@@ -158,7 +158,7 @@ def test_unknown_and_missing_values_are_told_apart_and_unknown_ones_counted() ->
     encoded = e.encode({"action": ["CLICK ", "refund", None], "item_id": ["i1", "i1", "i99"]}, 3)
     assert encoded.unknown == {"action": 1, "item_id": 1}
     slot = [f.name for f in e.fields].index("action") + 1
-    ids = encoded.windows[0][1:, slot] - e.field_rows[slot - 1]
+    ids = encoded.chunks[0][1:, slot] - e.field_rows[slot - 1]
     assert ids.tolist() == [fields.FIRST, fields.UNKNOWN, fields.MISSING]
 
 
@@ -171,7 +171,7 @@ def test_numbers_and_their_texts_are_the_same_category() -> None:
 def test_derived_fields_say_what_they_should() -> None:
     e = encoder()
     steady = {"ts": [100.0, 110.0, 120.0, 130.1], "item_id": ["i1", "i2", "i3", "i1"]}
-    row = e.encode(steady, 4).windows[0][-1]
+    row = e.encode(steady, 4).chunks[0][-1]
     said = [e.describe(int(r)) for r in row]
     assert "item_id repeat at most 4 events ago" in said
     assert "item_id step 2 to 4 back" in said
@@ -215,15 +215,14 @@ def test_a_bad_value_is_named_with_its_place_in_the_callers_order(field: str, va
 
 @pytest.fixture(scope="module")
 def words() -> enc.Encoder:
-    return enc.Encoder([], "text", Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), window=16)
+    return enc.Encoder([], "text", Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), chunk=16)
 
 
 def test_pure_text_reads_as_the_ordinary_bert_classifier(words: enc.Encoder) -> None:
     assert words.tokenizer is not None
     encoded = words.encode({"text": ["free prize now"]}, 1)
     said = [
-        words.describe(int(r))
-        for r in (encoded.windows[0][0, 0], *encoded.windows[0][1:-1, 1], encoded.windows[0][-1, 0])
+        words.describe(int(r)) for r in (encoded.chunks[0][0, 0], *encoded.chunks[0][1:-1, 1], encoded.chunks[0][-1, 0])
     ]
     assert said == ["[CLS]", "free", "prize", "now", "[SEP]"]
     assert encoded.owners[0].tolist() == [-1, -1, -1, -1, 0]
@@ -233,9 +232,9 @@ def test_a_long_text_loses_no_word(words: enc.Encoder) -> None:
     assert words.tokenizer is not None
     text = " ".join(["alpha beta gamma"] * 30)
     encoded = words.encode({"text": [text, "delta"]}, 2)
-    pieces = [int(r[1]) - words.piece_row for w in encoded.windows for r in w if r[0] == enc.PIECE]
+    pieces = [int(r[1]) - words.piece_row for w in encoded.chunks for r in w if r[0] == enc.PIECE]
     assert pieces == words.tokenizer.encode(f"{text} delta", add_special_tokens=False).ids
-    assert all(len(w) <= 16 for w in encoded.windows)
+    assert all(len(w) <= 16 for w in encoded.chunks)
     assert {int(o) for owner in encoded.owners for o in owner} == {-1, 0, 1}
 
 

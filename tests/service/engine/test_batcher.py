@@ -28,23 +28,23 @@ def sums(ids: Ids) -> Outputs:
     return Outputs(total, zeros, zeros[:, None], ids[:, :, 0].astype(np.float32))
 
 
-def sequence(*windows: tuple[int, int]) -> Given:
-    """A sequence as it comes, which `encode` gives windows of these lengths and values."""
-    return {"windows": windows}, sum(length for length, _ in windows)
+def sequence(*chunks: tuple[int, int]) -> Given:
+    """A sequence as it comes, which `encode` gives chunks of these lengths and values."""
+    return {"chunks": chunks}, sum(length for length, _ in chunks)
 
 
 def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
-    """Stands for the encoder: windows as the sequence says; one of no windows is refused, and BUG fails."""
+    """Stands for the encoder: chunks as the sequence says; one of no chunks is refused, and BUG fails."""
     found: list[Encoded | EventError] = []
     for columns, length in given:
-        if BUG in (value for _, value in columns["windows"]):
+        if BUG in (value for _, value in columns["chunks"]):
             raise ZeroDivisionError
-        windows = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["windows"]]
+        chunks = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["chunks"]]
         nothing = np.zeros((0, 2), np.int32)
         found.append(
-            Encoded(windows, [w[:, 0] for w in windows], length, {}, nothing, nothing[:, 0], np.zeros(length))
+            Encoded(chunks, [w[:, 0] for w in chunks], length, {}, nothing, nothing[:, 0], np.zeros(length))
             if length
-            else EventError(0, "windows", "none")
+            else EventError(0, "chunks", "none")
         )
     return found
 
@@ -52,7 +52,7 @@ def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
 def total(sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[float]:
     """Stands for the judge: the sum of a sequence's rows."""
     rest = iter(rows)
-    return [sum(float(o.sequence_logit[k]) for o, k in islice(rest, len(e.windows))) for e in sequences]
+    return [sum(float(o.sequence_logit[k]) for o, k in islice(rest, len(e.chunks))) for e in sequences]
 
 
 class Recorder:
@@ -95,19 +95,19 @@ def test_every_sequence_gets_its_own_answer_whatever_fails_beside_it(
         calls = (batcher.score([sequence(*s) for s in r], loop.time() + 20) for r in given_requests)
         answers = await asyncio.gather(*calls)
         await batcher.close()
-        assert (batcher.tokens, batcher.unencoded, batcher.windows, batcher.arrived) == (0, 0, [], [])
+        assert (batcher.tokens, batcher.unencoded, batcher.chunks, batcher.arrived) == (0, 0, [], [])
         return answers
 
     for request, answer in zip(given_requests, asyncio.run(main()), strict=True):
-        for windows, found in zip(request, answer, strict=True):
-            if not windows:
+        for chunks, found in zip(request, answer, strict=True):
+            if not chunks:
                 assert isinstance(found, EventError)
-            elif BUG in (value for _, value in windows):
+            elif BUG in (value for _, value in chunks):
                 assert isinstance(found, ZeroDivisionError)
-            elif POISON in (value for _, value in windows):
+            elif POISON in (value for _, value in chunks):
                 assert isinstance(found, RuntimeError)
             else:
-                assert found == sum(2 * length * value for length, value in windows)
+                assert found == sum(2 * length * value for length, value in chunks)
     assert all(b.shape[0] == 1 or b.shape[0] * b.shape[1] <= budget for b in recorder.batches)
     if not any((b == POISON).any() for b in recorder.batches):  # what is left of a failed batch may be padded more
         assert all((b[:, :, 0] == 0).mean() <= 0.05 for b in recorder.batches)
@@ -115,7 +115,7 @@ def test_every_sequence_gets_its_own_answer_whatever_fails_beside_it(
 
 def test_where_answers_cannot_be_judged_their_callers_hear_it_and_the_loop_goes_on() -> None:
     def judge(sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[float]:
-        if len(sequences[0].windows) > 1:
+        if len(sequences[0].chunks) > 1:
             raise ZeroDivisionError
         return total(sequences, rows)
 

@@ -31,7 +31,7 @@ def children() -> list[int]:
     return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def windows(engine: Engine | HostedEngine, seed: int = 0) -> np.ndarray:
+def chunks(engine: Engine | HostedEngine, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return pad([rng.integers(1, 40, (n, engine.slots), dtype=np.int32) for n in (3, 17, 9)])
 
@@ -46,7 +46,7 @@ def test_it_answers_as_an_engine_here_to_many_at_once(address: Path, bundle: Bun
     def compare(seed: int) -> None:
         engine = bundle.engine(Runtime(threads=1, host=address))
         for k in range(5):
-            ids = windows(engine, seed * 5 + k)
+            ids = chunks(engine, seed * 5 + k)
             found = engine.run(ids)
             wrong.extend(n for n, v in vars(here.run(ids)).items() if not np.allclose(getattr(found, n), v, atol=1e-5))
 
@@ -75,27 +75,27 @@ def test_errors_are_those_of_an_engine_here(address: Path, bundle: Bundle, tmp_p
     engine = bundle.engine(Runtime(host=address), precision="fp32")
     with pytest.raises(FloatingPointError):
         engine.run(np.zeros((1, 4, engine.slots), np.int32))  # padding only
-    assert np.isfinite(engine.run(windows(engine)).novelty).all()
+    assert np.isfinite(engine.run(chunks(engine)).novelty).all()
 
 
 def test_a_graph_that_was_replaced_in_its_place_is_loaded_anew(address: Path, bundle: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     shutil.copy(bundle.path / "model.onnx", path)
-    before = HostedEngine(path, Runtime(threads=1, host=address), bundle.encoder.window)
-    old = before.run(windows(before))
+    before = HostedEngine(path, Runtime(threads=1, host=address), bundle.encoder.max_positions)
+    old = before.run(chunks(before))
     path.unlink()
     shutil.copy(bundle.path / "model.int8.onnx", path)
-    after = HostedEngine(path, Runtime(threads=1, host=address), bundle.encoder.window)
-    assert not np.array_equal(after.run(windows(after)).novelty, old.novelty)
-    assert np.array_equal(before.run(windows(before)).novelty, old.novelty)
+    after = HostedEngine(path, Runtime(threads=1, host=address), bundle.encoder.max_positions)
+    assert not np.array_equal(after.run(chunks(after)).novelty, old.novelty)
+    assert np.array_equal(before.run(chunks(before)).novelty, old.novelty)
 
 
 def test_a_process_that_is_killed_is_replaced(address: Path, bundle: Bundle) -> None:
     engine = bundle.engine(Runtime(threads=1, host=address))
-    expected = engine.run(windows(engine))
+    expected = engine.run(chunks(engine))
     [old] = children()
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: children() not in ([], [old]))
     with pytest.raises(EngineLost):
-        engine.run(windows(engine))
-    assert np.array_equal(engine.run(windows(engine)).novelty, expected.novelty)
+        engine.run(chunks(engine))
+    assert np.array_equal(engine.run(chunks(engine)).novelty, expected.novelty)

@@ -56,8 +56,8 @@ def test_a_bucket_holds_what_is_asked_and_at_most_a_third_of_it_is_empty(count: 
 @pytest.fixture(scope="module")
 def engines(bundle: Bundle) -> tuple[Engine, Engine]:
     """The same graph as it comes, and at few shapes with buffers of its own."""
-    path, window = bundle.path / "model.onnx", bundle.encoder.window
-    return Engine(path, Runtime(threads=1), window), Engine(path, Runtime(threads=1, bucketed=True), window)
+    path, chunk = bundle.path / "model.onnx", bundle.encoder.max_positions
+    return Engine(path, Runtime(threads=1), chunk), Engine(path, Runtime(threads=1, bucketed=True), chunk)
 
 
 @settings(max_examples=30, deadline=None)
@@ -68,7 +68,7 @@ def test_at_few_shapes_and_in_parts_the_answers_are_the_same(
     plain, bucketed = engines
     rng = np.random.default_rng(seed)
     ids = pad([rng.integers(1, 40, (n, plain.slots), dtype=np.int32) for n in lengths])
-    ids[:, 0, 0] = EVENT  # as each window has one, over which its logits are weighed
+    ids[:, 0, 0] = EVENT  # as each chunk has one, over which its logits are weighed
     assert bucketed.bound is not None
     bucketed.bound.rows = int(rng.integers(1, 12))
     for _ in range(2):  # the second time in buffers that hold the first

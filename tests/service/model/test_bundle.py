@@ -78,11 +78,11 @@ def test_cuda_asked_for_and_absent_is_an_error_and_auto_takes_the_cpu(bundle: Bu
 def test_a_score_does_not_depend_on_its_neighbours(bundle: Bundle, precision: str) -> None:
     model = Model.load(bundle, precision=precision)
     encoded = [bundle.encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
-    windows = [w for e in encoded for w in e.windows]
-    outputs = model.engine.run(pad(windows + windows[:3]))
-    together = model.judge.answers(model.weigh(encoded, [(outputs, k) for k in range(len(windows))]))
+    chunks = [w for e in encoded for w in e.chunks]
+    outputs = model.engine.run(pad(chunks + chunks[:3]))
+    together = [j.score for j in model.judge(encoded, [(outputs, k) for k in range(len(chunks))])]
     for e, among_others in zip(encoded, together, strict=True):
-        rows = [(model.engine.run(window[None]), 0) for window in e.windows]
-        [alone] = model.judge.answers(model.weigh([e], rows))
+        rows = [(model.engine.run(chunk[None]), 0) for chunk in e.chunks]
+        [alone] = [j.score for j in model.judge([e], rows)]
         assert abs(alone.score - among_others.score) < 1e-3
         assert np.abs(alone.events - among_others.events).max() < 1e-3

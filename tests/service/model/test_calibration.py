@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from service.model.calibration import Calibration, Evidence, logit, sigmoid
 
 
-def evidence(deep: float = 0.0, wide: float = 0.0, novelty: float = 1.0) -> Evidence:
-    channels = (np.array([x]) for x in (deep, wide, 0.0, novelty))
+def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0) -> Evidence:
+    channels = (np.array([x]) for x in (network, linear, 0.0, novelty))
     return Evidence(*channels, np.zeros((1, 1)), np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0]), np.array([2]))
 
 

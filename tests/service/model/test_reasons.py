@@ -9,17 +9,17 @@ from service.model.scorer import evidence
 
 
 def test_reasons_sum_to_the_log_odds_of_the_score(bundle: Bundle) -> None:
-    encoder, calibration, surface = bundle.encoder, bundle.calibration, bundle.surface
-    wide = calibration.weights[CHANNELS.index("wide")]
-    constant = calibration.bias + calibration.shift + wide * surface.linear.bias[0]  # where nothing speaks
+    encoder, calibration, tabular = bundle.encoder, bundle.calibration, bundle.tabular
+    linear = calibration.weights[CHANNELS.index("linear")]
+    constant = calibration.bias + calibration.shift + linear * tabular.linear.bias[0]  # where nothing speaks
     encoded = [encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
-    together = evidence(encoded, bundle.engine().run, surface)
+    together = evidence(encoded, bundle.engine().run, tabular)
     for i, e in enumerate(encoded):
         found = together.take(np.array([i]))
-        of_sequence = reasons(e, found, encoder, surface, calibration)
+        of_sequence = reasons(e, found, encoder, tabular, calibration)
         odds = sum(r.contribution for r in of_sequence) + constant
         assert odds == pytest.approx(logit(np.clip(calibration.score(found)[0], 1e-9, 1 - 1e-9)), abs=1e-3)
         sizes = [abs(r.contribution) for r in of_sequence]
         assert sizes == sorted(sizes, reverse=True)
-        assert reasons(e, found, encoder, surface, calibration, 5) == of_sequence[:5]
+        assert reasons(e, found, encoder, tabular, calibration, 5) == of_sequence[:5]
         assert {r.event for r in of_sequence} <= {None, *range(e.length)}

@@ -16,7 +16,7 @@ types = st.sampled_from(["takeover", "click_farm", "unknown", None])
 def test_only_what_is_blocked_loses_events_and_only_blamed_ones_where_some_are_genuine(
     score: float, events: list[float], kind: str | None, decision: Decision
 ) -> None:
-    found = repair(Score(score, decision, kind, np.array(events)), decision, ["takeover"])
+    found = repair(Score(score, kind, np.array(events)), decision, ["takeover"])
     assert abs(found.weight - (1 - score)) < 1e-6
     assert (found.drop != []) == (decision == "block" and kind != "unknown")
     if found.strategy == "drop_events":

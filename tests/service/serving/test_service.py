@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.model.bundle import Bundle
-from service.serving.service import EVENTS, SCORE, Serving
+from service.serving.admission import EVENTS, SCORE
+from service.serving.service import Serving
 from service.settings import Settings
 from tests.conftest import sequences
 
@@ -25,14 +26,16 @@ def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
         try:
             body = json.dumps({"sequences": [sequence]}).encode()
             await serving.score(body, 10_000, 500)
-            assert serving.positions_of_byte == {SCORE: (len(events) + 1) / 500, EVENTS: 0}
+            assert serving.admission.positions_per_byte == {SCORE: (len(events) + 1) / 500, EVENTS: 0}
             for number, event in enumerate(events[:4], 1):
                 one = json.dumps({"events": [{"key": "k", "event": event}]}).encode()
                 await serving.take(one, 10_000, 100)
-                assert serving.positions_of_byte[EVENTS] == pytest.approx(0.05 if number == 4 else 0)
-            with serving.arriving(EVENTS, 400):
-                assert serving.coming == (pytest.approx(20), 1)
-            assert serving.coming == (pytest.approx(0), 0)
+                assert serving.admission.positions_per_byte[EVENTS] == pytest.approx(0.05 if number == 4 else 0)
+            with serving.admission.arriving(EVENTS, 400):
+                assert serving.admission.arriving_positions == pytest.approx(20)
+                assert serving.admission.arriving_requests == 1
+            assert serving.admission.arriving_positions == pytest.approx(0)
+            assert serving.admission.arriving_requests == 0
         finally:
             await serving.close()
 
@@ -44,9 +47,9 @@ def test_a_model_that_was_replaced_is_let_go(bundle: Bundle, tmp_path: Path) -> 
         serving = Serving(Settings(bundle=bundle.path, state_dir=tmp_path))
         await serving.start()
         try:
-            assert serving.lineup.active is not None
-            old = weakref.ref(serving.lineup.active.model.engine)
-            await serving.lineup.reload(None, "test")
+            assert serving.registry.active is not None
+            old = weakref.ref(serving.registry.active.model.engine)
+            await serving.registry.reload(None, "test")
             assert old() is None
         finally:
             await serving.close()

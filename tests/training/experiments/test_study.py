@@ -99,7 +99,7 @@ def test_only_columns_that_count_are_important(labelled: tuple[Log, Labels]) -> 
     log = replace(log, events=log.events.with_columns(weather=pl.Series(noise)))
     fitted = fit_model(log, labels, np.arange(len(log)), QUICK)
     score = fitted.calibration.score(fitted.evidence(log))
-    loss = {r["column"]: r["loss"] for r in importance(log, labels, fitted.judge, score, fitted.evidence)}
+    loss = {r["column"]: r["loss"] for r in importance(log, labels, fitted.calibration, score, fitted.evidence)}
     assert max(loss, key=lambda name: loss[name]) != "weather"
     assert loss["weather"] < 0.5 * max(loss.values())
 

@@ -48,7 +48,7 @@ def test_augmentation_keeps_every_value_in_its_field_and_hides_the_labels_of_wha
 ) -> None:
     encoder, examples = learned
     rng = np.random.default_rng(seed)
-    ids = pad([examples[i].encoded.windows[0] for i in rng.integers(0, len(examples), 4)])
+    ids = pad([examples[i].encoded.chunks[0] for i in rng.integers(0, len(examples), 4)])
     given_labels = np.ones(ids.shape[:2], dtype=np.int64)
     before = ids.copy()
     changed, labels = Augment(encoder, rate, torch.zeros(encoder.deep_rows, 4), rng)(ids, given_labels)
@@ -72,7 +72,7 @@ def test_words_become_the_word_nearest_to_them() -> None:
     table[encoder.piece_row + pair[1]] = table[encoder.piece_row + pair[0]] + 0.01
     augment = Augment(encoder, 0.5, table, np.random.default_rng(0))
     assert augment.synonym[encoder.piece_row + pair[0]] == encoder.piece_row + pair[1]
-    ids = pad(encoder.encode({"text": [" ".join(["cheap"] * 40)]}, 1).windows)
+    ids = pad(encoder.encode({"text": [" ".join(["cheap"] * 40)]}, 1).chunks)
     changed, _ = augment(ids, np.zeros(ids.shape[:2], dtype=np.int64))
     words = changed[:, :, 1][changed[:, :, 0] == PIECE]
     assert set(words.tolist()) == {encoder.piece_row + p for p in pair}

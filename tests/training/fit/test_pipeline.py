@@ -27,7 +27,7 @@ from training.evaluation.quality import expected_calibration_error, metrics, rec
 from training.fit.bundle import fit_bundle
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.pipeline import fit_model
-from training.fit.tabular import fit_surface
+from training.fit.tabular import fit_tabular
 from training.network.export import export_onnx
 from training.network.finetune import log_mean_exp, run_torch
 from training.network.model import BehaviourBert, load_pretrained
@@ -93,8 +93,8 @@ def test_users_of_a_catalogue_that_has_grown_are_not_flagged_for_that(bundle: Bu
     model = Model.load(bundle)
 
     def flagged(table: pl.DataFrame) -> float:
-        answers = [a for a in model.answers(Log.of(table).sequences()) if isinstance(a, Score)]
-        return float(np.mean([a.decision != "allow" for a in answers]))
+        answers = [a for a in model.scores(Log.of(table).sequences()) if isinstance(a, Score)]
+        return float(np.mean([a.score >= model.bundle.thresholds.review for a in answers]))
 
     assert flagged(grown.with_columns(items)) <= flagged(grown) + 0.05
 
@@ -157,7 +157,7 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
         encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0], np.zeros(1))
         batches = iter([outputs])
-        assert network_logits([encoded], lambda _, b=batches: next(b)).deep[0] == pytest.approx(pooled[i], abs=1e-5)
+        assert network_logits([encoded], lambda _, b=batches: next(b)).sequence[0] == pytest.approx(pooled[i], abs=1e-5)
 
 
 def test_pretrained_weights_are_kept_and_readable_values_start_from_their_words(bundle: Bundle) -> None:
@@ -229,7 +229,7 @@ def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked
     command("score", "--bundle", bundle.path, "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv")
     model = Model.load(bundle)
     rows = events.filter(pl.col("sequence_id") == wanted).to_dicts()
-    [answer] = model.answers([columns_of(rows)])
+    [answer] = model.scores([columns_of(rows)])
     assert isinstance(answer, Score)
     assert pl.read_csv(tmp_path / "s.csv")["score"][0] == pytest.approx(answer.score, abs=1e-5)
 
@@ -365,7 +365,7 @@ def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(
     rng = np.random.default_rng(seed)
     label = rng.permutation(labels.label)
     fold = fold_numbers(replace(labels, label=label), 5, seed)  # of equal mixture: else a fold's share is told by bias
-    found = fit_surface(encoder, sequences, label, np.full(len(label), UNLABELLED), 1, fold)
+    found = fit_tabular(encoder, sequences, label, np.full(len(label), UNLABELLED), 1, fold)
     spread = 4 * np.sqrt(len(label) / (12 * label.sum() * (len(label) - label.sum())))  # four standard errors of chance
     said = found.reading.channels.tolist()
     for of_part in np.transpose(said):

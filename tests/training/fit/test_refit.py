@@ -89,7 +89,7 @@ def test_a_refit_knows_more_and_says_how_it_compares(
 def test_a_row_keeps_its_vector_wherever_the_new_table_has_it(bundle: Bundle, feedback: Path) -> None:
     log, _ = clean_events(feedback / "events.jsonl")
     old = bundle.encoder
-    encoder = fit_encoder(log, column_kinds(log.events), None, old.window, old)
+    encoder = fit_encoder(log, column_kinds(log.events), None, old.max_positions, old)
     assert [f for f in encoder.fields if isinstance(f, Bins)] == [f for f in old.fields if isinstance(f, Bins)]
     types = ["one of its own", *reversed(bundle.types)]
     model = untrained(encoder, [], len(types), FitConfig(preset="tiny"))

@@ -1,0 +1,38 @@
+"""The problems that routes answer, as OpenAPI describes them."""
+
+from typing import Any
+
+from service.schemas import schema
+
+Responses = dict[int | str, dict[str, Any]]
+
+PROBLEMS: Responses = {
+    status: {
+        "description": text,
+        "content": {"application/problem+json": {"schema": schema.ProblemDocument.model_json_schema()}},
+    }
+    for status, text in {
+        400: "The body is not JSON",
+        401: "No valid API key",
+        403: "The API key is not for this",
+        404: "No such model, or no such answer",
+        409: "There is no challenger",
+        413: "Body or number of sequences too large",
+        415: "A content encoding other than gzip",
+        422: "The envelope, or every sequence, is bad",
+        429: "The queue is full, or the API key calls too often",
+        500: "The model failed on it",
+        503: "Not ready or draining",
+        504: "Past the deadline",
+    }.items()
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """Those of the given statuses."""
+    return {status: PROBLEMS[status] for status in statuses}
+
+
+KEY_PROBLEMS = problems(401, 403, 429, 503)  # of routes that ask for an API key
+ADMIN_PROBLEMS = KEY_PROBLEMS | problems(400, 422)  # of those that take a body as well
+SCORING_PROBLEMS = problems(400, 401, 403, 413, 415, 422, 429, 500, 503, 504)

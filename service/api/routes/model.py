@@ -1,0 +1,65 @@
+"""The model that is served: which it is, and how another takes its place."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+
+from service.api.auth import Access, needs
+from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
+from service.schemas import schema
+from service.serving.service import Serving
+
+
+def router(serving: Serving, access: Access) -> APIRouter:
+    """The routes."""
+    routes = APIRouter()
+    [admin] = needs(access, "admin")
+
+    @routes.get(
+        "/v1/model",
+        responses=KEY_PROBLEMS,
+        summary="The model being served",
+        dependencies=needs(access, "score", "admin"),
+    )
+    async def model() -> schema.ModelAnswer:
+        return _describe(serving)
+
+    @routes.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
+    async def reload(who: Annotated[str, admin], body: schema.ReloadBody) -> schema.ModelAnswer:
+        """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
+        await serving.registry.reload(body.bundle, who)
+        return _describe(serving)
+
+    @routes.put("/v1/model/challenger", responses=ADMIN_PROBLEMS, summary="Have another model score in shadow")
+    async def challenger(who: Annotated[str, admin], body: schema.ChallengerBody) -> schema.ModelAnswer:
+        """Scores the same traffic with a second bundle, on idle cores, and counts where the two differ."""
+        await serving.registry.set_challenger(body.bundle, who)
+        return _describe(serving)
+
+    @routes.post("/v1/model/promote", responses=ADMIN_PROBLEMS | problems(409), summary="Swap champion and challenger")
+    async def promote(who: Annotated[str, admin]) -> schema.ModelAnswer:
+        """Loses no request, is kept over a restart, and taken back by doing it again."""
+        await serving.registry.promote(who)
+        return _describe(serving)
+
+    return routes
+
+
+def _describe(serving: Serving) -> schema.ModelAnswer:
+    model, second = serving.registry.current().model, serving.registry.challenger
+    m = model.bundle.manifest
+    return schema.ModelAnswer(
+        name=model.bundle.name,
+        version=model.bundle.version,
+        created=m["created"],
+        schema_version=m["schema_version"],
+        preset=m["preset"],
+        provider=model.engine.provider,
+        requested_provider=serving.settings.provider,
+        precision=model.engine.precision,
+        types=model.bundle.types,
+        feature_spec=m["feature_spec"],
+        metrics=m["metrics"],
+        prevalence=model.bundle.calibration.prevalence,
+        challenger={"name": second.bundle.name, "version": second.bundle.version} if second else None,
+    )

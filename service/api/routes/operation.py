@@ -1,0 +1,60 @@
+"""What watches the service: health, metrics, drift; and the forgetting of live windows."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import PlainTextResponse, Response
+
+from service.api.auth import Access, needs
+from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
+from service.schemas import schema
+from service.serving.admission import EVENTS
+from service.serving.service import Serving
+
+
+def router(serving: Serving, access: Access) -> APIRouter:
+    """The routes."""
+    routes = APIRouter()
+
+    @routes.get("/health/live", summary="Is the process alive?")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @routes.get("/health/ready", responses=problems(503), summary="Will a request be served?")
+    async def ready() -> dict[str, str]:
+        serving.registry.current()
+        return {"status": "ready"}
+
+    @routes.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses=KEY_PROBLEMS,
+        summary="Prometheus metrics",
+        dependencies=needs(access, "metrics"),
+    )
+    async def metrics() -> Response:
+        serving.drift.show()
+        return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @routes.get(
+        "/v1/drift",
+        responses=KEY_PROBLEMS,
+        summary="What has moved since training",
+        dependencies=needs(access, "metrics", "admin"),
+    )
+    async def drift() -> schema.DriftAnswer:
+        """Each field with the shares of its values in training and recently, what moved most first."""
+        sequences, fields = serving.drift.moved()
+        fields.sort(key=lambda field: -field["psi"])
+        return schema.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
+
+    @routes.delete(
+        EVENTS,
+        responses=ADMIN_PROBLEMS,
+        summary="Forget the window of a user or session",
+        dependencies=needs(access, "admin"),
+    )
+    async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> schema.ForgetAnswer:
+        return schema.ForgetAnswer(forgotten=await serving.ingest.forget(key))
+
+    return routes

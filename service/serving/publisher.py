@@ -1,0 +1,80 @@
+"""What becomes of answers once they are composed: counted, kept for review, told to the webhook and the challenger."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from service.model.policy import Policy
+from service.model.scorer import Judged
+from service.schemas import schema
+from service.schemas.terms import DECISIONS, Decision
+from service.serving.drift_monitor import DriftMonitor
+from service.serving.feedback import Feedback
+from service.serving.webhook import Webhook
+from service.telemetry.logs import CALL
+from service.telemetry.metrics import Metrics
+
+RECENT = 10_000  # sequences, the latest, on which new thresholds are tried
+UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
+
+
+class Publisher:
+    """Tells of answers, beside scoring and never in its way.
+
+    Args:
+        metrics: where answers count.
+        drift: watches their scores and values.
+        feedback: keeps some of them for review.
+        webhook: is told of what is blocked, if there is one.
+    """
+
+    def __init__(self, metrics: Metrics, drift: DriftMonitor, feedback: Feedback, webhook: Webhook | None) -> None:
+        self.metrics, self.drift, self.feedback, self.webhook = metrics, drift, feedback, webhook
+        self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)  # score and segment
+
+    def judged(self, judged: Sequence[Judged | Exception], watched: bool) -> None:
+        """Counts what was judged, by what it held; answers from memory are not among them.
+
+        Args:
+            watched: whether the model still serves, with whose training drift is compared.
+        """
+        encoded = [one.encoded for one in judged if not isinstance(one, Exception)]
+        self.metrics.events.inc(sum(e.length for e in encoded))
+        if watched:
+            self.drift.described(encoded)
+        for one in encoded:
+            for name, count in one.unknown.items():
+                self.metrics.unknown_values.labels(name).inc(count)
+
+    def answered(
+        self,
+        sequences: Sequence[schema.Sequence | dict[str, Any]],
+        results: Sequence[dict[str, Any]],
+        model: dict[str, str],
+    ) -> None:
+        """Tells of a request's results, those of sequences that could be scored."""
+        call, scores = CALL.get(), []
+        for sequence, result in zip(sequences, results, strict=True):
+            if "error" in result or isinstance(sequence, dict):
+                continue
+            score, decision = result["score"], result["decision"]
+            scores.append(score)
+            self.metrics.score.observe(score)
+            self.metrics.decided[decision].inc()
+            self.recent.append((score, sequence.segment))
+            self.feedback.offer(sequence, result, model["version"])
+            if listed := result.get("listed"):
+                self.metrics.listed.labels(listed).inc()
+            if decision == "block":
+                if call:
+                    call.blocked.append(sequence.id)
+                if self.webhook:
+                    told = {name: value for name, value in result.items() if name not in UNTOLD}
+                    self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
+        self.drift.scored(scores)
+
+    def shares(self, policy: Policy) -> dict[Decision, float]:
+        """Shares of the recent sequences that a policy reviews and blocks; 0 where there are none."""
+        decisions = [policy.decide(score, segment) for score, segment in self.recent]
+        return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}

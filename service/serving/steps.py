@@ -1,0 +1,133 @@
+"""The steps of a scoring request that are functions of their arguments: prepare its sequences, compose its results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from service.encoding.columns import columns_of, distinct
+from service.encoding.values import Columns, EventError
+from service.model.policy import Policy
+from service.model.repair import repair
+from service.model.scorer import Judged, Model
+from service.schemas import schema
+from service.schemas.parsing import Asked, failed, refused
+from service.schemas.problems import pointer
+from service.schemas.terms import Decision
+from service.settings import Settings
+from service.telemetry.logs import fresh_id
+from service.telemetry.metrics import UNLISTED, Metrics
+
+Result = dict[str, Any]  # what stands in the answer in the place of a sequence
+LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sequence that can be scored.
+
+    Attributes:
+        sequence: as it was sent.
+        columns, length: its events, those left out that repeat an `event_id`.
+        places: the place of each sent event among those; None where none was left out.
+    """
+
+    sequence: schema.Sequence
+    columns: Columns
+    length: int
+    places: list[int] | None
+
+
+def prepare(asked: Asked, model: Model, settings: Settings, metrics: Metrics) -> list[Prepared | Result]:
+    """A request's sequences, in its order; for one that cannot be scored, the answer that says why."""
+    return [
+        s if isinstance(s, dict) else _prepare_one(index, s, model, settings, metrics)
+        for index, s in enumerate(asked.sequences)
+    ]
+
+
+def _prepare_one(
+    index: int, sequence: schema.Sequence, model: Model, settings: Settings, metrics: Metrics
+) -> Prepared | Result:
+    try:
+        columns, length = columns_of(sequence.events)
+    except EventError as error:
+        return refused(index, sequence, error)
+    if length > settings.max_events:
+        detail = f"{length} events; at most {settings.max_events} may be sent, so send the latest"
+        return failed(sequence.id, 422, detail, pointer("sequences", index, "events"))
+    texts = model.bundle.encoder.text_column
+    for at, text in enumerate(columns.get(texts, ()) if texts else ()):
+        if isinstance(text, str) and len(text) > settings.max_text:
+            reason = f"{len(text)} characters; at most {settings.max_text} may be sent"
+            return refused(index, sequence, EventError(at, texts, reason))
+    if unlisted := columns.keys() - model.bundle.encoder.columns - {"event_id"}:
+        count = sum(length - list(columns[name]).count(None) for name in unlisted)
+        metrics.unknown_values.labels(UNLISTED).inc(count)
+    places = None
+    if "event_id" in columns:
+        columns, length, places = distinct(columns, length)
+    return Prepared(sequence, columns, length, places)
+
+
+def compose(
+    index: int,
+    prepared: Prepared,
+    judged: Judged | Exception,
+    model: Model,
+    policy: Policy,
+    asked: Asked,
+    listed: Mapping[str, str],
+) -> Result:
+    """The result of a sequence, number `index` of its request. The decision is made here and nowhere else.
+
+    Args:
+        policy: in force for the model.
+        listed: the list that each listed user is on.
+    """
+    sequence, places = prepared.sequence, prepared.places
+    if isinstance(judged, EventError):
+        if places and judged.index is not None:
+            judged = EventError(places.index(judged.index), judged.field, judged.reason)
+        return refused(index, sequence, judged)
+    if isinstance(judged, Exception):
+        return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
+    score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
+    decision = LISTED[on_list] if on_list else policy.decide(score.score, sequence.segment)
+    result = {
+        "id": sequence.id,
+        "score_id": fresh_id(),
+        "score": round(score.score, 6),
+        "decision": decision,
+        "type": score.type_if(decision),
+        "events": [{"score": s} for s in score.events.round(6).tolist()],
+        "windows": len(judged.encoded.chunks),
+    }
+    if on_list:
+        result["listed"] = on_list
+    if asked.reasons:
+        result["reasons"] = [asdict(reason) for reason in model.reasons(judged, asked.reasons)]
+    if asked.repair:
+        result["repair"] = asdict(repair(score, decision, model.bundle.partial_types))
+    if places:
+        _as_sent(result, places)
+    return result
+
+
+def _as_sent(result: Result, places: Sequence[int]) -> None:
+    """Gives a result the events of its request again, of which some stand for others; `places` says which for which."""
+    result["events"] = [result["events"][place] for place in places]
+    for reason in result.get("reasons", ()):
+        if reason["event"] is not None:
+            reason["event"] = places.index(reason["event"])
+    if "repair" in result:
+        dropped = set(result["repair"]["drop"])
+        result["repair"]["drop"] = [at for at, place in enumerate(places) if place in dropped]
+
+
+def user_lists(settings: Settings) -> dict[str, str]:
+    """The list that each listed user is on; deny wins over allow."""
+    found = {}
+    for name, path in (("allow", settings.allow_users), ("deny", settings.deny_users)):
+        if path is not None:
+            found.update(dict.fromkeys(filter(None, map(str.strip, path.read_text().splitlines())), name))
+    return found
