@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.responses import SCORING_PROBLEMS
-from service.schemas import schema
+from service.schemas import messages
 from service.serving.admission import EVENTS, SCORE
 
 DEADLINE = {
@@ -26,47 +26,70 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = plain()
+            document = plain()  # which FastAPI keeps, and gives again from now on
             _, answers = models_json_schema(
-                [(model, "serialization") for model in (schema.ScoreResponse, schema.EventsResponse)],
+                [(model, "serialization") for model in (messages.ScoreResponse, messages.EventsResponse)],
                 ref_template=COMPONENT,
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(answers["$defs"])
-            paths = document["paths"]
-            scoring = {
-                SCORE: _operation(
-                    "Score sequences",
-                    "Scores each sequence and its events, in the request's order.\n\n"
-                    "A sequence that cannot be scored has an `error` in its place; the others are not affected.",
-                    schema.ScoreRequest,
-                    schema.ScoreResponse,
-                ),
-                EVENTS: _operation(
-                    "Take in events as they happen",
-                    "Puts each event into the window of its key, and scores the windows that are due, in the request's "
-                    "order.\n\nWhich are due is configured: every event, every N-th one, or certain actions. An event "
-                    "that cannot be taken in has an `error` in its place. A request that is not answered may be sent "
-                    "again: an `event_id` counts once.",
-                    schema.EventsRequest,
-                    schema.EventsResponse,
-                ),
-            }
-            for path, operation in scoring.items():
-                paths[path] = {"post": operation, **paths.get(path, {})}
-            document["paths"] = {path: paths[path] for path in sorted(paths, key=lambda p: p not in scoring)}
+            others = document["paths"]
+            scoring = {path: {"post": operation, **others.get(path, {})} for path, operation in _scoring().items()}
+            document["paths"] = scoring | {path: known for path, known in others.items() if path not in scoring}
         return plain()
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
-def _operation(summary: str, description: str, asks: type[BaseModel], answers: type[BaseModel]) -> dict[str, Any]:
+def _scoring() -> dict[str, dict[str, Any]]:
+    """The operation of each scoring route."""
+    return {
+        SCORE: _operation(
+            "score_v1_score_post",
+            "Score sequences",
+            "Scores each sequence and its events, in the request's order.\n\n"
+            "A sequence that cannot be scored has an `error` in its place; the others are not affected.",
+            messages.ScoreRequest,
+            messages.ScoreResponse,
+        ),
+        EVENTS: _operation(
+            "events_v1_events_post",
+            "Take in events as they happen",
+            "Puts each event into the window of its key, and scores the windows that are due, in the request's order."
+            "\n\nWhich are due is configured: every event, every N-th one, or certain actions. An event that cannot be "
+            "taken in has an `error` in its place. A request that is not answered may be sent again: an `event_id` "
+            "counts once.",
+            messages.EventsRequest,
+            messages.EventsResponse,
+        ),
+    }
+
+
+def _operation(
+    operation_id: str, summary: str, description: str, asks: type[BaseModel], answers: type[BaseModel]
+) -> dict[str, Any]:
     answer = {"schema": {"$ref": COMPONENT.format(model=answers.__name__)}}
     found = {"200": {"description": "Successful Response", "content": {"application/json": answer}}}
     return {
         "summary": summary,
         "description": description,
-        "operationId": summary.lower().replace(" ", "_"),
+        "operationId": operation_id,
         "parameters": [DEADLINE],
-        "requestBody": schema.body_of(asks),
+        "requestBody": body_of(asks),
         "responses": found | {str(status): problem for status, problem in SCORING_PROBLEMS.items()},
     }
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a request body that the framework does not parse, with no references in it."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(p) for p in part]
+        if not isinstance(part, dict):
+            return part
+        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+        return inlined(definitions[name]) if name in definitions else {k: inlined(v) for k, v in part.items()}
+
+    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from service.schemas import schema
+from service.schemas import messages
 
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
     status: {
         "description": text,
-        "content": {"application/problem+json": {"schema": schema.ProblemDocument.model_json_schema()}},
+        "content": {"application/problem+json": {"schema": messages.ProblemDocument.model_json_schema()}},
     }
     for status, text in {
         400: "The body is not JSON",

@@ -139,7 +139,7 @@ class Batcher(Generic[Answer]):
 
     @property
     def wait(self) -> float:
-        """Seconds after which a request that arrives now can expect its first answer, by the pace of late.
+        """Seconds after which a request that arrives now can expect its first answer, at the recent pace.
 
         Each request that waits is ahead of it with but one sequence or chunk, however many it has.
         """
@@ -147,7 +147,7 @@ class Batcher(Generic[Answer]):
         return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
 
     def duration(self, tokens: float, coming: float = 0.0, requests: int = 0) -> float:
-        """Seconds until the last answer of a request that arrives now, of so many positions, by the pace of late.
+        """Seconds until the last answer of a request that arrives now, of so many positions, at the recent pace.
 
         Each of the requests that wait has its turn as often as it, until it is done; and under steady load as much
         arrives until then as is waiting now. Where none waits it is 0, so that a pace of long ago refuses nothing.

@@ -80,12 +80,12 @@ class FieldValues:
         return counts.reshape(-1, BINS)
 
     def stability(self, found: Floats, least: float) -> list[float]:
-        """The index of each field for counts (F, BINS) of late; 0 for fewer than `least` sequences, which are noise."""
+        """The index of each field for recent counts (F, BINS); 0 for fewer than `least` sequences, which are noise."""
         pairs = zip(self.expected, found, strict=True)
         return [population_stability(e, f) if f.sum() >= least else 0.0 for e, f in pairs]
 
     def moved(self, found: Floats, least: float) -> list[dict[str, Any]]:
-        """Each field with its index, and its values' shares in training and in counts (F, BINS) of late."""
+        """Each field with its index, and its values' shares in training and in recent counts (F, BINS)."""
         rows = []
         of_fields = zip(self.names, self.labels, self.expected, found, self.stability(found, least), strict=True)
         for name, labels, expected, now, psi in of_fields:

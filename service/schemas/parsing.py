@@ -8,11 +8,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from service.encoding.values import EventError
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.problems import Problem, of_validation, pointer
 
 
-def refused(index: int, sequence: schema.Sequence, error: EventError) -> dict[str, Any]:
+def refused(index: int, sequence: messages.Sequence, error: EventError) -> dict[str, Any]:
     """The answer in the place of a sequence with a value that cannot be encoded."""
     place = [part for part in (error.index, error.field) if part is not None]
     if isinstance(sequence.events, dict):
@@ -32,10 +32,10 @@ class Asked:
 
     Attributes:
         sequences: each as it was sent, or the answer that says why it cannot be scored.
-        reasons, repair, trial: as `schema.ScoreRequest` has them.
+        reasons, repair, trial: as `messages.ScoreRequest` has them.
     """
 
-    sequences: Sequence[schema.Sequence | dict[str, Any]]
+    sequences: Sequence[messages.Sequence | dict[str, Any]]
     reasons: int
     repair: bool
     trial: bool = False
@@ -45,7 +45,7 @@ class Asked:
 class Happened:
     """A request with single events: each as it was sent, or the answer that says why it cannot be taken."""
 
-    events: Sequence[schema.LiveEvent | dict[str, Any]]
+    events: Sequence[messages.LiveEvent | dict[str, Any]]
     reasons: int
     repair: bool
 
@@ -56,13 +56,13 @@ def parse(body: bytes, most: int) -> Asked:
     Raises:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
-    members, content = _members(body, schema.ScoreRequest, schema.Sequence, "sequences", "id", most)
+    members, content = _members(body, messages.ScoreRequest, messages.Sequence, "sequences", "id", most)
     return Asked(members, content.get("reasons", 0), content.get("repair", False), content.get("trial", False))
 
 
 def parse_events(body: bytes, most: int) -> Happened:
     """Likewise for `POST /v1/events`."""
-    members, content = _members(body, schema.EventsRequest, schema.LiveEvent, "events", "key", most)
+    members, content = _members(body, messages.EventsRequest, messages.LiveEvent, "events", "key", most)
     return Happened(members, content.get("reasons", 0), content.get("repair", False))
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
-from service.schemas.schema import Sequence as SentSequence
 from service.stores.verdicts import Store
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics

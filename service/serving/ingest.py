@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 from service.encoding.encoder import Encoder
 from service.encoding.values import EventError
 from service.model.bundle import Bundle
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.parsing import Asked, failed, parse_events
 from service.schemas.problems import Problem, pointer
 from service.schemas.terms import ARRIVALS
@@ -86,14 +86,14 @@ class Ingest:
         self.metrics.live_seconds.observe(time.perf_counter() - start)
         # fewer events than training ever saw would only be told for that
         least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
-        due: list[schema.Sequence] = []
+        due: list[messages.Sequence] = []
         taken = Taken([], Asked(due, asked.reasons, asked.repair))
         arrived = dict.fromkeys(ARRIVALS, 0)
         for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
             if isinstance(event, dict):
                 taken.results.append(event)
                 continue
-            assert isinstance(given, schema.LiveEvent)
+            assert isinstance(given, messages.LiveEvent)
             found = next(kept)
             arrived[found.arrival] += 1
             result: dict[str, Any] = {"id": given.key}
@@ -106,7 +106,7 @@ class Ingest:
                 window = from_json(b"[" + b",".join(found.window) + b"]")
                 user = given.user_id if given.user_id is not None else given.key
                 due.append(
-                    schema.Sequence.model_construct(id=given.key, user_id=user, segment=given.segment, events=window)
+                    messages.Sequence.model_construct(id=given.key, user_id=user, segment=given.segment, events=window)
                 )
         for arrival, count in arrived.items():
             if count:
@@ -129,7 +129,7 @@ class Ingest:
                 most,
             )
 
-    def _check(self, index: int, given: schema.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
+    def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
         """The event as it is kept, or the answer that says why it is not: a bad one would spoil its window for long."""
 
         def refused(detail: str, *place: str) -> dict[str, Any]:

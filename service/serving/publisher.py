@@ -7,7 +7,7 @@ from typing import Any
 
 from service.model.policy import Policy
 from service.model.scorer import Judged
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
@@ -49,7 +49,7 @@ class Publisher:
 
     def answered(
         self,
-        sequences: Sequence[schema.Sequence | dict[str, Any]],
+        sequences: Sequence[messages.Sequence | dict[str, Any]],
         results: Sequence[dict[str, Any]],
         model: dict[str, str],
     ) -> None:

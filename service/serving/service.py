@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
 from service.model.scorer import Judged
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, Admission
@@ -126,7 +126,7 @@ class Serving:
         self.metrics.failed.inc(sum("error" in result for result in taken.results))
         return self._content(active, taken.results)
 
-    async def try_one(self, sequence: schema.Sequence) -> tuple[Result, str]:
+    async def try_one(self, sequence: messages.Sequence) -> tuple[Result, str]:
         """The result of one sequence and the version of the bundle that gave it; nobody is told of it.
 
         Raises:

@@ -9,7 +9,7 @@ from service.encoding.values import Columns, EventError
 from service.model.policy import Policy
 from service.model.repair import repair
 from service.model.scorer import Judged, Model
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.parsing import Asked, failed, refused
 from service.schemas.problems import pointer
 from service.schemas.terms import Decision
@@ -31,7 +31,7 @@ class Prepared:
         places: the place of each sent event among those; None where none was left out.
     """
 
-    sequence: schema.Sequence
+    sequence: messages.Sequence
     columns: Columns
     length: int
     places: list[int] | None
@@ -46,7 +46,7 @@ def prepare(asked: Asked, model: Model, settings: Settings, metrics: Metrics) ->
 
 
 def _prepare_one(
-    index: int, sequence: schema.Sequence, model: Model, settings: Settings, metrics: Metrics
+    index: int, sequence: messages.Sequence, model: Model, settings: Settings, metrics: Metrics
 ) -> Prepared | Result:
     try:
         columns, length = columns_of(sequence.events)

@@ -31,7 +31,7 @@ class Limits:
         window: events.
         seconds: how long after its latest event it is kept.
         keys: of one process's memory; the one that was silent longest gives way. Redis has a bound of its own.
-        every: each so-maniest event of a key is due to be scored; 0: none by its number.
+        every: every N-th event of a key is due to be scored; 0: none by its number.
     """
 
     window: int = 64

@@ -153,14 +153,14 @@ class Metrics:
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
         )
-        self.recent = gauge("recent_scores", "Scores of late by bin; older ones fade.", "livesum", ["bin"])
+        self.recent = gauge("recent_scores", "Recent scores by bin; older ones fade.", "livesum", ["bin"])
         self.drift = gauge(
             "score_drift_psi",
             "Population stability index of recent scores against the bundle's validation scores.",
             "livemostrecent",
         )
         self.values = gauge(
-            "recent_values", "Sequences of late by the values of a field; older ones fade.", "livesum", ["field", "bin"]
+            "recent_values", "Recent sequences by the values of a field; older ones fade.", "livesum", ["field", "bin"]
         )
         self.field_drift = gauge(
             "field_drift_psi",

@@ -284,7 +284,7 @@ async function look() {
   } catch { $("counters").replaceChildren(); } // the key is not for metrics, or the service restarts
 }
 
-// What has moved since training: a field is two strips, its values' shares in training and of late.
+// What has moved since training: a field is two strips, its values' shares in training and recently.
 $("drift").addEventListener("toggle", async () => {
   if (!$("drift").open) return;
   try {
@@ -296,7 +296,7 @@ $("drift").addEventListener("toggle", async () => {
       for (const part of ["expected", "now"]) {
         const strip = element("div", { class: "strip" });
         strip.append(...values.map((value, k) => {
-          const cell = element("i", { title: `${value.value}: ${(100 * value.expected).toFixed(1)} % in training, ${(100 * value.now).toFixed(1)} % of late` });
+          const cell = element("i", { title: `${value.value}: ${(100 * value.expected).toFixed(1)} % in training, ${(100 * value.now).toFixed(1)} % recently` });
           cell.style.width = `${100 * value[part]}%`;
           cell.style.background = `color-mix(in oklab, var(--accent) ${25 + Math.round(60 * ((7 * k) % values.length) / values.length)}%, var(--card))`;
           return cell;

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from service.api.auth import Access, needs
 from service.api.responses import KEY_PROBLEMS
-from service.schemas import schema
+from service.schemas import messages
 from service.schemas.problems import Problem
 from service.serving.service import Serving
 
@@ -45,13 +45,13 @@ def router(serving: Serving, access: Access) -> APIRouter:
         response_model_exclude_none=True,
         summary="Sequences to try",
     )
-    async def samples() -> schema.SamplesAnswer:
+    async def samples() -> messages.SamplesAnswer:
         """Sequences that can be scored: golden samples of the bundle being served."""
         golden = serving.registry.current().model.bundle.golden()[:MOST_SAMPLES]
         sequences = [
-            schema.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})
+            messages.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})
             for i, s in enumerate(golden, 1)
         ]
-        return schema.SamplesAnswer(sequences=sequences)
+        return messages.SamplesAnswer(sequences=sequences)
 
     return routes

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.api.auth import Access, needs
+from service.api.openapi import body_of
 from service.api.responses import ADMIN_PROBLEMS, problems
 from service.encoding.encoder import PAD
 from service.engine.session import INPUT, OUTPUTS
 from service.model.scorer import Model
-from service.schemas import schema
 from service.schemas.problems import Problem, of_validation, pointer
 from service.serving.service import Serving
 
@@ -125,7 +125,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
             "outputs": [described(name, axes, "FP32") for name, _, axes in OUTPUTS],
         }
 
-    body = {"requestBody": schema.body_of(InferRequest)}
+    body = {"requestBody": body_of(InferRequest)}
 
     @routes.post("/models/{name}/infer", response_model=InferAnswer, openapi_extra=body, **keyed)
     @routes.post("/models/{name}/versions/{version}/infer", response_model=InferAnswer, openapi_extra=body, **keyed)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
-from service.schemas import schema
+from service.schemas import operations
 from service.serving.service import Serving
 
 
@@ -21,23 +21,23 @@ def router(serving: Serving, access: Access) -> APIRouter:
         summary="The model being served",
         dependencies=needs(access, "score", "admin"),
     )
-    async def model() -> schema.ModelAnswer:
+    async def model() -> operations.ModelAnswer:
         return _describe(serving)
 
     @routes.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
-    async def reload(who: Annotated[str, admin], body: schema.ReloadBody) -> schema.ModelAnswer:
+    async def reload(who: Annotated[str, admin], body: operations.ReloadBody) -> operations.ModelAnswer:
         """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
         await serving.registry.reload(body.bundle, who)
         return _describe(serving)
 
     @routes.put("/v1/model/challenger", responses=ADMIN_PROBLEMS, summary="Have another model score in shadow")
-    async def challenger(who: Annotated[str, admin], body: schema.ChallengerBody) -> schema.ModelAnswer:
+    async def challenger(who: Annotated[str, admin], body: operations.ChallengerBody) -> operations.ModelAnswer:
         """Scores the same traffic with a second bundle, on idle cores, and counts where the two differ."""
         await serving.registry.set_challenger(body.bundle, who)
         return _describe(serving)
 
     @routes.post("/v1/model/promote", responses=ADMIN_PROBLEMS | problems(409), summary="Swap champion and challenger")
-    async def promote(who: Annotated[str, admin]) -> schema.ModelAnswer:
+    async def promote(who: Annotated[str, admin]) -> operations.ModelAnswer:
         """Loses no request, is kept over a restart, and taken back by doing it again."""
         await serving.registry.promote(who)
         return _describe(serving)
@@ -45,10 +45,10 @@ def router(serving: Serving, access: Access) -> APIRouter:
     return routes
 
 
-def _describe(serving: Serving) -> schema.ModelAnswer:
+def _describe(serving: Serving) -> operations.ModelAnswer:
     model, second = serving.registry.current().model, serving.registry.challenger
     m = model.bundle.manifest
-    return schema.ModelAnswer(
+    return operations.ModelAnswer(
         name=model.bundle.name,
         version=model.bundle.version,
         created=m["created"],

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
-from service.schemas import schema
+from service.schemas import messages, operations
 from service.serving.admission import EVENTS
 from service.serving.service import Serving
 
@@ -42,11 +42,11 @@ def router(serving: Serving, access: Access) -> APIRouter:
         summary="What has moved since training",
         dependencies=needs(access, "metrics", "admin"),
     )
-    async def drift() -> schema.DriftAnswer:
+    async def drift() -> operations.DriftAnswer:
         """Each field with the shares of its values in training and recently, what moved most first."""
         sequences, fields = serving.drift.moved()
         fields.sort(key=lambda field: -field["psi"])
-        return schema.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
+        return operations.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
 
     @routes.delete(
         EVENTS,
@@ -54,7 +54,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
         summary="Forget the window of a user or session",
         dependencies=needs(access, "admin"),
     )
-    async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> schema.ForgetAnswer:
-        return schema.ForgetAnswer(forgotten=await serving.ingest.forget(key))
+    async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> messages.ForgetAnswer:
+        return messages.ForgetAnswer(forgotten=await serving.ingest.forget(key))
 
     return routes

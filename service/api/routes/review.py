@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, problems
-from service.schemas import schema
+from service.schemas import operations
 from service.serving.cache import Cache
 from service.serving.service import Serving
 
@@ -20,7 +20,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
     [reviewer] = needs(access, "review")
 
     @routes.post("/v1/feedback", responses=REVIEW_PROBLEMS, summary="Say whether an answer was right")
-    async def feedback(who: Annotated[str, reviewer], body: schema.FeedbackBody) -> schema.FeedbackAnswer:
+    async def feedback(who: Annotated[str, reviewer], body: operations.FeedbackBody) -> operations.FeedbackAnswer:
         """Names an answer by its `score_id`, or sends the sequence, which is then scored for it.
 
         The verdict is durable before this answers. To say the same again changes nothing.
@@ -32,13 +32,13 @@ def router(serving: Serving, access: Access) -> APIRouter:
             sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         kept, new = await serving.feedback.say(str(score_id), verdict, sent)
-        return schema.FeedbackAnswer(**{n: kept[n] for n in SAID}, recorded=new)
+        return operations.FeedbackAnswer(**{n: kept[n] for n in SAID}, recorded=new)
 
     @routes.get("/v1/review", responses=REVIEW_PROBLEMS, summary="What waits for a verdict")
     async def review(
         _: Annotated[str, reviewer], most: Annotated[int, Query(ge=1, le=200)] = 20
-    ) -> schema.ReviewAnswer:
+    ) -> operations.ReviewAnswer:
         """Kept answers that nobody has judged, what a verdict teaches most on first; some are of the random sample."""
-        return schema.ReviewAnswer.model_validate({"answers": await serving.feedback.queue(most)})
+        return operations.ReviewAnswer.model_validate({"answers": await serving.feedback.queue(most)})
 
     return routes

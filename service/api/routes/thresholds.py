@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS
 from service.model.policy import Policy
-from service.schemas import schema
+from service.schemas import operations
 from service.schemas.problems import Problem
 from service.serving.service import Serving
 
@@ -23,27 +23,29 @@ def router(serving: Serving, access: Access) -> APIRouter:
         summary="Thresholds in force",
         dependencies=needs(access, "score", "admin"),
     )
-    async def thresholds() -> schema.ThresholdsAnswer:
+    async def thresholds() -> operations.ThresholdsAnswer:
         policy, source = serving.registry.policy
-        return schema.ThresholdsAnswer.model_validate({**policy.as_json(), "source": source})
+        return operations.ThresholdsAnswer.model_validate({**policy.as_json(), "source": source})
 
     @routes.put("/v1/thresholds", responses=ADMIN_PROBLEMS, summary="Override the bundle's thresholds")
-    async def put_thresholds(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.ThresholdsAnswer:
+    async def put_thresholds(
+        who: Annotated[str, admin], body: operations.ThresholdsBody
+    ) -> operations.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and belongs to the bundle version being served."""
         await serving.registry.set_policy(_policy(body), who)
-        return schema.ThresholdsAnswer(**body.model_dump(), source="override")
+        return operations.ThresholdsAnswer(**body.model_dump(), source="override")
 
     @routes.post("/v1/thresholds/preview", responses=ADMIN_PROBLEMS, summary="Try thresholds on recent traffic")
-    async def preview(who: Annotated[str, admin], body: schema.ThresholdsBody) -> schema.PreviewAnswer:
+    async def preview(who: Annotated[str, admin], body: operations.ThresholdsBody) -> operations.PreviewAnswer:
         """Says what share of the recent sequences these thresholds would review and block; changes nothing."""
         told = serving.publisher
-        now, then = (schema.Shares(**told.shares(p)) for p in (serving.registry.policy[0], _policy(body)))
-        return schema.PreviewAnswer(sequences=len(told.recent), now=now, then=then)
+        now, then = (operations.Shares(**told.shares(p)) for p in (serving.registry.policy[0], _policy(body)))
+        return operations.PreviewAnswer(sequences=len(told.recent), now=now, then=then)
 
     return routes
 
 
-def _policy(body: schema.ThresholdsBody) -> Policy:
+def _policy(body: operations.ThresholdsBody) -> Policy:
     try:
         return Policy.from_json(body.model_dump())
     except ValueError as error:

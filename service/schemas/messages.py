@@ -1,8 +1,8 @@
-"""What the HTTP API takes and gives, as pydantic models; `examples` are what /docs shows."""
+"""What callers of the scoring routes send and are answered, as pydantic models; `examples` are what /docs shows."""
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -39,7 +39,7 @@ COLUMNS_SCHEMA = {
 
 
 def _some_events(events: Any) -> Any:
-    """Lets a list or an object pass; what is in it is checked event by event, see `service.scoring.columns_of`."""
+    """Lets a list or an object pass; what is in it is checked event by event, see `encoding.columns.columns_of`."""
     if not isinstance(events, list | dict):
         raise PydanticCustomError("events_type", "Input should be a list of events, or an object of columns")
     if not events or (isinstance(events, dict) and not all(events.values())):
@@ -247,174 +247,3 @@ class ScoreResponse(BaseModel):
 
     model: ModelName
     results: list[Result | FailedResult]
-
-
-class ThresholdPair(BaseModel):
-    """Scores from which a sequence is reviewed and blocked; review <= block."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    review: float = Field(ge=0, le=1, allow_inf_nan=False)
-    block: float = Field(ge=0, le=1, allow_inf_nan=False)
-
-
-class ThresholdsBody(ThresholdPair):
-    """Thresholds for everybody, and others for the segments that have their own."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"review": 0.5, "block": 0.9, "segments": {"new users": {"review": 0.3, "block": 0.8}}}]
-        },
-    )
-
-    segments: dict[Annotated[str, Field(min_length=1, max_length=64)], ThresholdPair] = Field(
-        default_factory=dict, max_length=100, description="By the `segment` that a sequence names."
-    )
-
-
-class ThresholdsAnswer(ThresholdsBody):
-    """Thresholds in force, and whether an operator set them."""
-
-    source: Literal["bundle", "override"]
-
-
-class Shares(BaseModel):
-    """Shares of sequences by decision."""
-
-    review: float = Field(ge=0, le=1)
-    block: float = Field(ge=0, le=1)
-
-
-class PreviewAnswer(BaseModel):
-    """What thresholds would do to the sequences scored of late."""
-
-    sequences: int = Field(description="How many these are; the latest 10,000 at most, of the worker that answers.")
-    now: Shares = Field(description="Under the thresholds in force.")
-    then: Shares = Field(description="Under those given.")
-
-
-class FeedbackBody(BaseModel):
-    """A verdict on one answer: exactly one of `score_id` and `sequence` says which."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"score_id": "91c2a954d506468eb6e765117b48ae7b", "verdict": "normal"}]},
-    )
-
-    score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Of the answer, if it is kept.")
-    sequence: Sequence | None = Field(None, description="The sequence itself.")
-    verdict: Literal["anomalous", "normal"]
-    type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
-    note: str | None = Field(None, max_length=1000)
-    who: str | None = Field(None, min_length=1, max_length=64, description="Who says so; by default the key's name.")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "FeedbackBody":
-        if (self.score_id is None) == (self.sequence is None):
-            raise PydanticCustomError("one_of", "Send either score_id or sequence")
-        return self
-
-
-class FeedbackAnswer(BaseModel):
-    """The answer that the verdict is about."""
-
-    score_id: str
-    score: float
-    decision: Literal["allow", "review", "block"]
-    type: str | None
-    recorded: bool = Field(description="False where the same was said before.")
-    contradicts: bool = Field(description="Whether another verdict on it says otherwise; the latest counts.")
-
-
-class KeptAnswer(BaseModel):
-    """An answer that waits for a verdict; ids are pseudonyms unless configured otherwise."""
-
-    score_id: str
-    time: float = Field(description="Epoch seconds.")
-    sequence_id: str
-    user_id: str | None
-    version: str = Field(description="Of the bundle that answered.")
-    score: float
-    decision: Literal["allow", "review", "block"]
-    type: str | None
-    events: Any = Field(description="As they came.")
-
-
-class ReviewAnswer(BaseModel):
-    """What waits for a verdict, most useful first."""
-
-    answers: list[KeptAnswer]
-
-
-class ValueShare(BaseModel):
-    """A value of a field, and the share of sequences' events that have it."""
-
-    value: str
-    expected: float = Field(description="In training.")
-    now: float
-
-
-class FieldDrift(BaseModel):
-    """How far a field's values have moved."""
-
-    field: str
-    psi: float = Field(description="Population stability index; past 0.25 a shift is usually called major.")
-    values: list[ValueShare]
-
-
-class DriftAnswer(BaseModel):
-    """What moved since training, the fields that moved most first."""
-
-    sequences: float = Field(description="Sequences of late that were looked at; older ones fade.")
-    fields: list[FieldDrift]
-
-
-class ReloadBody(BaseModel):
-    """Name of a bundle in the bundles directory; absent, the one being served is read anew."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
-
-    bundle: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-
-
-class ChallengerBody(BaseModel):
-    """Name of a bundle in the bundles directory that is to run in shadow; null for none."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
-
-    bundle: str | None = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-
-
-class ModelAnswer(BaseModel):
-    """What is being served."""
-
-    name: str
-    version: str
-    created: str
-    schema_version: int
-    preset: str
-    provider: str
-    requested_provider: str
-    precision: str
-    types: list[str]
-    feature_spec: dict[str, str]
-    metrics: dict[str, Any]
-    prevalence: float
-    challenger: dict[str, str] | None = Field(description="Name and version of the bundle that runs in shadow.")
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a request body that the framework does not parse, with no references in it."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def inlined(part: Any) -> Any:
-        if isinstance(part, list):
-            return [inlined(p) for p in part]
-        if not isinstance(part, dict):
-            return part
-        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
-        return inlined(definitions[name]) if name in definitions else {k: inlined(v) for k, v in part.items()}
-
-    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}
