@@ -67,7 +67,7 @@ def read_keys(text: str, where: str) -> list[Key]:
 
 
 class Access:
-    """The doors of the service.
+    """Checks who calls.
 
     Args:
         text: keys, as RECGUARD_API_KEYS has them.

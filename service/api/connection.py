@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol, which refuses scoring requests while the queue is full before it makes anything of them.
 
-Under overload most requests are refused, and what each refusal costs is taken from those that are answered. It also
-ends connections of clients that send headers without end, or take too long to send a request or to take its answer, all
-of which uvicorn bears with.
+Under overload most requests are refused, and the time that refusals cost is missing for those that are answered. This
+protocol also ends the connections of clients that send endless headers, or are too slow to send a request or to take
+its answer. uvicorn waits for all of these.
 """
 
 from asyncio import TimerHandle, Transport
@@ -25,11 +25,11 @@ REFUSAL_BODY = bytes(FULL.body)
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    refused = False  # the request under way; its body is passed over
-    arriving = True  # a request is on its way, be it the first that nothing has come of yet
-    in_head = True  # and its headers are not all there
-    head = 0  # bytes that came of them in earlier pieces
-    slow: TimerHandle | None = None  # ends the connection; runs only while the client is waited for
+    refused = False  # whether the current request was; its body is skipped
+    arriving = True  # whether a request is expected: from the start, since the first may have sent nothing yet
+    in_head = True  # whether its headers are still incomplete
+    head = 0  # bytes of headers so far
+    slow: TimerHandle | None = None  # ends the connection; runs only while we wait for the client
 
     @property
     def serving(self) -> Serving:
@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _overloads(self, route: str) -> bool:
-        """Whether there is no room for the request of these headers; a deadline that is no number is not for here."""
+        """Whether there is no room for the request with these headers. A malformed deadline is answered later."""
         size, milliseconds = 0, float(self.serving.settings.timeout_ms)
         for name, value in self.headers:
             if name == b"content-length" and value.isdigit():

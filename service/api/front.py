@@ -20,7 +20,7 @@ from service.telemetry.logs import CALL, Call, RequestLog
 from service.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
-HOT = {SCORE, EVENTS}  # routes that are called once a user action, or oftener
+HOT = {SCORE, EVENTS}  # routes that are called at least once for each action of a user
 FULL = full().response  # made once: under overload this is what there is most of
 CRASH = "the request could not be answered; the log has the reason"
 GONE = 499  # as nginx has it: the client went away before its answer

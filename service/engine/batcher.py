@@ -1,11 +1,11 @@
 """Dynamic batching: a bounded queue with one owner, which cuts the next batch whenever the engine is free.
 
-A sequence waits as it came. When the engine is about to run dry, those that are due are encoded together, since arrays
-of many cost little more than arrays of one, and their chunks wait for a batch. There is no waiting timer: a batch
-forms while the one before it runs. Batches are cut by length, so that little is padding, around the chunk that is due
-first. What is due follows the idea of start-time fair queueing (Goyal, Vin and Cheng, 1996) with each request as one
-flow: a bulk request's sequences fall due one after another, so a small request beside it does not wait for all of them;
-and as every batch moves the clock on, nothing waits for ever.
+A sequence waits as it came. When the engine is about to run out of work, the sequences that are due are encoded
+together, since arrays of many cost little more than arrays of one. Their chunks then wait for a batch. There is no
+timer: a batch forms while the one before it runs. Batches are cut by length, around the chunk that is due first, so
+that little is padding. When a sequence is due follows start-time fair queueing (Goyal, Vin and Cheng, 1996) with each
+request as one flow: the sequences of a bulk request fall due one after another, so a small request beside it does not
+wait for all of them. Every batch moves the clock on, so nothing waits for ever.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-QUIET_TURNS = 4  # of the event loop; a request that is there takes about so many from its socket to the queue
-MOST_SECONDS = 0.1  # that are spent on it before each batch
-MOST_PADDING = 0.05  # share of a batch; a second batch costs less than more padding
+QUIET_TURNS = 4  # of the event loop: about what a request takes from its socket to the queue
+MOST_SECONDS = 0.1  # spent on listening before each batch, at most
+MOST_PADDING = 0.05  # share of a batch; beyond it a second batch costs less
 PACE_MEMORY = 0.1  # share of the newest batch in the pace
 Given = tuple[Columns, int]  # a sequence's columns and its length
 
 
 class QueueFull(Exception):
-    """As many positions wait as may wait."""
+    """No more positions may wait."""
 
 
 class DeadlineExceeded(Exception):
@@ -141,7 +141,7 @@ class Batcher(Generic[Answer]):
     def wait(self) -> float:
         """Seconds after which a request that arrives now can expect its first answer, at the recent pace.
 
-        Each request that waits is ahead of it with but one sequence or chunk, however many it has.
+        Each request that waits is ahead of it with only one sequence or chunk, however many it has.
         """
         waiting = len(self.arrived) + len(self.chunks)
         return self.tokens * self.pace * min(self.requests / max(waiting, 1), 1.0)
@@ -149,11 +149,11 @@ class Batcher(Generic[Answer]):
     def duration(self, tokens: float, coming: float = 0.0, requests: int = 0) -> float:
         """Seconds until the last answer of a request that arrives now, of so many positions, at the recent pace.
 
-        Each of the requests that wait has its turn as often as it, until it is done; and under steady load as much
-        arrives until then as is waiting now. Where none waits it is 0, so that a pace of long ago refuses nothing.
+        The requests that wait take turns with it until it is done, and under steady load as much arrives until then as
+        is waiting now. It is 0 where nothing waits, so that an old pace refuses nobody.
 
         Args:
-            coming, requests: positions of requests that are on their way here, and how many these are.
+            coming, requests: positions of requests whose bodies are still arriving, and how many these are.
         """
         if not self.tokens:
             return 0.0

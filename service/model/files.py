@@ -1,4 +1,4 @@
-"""Files that are whole at every moment."""
+"""Writes files so that a crash never leaves half of one."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has a file written beside its place, and puts it there once it is on disk; a crash leaves the old one or none."""
+    """Writes a file beside its place and moves it there once it is on disk. A crash leaves the old file, or none."""
     new = path.with_name(path.name + ".new")
     write(new)
     with new.open("rb") as file:
@@ -17,5 +17,5 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Writes plain data as a JSON file, likewise."""
+    """The same for plain data, as JSON."""
     write_whole(path, lambda new: new.write_text(json.dumps(content, indent=indent)))

@@ -80,7 +80,7 @@ class Feedback:
                 return
             try:
                 await asyncio.to_thread(lambda: self.store.keep([self._row(*one) for one in waiting]))
-            except Exception:  # a database that is down must not stop scoring; these answers find no verdict
+            except Exception:  # a database that is down must not stop scoring; these answers are lost for review
                 self.metrics.review_dropped.inc(len(waiting))
                 logger.exception("%d answers could not be kept for review", len(waiting))
 

@@ -84,7 +84,7 @@ class Ingest:
             detail = "the windows of events cannot be reached; send the events again, with their event_id"
             raise Problem(503, detail, headers=SOON) from error
         self.metrics.live_seconds.observe(time.perf_counter() - start)
-        # fewer events than training ever saw would only be told for that
+        # a window shorter than any sequence of training would be flagged for that alone
         least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
         due: list[messages.Sequence] = []
         taken = Taken([], Asked(due, asked.reasons, asked.repair))
@@ -130,7 +130,7 @@ class Ingest:
             )
 
     def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
-        """The event as it is kept, or the answer that says why it is not: a bad one would spoil its window for long."""
+        """The event as it is kept, or the answer that says why not: a bad event would spoil its window."""
 
         def refused(detail: str, *place: str) -> dict[str, Any]:
             return failed(given.key, 422, detail, pointer("events", index, "event", *place))

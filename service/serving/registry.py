@@ -30,7 +30,7 @@ from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 ENGINE = "engine"  # socket of a run's shared engine
-SERVED = "served.json"  # file of a run that names champion and challenger, if not those of the settings
+SERVED = "served.json"  # file of a run: champion and challenger, where they are not those of the settings
 SOON = {"Retry-After": "1"}
 
 

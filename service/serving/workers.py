@@ -1,4 +1,4 @@
-"""What the worker processes of one service tell each other, so that a change is in force in all of them or in none.
+"""How the worker processes of one service agree on a change, so that it is in force in all of them or in none.
 
 Each worker listens on a Unix socket in the run's directory. A message is a line of JSON and so is its answer; a reload
 takes a second line, "commit", and ends where the connection does without it. Only one worker at a time speaks, since it

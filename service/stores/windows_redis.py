@@ -51,10 +51,9 @@ HEAD, DIGITS = 28, 12
 
 
 class Redis:
-    """Windows in Redis: one script an event, many events a round trip, at most one round trip under way.
+    """Windows in Redis: one script an event, many events a round trip, one round trip at a time.
 
-    What arrives meanwhile waits for the next, so that it is the more that are sent together the busier it is. Keys are
-    kept as digests.
+    What arrives meanwhile waits for the next: the busier it is, the more are sent together. Keys are kept as digests.
 
     Raises:
         ValueError: the package is not installed, or the URL names no Redis.

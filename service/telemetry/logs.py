@@ -63,7 +63,7 @@ class Call:
 
 
 def fresh_id() -> str:
-    """32 hex digits that name one thing; no secret, which would take the kernel's randomness and five times as long."""
+    """32 random hex digits that name one thing. Not a secret: the kernel's randomness would take five times as long."""
     return f"{random.getrandbits(128):032x}"
 
 
@@ -102,13 +102,13 @@ class Pseudonyms:
 
 
 class RequestLog:
-    """Writes the line of a request: of a server error always, else of the share of requests that is asked for."""
+    """Writes a line for each server error, and for a share of the other requests."""
 
     def __init__(self, share: float, pseudonyms: Pseudonyms) -> None:
         self.share, self.pseudonyms = share, pseudonyms
 
     def answered(self, call: Call, method: str, route: str, status: int) -> None:
-        failed = status >= 500 and status not in (503, 504)  # a prober asks every second, and overload is not an error
+        failed = status >= 500 and status not in (503, 504)  # probes ask every second, and overload is no error
         if not failed and random.random() >= self.share:
             return
         fields: dict[str, Any] = {
