@@ -79,7 +79,7 @@ def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
         share = fitted.model(ids).sequence_logit.softmax(dim=0).numpy()  # of each chunk in the pooled logit
     for row, owner, part in zip(of_bags, encoded.owners, share, strict=True):
         at = np.flatnonzero(owner >= 0)
-        np.add.at(blame, owner[at], weight["deep"] * part * row[at])
+        np.add.at(blame, owner[at], weight["network"] * part * row[at])
     at = np.flatnonzero(encoded.belongs >= 0)
     np.add.at(
         blame, encoded.belongs[at], weight["linear"] * fitted.tabular.linear.contributions(encoded).sum(axis=1)[at]

@@ -62,7 +62,7 @@ def test_sequences_are_combined_apart_from_one_another() -> None:
     owners = [[np.array([-1, 0, 1, 2, 3]), np.array([-1, 4, 5])], [np.array([-1, 1, 0])]]
     together = combine(rows, owners, [6, 2])
     first, second = combine(rows[:2], owners[:1], [6]), combine(rows[2:], owners[1:], [2])
-    for name in ("deep", "novelty", "types", "events"):
+    for name in ("sequence", "novelty", "types", "events"):
         apart = np.concatenate([getattr(first, name), getattr(second, name)])
         assert getattr(together, name).tolist() == apart.tolist()
 
