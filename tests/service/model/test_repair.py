@@ -28,13 +28,13 @@ def test_only_what_is_blocked_loses_events_and_only_blamed_ones_where_some_are_g
 
 
 def test_what_is_only_like_nothing_known_is_weighed_unless_asked_otherwise() -> None:
-    score = Score(0.99, "block", "unknown", np.array([0.1, 0.9]))
+    score = Score(0.99, "unknown", np.array([0.1, 0.9]))
     assert repair(score, "block", []).strategy == "weight"
     assert repair(score, "block", []).weight == 0.01
     assert repair(score, "block", [], "drop_sequence").drop == [0, 1]
 
 
 def test_an_account_taken_over_keeps_its_owners_events() -> None:
-    score = Score(0.99, "block", "takeover", np.array([0.1, 0.2, 0.9, 0.8]))
+    score = Score(0.99, "takeover", np.array([0.1, 0.2, 0.9, 0.8]))
     assert repair(score, "block", ["takeover"]).drop == [2, 3]
     assert repair(score, "block", []).drop == [0, 1, 2, 3]
