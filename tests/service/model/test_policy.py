@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.policy import DECISIONS, Policy, Thresholds
+from service.model.policy import Policy, Thresholds
+from service.schemas.terms import DECISIONS
 from service.stores.overrides import Overrides
 
 

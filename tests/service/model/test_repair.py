@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.policy import DECISIONS, Decision
 from service.model.repair import repair
 from service.model.scorer import Score
+from service.schemas.terms import DECISIONS, Decision
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 types = st.sampled_from(["takeover", "click_farm", "unknown", None])
