@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from service.model.bundle import Bundle
+from tests.support.paths import ROOT
 
 BLOCKED = """
 import sys
@@ -23,9 +24,7 @@ sys.meta_path.insert(0, Refuse())
 def run(code: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", BLOCKED + code, *arguments]
     kept = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=120, env={**kept, **env}
-    )
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, env={**kept, **env})
 
 
 def test_every_module_of_the_service_imports_without_torch() -> None:

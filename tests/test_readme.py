@@ -1,10 +1,9 @@
 """What the README says of settings and commands is what the code has."""
 
-from pathlib import Path
-
 from service.settings import Settings
+from tests.support.paths import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:

@@ -11,17 +11,17 @@ import json
 import os
 import random
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from service.encoding.columns import columns_of
 from service.model.bundle import Bundle
 from service.tools.bench import sequences_of, service
 from service.tools.load import Load, Outcome, Prepared, prepare
+from tests.support.servers import RedisServer
 
 WINDOW, KEYS = 64, 256
 STEP = 600.0  # seconds between events, as in the sequences that are sent whole
@@ -31,21 +31,16 @@ EVENTS_TEMPLATE = '{"events":{{sequences}}}'
 
 @contextmanager
 def redis(core: int) -> Iterator[str]:
-    """A Redis that writes nothing to disk."""
-    program = shutil.which("redis-server")
-    if program is None:
+    """A Redis that writes nothing to disk, on one core."""
+    if shutil.which("redis-server") is None:
         raise SystemExit("redis-server is not installed")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    os.sched_setaffinity(process.pid, {core})
-    try:
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait()
+    with TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder), durable=False)
+        os.sched_setaffinity(server.process.pid, {core})
+        try:
+            yield server.url
+        finally:
+            server.kill()
 
 
 def happened(sequences: Sequence[dict[str, Any]], at: int, step: float) -> list[dict[str, Any]]:

@@ -2,31 +2,19 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences, wait_until
-from tests.e2e.test_service import assert_problem, sample
-
-
-@pytest.fixture
-def bundles(bundle: Bundle, tmp_path: Path) -> Path:
-    """Two bundles that differ in their version and thresholds, and a broken one."""
-    for name in ("one", "two", "broken"):
-        shutil.copytree(bundle.path, tmp_path / name)
-    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
-    changed = {**manifest, "version": "2", "thresholds": {"review": 0.0, "block": 0.0}}
-    (tmp_path / "two" / "manifest.json").write_text(json.dumps(changed))
-    (tmp_path / "broken" / "model.onnx").write_bytes(b"broken")
-    return tmp_path
+from tests.support.cli import recguard_serve
+from tests.support.logs import sequences
+from tests.support.problems import assert_problem
+from tests.support.processes import children, wait_until
+from tests.support.service import Service, Starter, sample, score
 
 
 def compared(service: Service) -> float:
@@ -42,20 +30,14 @@ def served(service: Service) -> tuple[str, str | None]:
     return model["version"], model["challenger"] and model["challenger"]["version"]
 
 
-def score(service: Service, body: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = service.client.post("/v1/score", json=body)
+def results(service: Service, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = score(service, body)
     assert answer.status_code == 200, answer.text
     return list(answer.json()["results"])
 
 
-def command(service: Service) -> "subprocess.CompletedProcess[str]":
-    run = [sys.executable, "-m", "service.cli", "promote", "--url", str(service.client.base_url)]
-    return subprocess.run(run, capture_output=True, text=True)
-
-
-def children(service: Service) -> list[int]:
-    found = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text()
-    return [int(pid) for pid in found.split()]
+def promote(service: Service) -> "subprocess.CompletedProcess[str]":
+    return recguard_serve("promote", "--url", service.client.base_url)
 
 
 def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
@@ -65,12 +47,12 @@ def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
     assert served(service) == (bundle.version, "2")
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
     given = sequences(attacked / "events.csv", 12)
-    results = score(service, {"sequences": given})
-    score(service, {"sequences": [{"id": "bad", "events": [{"ts": "no time"}]}, *given]})
-    score(service, {"sequences": given, "trial": True})
+    champions = results(service, {"sequences": given})
+    results(service, {"sequences": [{"id": "bad", "events": [{"ts": "no time"}]}, *given]})
+    results(service, {"sequences": given, "trial": True})
     wait_until(lambda: compared(service) == 24)
     for decision in ("allow", "review", "block"):
-        count = 2 * sum(r["decision"] == decision for r in results)
+        count = 2 * sum(r["decision"] == decision for r in champions)
         found = sample(service, "recguard_challenger_decisions_total", champion=decision, challenger="block")
         assert found == count, "the challenger blocks everything"
     # the same graph gives the same scores, but for the rounding of the champion's answers
@@ -79,9 +61,9 @@ def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
     assert sample(service, "recguard_challenger_dropped_total") == 0
     assert sample(service, "recguard_challenger_failed_total") == 0
     many = [{"id": str(i), "events": [{"action": "click", "item_id": "i1"}]} for i in range(1024)]
-    score(service, {"sequences": many})
+    results(service, {"sequences": many})
     wait_until(lambda: compared(service) == 24 + 1024)
-    [shadow] = children(service)
+    [shadow] = children(service.process.pid)
     assert os.sched_getscheduler(shadow) == os.SCHED_IDLE
 
 
@@ -91,11 +73,11 @@ def test_promote_swaps_the_two_over_a_restart_and_back_again(
     service = start_service(bundles / "one", challenger=bundles / "two")
     state = service.log.parent / "state"
     body = {"sequences": sequences(attacked / "events.csv", 5)}
-    ran = command(service)
+    ran = promote(service)
     assert ran.returncode == 0, ran.stderr
     assert f"test 2 is champion now; test {bundle.version} runs in shadow" in ran.stdout
     assert served(service) == ("2", bundle.version)
-    assert {r["decision"] for r in score(service, body)} == {"block"}
+    assert {r["decision"] for r in results(service, body)} == {"block"}
     record = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
     assert [(r["what"], r["old"], r["new"]) for r in record] == [("promote", bundle.version, "2")]
     service.process.terminate()
@@ -103,14 +85,14 @@ def test_promote_swaps_the_two_over_a_restart_and_back_again(
 
     again = start_service(bundles / "one", challenger=bundles / "two", state_dir=state)
     assert served(again) == ("2", bundle.version), "a restart does not undo it"
-    assert command(again).returncode == 0
+    assert promote(again).returncode == 0
     assert served(again) == (bundle.version, "2")
     again.process.terminate()
     again.process.wait(30)
     # another pair is another matter
     third = start_service(bundles / "two", state_dir=state)
     assert served(third) == ("2", None)
-    refused = command(third)
+    refused = promote(third)
     assert refused.returncode == 2
     assert "409: there is no challenger" in refused.stderr
 
@@ -121,27 +103,27 @@ def test_it_comes_and_goes_while_the_champion_serves_on_unharmed(
     service = start_service(bundles / "one", challenger=bundles / "broken")
     assert "no challenger, and the champion serves alone" in service.log.read_text()
     body = {"sequences": sequences(attacked / "events.csv", 5)}
-    score(service, body)
+    results(service, body)
     assert served(service) == (bundle.version, None)
     assert_problem(service.client.put("/v1/model/challenger", json={"bundle": "broken"}), 422, "model.onnx")
     assert service.client.put("/v1/model/challenger", json={"bundle": "two"}).json()["challenger"]["version"] == "2"
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
-    score(service, body)
+    results(service, body)
     wait_until(lambda: compared(service) == 5)
-    [shadow] = children(service)
+    [shadow] = children(service.process.pid)
     os.kill(shadow, signal.SIGKILL)
     wait_until(lambda: sample(service, "recguard_challenger_up") == 0)
-    score(service, body)
+    results(service, body)
     wait_until(lambda: sample(service, "recguard_challenger_dropped_total") == 5)
     assert "the challenger's process ended" in service.log.read_text()
     assert service.client.put("/v1/model/challenger", json={"bundle": None}).json()["challenger"] is None
-    assert children(service) == []
+    assert children(service.process.pid) == []
     assert sample(service, "recguard_challenger_up") == 0
 
 
 def test_all_workers_change_together(start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle) -> None:
     service = start_service(bundles / "one", workers=2, challenger=bundles / "two")
-    assert command(service).returncode == 0
+    assert promote(service).returncode == 0
     url = str(service.client.base_url)
 
     found = {httpx.get(f"{url}/v1/model").json()["version"] for _ in range(16)}

@@ -1,8 +1,6 @@
 """The console in a real browser."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,10 @@ from typing import Any
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences, wait_until
-from tests.e2e.test_service import sample, score
+from tests.support.browser import texts
+from tests.support.logs import sequences
+from tests.support.processes import wait_until
+from tests.support.service import Service, Starter, bearer, sample, score
 
 KEY = "analyst-0123456789"
 TOLD = [(label, d) for label in ("anomalous", "normal") for d in ("allow", "review", "block")]
@@ -20,29 +20,6 @@ TOLD = [(label, d) for label in ("anomalous", "normal") for d in ("allow", "revi
 @pytest.fixture(scope="module")
 def guarded(start_service: Starter, bundle: Bundle) -> Service:
     return start_service(bundle.path, api_keys=f"analyst:score+metrics+review:{KEY}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = shutil.which("chromium"), shutil.which("chromedriver")
-    if not all(programs):
-        pytest.skip("chromium and chromium-driver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1200"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
-
-
-def texts(browser: Any, selector: str) -> list[str]:
-    """All at one moment: the page redraws itself."""
-    script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)"
-    found: list[str] = browser.execute_script(script, selector)
-    return found
 
 
 def problem_says(browser: Any, words: str) -> bool:
@@ -59,7 +36,7 @@ def test_an_analyst_scores_a_sequence_and_takes_events_out(
     assert "test" in texts(browser, "#model")[0]
 
     given = sequences(attacked / "events.csv", 300)
-    guarded.client.headers["Authorization"] = f"Bearer {KEY}"
+    guarded.client.headers.update(bearer(KEY))
     results = score(guarded, {"sequences": given}).json()["results"]
     at = next(i for i, r in enumerate(results) if r["decision"] == "block" and 4 < len(r["events"]) < 60)
     field = browser.find_element("id", "input")

@@ -3,10 +3,8 @@
 import json
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +12,29 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import RedisServer, Starter, free_port, wait_until
-
-kafka = pytest.importorskip("confluent_kafka")
-
-
-@dataclass
-class Brokers:
-    """Three brokers that live as long as the client that holds them."""
-
-    holder: Any
-    address: str
-
-    def send(self, topic: str, records: list[tuple[str | None, Any]]) -> None:
-        producer = kafka.Producer({"bootstrap.servers": self.address})
-        for key, value in records:
-            producer.produce(topic, value if isinstance(value, bytes) else json.dumps(value), key)
-        assert producer.flush(20) == 0
-
-    def read(self, topic: str) -> "Reader":
-        return Reader(self.address, topic)
-
-
-class Reader:
-    """All records of a topic so far."""
-
-    def __init__(self, address: str, topic: str) -> None:
-        settings = {"bootstrap.servers": address, "group.id": f"read {topic}", "allow.auto.create.topics": True}
-        self.consumer = kafka.Consumer(settings)
-
-        def partitions() -> list[int]:  # the first to ask for a topic makes it
-            return list(self.consumer.list_topics(topic, timeout=20).topics[topic].partitions)
-
-        wait_until(lambda: bool(partitions()))
-        self.consumer.assign([kafka.TopicPartition(topic, p, kafka.OFFSET_BEGINNING) for p in partitions()])
-        self.found: list[dict[str, Any]] = []
-
-    def more(self) -> list[dict[str, Any]]:
-        for record in self.consumer.consume(1000, 0.2):
-            if not record.error():
-                self.found.append(json.loads(record.value()))
-        return self.found
+from tests.support.brokers import Brokers
+from tests.support.cli import SERVE
+from tests.support.logs import click
+from tests.support.processes import free_port, start, wait_until
+from tests.support.servers import RedisServer
+from tests.support.service import Starter
 
 
 @pytest.fixture(scope="module")
 def brokers() -> Brokers:
-    holder = kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "unused"})
-    found = holder.list_topics(timeout=20).brokers.values()
-    return Brokers(holder, ",".join(f"{b.host}:{b.port}" for b in found))
+    return Brokers.start()
 
 
 def consume(brokers: Brokers, topic: str, url: str, folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     options = folder / "options.json"
     options.write_text(json.dumps({"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}))
     topics = ["--events", topic, "--decisions", f"{topic}-decisions", "--group", f"of {topic}"]
-    command = [sys.executable, "-m", "service.cli", "consume", "--brokers", brokers.address, *topics, "--url", url]
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen([*command, "--options", str(options), *more], stdout=log, stderr=log)
+    command = [*SERVE, "consume", "--brokers", brokers.address, *topics, "--url", url, "--options", options, *more]
+    return start(command, folder / "log")
 
 
 def event(user: int, number: int) -> tuple[str, dict[str, Any]]:
-    happened = {"ts": 1.7e9 + 10 * number, "action": "click", "item_id": f"i{number}", "category": "c1"}
-    return f"u{user}", {"event_id": f"e{number}", "event": happened}
+    return f"u{user}", {"event_id": f"e{number}", "event": click(number)}
 
 
 def test_events_become_decisions_and_what_is_wrong_is_said_in_its_place(

@@ -20,8 +20,9 @@ from service.encoding.columns import columns_of
 from service.encoding.encoder import CLS
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences
-from tests.e2e.test_service import assert_problem, score
+from tests.support.logs import sequences
+from tests.support.problems import assert_problem
+from tests.support.service import Service, Starter, score
 
 ALL = list(HealthCheck)
 CASES = int(os.environ.get("RECGUARD_TEST_CASES", "20"))  # of each operation; `make e2e` asks for more

@@ -1,7 +1,6 @@
 """What stands under deploy/ fits the service that it watches."""
 
 import importlib.util
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.conftest import Service, free_port, sequences, wait_until
-
-DEPLOY = Path(__file__).parents[2] / "deploy"
+from tests.support.logs import sequences
+from tests.support.paths import DEPLOY
+from tests.support.processes import answers, free_port, needs, run, start, stop, wait_until
+from tests.support.service import Service
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
     ],
 )
 def test_the_real_programs_accept_their_configuration(program: str, arguments: list[str]) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    checked = subprocess.run([program, *arguments], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    needs(program)
+    run(program, *arguments)
 
 
 KUBERNETES = DEPLOY / "kubernetes"
@@ -51,8 +49,7 @@ def test_the_resources_fit_the_schemas_of_kubernetes() -> None:
 
 @pytest.mark.parametrize(("overlay", "provider"), [("cpu", "cpu"), ("gpu", "cuda")])
 def test_an_overlay_is_whole_and_locked_down(overlay: str, provider: str) -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed")
+    needs("kubectl")
     built = subprocess.run(["kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True)
     if built.returncode and "unknown field" in built.stderr:
         pytest.skip("this kubectl is too old for the overlays")
@@ -93,11 +90,9 @@ def test_prometheus_operator_gets_the_same_rules() -> None:
 def test_the_reverse_proxy_speaks_tls_and_keeps_admin_and_metrics_in(
     service: Service, attacked: Path, tmp_path: Path
 ) -> None:
-    for program in ("nginx", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    needs("nginx", "openssl")
     certify = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
-    subprocess.run(["openssl", *certify.split()], cwd=tmp_path, check=True, capture_output=True)
+    run("openssl", *certify.split(), cwd=tmp_path)
     port = free_port()
     changes = {
         "127.0.0.1:8080": service.client.base_url.netloc.decode(),
@@ -111,24 +106,16 @@ def test_the_reverse_proxy_speaks_tls_and_keeps_admin_and_metrics_in(
         config = config.replace(old, new)
     (tmp_path / "nginx.conf").write_text(config)
     command = ["nginx", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log", "-g", "daemon off;"]
-    process = subprocess.Popen(command)
+    process = start(command, tmp_path / "log")
     try:
         with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=30) as client:
-
-            def up() -> bool:
-                try:
-                    return client.get("/health/ready").status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_until(up)
+            wait_until(lambda: answers(client, "/health/ready"))
             body = {"sequences": sequences(attacked / "events.csv", 3)}
             assert client.post("/v1/score", json=body).status_code == 200
             assert client.put("/v1/thresholds", json={"review": 0.1, "block": 0.9}).status_code == 403
             assert client.get("/metrics").status_code == 404
     finally:
-        process.terminate()
-        process.wait(20)
+        stop(process)
 
 
 def test_the_example_client_passes_decisions_on_and_fails_open(service: Service, attacked: Path) -> None:

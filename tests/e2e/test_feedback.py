@@ -4,8 +4,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,14 @@ import pytest
 
 from service.model.bundle import Bundle
 from service.stores.verdicts import Store
-from tests.conftest import Postgres, Service, Starter, sequences, wait_until
-from tests.e2e.test_service import assert_problem, sample, score
+from tests.support.cli import recguard_serve
+from tests.support.problems import assert_problem
+from tests.support.processes import wait_until
+from tests.support.servers import Postgres
+from tests.support.service import Service, Starter, sample, score
 
 NEW = {"recorded": True, "contradicts": False}
 KILLS, VERDICTS = 20, 1000
-
-
-@pytest.fixture(scope="module")
-def some(attacked: Path) -> list[dict[str, Any]]:
-    return sequences(attacked / "events.csv", 40)
 
 
 def say(service: Service, **body: object) -> httpx.Response:
@@ -147,16 +143,17 @@ def test_one_users_data_is_deleted_by_a_command(
     before = service.client.get("/v1/review", params={"most": 200}).json()["answers"]
     assert len(before) == len(some)
 
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "service.cli", *arguments, "--state-dir", str(tmp_path / "state")]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    def said(*arguments: str) -> str:
+        done = recguard_serve(*arguments, "--state-dir", tmp_path / "state")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    assert run("forget", "user 1") == f"{len(some) // 4} answers deleted\n"
+    assert said("forget", "user 1") == f"{len(some) // 4} answers deleted\n"
     after = service.client.get("/v1/review", params={"most": 200}).json()["answers"]
     assert {a["user_id"] for a in before} - {a["user_id"] for a in after} != set()
     assert len(after) == len(some) - len(some) // 4
-    assert run("prune", "--days", "1") == "0 answers deleted\n"
-    assert run("prune", "--days", "0") == f"{len(after)} answers deleted\n"
+    assert said("prune", "--days", "1") == "0 answers deleted\n"
+    assert said("prune", "--days", "0") == f"{len(after)} answers deleted\n"
 
 
 @pytest.mark.slow

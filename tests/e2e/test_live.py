@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import RedisServer, Service, Starter, sequences, wait_until
+from tests.support.logs import click, sequences
+from tests.support.processes import wait_until
+from tests.support.servers import RedisServer
+from tests.support.service import Service, Starter, sample
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,7 @@ def send(service: Service, *events: dict[str, Any], status: int = 200, **more: A
 
 
 def of(key: str, number: int, **fields: Any) -> dict[str, Any]:
-    happened = {"ts": 1.7e9 + 10 * number, "action": "click", "item_id": f"i{number}", "category": "c1"}
-    return {"key": key, "event_id": f"e{number}", "event": happened | fields}
-
-
-def count(service: Service, sample: str) -> float:
-    lines = service.client.get("/metrics").text.splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(sample + " "))
+    return {"key": key, "event_id": f"e{number}", "event": click(number, **fields)}
 
 
 def test_each_event_is_answered_as_its_window_would_be(live: Service, attacked: Path) -> None:
@@ -54,7 +51,7 @@ def test_each_event_is_answered_as_its_window_would_be(live: Service, attacked: 
 
 
 def test_what_comes_again_late_or_out_of_order(live: Service) -> None:
-    before = {a: count(live, f'recguard_live_events_total{{arrival="{a}"}}') for a in ("duplicate", "late")}
+    before = {a: sample(live, "recguard_live_events_total", arrival=a) for a in ("duplicate", "late")}
     results = send(live, *(of("order", n) for n in (3, 1, 2, 2, 4, 5, 6, 0)))["results"]
     arrivals = [r["arrival"] for r in results]
     assert arrivals == ["new", "out_of_order", "out_of_order", "duplicate", "new", "new", "new", "late"]
@@ -62,7 +59,7 @@ def test_what_comes_again_late_or_out_of_order(live: Service) -> None:
     assert [r.get("at") for r in results] == [0, 0, 1, 1, 3, 4, 4, None]
     assert "score" not in results[-1]
     for arrival, was in before.items():
-        assert count(live, f'recguard_live_events_total{{arrival="{arrival}"}}') == was + 1
+        assert sample(live, "recguard_live_events_total", arrival=arrival) == was + 1
 
 
 def test_a_bad_event_is_refused_in_its_place_and_spoils_no_window(live: Service) -> None:
@@ -154,4 +151,4 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
     assert set(unanswered) == {503}
     assert len(answers) == users * each
     assert set(answers.values()) == {1}
-    assert sum(count(replica, "recguard_live_store_errors_total") for replica in replicas) == sum(unanswered.values())
+    assert sum(sample(replica, "recguard_live_store_errors_total") for replica in replicas) == sum(unanswered.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import shared
+from tests.support.logs import shared
 from training.config import FitConfig
 from training.data.log import clean_events, read_labels
 from training.evaluation.quality import Metrics

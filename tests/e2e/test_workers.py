@@ -1,8 +1,6 @@
 """Several worker processes are one service: same thresholds, same model, one set of metrics."""
 
-import json
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +10,10 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences, wait_until
-from tests.e2e.test_service import assert_problem, sample
+from tests.support.logs import sequences
+from tests.support.problems import assert_problem
+from tests.support.processes import alive, children, spawned, wait_until
+from tests.support.service import Service, Starter, sample
 
 WORKERS = 2
 ASKED = 24  # fresh connections, so that each worker is met
@@ -24,26 +24,8 @@ def workers(service: Service) -> list[int]:
     return sorted(int(p.stem) for p in (service.log.parent / "state").glob("run-*/*.sock"))
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended may still wait for its parent to hear of it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
-    return [httpx.get(f"{str(service.client.base_url).rstrip(chr(47))}{path}", timeout=30).json() for _ in range(ASKED)]
-
-
-@pytest.fixture
-def bundles(bundle: Bundle, tmp_path: Path) -> Path:
-    for name in ("one", "two", "broken"):
-        shutil.copytree(bundle.path, tmp_path / name)
-    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
-    (tmp_path / "two" / "manifest.json").write_text(json.dumps({**manifest, "version": "2"}))
-    (tmp_path / "broken" / "model.onnx").write_bytes(b"broken")
-    return tmp_path
+    return [httpx.get(f"{service.client.base_url}{path}", timeout=30).json() for _ in range(ASKED)]
 
 
 def test_workers_change_together_and_one_that_dies_comes_back(
@@ -97,10 +79,7 @@ def test_workers_share_one_engine_which_may_die_under_load(
     expected = start_service(bundles / "one").client.post("/v1/score", json=body).json()["results"]
 
     def engine() -> list[int]:
-        tasks = Path(f"/proc/{service.process.pid}/task").glob("*/children")
-        spawned = [int(pid) for task in tasks for pid in task.read_text().split()]
-        mine = [pid for pid in spawned if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return [pid for pid in mine if pid not in workers(service)]
+        return [pid for pid in spawned(service.process.pid) if pid not in workers(service)]
 
     def one(_: int) -> httpx.Response:
         return httpx.post(f"{service.client.base_url}/v1/score", json=body, timeout=60)
@@ -129,12 +108,8 @@ def test_workers_share_one_engine_which_may_die_under_load(
 def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bundle: Bundle) -> None:
     service = start_service(bundle.path, workers=WORKERS, shared_engine=True)
     wait_until(lambda: len(workers(service)) == WORKERS)
-    children = [
-        int(pid)
-        for task in Path(f"/proc/{service.process.pid}/task").glob("*/children")
-        for pid in task.read_text().split()
-    ]
-    assert len(children) > WORKERS
+    started = children(service.process.pid)
+    assert len(started) > WORKERS
     service.process.kill()
     service.process.wait()
-    wait_until(lambda: not any(map(alive, children)))
+    wait_until(lambda: not any(map(alive, started)))

@@ -15,7 +15,7 @@ from service.engine.remote import EngineLost, HostedEngine
 from service.engine.server import hosted
 from service.engine.session import Engine, ProviderError, Runtime
 from service.model.bundle import Bundle, BundleError
-from tests.conftest import wait_until
+from tests.support.processes import spawned, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("a-directory-whose-name-is-longer-than-the-path-of-a-unix-socket-may-ever-be" * 2)
     with hosted(folder / "engine", "json"):
         yield folder / "engine"
-
-
-def children() -> list[int]:
-    """Processes of this one that serve engines."""
-    pids = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def chunks(engine: Engine | HostedEngine, seed: int = 0) -> np.ndarray:
@@ -93,9 +87,9 @@ def test_a_graph_that_was_replaced_in_its_place_is_loaded_anew(address: Path, bu
 def test_a_process_that_is_killed_is_replaced(address: Path, bundle: Bundle) -> None:
     engine = bundle.engine(Runtime(threads=1, host=address))
     expected = engine.run(chunks(engine))
-    [old] = children()
+    [old] = spawned("self")
     os.kill(old, signal.SIGKILL)
-    wait_until(lambda: children() not in ([], [old]))
+    wait_until(lambda: spawned("self") not in ([], [old]))
     with pytest.raises(EngineLost):
         engine.run(chunks(engine))
     assert np.array_equal(engine.run(chunks(engine)).novelty, expected.novelty)

@@ -10,7 +10,7 @@ from service.model.bundle import Bundle
 from service.model.drift import BINS, SCORE_BINS, FieldValues
 from service.serving.drift_monitor import LEAST, WATCHED, DriftMonitor
 from service.telemetry.metrics import Metrics
-from tests.conftest import genuine_log
+from tests.support.logs import genuine_log
 from training.data.log import Log
 
 

@@ -9,7 +9,7 @@ from service.model.bundle import Bundle
 from service.serving.admission import EVENTS, SCORE
 from service.serving.service import Serving
 from service.settings import Settings
-from tests.conftest import sequences
+from tests.support.logs import sequences
 
 
 def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Unreachable, Windows
 from service.stores.windows_redis import Redis
-from tests.conftest import RedisServer
+from tests.support.servers import RedisServer
 
 Step = tuple[str, int, int, bool]  # key, id, time, due
 

@@ -7,7 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from tests.conftest import genuine_log
+from tests.support.logs import genuine_log
 from training.data.attacks import ATTACKS, NEED_TIMES, InjectConfig, inject
 from training.data.log import Log, LogError, clean_events
 

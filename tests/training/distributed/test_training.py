@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import wait_until
-from tests.training.network.test_checkpoints import fit
+from tests.support.cli import start_fit
+from tests.support.processes import wait_until
 from training.network.checkpoints import latest
 
 
@@ -16,7 +16,7 @@ from training.network.checkpoints import latest
 def test_workers_learn_what_one_learns_though_one_is_killed(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     out = tmp_path / "bundle"
-    process = fit(attacked, out, "--ray", "local", "--workers", "2")
+    process = start_fit(attacked, out, "--ray", "local", "--workers", "2")
 
     def under_way() -> bool:
         assert process.poll() is None, (tmp_path / "log").read_text()

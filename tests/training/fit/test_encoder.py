@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from service.encoding.fields import Bins, Cross, Deviation, Popularity, Vocabulary
-from tests.conftest import genuine_log
+from tests.support.logs import genuine_log
 from training.data.log import Log, clean_events
 from training.fit.encoder import clipped, column_kinds, fit_encoder
 

@@ -18,7 +18,7 @@ from service.encoding.encoder import Encoded
 from service.engine.outputs import Outputs
 from service.model.bundle import Bundle
 from service.model.scorer import Model, Score, network_logits
-from tests.conftest import genuine_log, shared
+from tests.support.logs import genuine_log, shared
 from training.cli.main import app
 from training.config import PRESETS, FitConfig, pretrained_directory
 from training.data.log import UNLABELLED, Log, clean_events, read_labels

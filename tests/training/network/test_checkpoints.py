@@ -2,28 +2,20 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import wait_until
+from tests.support.cli import start_fit
+from tests.support.processes import wait_until
 from training.config import FitConfig
 from training.network.checkpoints import WHOLE, ResumeError, begin, latest, settle
 
 
-def fit(attacked: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "training.cli", "fit", "--events", str(attacked / "events.csv"), "--labels"]
-    command += [str(attacked / "labels.csv"), "--out", str(out), "--epochs", "4", *more]
-    with out.with_name("log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
 def test_a_killed_fit_goes_on_to_the_same_model(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    process = fit(attacked, out)
+    process = start_fit(attacked, out)
     second = tmp_path / "bundle.fit" / "02"  # the first network is learned, and the second begun
 
     def under_way() -> bool:
@@ -34,10 +26,10 @@ def test_a_killed_fit_goes_on_to_the_same_model(bundle: Bundle, attacked: Path, 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    process = fit(attacked, out, "--resume", "--review-fpr", "0.1")
+    process = start_fit(attacked, out, "--resume", "--review-fpr", "0.1")
     assert process.wait() == 2
     assert "review_fpr" in (tmp_path / "log").read_text()
-    process = fit(attacked, out, "--resume")
+    process = start_fit(attacked, out, "--resume")
     assert process.wait() == 0, (tmp_path / "log").read_text()
     assert "going on after epoch" in (tmp_path / "log").read_text()
     assert not (tmp_path / "bundle.fit").exists()

@@ -2,11 +2,8 @@
 
 import gzip
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +14,11 @@ import polars as pl
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences, wait_until
-from tests.e2e.test_service import assert_problem, sample, score
+from tests.support.cli import recguard_serve
+from tests.support.logs import sequences
+from tests.support.problems import assert_problem
+from tests.support.processes import needs, run, wait_until
+from tests.support.service import Service, Starter, bearer, sample, score
 from training.config import FitConfig
 from training.fit.bundle import fit_bundle
 
@@ -37,8 +37,9 @@ def one(attacked: Path) -> dict[str, Any]:
     return {"sequences": sequences(attacked / "events.csv", 1)}
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
+def sample_with_key(service: Service, name: str, **labels: str) -> float:
+    with httpx.Client(base_url=service.client.base_url, headers=bearer(PROMETHEUS)) as client:
+        return sample(Service(service.process, client, service.log), name, **labels)
 
 
 def test_every_door_asks_for_the_key_that_is_made_for_it(guarded: Service, one: dict[str, Any]) -> None:
@@ -71,13 +72,8 @@ def test_a_bound_beyond_the_host_without_keys_turns_admin_off(start_service: Sta
 
 
 def test_a_malformed_key_stops_the_start_and_is_not_shown(bundle: Bundle) -> None:
-    started = subprocess.run(
-        [sys.executable, "-m", "service.cli", "run", "--bundle", str(bundle.path)],
-        env={**os.environ, "RECGUARD_API_KEYS": "backend:everything:hunter2hunter2hunter2"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    keys = "backend:everything:hunter2hunter2hunter2"
+    started = recguard_serve("run", "--bundle", bundle.path, RECGUARD_API_KEYS=keys)
     assert started.returncode == 2
     assert "is no scope; there are score, review" in started.stderr
     assert "hunter2" not in started.stderr
@@ -178,11 +174,6 @@ def test_headers_without_end_are_refused(guarded: Service, one: dict[str, Any]) 
     assert sample_with_key(guarded, "recguard_rejected_total", reason="too_large") == before + 1
 
 
-def sample_with_key(service: Service, name: str, **labels: str) -> float:
-    with httpx.Client(base_url=service.client.base_url, headers=bearer(PROMETHEUS)) as client:
-        return sample(Service(service.process, client, service.log), name, **labels)
-
-
 def test_a_client_that_leaves_is_no_error(guarded: Service) -> None:
     before = sample_with_key(guarded, "recguard_requests_total", code="499")
     with socket.create_connection(("127.0.0.1", guarded.client.base_url.port)) as client:
@@ -206,11 +197,10 @@ def test_answers_forbid_sniffing_and_caching(guarded: Service) -> None:
 def test_only_bundles_signed_by_the_keys_owner_are_served(
     start_service: Starter, bundle: Bundle, tmp_path: Path
 ) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+    needs("openssl")
 
     def openssl(*arguments: object) -> None:
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+        run("openssl", *map(str, arguments))
 
     for name in ("own", "other"):
         openssl("genpkey", "-algorithm", "ed25519", "-out", tmp_path / f"{name}.pem")

@@ -1,0 +1,57 @@
+"""The commands beside `recguard-serve run`: check and bench."""
+
+import json
+from pathlib import Path
+
+from service.model.bundle import Bundle
+from tests.support.cli import recguard_serve
+from tests.support.service import Service
+
+
+def test_a_service_that_cannot_serve_does_not_start(bundle: Bundle, tmp_path: Path) -> None:
+    missing = recguard_serve("run", "--bundle", tmp_path / "none")
+    assert (missing.returncode, "no such bundle" in missing.stderr) == (2, True)
+    good = recguard_serve("check", "--bundle", bundle.path)
+    assert (good.returncode, "golden samples" in good.stdout) == (0, True)
+
+
+def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:
+    command = ["bench", "--bundle", bundle.path, "--out", tmp_path / "b"]
+    few = ["--mixes", "single,bulk", "--connections", "1,4", "--loads", "30,300", "--seconds", "0.5", "--cores", "0/0"]
+    done = recguard_serve(*command, *few, timeout=300)
+    assert done.returncode == 0, done.stderr
+    mixes = json.loads((tmp_path / "b").read_text())["mixes"]
+    assert list(mixes) == ["single", "bulk"]
+    for mix in mixes.values():
+        assert mix["limit"]["sequences_per_second"] == max(mix["limit"]["by_batch"].values())
+        assert len(mix["rows"]) == 4
+        for row in mix["rows"]:
+            assert set(row["codes"]) <= {"200", "429", "504"}
+            assert 0 <= row["padding_ratio"] < 0.05
+            if row["codes"].get("200"):  # in half a second at a small load perhaps nothing arrives
+                assert 0 < row["ratio"] < 1.5
+                assert row["p50_ms"] <= row["p99_ms"]
+        assert mix["rows"][0]["codes"]["200"] > 0
+    assert mixes["single"]["rows"][2]["simulated_p99_ms"] > 0
+    more = ["--mixes", "single", "--connections", "", "--loads", "", "--reloads", 3, "--soak", 200, "--seconds", 0.5]
+    done = recguard_serve(*command, *more, "--cores", "0/0", timeout=300)
+    assert done.returncode == 0, done.stderr
+    reloaded, first, then = json.loads((tmp_path / "b").read_text())["mixes"]["single"]["rows"]
+    assert reloaded["reloads"] == {"200": 3}
+    assert set(reloaded["codes"]) <= {"200", "429"}
+    assert (first["codes"]["200"], then["codes"]["200"]) == (10, 190)
+    wrong = recguard_serve(*command, "--mixes", "none")
+    assert (wrong.returncode, "there are single" in wrong.stderr) == (2, True)
+    wrong = recguard_serve(*command, "--reloads", 3, "--url", "http://127.0.0.1:9/score")
+    assert (wrong.returncode, "not of another server" in wrong.stderr) == (2, True)
+
+
+def test_a_foreign_server_is_measured_by_the_same_tool(service: Service, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_text('{"sequences": {{sequences}}, "reasons": 1}')
+    command = ["bench", "--bundle", bundle.path, "--out", tmp_path / "b"]
+    few = ["--mixes", "single", "--connections", "2", "--loads", "20", "--seconds", "0.5", "--cores", "0/0"]
+    where = ["--url", f"{service.client.base_url}/v1/score", "--template", tmp_path / "body.json"]
+    done = recguard_serve(*command, *few, *where, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "b").read_text())["mixes"]["single"]["rows"]
+    assert all(row["codes"]["200"] > 0 for row in rows)

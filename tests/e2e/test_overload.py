@@ -1,0 +1,54 @@
+"""Too much at once, too little time, and a stop: each request that was accepted is answered."""
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from service.model.bundle import Bundle
+from tests.support.problems import assert_problem
+from tests.support.processes import wait_until
+from tests.support.service import Service, Starter, sample, score
+
+
+def test_overload_is_refused_at_once_with_429_and_everybody_gets_an_answer(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, queue_tokens=256, batch_tokens=128)
+
+    def several(_: int) -> list[httpx.Response]:
+        with httpx.Client(base_url=service.client.base_url, timeout=30) as client:  # a refused connection lives on
+            return [client.post("/v1/score", json={"sequences": some}) for _ in range(4)]
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = [answer for of_client in pool.map(several, range(24)) for answer in of_client]
+    assert {a.status_code for a in answers} == {200, 429}
+    refused = next(a for a in answers if a.status_code == 429)
+    assert_problem(refused, 429, "queue is full")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert sample(service, "recguard_rejected_total", reason="queue_full") == sum(a.status_code == 429 for a in answers)
+    assert score(service, {"sequences": some[:1]}).status_code == 200
+    assert sample(service, "recguard_queue_tokens") == 0
+    assert "ERROR" not in service.log.read_text()
+
+
+def test_a_deadline_that_cannot_be_met_is_504_and_the_work_is_dropped(
+    service: Service, some: list[dict[str, Any]]
+) -> None:
+    assert_problem(score(service, {"sequences": some}, **{"X-Request-Timeout-Ms": "0.01"}), 504, "0.01 ms")
+    wait_until(lambda: sample(service, "recguard_queue_tokens") == 0)
+    assert sample(service, "recguard_rejected_total", reason="deadline") >= 1
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_cleanly(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, timeout_ms=30_000)
+    big = {"sequences": some * 20}
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(score, service, big) for _ in range(3)]
+        wait_until(lambda: sample(service, "recguard_batch_sequences_count") > 0)
+        service.process.send_signal(signal.SIGTERM)
+        assert [a.result().status_code for a in answers] == [200, 200, 200]
+    assert service.process.wait(30) == 0

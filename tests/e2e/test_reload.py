@@ -1,0 +1,45 @@
+"""Bundles are changed while requests come in."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.model.bundle import Bundle
+from tests.support.problems import assert_problem
+from tests.support.service import Starter, sample
+
+
+def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
+    start_service: Starter, bundle: Bundle, bundles: Path, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundles / "one")
+    reload = service.client.post("/v1/model/reload", json={"bundle": "broken"}, timeout=60)
+    assert_problem(reload, 422, "model.onnx: damaged")
+    assert_problem(service.client.post("/v1/model/reload", json={"bundle": "../one"}), 422, "/bundle")
+    assert_problem(service.client.post("/v1/model/reload", json={"bundle": "absent"}), 422, "no such bundle")
+    assert service.client.get("/v1/model").json()["version"] == bundle.version
+
+    stop = threading.Event()
+    statuses: list[int] = []
+
+    def load() -> None:
+        with httpx.Client(base_url=service.client.base_url, timeout=30) as client:
+            while not stop.is_set():
+                statuses.append(client.post("/v1/score", json={"sequences": some[:5]}).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(load) for _ in range(4)]
+        for name, version in (("two", "2"), ("one", bundle.version), ("two", "2")):
+            answer = service.client.post("/v1/model/reload", json={"bundle": name}, timeout=60)
+            assert answer.json()["version"] == version
+        stop.set()
+        for c in clients:
+            c.result()
+    assert set(statuses) == {200}
+    assert sample(service, "recguard_model_info", version="2") == 1
+    assert sample(service, "recguard_model_info", version=bundle.version) == 0
+    assert sample(service, "recguard_model_reloads_total", outcome="ok") == 3
+    assert sample(service, "recguard_model_reloads_total", outcome="failed") == 2

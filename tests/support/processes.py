@@ -1,0 +1,103 @@
+"""Processes that tests start and stop, and how to wait for what they do."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Polls until a condition holds; fails the test when it does not within the time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not so within {seconds:.0f} s"
+        time.sleep(0.02)
+
+
+def needs(*programs: str) -> None:
+    """Skips the test where a program is not installed."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def run(*command: str | Path, cwd: Path | None = None, given: str | None = None) -> str:
+    """What a program printed; fails the test when the program fails.
+
+    Args:
+        command: the program and its arguments.
+        cwd: where it runs.
+        given: what it reads from its standard input.
+    """
+    done = subprocess.run(command, cwd=cwd, input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def start(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    own_group: bool = False,
+) -> "subprocess.Popen[bytes]":
+    """Starts a process that writes behind what is in a log already.
+
+    Args:
+        command: the program and its arguments.
+        log: the file of its output and its errors.
+        cwd: where it runs.
+        env: what is added to this process's environment.
+        own_group: whether it leads a group of its own, as a command in a terminal does.
+    """
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **(env or {})}, stdout=file, stderr=file, start_new_session=own_group
+        )
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Asks a process to end, where it still runs, and waits for it."""
+    if process.poll() is None:
+        process.terminate()
+        process.wait(30)
+
+
+def children(pid: int | str) -> list[int]:
+    """Processes that a process has started and that still run; `"self"` stands for this one."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def spawned(pid: int | str) -> list[int]:
+    """Those children that `multiprocessing` has spawned."""
+    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended may still wait for its parent to hear of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    """Whether a path is answered with 200; not so while nobody listens."""
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False

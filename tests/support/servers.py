@@ -1,0 +1,85 @@
+"""Databases of the tests' own, which can be stopped or killed, and started again."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import redis
+
+from tests.support.processes import free_port, start, wait_until
+
+
+class Postgres:
+    """A PostgreSQL that can be stopped and started again.
+
+    Args:
+        programs: the folder of `initdb` and `pg_ctl`.
+        folder: an empty one, for its data.
+
+    Attributes:
+        url: as SQLAlchemy takes it.
+    """
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.data = programs, folder / "data"
+        self.user: str | None = None
+        if os.getuid() == 0:  # it refuses to run as root
+            self.user = "postgres"
+            for parent in (folder, *folder.parents[:3]):
+                parent.chmod(0o755)
+            shutil.chown(folder, pwd.getpwnam("postgres").pw_uid)
+        port = free_port()
+        self.url = f"postgresql+psycopg://recguard@127.0.0.1:{port}/postgres"
+        self.options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
+        self._run("initdb", "-U", "recguard", "-A", "trust")
+        self.start()
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [self.programs / program, "-D", self.data, *arguments]
+        subprocess.run(command, check=True, capture_output=True, user=self.user)
+
+    def start(self) -> None:
+        self._run("pg_ctl", "-o", self.options, "-l", self.data.with_name("log"), "-w", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-m", "fast", "-w", "stop")
+
+
+class RedisServer:
+    """A Redis that can be killed and started again.
+
+    Args:
+        folder: for its log and its data.
+        durable: whether each write is on disk before it is answered; else nothing is written.
+
+    Attributes:
+        url: as Redis clients take it.
+    """
+
+    def __init__(self, folder: Path, durable: bool = True) -> None:
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+        if durable:
+            self.command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.log = folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        self.process = start(self.command, self.log)
+        client = redis.Redis.from_url(self.url)
+
+        def answers() -> bool:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:  # of which "still loading" is one
+                return False
+
+        wait_until(answers)
+        client.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()

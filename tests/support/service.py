@@ -1,0 +1,82 @@
+"""A service in a process of its own: how it is started and stopped, asked to score, and measured."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.cli import SERVE
+from tests.support.processes import answers, free_port, start, stop, wait_until
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service in a process of its own.
+
+    Attributes:
+        process: `recguard-serve run`.
+        client: speaks to it.
+        log: the file of what it writes; its state is beside it, where no setting says otherwise.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    client: httpx.Client
+    log: Path
+
+
+class Starter:
+    """Starts `recguard-serve run` with settings of the test's choice, and stops what still runs at the end.
+
+    Args:
+        new_folder: gives each service a folder of its own.
+    """
+
+    def __init__(self, new_folder: Callable[[], Path]) -> None:
+        self.new_folder = new_folder
+        self.running: list[Service] = []
+
+    def __call__(self, bundle: Path, **settings: object) -> Service:
+        """A service that is ready. Settings are named as in `service.settings`, without their prefix."""
+        folder = self.new_folder()
+        settings = {"state_dir": folder / "state", "port": free_port(), "threads": 1, **settings}
+        env = {f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}
+        process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30)
+        service = Service(process, client, folder / "log")
+        self.running.append(service)
+
+        def ready() -> bool:
+            assert process.poll() is None, service.log.read_text()
+            return answers(client, "/health/ready")
+
+        wait_until(ready)
+        return service
+
+    def stop_all(self) -> None:
+        for service in self.running:
+            service.client.close()
+            stop(service.process)
+
+
+def score(service: Service, body: object, **headers: str) -> httpx.Response:
+    """Posts a body to be scored: as it is where it is text or bytes, else as JSON."""
+    content = body if isinstance(body, bytes | str) else json.dumps(body)
+    return service.client.post("/v1/score", content=content, headers=headers)
+
+
+def sample(service: Service, name: str, **labels: str) -> float:
+    """The first value of a metric whose labels are so; 0 where there is none."""
+    for family in text_string_to_metric_families(service.client.get("/metrics").text):
+        for s in family.samples:
+            if s.name == name and labels.items() <= s.labels.items():
+                return s.value
+    return 0.0
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows an API key."""
+    return {"Authorization": f"Bearer {key}"}
