@@ -21,6 +21,7 @@ from service.model.policy import Policy
 from service.model.repair import repair
 from service.model.scorer import Model
 from service.schemas import schema
+from service.schemas.digest import digest
 from service.schemas.parsing import Asked, failed, parse, refused
 from service.schemas.problems import Problem, pointer
 from service.schemas.terms import DECISIONS, Decision
@@ -170,7 +171,7 @@ class Serving:
                 if places:
                     given[i], repeats[i] = (columns, length), places
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
-        keys = self._answer_from(cache, sequences, given) if cache else {}
+        keys = self._answer_from(cache, sequences, given) if cache is not None else {}
         stages["parse"].observe((parsed := time.perf_counter()) - start)
         call = CALL.get()
         spans = call.spans if call and self.traces else None
@@ -195,8 +196,8 @@ class Serving:
             elif isinstance(s, schema.Sequence):
                 result = self._result(i, s, active.model, next(answers), asked, repeats.get(i))
                 results.append(result)
-                if cache and "error" not in result:
-                    cache.put(keys[i], result, answered)
+                if cache is not None and "error" not in result:
+                    cache[keys[i]] = result
         stages["compose"].observe(time.perf_counter() - answered)
         if call:
             call.sequences = len(results)
@@ -241,8 +242,8 @@ class Serving:
         for i, sequence in enumerate(sequences):
             if isinstance(sequence, dict) or isinstance(given[i], dict):
                 continue
-            keys[i] = cache.key(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
-            if kept := cache.get(keys[i], time.perf_counter()):
+            keys[i] = digest(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
+            if kept := cache.get(keys[i]):
                 given[i] = {**kept, "id": sequence.id, "score_id": fresh_id()}
                 self.metrics.cache_hits.inc()
         return keys

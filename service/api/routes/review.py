@@ -7,8 +7,8 @@ from pydantic_core import from_json, to_json
 
 from service.api.auth import Access, needs
 from service.schemas import schema
+from service.schemas.digest import digest
 from service.schemas.problems import Problem
-from service.serving.cache import Cache
 from service.serving.service import Serving
 
 SAID = ("score_id", "score", "decision", "type", "contradicts")
@@ -33,7 +33,7 @@ def router(serving: Serving, access: Access, problems: dict[int | str, dict[str,
             if "error" in result:
                 raise Problem(result["error"]["status"], result["error"]["detail"])
             version = answer["model"]["version"]
-            score_id = Cache.key(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
+            score_id = digest(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
             sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         kept, new = await serving.feedback.say(str(score_id), verdict, sent)
