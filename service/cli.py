@@ -94,7 +94,9 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
 
 def _supervise(settings: Settings) -> int:
     """Runs several workers on one socket, and another in the place of one that dies."""
-    Bundle.open(settings.bundle, settings.bundle_public_key)  # what is wrong with it is said once, not by each of them
+    # what is wrong with the bundle or the store is said once, not by each worker
+    Bundle.open(settings.bundle, settings.bundle_public_key)
+    Store(settings.store_url.get_secret_value(), settings.state_dir).close()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
         settings.run_dir = Path(run).absolute()
@@ -115,6 +117,13 @@ StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DI
 StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
 
 
+def _store(url: str, state: Path) -> Store:
+    try:
+        return Store(url, state)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from error
+
+
 @app.command()
 def forget(
     user: Annotated[str, typer.Argument(help="A user_id, as the service was sent it.")],
@@ -123,7 +132,7 @@ def forget(
 ) -> None:
     """Deletes all that is kept of one user for review, with the verdicts on it."""
     kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
-    store = Store(store_url, state_dir)
+    store = _store(store_url, state_dir)
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
 
 
@@ -134,7 +143,14 @@ def prune(
     store_url: StoreUrl = "",
 ) -> None:
     """Deletes what is kept for review past its days, with the verdicts on it, as the service does by itself."""
-    typer.echo(f"{Store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
+    typer.echo(f"{_store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
+
+
+@app.command()
+def upgrade_store(state_dir: StateDir = Path("state"), store_url: StoreUrl = "") -> None:
+    """Brings what is kept for review to this release's schema, ahead of a rollout; `run` does the same by itself."""
+    before, now = _store(store_url, state_dir).schema
+    typer.echo(f"verdict store: schema {before} -> {now}" if before != now else f"verdict store: schema {now} already")
 
 
 @app.command()
@@ -149,7 +165,7 @@ def export(
     with (out / "events.jsonl").open("w") as events, (out / "labels.csv").open("w", newline="") as file:
         labels = csv.writer(file)
         labels.writerow(["sequence_id", "label", "type", "split_group"])
-        for answer in Store(store_url, state_dir).judged():
+        for answer in _store(store_url, state_dir).judged():
             columns, length = columns_of(answer["events"])
             for at in range(length):
                 event = {name: values[at] for name, values in columns.items() if values[at] is not None}

@@ -124,7 +124,7 @@ class Registry:
 
     def _cache(self) -> Cache | None:
         s = self.settings
-        return Cache(s.cache_seconds, s.cache_sequences) if s.cache_seconds else None
+        return Cache(s.cache_sequences, s.cache_seconds) if s.cache_seconds else None
 
     async def close(self) -> None:
         """Answers what was accepted, then stops."""

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from service.engine.batcher import DeadlineExceeded, QueueFull
 from service.model.scorer import Judged
 from service.schemas import messages
+from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, Admission
@@ -155,7 +156,7 @@ class Serving:
         prepared = prepare(asked, model, self.settings, self.metrics)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
-        keys = self._answer_from(cache, prepared, results) if cache else {}
+        keys = self._answer_from(cache, prepared, results) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
         judged = await self._judged(active, [one for _, one in waiting], asking, parsed)
@@ -163,8 +164,8 @@ class Serving:
         policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
             result = results[i] = compose(i, one, found, model, policy, asked, self.listed)
-            if cache and "error" not in result:
-                cache.put(keys[i], result, answered)
+            if cache is not None and "error" not in result:
+                cache[keys[i]] = result
         whole = [result for result in results if result is not None]
         stages["compose"].observe(time.perf_counter() - answered)
         if call := CALL.get():
@@ -203,8 +204,8 @@ class Serving:
             if isinstance(one, dict):
                 continue
             sequence = one.sequence
-            keys[i] = cache.key(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
-            if kept := cache.get(keys[i], time.perf_counter()):
+            keys[i] = digest(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
+            if kept := cache.get(keys[i]):
                 results[i] = {**kept, "id": sequence.id, "score_id": fresh_id()}
                 self.metrics.cache_hits.inc()
         return keys

@@ -1,5 +1,6 @@
 """The answers kept for review, and the verdicts on them, in SQLite or PostgreSQL."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Engine,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -26,18 +28,20 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from service.model.active_learning import SAMPLED, teaching_order
 from service.stores.quality import Quality
+from service.stores.upgrade import upgrade
 
+logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
 MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
 NAME = "recguard.db"
 
 READS = "recguard_reads"  # option of connections that only read
 
-metadata = MetaData()
+metadata = MetaData()  # as the last of the steps in `migrations` leaves the tables
 
 answers = Table(
     "answers",
@@ -64,6 +68,7 @@ verdicts = Table(
     Column("type", String(128)),
     Column("note", Text),
     Column("who", String(64), nullable=False),
+    Index("ix_verdicts_score_id_verdict", "score_id", "verdict"),
 )
 
 
@@ -74,28 +79,34 @@ class Store:
         url: SQLAlchemy's; empty for SQLite in the state directory.
         state: the state directory.
 
+    Attributes:
+        schema: version of the tables before they were opened, and now.
+
     Raises:
-        ValueError: no such database, or it cannot be reached.
+        ValueError: no such database, it cannot be reached, or a newer release upgraded it.
     """
 
     def __init__(self, url: str, state: Path) -> None:
         if not url:
             state.mkdir(parents=True, exist_ok=True)
+        self.url = _parsed(url) if url else URL.create("sqlite", database=str(state / NAME))
+        backend = self.url.get_backend_name()
         try:
-            self.url: URL = make_url(url) if url else URL.create("sqlite", database=str(state / NAME))
-            limit = {"connect_timeout": CONNECT_SECONDS} if self.url.get_backend_name() == "postgresql" else {}
             # a connection is tried before it is used, since the database may have been started anew
+            limit = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
             self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
-            if self.url.get_backend_name() == "sqlite":
+            if backend == "sqlite":
                 event.listen(self.engine, "connect", _configure_sqlite)
                 event.listen(self.engine, "begin", _begin_sqlite)
             self.reading = self.engine.execution_options(**{READS: True})
-            with self.engine.begin() as connection:  # of several processes that start at once, one makes the tables
-                if self.url.get_backend_name() == "postgresql":
-                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7267)")
-                metadata.create_all(connection)
-        except (SQLAlchemyError, ImportError) as error:
-            raise ValueError(f"RECGUARD_STORE_URL, or {state / NAME}: {str(error).splitlines()[0]}") from error
+            with self.engine.begin() as connection:
+                self.schema = upgrade(connection)
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            # the URL's query stays away too, since it may hold a password
+            name = f"RECGUARD_STORE_URL {self.url.set(query={}).render_as_string()}" if url else str(state / NAME)
+            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from error
+        if self.schema[0] != self.schema[1]:
+            logger.info("verdict store: schema %s -> %s", *self.schema)
 
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds answers."""
@@ -217,6 +228,20 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _parsed(url: str) -> URL:
+    """The URL, or ValueError without a word of it: what cannot be parsed may hold the password anywhere."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or "@" in (parsed.host or ""):
+        raise ValueError(
+            "RECGUARD_STORE_URL is not a URL like postgresql+psycopg://user:password@host/database; "
+            "an @ in a password is written %40"
+        )
+    return parsed
 
 
 def _teaching(rows: Sequence[Any], most: int) -> list[int]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, problems
 from service.schemas import operations
-from service.serving.cache import Cache
+from service.schemas.digest import digest
 from service.serving.service import Serving
 
 REVIEW_PROBLEMS = ADMIN_PROBLEMS | problems(404, 500, 504)
@@ -28,7 +28,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
         score_id, sent = body.score_id, None
         if body.sequence is not None:
             result, version = await serving.try_one(body.sequence)
-            score_id = Cache.key(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
+            score_id = digest(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
             sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         kept, new = await serving.feedback.say(str(score_id), verdict, sent)

@@ -2,8 +2,6 @@
 
 import math
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.model.intervals import wilson
 from service.stores.quality import Quality
-from service.stores.verdicts import Store, metadata
+from service.stores.verdicts import NAME, Store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -119,20 +117,24 @@ def test_nothing_is_claimed_where_nothing_was_said() -> None:
     assert math.isnan(quality.recall.estimate)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "postgresql+psycopg://ann:hunter2@127.0.0.1:1/none", "nodb://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "postgresql+psycopg://ann:hunter2@127.0.0.1:1/none",
+        "postgresql+psycopg://127.0.0.1:1/none?user=ann&password=hunter2",
+        "postgresql+psycopg://ann:@hunter2@127.0.0.1:1/none",
+        "postgresql+psycopg://ann:hunter2",
+        "nodb://x",
+    ],
+)
 def test_a_database_that_is_not_there_is_said_without_its_password(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="RECGUARD_STORE_URL") as raised:
         Store(url, tmp_path)
     assert "hunter2" not in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_several_processes_may_start_at_once(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    url = "" if kind == "sqlite" else request.getfixturevalue("postgres").url
-    if url:
-        old = Store(url, tmp_path)
-        metadata.drop_all(old.engine)
-        old.close()
-    start = "import sys, pathlib, service.feedback as f; f.Store(sys.argv[1], pathlib.Path(sys.argv[2]))"
-    processes = [subprocess.Popen([sys.executable, "-c", start, url, str(tmp_path)]) for _ in range(4)]
-    assert [p.wait(60) for p in processes] == [0] * 4
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("no database " * 1000)
+    with pytest.raises(ValueError, match=str(tmp_path / NAME)):
+        Store("", tmp_path)

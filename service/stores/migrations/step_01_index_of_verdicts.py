@@ -1,0 +1,44 @@
+"""Gives the tables of the first releases a version, or an empty database these tables, and an index.
+
+To tell precision and recall, SQLite without the index tries every latest verdict on every answer: 10 s for 15,000
+answers with 3,000 verdicts. With it, twice as many take 0.1 s.
+"""
+
+from alembic import op
+from sqlalchemy import Column, Float, ForeignKey, Integer, String, Text
+
+revision = "1"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Makes what is not there."""
+    op.create_table(
+        "answers",
+        Column("score_id", String(32), primary_key=True),
+        Column("time", Float, nullable=False),
+        Column("sequence_id", String(256), nullable=False),
+        Column("user_id", String(256)),
+        Column("version", String(128), nullable=False),
+        Column("score", Float, nullable=False),
+        Column("decision", String(8), nullable=False),
+        Column("type", String(128)),
+        Column("share", Float, nullable=False),
+        Column("events", Text, nullable=False),
+        if_not_exists=True,
+    )
+    op.create_table(
+        "verdicts",
+        Column("number", Integer, primary_key=True),
+        Column("score_id", String(32), ForeignKey("answers.score_id", ondelete="CASCADE"), nullable=False),
+        Column("time", Float, nullable=False),
+        Column("verdict", String(16), nullable=False),
+        Column("type", String(128)),
+        Column("note", Text),
+        Column("who", String(64), nullable=False),
+        if_not_exists=True,
+    )
+    op.create_index("ix_answers_time", "answers", ["time"], if_not_exists=True)
+    op.create_index("ix_answers_user_id", "answers", ["user_id"], if_not_exists=True)
+    op.create_index("ix_verdicts_score_id", "verdicts", ["score_id"], if_not_exists=True)
+    op.create_index("ix_verdicts_score_id_verdict", "verdicts", ["score_id", "verdict"])
