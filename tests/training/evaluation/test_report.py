@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
+from tests.support.html import Page
 from training.config import FitConfig
 from training.evaluation import pages
 from training.evaluation.report import render
-
-from ...support.html import Page
 
 SCRIPT = """<script>alert("x")</script> & 'more'"""
 RATE = [0.25, 0.1234, 0.3, 1234]

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.html import Page
 from training.experiments import compare, impact, stream, study
 from training.experiments.baselines import OURS
 from training.experiments.recommenders import RECOMMENDERS
-
-from ...support.html import Page
 
 SCRIPT = "<script>alert('x')</script>"
 RATE = [0.25, 0.1234, 0.3, 1234]
