@@ -125,7 +125,7 @@ def configure(seed: int, preset: str, pretrained: str | None, **given: Any) -> F
 
 def print_metrics(found: dict[str, Any], title: str) -> None:
     """Prints measures of quality as a table."""
-    from training.evaluation.report import NAMES
+    from training.evaluation.quality import NAMES
 
     table = Table(title=title, title_justify="left", show_header=False)
     for key, words in NAMES.items():

@@ -9,6 +9,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int8]
 BINS = 15  # of the reliability plot
+NAMES = {  # of the measures that pages and the command line show
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "recall_at_1_fpr": "recall at 1 % false positives",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "expected_calibration_error": "expected calibration error",
+}
 
 
 @dataclass(frozen=True)

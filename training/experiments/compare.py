@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
@@ -19,7 +21,7 @@ from service.encoding.values import Floats
 from training.config import FitConfig
 from training.data.log import Labels, Log
 from training.data.split import folds
-from training.evaluation import report
+from training.evaluation import pages, plots
 from training.evaluation.quality import metrics
 from training.experiments.baselines import METHODS, OURS, Method
 from training.experiments.result_cache import cell, fingerprint
@@ -77,7 +79,7 @@ def compare(
             row["behind_ours"] = _interval(label, partial(_lead, label, ours, pooled[name][0]))
     result = {"sequences": len(label), "anomalous": int(label.sum()), "folds": count, "seed": config.seed, "rows": rows}
     (out / "compare.json").write_text(json.dumps(result, indent=1))
-    (out / "compare.html").write_text(_page(result))
+    (out / "compare.html").write_text(page(result))
     return result
 
 
@@ -146,38 +148,33 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
-def _page(result: dict[str, Any]) -> str:
-    head = ["method", *SHOWN.values(), "AP behind ours", "fit, s", "ms a sequence"]
-    rows = []
-    for name, row in sorted(result["rows"].items(), key=lambda r: -r[1]["average_precision"][0]):
-        cells = [f"{v:.4f} ({a:.3f} to {b:.3f})" for v, a, b in (row[m] for m in SHOWN)]
-        behind = "{:+.4f} to {:+.4f}".format(*row["behind_ours"]) if "behind_ours" in row and name != OURS else ""
-        rows.append([name, *cells, behind, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}"])
-    return report.page(
-        "Comparison of methods",
-        f"<p class=quiet>{result['sequences']:,} sequences, {result['anomalous']:,} of them anomalous; "
-        f"{result['folds']} folds, seed {result['seed']}, scores pooled over the folds (as ranks within a fold where a "
-        "method's scores have no scale). F1 at the threshold that a method chose without its test fold. In brackets, "
-        f"95 % intervals over {RESAMPLES} resamples of the sequences; the difference in average precision is of the "
-        "same resamples, so an interval above 0 is a true lead of ours. Milliseconds are of scoring a log on one core, "
-        "encoding included.</p>"
-        + report.table(head, rows)
-        + "<h2>Quality against time</h2><p class=quiet>Of the methods that come near the best.</p><div class=plots>"
-        + "".join(_frontier(result["rows"], measure) for measure in ("average_precision", "recall_at_1_fpr"))
-        + "</div>",
+def page(result: dict[str, Any]) -> str:
+    """The page of what `compare` returns, the best method first."""
+    rows = dict(sorted(result["rows"].items(), key=lambda r: -r[1]["average_precision"][0]))
+    return pages.render(
+        "compare.html.j2",
+        result=result,
+        rows=rows,
+        shown=SHOWN,
+        ours=OURS,
+        resamples=RESAMPLES,
+        frontiers=[_frontier(result["rows"], measure) for measure in ("average_precision", "recall_at_1_fpr")],
     )
 
 
-def _frontier(rows: dict[str, Any], measure: str) -> str:
+def _frontier(rows: dict[str, Any], measure: str) -> Markup:
     """Quality against time, of the methods that come near the best."""
     best = max(row[measure][0] for row in rows.values())
     rows = {name: row for name, row in rows.items() if row[measure][0] > best - NEAR}
-    plot, axes = report.figure("", "milliseconds a sequence, one core", SHOWN[measure])
+    plot, axes = plots.figure("", "milliseconds a sequence, one core", SHOWN[measure])
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for name, row in rows.items():
         mine = name.startswith("ours")
-        axes.plot(row["milliseconds"], row[measure][0], "o", color=report.ANOMALOUS if mine else report.NORMAL)
+        axes.plot(row["milliseconds"], row[measure][0], "o", color=plots.ANOMALOUS if mine else plots.NORMAL)
         axes.annotate(
             name, (row["milliseconds"], row[measure][0]), fontsize=6, xytext=(3, 3), textcoords="offset points"
         )
-    return report.svg(plot)
+    return plots.svg(plot)

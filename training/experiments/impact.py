@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from markupsafe import Markup
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -25,7 +26,7 @@ from service.model.scorer import Score
 from training.config import FitConfig
 from training.data.attacks import ATTACKS, InjectConfig, inject, others
 from training.data.log import Labels, Log, LogError
-from training.evaluation import report
+from training.evaluation import pages, plots
 from training.experiments.baselines import METHODS, Detector
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
 from training.experiments.result_cache import cell, fingerprint
@@ -46,10 +47,12 @@ STRATEGIES = (*CHOICES, RIVAL)
 TRAINING_SEED = 1000  # of the attacks that models are fitted on; those they judge have seeds from 0
 RESAMPLES = 1000
 MEASURES = ("hit", "rank", "ndcg", "recall")
-CHANGES = {
-    "rank_change": "Mean rank of what is pushed (0 the first, 1 the last)",
-    "ndcg_change": "NDCG at 10 for genuine users",
-    "recall_change": "Recall at 20 for genuine users",
+CURVES = {  # of the plots: whether types were seen in training, the repair, colour and line
+    "no repair": ("", NONE, "#cc3311", "-"),
+    "repaired, types unseen": ("unseen", AUTO, "#4477aa", "--"),
+    "repaired, types seen": ("seen", AUTO, "#4477aa", "-"),
+    "oracle": ("", ORACLE, "#228833", ":"),
+    "without attack": ("", CLEAN, "#999999", ":"),
 }
 
 
@@ -240,7 +243,7 @@ def impact(
         "without_attack": _without_attack(unrepaired, seen, config.seed),
     }
     (out / "impact.json").write_text(json.dumps(result, indent=1))
-    (out / "impact.html").write_text(_page(result))
+    (out / "impact.html").write_text(page(result))
     return result
 
 
@@ -361,68 +364,34 @@ def _without_attack(unrepaired: Mapping[str, Any], seen: Mapping[str, Any], seed
     return rows
 
 
-def _page(result: Mapping[str, Any]) -> str:
+def page(result: Mapping[str, Any]) -> str:
+    """The page of what `impact` returns."""
     sizes = sorted({r["size"] for r in result["rows"]})
-    found = {(r["recommender"], r["size"], r["types"], r["repair"]): r for r in result["rows"]}
-    lines = {
-        "no repair": ("", NONE, "#cc3311", "-"),
-        "repaired, types unseen": ("unseen", AUTO, "#4477aa", "--"),
-        "repaired, types seen": ("seen", AUTO, "#4477aa", "-"),
-        "oracle": ("", ORACLE, "#228833", ":"),
-        "without attack": ("", CLEAN, "#999999", ":"),
-    }
-    plots = []
-    for recommender in RECOMMENDERS:
-        plot, axes = report.figure(
-            recommender, "attackers, share of the genuine users", "hit ratio at 10 of what is pushed"
-        )
-        for words, (types, name, color, style) in lines.items():
-            values = np.array([found[recommender, s, types, name]["hit"] for s in sizes])
-            axes.plot(sizes, values[:, 0], style, color=color, marker="o", markersize=3, label=words)
-            axes.fill_between(sizes, values[:, 1], values[:, 2], color=color, alpha=0.1, linewidth=0)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-        axes.legend(frameon=False, fontsize=7)
-        plots.append(report.svg(plot))
-    kinds = [("seen", n) for n in STRATEGIES] + [("unseen", n) for n in STRATEGIES] + [("", ORACLE), ("", NONE)]
-    sections = []
-    for recommender in RECOMMENDERS:
-        undone = [
-            [_named(types, name), *(_ranged(found[recommender, s, types, name]["efficiency"], "{:.2f}") for s in sizes)]
-            for types, name in kinds[:-1]
-        ]
-        heads = ["repair", *(f"{s:.0%} attackers" for s in sizes)]
-        sections += [
-            f"<h2>{recommender}</h2><h3>Repair efficiency: share of the attack's success that is undone</h3>",
-            report.table(heads, undone),
-        ]
-        for measure, words in CHANGES.items():
-            changed = [
-                [_named(types, n), *(_ranged(found[recommender, s, types, n][measure], "{:+.3f}") for s in sizes)]
-                for types, n in kinds
-            ]
-            sections += [f"<h3>{words}, less that on the clean log</h3>", report.table(heads, changed)]
-    free = {(r["recommender"], r["repair"]): r["ndcg_kept"] for r in result["without_attack"]}
-    return report.page(
-        "What an attack does to a recommender, and what repair undoes",
-        f"<p class=quiet>{result['users']:,} genuine users, {result['items']:,} items; the latest {HELD_BACK:.0%} of "
-        f"each user's events held back; {result['seeds']} attack(s) of each type ({', '.join(result['types'])}) and "
-        "size. Every sequence is judged by a model that was not fitted on it; for types unseen, training was shown no "
-        "attack of that model. In brackets, 95 % intervals over users and attacks drawn anew.</p>"
-        f"<div class=plots>{''.join(plots)}</div>{''.join(sections)}<h2>A log without any attack</h2>"
-        "<p class=quiet>NDCG at 10 on the repaired log, as a share of that on the log as it is.</p>"
-        + report.table(
-            ["repair", *RECOMMENDERS],
-            [[_named("", n), *(_ranged(free[r, n], "{:.3f}") for r in RECOMMENDERS)] for n in STRATEGIES],
-        ),
+    rows = {(r["recommender"], r["size"], r["types"], r["repair"]): r for r in result["rows"]}
+    return pages.render(
+        "impact.html.j2",
+        result=result,
+        held_back=HELD_BACK,
+        curves=[_curves(rows, recommender, sizes) for recommender in RECOMMENDERS],
+        recommenders=list(RECOMMENDERS),
+        strategies=STRATEGIES,
+        sizes={f"{s:.0%} attackers": s for s in sizes},
+        rows=rows,
+        repairs=[*((types, name) for types in ("seen", "unseen") for name in STRATEGIES), ("", ORACLE)],
+        unrepaired=("", NONE),
+        ndcg_kept={(r["recommender"], r["repair"]): r["ndcg_kept"] for r in result["without_attack"]},
     )
 
 
-def _named(types: str, name: str) -> str:
-    return name.replace("_", " ") + (f", types {types}" if types else "")
-
-
-def _ranged(found: Sequence[float] | None, form: str) -> str:
-    if found is None:
-        return "no harm done"
-    value, low, high = (form.format(v) for v in found)
-    return f"{value} ({low} to {high})"
+def _curves(
+    rows: Mapping[tuple[str, float, str, str], Mapping[str, Any]], recommender: str, sizes: Sequence[float]
+) -> Markup:
+    """How often what is pushed is recommended, for each size of the attack."""
+    plot, axes = plots.figure(recommender, "attackers, share of the genuine users", "hit ratio at 10 of what is pushed")
+    for words, (types, name, color, style) in CURVES.items():
+        values = np.array([rows[recommender, s, types, name]["hit"] for s in sizes])
+        axes.plot(sizes, values[:, 0], style, color=color, marker="o", markersize=3, label=words)
+        axes.fill_between(sizes, values[:, 1], values[:, 2], color=color, alpha=0.1, linewidth=0)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    axes.legend(frameon=False, fontsize=7)
+    return plots.svg(plot)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
 from service.model.active_learning import SAMPLED, teaching_order
 from service.model.scorer import Score
@@ -23,7 +24,7 @@ from training.config import FitConfig
 from training.data.attacks import InjectConfig, inject, others
 from training.data.log import Labels, Log, LogError
 from training.data.split import Indices
-from training.evaluation import report
+from training.evaluation import pages, plots
 from training.evaluation.assessment import rate
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
@@ -121,7 +122,7 @@ def stream(
         result["types"][kind] = cell(out / "cells" / f"{kind}.json", settings, run)
         advance(kind)
     (out / "stream.json").write_text(json.dumps(result, indent=1))
-    (out / "stream.html").write_text(_page(result))
+    (out / "stream.html").write_text(page(result))
     return result
 
 
@@ -188,46 +189,29 @@ def caught(steps: Sequence[dict[str, Any]], measure: str) -> dict[str, Any] | No
     return None
 
 
-def _page(result: dict[str, Any]) -> str:
-    plan = result["plan"]
-    sections = []
-    for kind, found in result["types"].items():
-        plots = []
-        for measure, words in MEASURES.items():
-            plot, axes = report.figure(words, "days", "share")
-            for way, steps in found["steps"].items():
-                axes.plot([s["day"] for s in steps], [s[measure][0] for s in steps], marker="o", label=way)
-            axes.axvline(found["appears"], color="#999999", linestyle=":", linewidth=1)
-            axes.set_ylim(bottom=0)
-            axes.legend(frameon=False, fontsize=7)
-            plots.append(report.svg(plot))
-        sections += [
-            f"<h2>{kind}</h2><div class=plots>{''.join(plots)}</div>",
-            report.table(
-                [f"{CAUGHT:.0%} of the new attackers", "way", "day", "verdicts", "of them on new attackers", "fits, s"],
-                [
-                    [words, way, *_when(caught(steps, measure))]
-                    for measure, words in (("flagged", "flagged"), ("blocked", "blocked"), ("named", "named"))
-                    for way, steps in found["steps"].items()
-                ],
-            ),
-            "<h3>At the end</h3>",
-            report.table(
-                ["", *found["steps"]],
-                [[words, *(report.share(s[-1][m]) for s in found["steps"].values())] for m, words in MEASURES.items()],
-            ),
-        ]
-    return report.page(
-        "A new attack in a stream",
-        f"<p class=quiet>{result['users']:,} genuine users; the model is fitted on the earlier half and on attacks of "
-        f"all other models. The first new attacker arrives at the dotted line. Every {plan['days']:g} days up to "
-        f"{plan['verdicts']} of the sequences that arrived get a verdict, one in {SAMPLED} of them on what was let "
-        "through. Tested on users and attackers who are never in the stream; in brackets, 95 % intervals (Wilson).</p>"
-        + "".join(sections),
+def page(result: dict[str, Any]) -> str:
+    """The page of what `stream` returns."""
+    steps = {kind: found["steps"] for kind, found in result["types"].items()}
+    return pages.render(
+        "stream.html.j2",
+        result=result,
+        sampled=SAMPLED,
+        share_caught=CAUGHT,
+        measures=MEASURES,
+        curves={kind: [_curves(found, measure) for measure in MEASURES] for kind, found in result["types"].items()},
+        caught={
+            kind: [(m, way, caught(of[way], m)) for m in ("flagged", "blocked", "named") for way in of]
+            for kind, of in steps.items()
+        },
     )
 
 
-def _when(step: dict[str, Any] | None) -> list[str]:
-    if step is None:
-        return ["not reached", "", "", ""]
-    return [f"{step['day']:g}", str(step["verdicts"]), str(step["on_new"]), f"{step['seconds']:.0f}"]
+def _curves(found: dict[str, Any], measure: str) -> Markup:
+    """A measure over the days, for each way; a dotted line where the new attack appears."""
+    plot, axes = plots.figure(MEASURES[measure], "days", "share")
+    for way, steps in found["steps"].items():
+        axes.plot([s["day"] for s in steps], [s[measure][0] for s in steps], marker="o", label=way)
+    axes.axvline(found["appears"], color="#999999", linestyle=":", linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=7)
+    return plots.svg(plot)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from service.encoding.values import Floats
@@ -19,9 +20,9 @@ from service.model.scorer import UNKNOWN_TYPE
 from training.config import FitConfig
 from training.data.log import Labels, Log
 from training.data.split import Indices, folds
-from training.evaluation import report
+from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates, rate
-from training.evaluation.quality import metrics, recall_at_fpr
+from training.evaluation.quality import NAMES, metrics, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
@@ -93,7 +94,7 @@ def study(
                 for i, given in enumerate(VERDICTS)
             ]
     (out / "study.json").write_text(json.dumps(result, indent=1))
-    (out / "study.html").write_text(_page(result))
+    (out / "study.html").write_text(page(result))
     return result
 
 
@@ -264,77 +265,44 @@ def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, 
     return {name: [float(v.mean()), float(v.min()), float(v.max())] for name, v in zip(MEASURES, columns, strict=True)}
 
 
-def _page(result: dict[str, Any]) -> str:
-    parts = [
-        f"<p class=quiet>{result['sequences']:,} labelled sequences, {result['folds']} folds, seed {result['seed']}; "
-        "every figure is of sequences that the model it is of was not fitted on. In brackets, 95 % intervals "
-        "(Wilson).</p>"
-    ]
-    if "all" in result:
-        parts += _page_of_all(result["all"])
-    if "labels" in result:
-        plot, axes = report.figure("Few labels", "labels given to training", "")
-        for name, words in MEASURES.items():
-            mean, low, high = np.transpose([row[name] for row in result["labels"].values()])
-            axes.plot(list(result["labels"]), mean, marker="o", label=words)
-            axes.fill_between(list(result["labels"]), low, high, alpha=0.15)
-        axes.legend(frameon=False, fontsize=8)
-        rows = [[n, *(f"{row[m][0]:.3f}" for m in MEASURES)] for n, row in result["labels"].items()]
-        parts += [
-            "<h2>Few labels</h2><div class=side>",
-            report.table(["labels", *MEASURES.values()], rows),
-            f"<div>{report.svg(plot)}</div></div>",
-            "<p class=quiet>Means over the folds; the shades span the folds.</p>",
-        ]
-    if "unseen" in result:
-        rows = [
-            [kind, f"{c['auc']:.3f}", *(report.share(c[m]) for m in ("recall_at_1_fpr", "caught", "called_unknown"))]
-            for kind, c in result["unseen"].items()
-        ]
-        head = ["type left out", "AUC", "recall at 1 % FPR", "reviewed or blocked", "of these named unknown"]
-        parts += ["<h2>Attacks that training was not shown</h2>", report.table(head, rows)]
-    if "verdicts" in result:
-        plot, axes = report.figure("Verdicts, in which order", "verdicts given", "average precision")
-        for order, steps in result["verdicts"].items():
-            mean, low, high = np.transpose([step["average_precision"] for step in steps])
-            axes.plot(VERDICTS, mean, marker="o", label=order)
-            axes.fill_between(VERDICTS, low, high, alpha=0.15)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(VERDICTS, [str(v) for v in VERDICTS])
-        axes.legend(frameon=False, fontsize=8)
-        orders = list(result["verdicts"])
-        rows = [
-            [n, *(f"{result['verdicts'][o][i]['average_precision'][0]:.3f}" for o in orders)]
-            for i, n in enumerate(VERDICTS)
-        ]
-        parts += [
-            "<h2>What a verdict teaches</h2><div class=side>",
-            report.table(["verdicts", *orders], rows),
-            f"<div>{report.svg(plot)}</div></div>",
-        ]
-    return report.page("Study", "".join(parts))
+def page(result: dict[str, Any]) -> str:
+    """The page of what `study` returns."""
+    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot}
+    return pages.render(
+        "study.html.j2",
+        result=result,
+        plots={part: draw(result[part]) for part, draw in drawn.items() if part in result},
+        names=NAMES,
+        measures=MEASURES,
+        verdicts_given=VERDICTS,
+    )
 
 
-def _page_of_all(found: dict[str, Any]) -> list[str]:
-    plot, axes = report.figure("Events taken away", "share of a sequence's events", "mean log odds of the score")
-    for name, curve in found["deletion"].items():
+def _deletion_plot(of: dict[str, Any]) -> Markup:
+    plot, axes = plots.figure("Events taken away", "share of a sequence's events", "mean log odds of the score")
+    for name, curve in of["deletion"].items():
         axes.plot(SHARES, curve, marker="o", label=name)
     axes.legend(frameon=False, fontsize=8)
-    types = [
-        [k, report.share(s), ", ".join(f"{n} {c}" for n, c in found["named"][k].items())]
-        for k, s in found["recall_by_type"].items()
-    ]
-    return [
-        "<h2>Quality</h2>",
-        report.table(["measure", "all folds"], [[w, f"{found['metrics'][m]:.4f}"] for m, w in report.NAMES.items()]),
-        "<h2>By type</h2>",
-        report.table(["type", "recall at 1 % FPR", "named"], types),
-        *report.groups(found["groups"]),
-        *report.events(found["events"]),
-        "<h2>Are the events to blame that are blamed?</h2>",
-        report.svg(plot),
-        "<h2>Attackers who adapt</h2>",
-        report.table(
-            ["attackers", "recall at 1 % FPR"], [[name, report.share(s)] for name, s in found["stress"].items()]
-        ),
-    ]
+    return plots.svg(plot)
+
+
+def _labels_plot(of: dict[str, Any]) -> Markup:
+    plot, axes = plots.figure("Few labels", "labels given to training", "")
+    for name, words in MEASURES.items():
+        mean, low, high = np.transpose([row[name] for row in of.values()])
+        axes.plot(list(of), mean, marker="o", label=words)
+        axes.fill_between(list(of), low, high, alpha=0.15)
+    axes.legend(frameon=False, fontsize=8)
+    return plots.svg(plot)
+
+
+def _verdicts_plot(of: dict[str, Any]) -> Markup:
+    plot, axes = plots.figure("Verdicts, in which order", "verdicts given", "average precision")
+    for order, steps in of.items():
+        mean, low, high = np.transpose([step["average_precision"] for step in steps])
+        axes.plot(VERDICTS, mean, marker="o", label=order)
+        axes.fill_between(VERDICTS, low, high, alpha=0.15)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(VERDICTS, [str(v) for v in VERDICTS])
+    axes.legend(frameon=False, fontsize=8)
+    return plots.svg(plot)

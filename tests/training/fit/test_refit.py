@@ -80,7 +80,7 @@ def test_a_refit_knows_more_and_says_how_it_compares(
     old_values = next(f.values for f in bundle.encoder.fields if isinstance(f, Vocabulary) and f.name == "item_id")
     assert set(old_values) < set(values)
     assert any(v.startswith("a1") for v in values)
-    assert "Against the bundle before" in (tmp_path / "new" / "report.html").read_text()
+    assert "Compared with the previous bundle" in (tmp_path / "new" / "report.html").read_text()
     judged = next(r for r in found["rows"] if (r["part"], r["measure"]) == ("judged", "AUC"))
     assert judged["new"] > 0.7
 

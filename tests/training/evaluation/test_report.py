@@ -1,0 +1,216 @@
+"""The report of a bundle: all that is stored is shown, as text, on a page that needs nothing else."""
+
+from copy import deepcopy
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from jinja2 import UndefinedError
+
+from tests.support.html import Page
+from training.config import FitConfig
+from training.evaluation import pages
+from training.evaluation.report import render
+
+SCRIPT = """<script>alert("x")</script> & 'more'"""
+RATE = [0.25, 0.1234, 0.3, 1234]
+MANIFEST: dict[str, Any] = {
+    "name": "shop",
+    "version": "2026-01-01.abcd",
+    "created": "2026-01-01T00:00:00+00:00",
+    "preset": "tiny",
+    "config": asdict(FitConfig()),
+    "training_data": {"sequences": 1460, "events": 138190},
+    "metrics": {"held_out": {"auc": 0.9}},
+}
+REFIT: dict[str, Any] = {
+    "from": "2025-12-31.ef01",
+    "judged": 1500,
+    "verdict": "better",
+    "rows": [{"part": "old log", "measure": "AUC", "old": 0.9, "new": 0.95, "change": [0.01234, 0.09]}],
+    "types": [{"type": "crawler", "sequences": 7, "old": 0.5, "new": 0.25, "change": [-0.5, 0.0]}],
+}
+EVALUATION: dict[str, Any] = {
+    "metrics": {
+        "threshold": 0.669,
+        "accuracy": 0.75,
+        "precision": 0.8,
+        "recall": 0.6,
+        "f1": 0.7,
+        "auc": 0.985,
+        "average_precision": 0.976,
+        "recall_at_1_fpr": 0.5,
+        "expected_calibration_error": 0.022,
+    },
+    "label": [0, 0, 0, 1, 1, 1],
+    "type": [None, None, None, "crawler", "takeover", None],
+    "score": [0.01, 0.1, 0.4, 0.05, 0.99, 0.7],
+    "named": [None, None, "unknown", None, "takeover", "crawler"],
+    "groups": [{"column": "country", "value": "NZ", "false_positive_rate": RATE, "recall": None}],
+    "events": [
+        {"type": "all types", "sequences": 1400, "events": 5640, "auc": 0.5, "average_precision": 0.6, "share": 0.289}
+    ],
+    "strips": {
+        "best finds": [{"sequence": "s1", "type": "takeover", "score": 0.99, "events": [0.001, 0.5, 1.0]}],
+        "worst false alarms": [{"sequence": "s2", "type": None, "score": 0.4, "events": [0.2] * 1000}],
+    },
+    "importance": [{"column": "item_id", "loss": 0.3}, {"column": "ts", "loss": -0.001}],
+    "thresholds": {"review": 0.08, "block": 0.293},
+    "cleaning": {
+        "rows": 138200,
+        "kept": 138190,
+        "rejected": {"no sequence_id": 4},
+        "duplicates": 6,
+        "out_of_order": 12,
+        "missing": {"price": 3},
+        "clipped": {"rating": 2},
+        "labels": {"labels without events": 1},
+    },
+    "split": {"how": "time", "train": 1241, "test": 219},
+    "fields": [{"name": "item_id", "kind": "vocabulary", "rows": 1684}],
+    "epochs": [5, 5, 8],
+    "cost": {
+        "seconds": 336.5,
+        "stages": {"encoder": 0.87, "fine-tuning": 36.4, "export": 17.2},
+        "peak_memory_mb": 1795,
+        "milliseconds_per_window": {"fp32": 1.468, "int8": 1.39},
+    },
+}
+UNTESTED = {
+    **{k: EVALUATION[k] for k in ("thresholds", "cleaning", "fields", "epochs", "cost")},
+    **{"metrics": None, "sequences": [], "label": [], "type": [], "score": []},
+    "split": {"how": "none", "train": 1460, "test": 0},
+}
+ALWAYS = ["The log and its cleaning", "How an event is encoded", "Cost"]
+
+
+def test_a_report_shows_what_is_stored() -> None:
+    page = Page(render({**MANIFEST, "refit": REFIT}, EVALUATION))
+    assert page.headings == [
+        "Evaluation of shop 2026-01-01.abcd",
+        "Quality",
+        "By type",
+        "By group",
+        "Which events",
+        "Event by event",
+        "Best finds",
+        "Worst false alarms",
+        "Compared with the previous bundle: better",
+        *ALWAYS,
+    ]
+    assert page.plots == 5 + 2 + 2
+    assert "from 1,460 sequences with 138,190 events, split by time" in page.text
+    assert "Review from 0.080, block from 0.293, chosen there by a false-positive rate of 5.0% and" in page.text
+    for row in (
+        ["AUC", "0.985"],
+        ["expected calibration error", "0.022"],
+        ["normal", "1", "1", "1"],
+        ["anomalous", "1", "0", "2"],
+        ["normal", "3", "0.100", "1", "1", "1", "67%"],
+        ["takeover", "1", "0.990", "0", "0", "1", "100%"],
+        ["unnamed", "1", "0.700", "0", "0", "1", "100%"],
+        ["country", "NZ", "25.0% (12.3% to 30.0%) of 1,234", "none"],
+        ["all types", "1,400", "5,640", "29%", "0.500", "0.600"],
+        ["s1", "takeover", "0.990", "3 events", ""],
+        ["s2", "", "0.400", "1,000 events", ""],
+        ["old log", "AUC", "0.9000", "0.9500", "+0.0123 to +0.0900"],
+        ["crawler (7)", "recall at 1 % FPR", "0.5000", "0.2500", "-0.5000 to +0.0000"],
+        ["rows kept", "138,190"],
+        ["set aside: no sequence_id", "4"],
+        ["price: empty, kept as missing", "3"],
+        ["rating: outliers, taken in by the end bins", "2"],
+        ["labels without events", "1"],
+        ["item_id", "vocabulary", "1,684"],
+        ["fit, seconds", "336 (fine-tuning 36, export 17)"],
+        ["epochs", "5, 5, 8"],
+        ["peak memory, MB", "1,795"],
+        ["one window on one core, ms", "fp32 1.47, int8 1.39"],
+    ):
+        assert row in page.rows
+
+
+def test_a_strip_has_a_cell_for_each_event_or_for_the_highest_of_several() -> None:
+    html = render(MANIFEST, EVALUATION)
+    assert 'viewBox="0 0 3 1"' in html
+    assert 'viewBox="0 0 150 1"' in html
+    assert '<rect x="1" width="1.05" height="1" opacity="0.50"/>' in html
+    assert '<rect x="0" width="1.05" height="1" opacity="0.00"/>' not in html, "what would not be seen is left out"
+    assert 'aria-label="highest score 0.20"' in html
+
+
+def test_sections_without_data_are_absent() -> None:
+    page = Page(render(MANIFEST, {**EVALUATION, "groups": [], "events": []}))
+    assert not {"By group", "Which events"} & set(page.headings)
+    assert not any("previous bundle" in h for h in page.headings)
+    assert {"Quality", "By type", "Event by event", *ALWAYS} <= set(page.headings)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "why", "said"),
+    [
+        (None, "without labels", "5.0% of this log is flagged"),
+        ({"auc": 0.9}, "with too few labels", ""),
+    ],
+)
+def test_a_model_without_a_test_says_that_nothing_is_known(held_out: Any, why: str, said: str) -> None:
+    page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}}, UNTESTED))
+    assert page.headings == ["Evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
+    assert page.plots == 0
+    assert why in page.text
+    assert "run recguard-train evaluate --bundle." in page.text
+    assert ["review", "0.080", said] in page.rows
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"block_precision": 0.95}, "a false-positive rate of 5.0% and a precision of 95.0%"),
+        ({"cost_fp": 1.0, "cost_fn": 2.5}, "and least cost, 1 for a false alarm and 2.5 for a miss"),
+    ],
+)
+def test_a_report_says_how_the_thresholds_were_chosen(given: dict[str, float], said: str) -> None:
+    config = {**MANIFEST["config"], **given}
+    assert said in Page(render({**MANIFEST, "config": config}, EVALUATION)).text
+
+
+def test_text_of_the_data_is_shown_as_text() -> None:
+    evaluation, manifest = deepcopy(EVALUATION), {**MANIFEST, "name": SCRIPT, "refit": deepcopy(REFIT)}
+    manifest["refit"]["types"][0]["type"] = manifest["refit"]["from"] = SCRIPT
+    evaluation["type"][3] = evaluation["named"][4] = SCRIPT
+    evaluation["groups"][0].update(column=SCRIPT, value=SCRIPT)
+    evaluation["events"][0]["type"] = SCRIPT
+    evaluation["strips"]["best finds"][0].update(sequence=SCRIPT, type=SCRIPT)
+    evaluation["importance"][0]["column"] = SCRIPT
+    evaluation["fields"][0]["name"] = SCRIPT
+    for counts in ("rejected", "missing", "clipped", "labels"):
+        evaluation["cleaning"][counts] = {SCRIPT: 1}
+    html = render(manifest, evaluation)
+    page = Page(html)  # which refuses a script
+    assert "<script" not in html
+    assert page.headings[0] == f"Evaluation of {SCRIPT} 2026-01-01.abcd"
+    assert f"Refitted from {SCRIPT} with" in page.text
+    for row in (
+        [SCRIPT, "1", "0.050", "1", "0", "0", "0%"],
+        [SCRIPT, SCRIPT, "25.0% (12.3% to 30.0%) of 1,234", "none"],
+        [SCRIPT, SCRIPT, "0.990", "3 events", ""],
+        [f"{SCRIPT} (7)", "recall at 1 % FPR", "0.5000", "0.2500", "-0.5000 to +0.0000"],
+        [f"set aside: {SCRIPT}", "1"],
+        [f"{SCRIPT}: empty, kept as missing", "1"],
+        [SCRIPT, "vocabulary", "1,684"],
+    ):
+        assert row in page.rows
+
+
+def test_a_name_with_dollar_signs_is_no_formula() -> None:
+    evaluation = deepcopy(EVALUATION)
+    evaluation["type"][3] = evaluation["named"][4] = evaluation["importance"][0]["column"] = r"$\price$"
+    assert Page(render(MANIFEST, evaluation)).plots == 9
+
+
+def test_the_same_evaluation_gives_the_same_page() -> None:
+    assert render(MANIFEST, EVALUATION) == render(MANIFEST, deepcopy(EVALUATION))
+
+
+def test_a_value_that_is_not_given_is_an_error_and_no_gap() -> None:
+    with pytest.raises(UndefinedError, match="manifest"):
+        pages.render("report.html.j2")
