@@ -19,8 +19,9 @@ import redis
 
 from service.model.bundle import Bundle
 from training.config import FitConfig
-from training.data import attacks as inject
-from training.data.log import clean_events
+from training.data.attacks import InjectConfig
+from training.data.clean import clean_events
+from training.data.injection import inject, write
 from training.fit.bundle import fit_bundle
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -66,7 +67,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("attacked")
     genuine_log(240).write_csv(folder / "genuine.csv")
     log, _ = clean_events(folder / "genuine.csv")
-    inject.write(folder, *inject.inject(log, None, inject.InjectConfig(size=0.04, filler=(0.1, 0.3), campaign=3)))
+    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaign=3)))
     return folder
 
 

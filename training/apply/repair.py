@@ -22,7 +22,8 @@ import polars as pl
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
 from training.apply.lossless_rewrite import Values, records_of
-from training.data.log import ROW, LogError, clean_events, read_table
+from training.data.clean import clean_events, read_table
+from training.data.log import ROW, LogError
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector

@@ -19,7 +19,8 @@ from training.config import PRESETS, FitConfig
 from training.verbosity import quieten
 
 if TYPE_CHECKING:
-    from training.data.log import Labels, Log
+    from training.data.labels import Labels
+    from training.data.log import Log
 
 console = Console()
 EXTRAS = {
@@ -95,7 +96,8 @@ def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[
 
 def labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
     """A clean log and its labels."""
-    from training.data.log import clean_events, parse_columns, read_labels
+    from training.data.clean import clean_events, parse_columns
+    from training.data.labels import read_labels
     from training.data.split import grouped_by
 
     log, cleaning = clean_events(events, parse_columns(columns))

@@ -34,7 +34,8 @@ from training.cli.measure import compare, evaluate, impact, stream, study
 from training.config import FitConfig
 
 if TYPE_CHECKING:
-    from training.data.log import Labels, Log
+    from training.data.labels import Labels
+    from training.data.log import Log
     from training.data.split import Indices
 
 app = typer.Typer(
@@ -114,7 +115,7 @@ def fit(
 ) -> None:
     """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.fit.bundle import fit_bundle
 
         if (cost_fp is None) != (cost_fn is None):
@@ -172,7 +173,7 @@ def refit(
 ) -> None:
     """Goes on from a bundle with what people said of its answers; exit code 3 where the new one is not better."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.fit.refit import BETTER
         from training.fit.refit import refit as run
 
@@ -205,7 +206,7 @@ def score(
     with session(quiet) as show:
         from service.model.scorer import Model
         from training.apply.bulk import ALL_BAD, ROWS_OF_PART, Plan, score_in_parts, score_rows
-        from training.data.log import clean_events, first_seen, parse_columns
+        from training.data.clean import clean_events, first_seen, parse_columns
 
         mapping = parse_columns(columns)
         err = Console(stderr=True)
@@ -263,7 +264,8 @@ def repair(
         from service.model.repair import Choice
         from service.model.scorer import Model
         from training.apply import repair as repairing
-        from training.data.log import LogError, parse_columns
+        from training.data.clean import parse_columns
+        from training.data.log import LogError
 
         if undo:
             typer.echo(f"{repairing.undo(events, out)} rows are back in {out}")
@@ -310,18 +312,17 @@ def inject(
 ) -> None:
     """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
     with session(quiet):
-        from training.data import attacks as injection
-        from training.data.log import clean_events, parse_columns, read_table
+        from training.data import injection
+        from training.data.attacks import InjectConfig
+        from training.data.clean import clean_events, parse_columns, read_table
 
         shares = [float(part) for part in filler.split(",")]
         if len(shares) > 2 or not all(0 < share < 1 for share in shares):
             raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
-        config = injection.InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
+        config = InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
-        injection.write(
-            out,
-            *injection.inject(log, read_table(labels) if labels else None, config, types.split(",") if types else None),
-        )
+        carried = read_table(labels) if labels else None
+        injection.write(out, *injection.inject(log, carried, config, types.split(",") if types else None))
         console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
 
 

@@ -45,7 +45,7 @@ def evaluate(
 ) -> None:
     """Measures quality: of a bundle on a labelled log, or of refits over folds."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.experiments.cross_validation import evaluate_bundle, evaluate_folds
 
         if (bundle is None) == (folds is None):
@@ -135,7 +135,7 @@ def impact(
 ) -> None:
     """Poisons a genuine log, repairs it, and measures recommenders trained on each; a stopped run goes on."""
     with session(quiet) as show:
-        from training.data.log import clean_events, parse_columns
+        from training.data.clean import clean_events, parse_columns
         from training.experiments.impact import AUTO, PUSHING
         from training.experiments.impact import impact as run
 
@@ -173,7 +173,7 @@ def stream(
     """Lets a new attack appear in a stream, and counts verdicts and time until it is caught; a stopped run goes on."""
     with session(quiet) as show:
         from training.data.attacks import ATTACKS
-        from training.data.log import clean_events, parse_columns
+        from training.data.clean import clean_events, parse_columns
         from training.experiments.stream import TYPES, Plan, caught
         from training.experiments.stream import stream as run
 

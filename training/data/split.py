@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from training.data.log import Labels, Log, LogError
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]

@@ -39,7 +39,8 @@ from service.engine.outputs import Outputs
 from service.engine.session import Engine, Runtime
 from service.model.scorer import evidence, network_logits
 from training.config import PRESETS, FitConfig, pretrained_directory
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import held_out
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.pipeline import encoded_log, examples_of, fit_model, untrained

@@ -11,7 +11,9 @@ import numpy as np
 from service.model.bundle import Bundle
 from service.model.scorer import Model, Score
 from training.config import FitConfig
-from training.data.log import Labels, Log, clean_events, read_labels
+from training.data.clean import clean_events
+from training.data.labels import Labels, read_labels
+from training.data.log import Log
 from training.data.split import Indices, check_classes, folds
 from training.evaluation.quality import Metrics, metrics
 from training.experiments.result_cache import cell, fingerprint

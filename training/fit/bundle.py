@@ -23,8 +23,10 @@ from service.model.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.model.drift import SCORE_BINS, FieldValues
 from service.model.scorer import Model, evidence
 from training.config import FitConfig
+from training.data.clean import CleaningReport, clean_events
+from training.data.labels import Labels, read_labels
 from training.data.live_windows import at_moments
-from training.data.log import CleaningReport, Labels, Log, clean_events, read_labels
+from training.data.log import Log
 from training.data.split import Indices, Split, split
 from training.evaluation import report
 from training.evaluation.assessment import assess

@@ -25,7 +25,8 @@ from service.model.policy import Thresholds
 from service.model.scorer import Scorer, evidence, gather, network_logits
 from service.model.tabular import Tabular
 from training.config import FitConfig, pretrained_directory
-from training.data.log import UNLABELLED, Labels, Log
+from training.data.labels import UNLABELLED, Labels
+from training.data.log import Log
 from training.data.split import Indices, check_enough, fold_numbers, held_out
 from training.evaluation.quality import Metrics, metrics
 from training.fit import thresholds

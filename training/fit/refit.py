@@ -20,8 +20,10 @@ from service.encoding.values import Floats
 from service.model.bundle import Bundle, sha256
 from service.model.scorer import Model, Score
 from training.config import FitConfig
+from training.data.clean import clean_events
+from training.data.labels import Labels, read_label_table, read_labels
 from training.data.live_windows import at_moments
-from training.data.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
+from training.data.log import Log, LogError
 from training.data.split import Split, split
 from training.fit.bundle import Data, files_fingerprint, write_bundle
 from training.fit.pipeline import WEIGHTS, Start, fit_model

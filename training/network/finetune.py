@@ -24,7 +24,7 @@ from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.scorer import network_logits
 from training.config import FitConfig
-from training.data.log import UNLABELLED
+from training.data.labels import UNLABELLED
 from training.network.augment import Augment
 from training.network.model import BehaviourBert, Logits
 from training.network.trainer import positions, some_chunks, train

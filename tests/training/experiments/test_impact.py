@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from training.config import FitConfig
-from training.data.log import Log, clean_events
+from training.data.clean import clean_events
+from training.data.log import Log
 from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, Attack, Ground, Scene, impact
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
 

@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
 from training.config import LEAST_EPOCHS, PRESETS, FitConfig, pretrained_directory
-from training.data.log import UNLABELLED, Labels, Log, clean_events, read_labels
+from training.data.clean import clean_events
+from training.data.labels import UNLABELLED, Labels, read_labels
+from training.data.log import Log
 from training.fit.bundle import fit_bundle
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.pipeline import fit_model, taught, untrained

@@ -21,7 +21,9 @@ from service.model.scorer import Model, Score, network_logits
 from tests.conftest import genuine_log, shared
 from training.cli.main import app
 from training.config import PRESETS, FitConfig, pretrained_directory
-from training.data.log import UNLABELLED, Log, clean_events, read_labels
+from training.data.clean import clean_events
+from training.data.labels import UNLABELLED, read_labels
+from training.data.log import Log
 from training.data.split import fold_numbers, folds, split
 from training.evaluation.quality import expected_calibration_error, metrics, recall_at_fpr
 from training.fit.bundle import fit_bundle

@@ -22,8 +22,11 @@ from service.model.bundle import Bundle
 from service.model.scorer import Model
 from service.stores.verdicts import Store
 from training.config import FitConfig
-from training.data.attacks import InjectConfig, inject
-from training.data.log import Labels, Log, LogError, clean_events
+from training.data.attacks import InjectConfig
+from training.data.clean import clean_events
+from training.data.injection import inject
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 from training.evaluation.quality import recall_at_fpr
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.pipeline import WEIGHTS, untrained
