@@ -96,13 +96,12 @@ def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[
 
 def labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
     """A clean log and its labels."""
-    from training.data.clean import clean_events, parse_columns
-    from training.data.labels import read_labels
+    from training.data.clean import parse_columns
+    from training.data.dataset import WHOLE, Dataset
     from training.data.split import grouped_by
 
-    log, cleaning = clean_events(events, parse_columns(columns))
-    known = read_labels(labels, log, cleaning)
-    return log, grouped_by(log, known, group_by) if group_by else known
+    data = Dataset.read(events, labels, WHOLE, parse_columns(columns))
+    return data.log, grouped_by(data.log, data.labels, group_by) if group_by else data.labels
 
 
 def known_preset(name: str | None) -> str | None:

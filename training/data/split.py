@@ -24,6 +24,11 @@ class Split:
     test: Indices
     how: str
 
+    @classmethod
+    def undivided(cls, at: Indices) -> "Split":
+        """All is for training."""
+        return cls(at, at[:0], "none")
+
 
 def _groups(labels: Labels) -> Indices:
     """A number for each sequence; those that must stay together share it."""
@@ -110,7 +115,7 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
         logger.warning(
             "no test part: one class has only %d labelled sequences (or groups), fewer than %d", fewest, ENOUGH
         )
-        return Split(known, known[:0], "none")
+        return Split.undivided(known)
     groups = _groups(labels)[known]
     ends = log.ends[known]
     if not np.isnan(ends).any():

@@ -7,8 +7,9 @@ import torch
 
 from service.model.bundle import Bundle
 from training.config import FitConfig
+from training.data.dataset import files_fingerprint
 from training.distributed.scoring import connect
-from training.fit.bundle import files_fingerprint, fit_bundle, unfinished
+from training.fit.bundle import fit_bundle, unfinished
 from training.network.checkpoints import begin
 from training.verbosity import quieten
 

@@ -30,7 +30,7 @@ from training.data.log import Log, LogError
 from training.evaluation.quality import recall_at_fpr
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.pipeline import WEIGHTS, untrained
-from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, joined, measures, refit
+from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, measures, refit
 from training.network.model import carry_over
 
 from ..conftest import genuine_log
@@ -174,9 +174,3 @@ def test_what_cannot_be_refitted_says_why(bundle: Bundle, attacked: Path, feedba
     assert ran.returncode == 2
     assert str(broken / "events.jsonl") in ran.stderr
     assert not (tmp_path / "new").exists()
-    log = Log.of(pl.DataFrame({"sequence_id": ["a", "a"], "item_id": ["x", "y"], "price": [1.0, 2.0]}))
-    with pytest.raises(LogError, match="sequence 'a' is in the old log"):
-        joined(log, Labels.none(1), log, Labels.none(1))
-    other = Log.of(pl.DataFrame({"sequence_id": ["b"], "price": ["cheap"]}))
-    with pytest.raises(LogError, match="column 'price' is Float64 in the old log and String"):
-        joined(log, Labels.none(1), other, Labels.none(1))
