@@ -225,7 +225,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
         model.bert = body
     [(others, held)] = held_out(labels, 1, config.held_out_share, config.seed)
     ours, theirs = ([examples[i] for i in part.tolist()] for part in (others, held))
-    finetune(model, encoder, ours, theirs, config, quiet=True)
+    finetune(model, encoder, ours, theirs, config, True, "baseline")
     run = run_torch(model)
 
     def scores(sequences: Sequence[Encoded]) -> Floats:

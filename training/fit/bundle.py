@@ -30,7 +30,7 @@ from training.evaluation import report
 from training.evaluation.assessment import assess
 from training.fit.pipeline import WEIGHTS, Fitted, fit_model, stage
 from training.network import export
-from training.network.checkpoints import begin, kept, settle, together, world
+from training.network.checkpoints import begin, note_settings, rank_and_size, resumable, wait_for_all
 
 logger = logging.getLogger(__name__)
 MASKED = "masked.safetensors"  # the masked-event model, where there was pretraining; corrects events
@@ -71,14 +71,14 @@ def fit_bundle(
     found = begin(state, data.fingerprint, config, resume)
     if search is not None:
         config = found or search(data.log, data.labels, data.training, config)
-        settle(state, config)
+        note_settings(state, config)
     start = time.perf_counter()
-    with kept(state):
+    with resumable(state):
         fitted = fit_model(data.log, data.labels, data.training, config, quiet)
-    if world()[0] == 0:
+    if rank_and_size()[0] == 0:
         write_bundle(fitted, data, out, name, start)
         shutil.rmtree(state)
-    together()
+    wait_for_all()
     return Bundle.open(out)
 
 

@@ -164,7 +164,7 @@ def fit_model(
             ours = [examples[i] for i in others]
             theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
             model = deepcopy(start)
-            epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
+            epochs.append(finetune(model, encoder, ours, theirs, config, quiet, f"cross-fit-{number}"))
             network = network_logits([e.encoded for e in theirs], run_torch(model))
             found.append(gather([encoded[i] for i in held.tolist()], network, tabular.reading.take(held)))
     held_back = np.concatenate([held for _, held in parts])
@@ -181,7 +181,7 @@ def fit_model(
             if old is not None:
                 carried = carry_over(model, encoder, types, old.weights, old.encoder, old.types)
                 logger.info("%d of %d rows of the table carried over", carried, encoder.deep_rows)
-            finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
+            finetune(model, encoder, examples, [], config, quiet, "final", round(float(np.median(epochs))))
     fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = calibration.score(evidence_held)
     if presumed:
@@ -219,9 +219,9 @@ def taught(
     config = replace(config, preset=config.teacher, teacher=None, layers=0)
     start = untrained(encoder, [e.encoded for e in examples], types, config)
     found = list(examples)
-    for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
+    for number, (others, held) in enumerate(held_out(labels, TEACHER_FOLDS, 0.0, config.seed), 1):
         model, theirs = deepcopy(start), [examples[i] for i in held]
-        finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
+        finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet, f"teacher-{number}")
         logits = network_logits([e.encoded for e in theirs], run_torch(model)).sequence
         for i, logit in zip(held.tolist(), logits.tolist(), strict=True):
             found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))

@@ -27,7 +27,7 @@ from training.config import FitConfig
 from training.data.labels import UNLABELLED
 from training.network.augment import Augment
 from training.network.model import BehaviourBert, Logits
-from training.network.trainer import positions, some_chunks, train
+from training.network.trainer import Training, positions, some_chunks, train
 
 logger = logging.getLogger(__name__)
 
@@ -180,11 +180,13 @@ def finetune(
     held: Sequence[Example],
     config: FitConfig,
     quiet: bool,
+    name: str,
     epochs: int = 0,
 ) -> int:
     """Trains in place.
 
     Args:
+        name: of this training, by which it is resumed.
         held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
             anomalous in part; the weights of the best epoch are kept.
         epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
@@ -209,7 +211,8 @@ def finetune(
     most, share = config.epochs_of(sum(positions(e, config) for e in encoded))
     if share < 1:
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
-    return train(objective, model, examples, encoded, collator, config, epochs or most, quiet, measure, share)
+    training = Training(name, model, objective, examples, encoded, collator, epochs or most, measure, share)
+    return train(training, config, quiet)
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:

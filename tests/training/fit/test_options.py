@@ -97,7 +97,7 @@ def test_low_rank_adapters_train_and_leave_an_ordinary_encoder(learned: tuple[En
     model = untrained(encoder, [e.encoded for e in examples], 1, QUICK)
     names = set(model.state_dict())
     before = {n: p.clone() for n, p in model.bert.named_parameters()}
-    finetune(model, encoder, examples[:64], examples[64:], replace(QUICK, lora_rank=4), True, epochs=1)
+    finetune(model, encoder, examples[:64], examples[64:], replace(QUICK, lora_rank=4), True, "adapters", epochs=1)
     assert set(model.state_dict()) == names
     after = dict(model.bert.named_parameters())
     query = "encoder.layer.0.attention.self.query"
@@ -135,7 +135,7 @@ def test_tensorboard_gets_what_training_measured(learned: tuple[Encoder, list[Ex
     encoder, examples = learned
     model = untrained(encoder, [e.encoded for e in examples], 1, QUICK)
     config = replace(QUICK, epochs=2, tensorboard=str(tmp_path))
-    finetune(model, encoder, examples[:64], examples[64:], config, True)
+    finetune(model, encoder, examples[:64], examples[64:], config, True, "measured")
     (run,) = tmp_path.iterdir()
     events = EventAccumulator(str(run)).Reload()
     assert len(events.Scalars("eval/measured")) == 2
