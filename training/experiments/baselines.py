@@ -43,7 +43,9 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import held_out
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.pipeline import encoded_log, examples_of, fit_model, untrained
+from training.fit.networks import untrained
+from training.fit.pipeline import fit_model
+from training.fit.sequences import encoded_log, examples_of
 from training.fit.thresholds import best_f1
 from training.network import export
 from training.network.finetune import finetune, run_torch

@@ -28,7 +28,8 @@ from training.data.log import Log
 from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
-from training.fit.pipeline import WEIGHTS, Fitted, fit_model, stage
+from training.fit.networks import WEIGHTS
+from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
 from training.network.checkpoints import begin, note_settings, rank_and_size, resumable, wait_for_all
 

@@ -24,7 +24,8 @@ from training.data.dataset import Dataset, files_fingerprint
 from training.data.labels import Labels, read_label_table
 from training.data.log import Log, LogError
 from training.fit.bundle import write_bundle
-from training.fit.pipeline import WEIGHTS, Fitted, Start, fit_model
+from training.fit.networks import WEIGHTS, Start
+from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
 HELD_OUT = 3  # of ten judged sequences, told by their names

@@ -17,7 +17,8 @@ from training.data.labels import UNLABELLED, Labels, read_labels
 from training.data.log import Log
 from training.fit.bundle import fit_bundle
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.pipeline import fit_model, taught, untrained
+from training.fit.networks import taught, untrained
+from training.fit.pipeline import fit_model
 from training.fit.tune import tune
 from training.network.augment import Augment
 from training.network.finetune import Collator, Example, Objective, finetune

@@ -29,7 +29,7 @@ from training.data.labels import Labels
 from training.data.log import Log, LogError
 from training.evaluation.quality import recall_at_fpr
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.pipeline import WEIGHTS, untrained
+from training.fit.networks import WEIGHTS, untrained
 from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, measures, refit
 from training.network.model import carry_over
 
