@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -17,20 +17,16 @@ from training.cli.common import (
     BundleDir,
     ColumnMap,
     EventsFile,
-    Preset,
-    Pretrained,
     Quiet,
     RayAddress,
-    Seed,
     bar,
-    configure,
     console,
-    known_preset,
     print_comparison,
     print_metrics,
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
+from training.cli.options import Seed, configure, with_fit_options
 from training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -51,97 +47,28 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
 
 @app.command()
+@with_fit_options
 def fit(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
     labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without one, novelty decides.")] = None,
     columns: ColumnMap = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
-    preset: Preset = FitConfig.preset,
-    pretrained: Pretrained = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="At most; early stopping usually ends sooner.")] = None,
-    review_fpr: Annotated[
-        float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
-    ] = None,
-    block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
-    review_precision: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Choose the review threshold by its precision instead.")
-    ] = None,
-    block_precision: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Choose the block threshold by its precision instead.")
-    ] = None,
-    cost_fp: Annotated[
-        float | None, typer.Option(min=0.0, help="Cost of a false alarm; with --cost-fn, block where it costs least.")
-    ] = None,
-    cost_fn: Annotated[float | None, typer.Option(min=0.0, help="Cost of a missed anomaly.")] = None,
-    contamination: Annotated[
-        float | None,
-        typer.Option(min=0.001, max=0.5, help="Without labels: share of sequences to flag; by default 0.05."),
-    ] = None,
-    pretrain_epochs: Annotated[
-        int | None, typer.Option(min=0, help="Passes of masked-event pretraining over all sequences; by default none.")
-    ] = None,
-    augment: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Probability of each small change to an event in training.")
-    ] = None,
-    adversarial: Annotated[
-        float | None, typer.Option(min=0.0, help="Adversarial noise in embedding space, as a share; try 0.02.")
-    ] = None,
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="Keep only so many of the preset's layers, the lowest; they serve faster.")
-    ] = None,
-    lora: Annotated[
-        int | None, typer.Option(min=0, help="Rank of LoRA adapters, trained in place of a large encoder's weights.")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Preset of a larger network from which the one that serves learns as well.")
-    ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
     ] = 0,
-    tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
-    live_window: Annotated[
-        int | None, typer.Option(min=1, help="Fit on windows of so many events, for a service of live windows.")
-    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
     ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
-    prevalence: Annotated[
-        float | None,
-        typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
-    ] = None,
-    seed: Seed = 0,
     quiet: Quiet = False,
+    **settings: Any,
 ) -> None:
     """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
     with session(quiet) as show:
         from training.data.clean import parse_columns
         from training.fit.bundle import fit_bundle
 
-        if (cost_fp is None) != (cost_fn is None):
-            raise ValueError("--cost-fp and --cost-fn belong together: what counts is one against the other")
-        config = configure(
-            seed,
-            preset,
-            pretrained,
-            epochs=epochs,
-            review_fpr=review_fpr,
-            block_fpr=block_fpr,
-            review_precision=review_precision,
-            block_precision=block_precision,
-            cost_fp=cost_fp,
-            cost_fn=cost_fn,
-            contamination=contamination,
-            pretrain_epochs=pretrain_epochs,
-            prevalence=prevalence,
-            augment=augment,
-            adversarial=adversarial,
-            lora_rank=lora,
-            layers=layers,
-            live_window=live_window,
-            teacher=known_preset(teacher),
-            tensorboard=str(tensorboard) if tensorboard else None,
-        )
+        config = configure(**settings)
         if tune and labels is None:
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
         search = partial(_search, tune, show) if tune else None
