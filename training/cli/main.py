@@ -131,42 +131,64 @@ def score(
     sequences each, and a call that was interrupted goes on when it is made again. So it is with --ray.
     """
     with session(quiet) as show:
-        from service.model.scorer import Model
-        from training.apply.bulk import ALL_BAD, ROWS_OF_PART, Plan, score_in_parts, score_rows
-        from training.data.clean import clean_events, first_seen, parse_columns
+        from training.data.clean import parse_columns
 
-        mapping = parse_columns(columns)
-        err = Console(stderr=True)
-        if ray is not None or events.is_dir():
-            if event_scores:
-                raise ValueError("--event-scores is for a log of one file, scored without --ray")
-            follow, opened = partial(track, console=err, disable=not show), Bundle.open(bundle)
-            if ray is None:
-                plan = Plan.of(events, opened.version, mapping, ROWS_OF_PART)
-                count = score_in_parts(Model.load(opened), plan, out, follow)
-            else:
-                from training.distributed.scoring import score_on_ray
-
-                count = score_on_ray(ray, opened, events, out, mapping, follow)
+        follow = partial(track, console=Console(stderr=True), disable=not show)
+        if ray is None and not events.is_dir():
+            _score_file(bundle, events, out, event_scores, parse_columns(columns), follow)
+        elif event_scores:
+            raise ValueError("--event-scores is for a log of one file, scored without --ray")
+        else:
+            count = _score_parts(bundle, events, out, ray, parse_columns(columns), follow)
             console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
-            return
-        model = Model.load(Bundle.open(bundle))
-        log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        answers: dict[str, list[object]] = {}
-        with ExitStack() as files:
-            event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
-            if event_rows:
-                event_rows.writerow(["sequence_id", "event", "score"])
-            for row, answer in track(score_rows(model, log), "scoring", len(log), console=err, disable=not show):
-                answers[row[0]] = ["" if value is None else value for value in row]
-                if event_rows and answer:
-                    event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
-        with out.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
-            for sequence_id in first_seen(events, mapping):
-                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
+
+
+def _score_parts(
+    bundle: Path, events: Path, out: Path, ray: str | None, columns: dict[str, str], follow: Callable[..., Any]
+) -> int:
+    """Scores a log of any size into a folder, here or on Ray; gives how many sequences it has."""
+    from service.model.scorer import Model
+    from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
+
+    opened = Bundle.open(bundle)
+    if ray is None:
+        plan = Plan.of(events, opened.version, columns, ROWS_OF_PART)
+        return score_in_parts(Model.load(opened), plan, out, follow)
+    from training.distributed.scoring import score_on_ray
+
+    return score_on_ray(ray, opened, events, out, columns, follow)
+
+
+def _score_file(
+    bundle: Path,
+    events: Path,
+    out: Path,
+    event_scores: Path | None,
+    columns: dict[str, str],
+    follow: Callable[..., Any],
+) -> None:
+    """Scores a log of one file into a CSV file, and its events into another where that is asked for."""
+    from service.model.scorer import Model
+    from training.apply.bulk import ALL_BAD, score_rows
+    from training.data.clean import clean_events, first_seen
+
+    model = Model.load(Bundle.open(bundle))
+    log, _ = clean_events(events, columns, aside=out.with_name(out.name + ".rejected.csv"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    answers: dict[str, list[object]] = {}
+    with ExitStack() as files:
+        event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
+        if event_rows:
+            event_rows.writerow(["sequence_id", "event", "score"])
+        for row, answer in follow(score_rows(model, log), "scoring", len(log)):
+            answers[row[0]] = ["" if value is None else value for value in row]
+            if event_rows and answer:
+                event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+    with out.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
+        for sequence_id in first_seen(events, columns):
+            rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
 
 
 @app.command()
