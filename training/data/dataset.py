@@ -61,16 +61,16 @@ class Dataset:
             LogError: the log or the labels cannot be used.
         """
         log, cleaning = clean_events(events, columns, config.max_bad_share, aside)
-        known = read_labels(labels, log, cleaning, config.max_bad_share) if labels else Labels.none(len(log))
+        truth = read_labels(labels, log, cleaning, config.max_bad_share) if labels else Labels.none(len(log))
         if config.live_window:
-            log, known = at_moments(log, known, config.live_window, config.seed)
+            log, truth = at_moments(log, truth, config.live_window, config.seed)
         if labels is None:
             parts = Split.undivided(np.arange(len(log)))
         elif not config.test_share:
-            parts = Split.undivided(np.flatnonzero(known.known))
+            parts = Split.undivided(np.flatnonzero(truth.known))
         else:
-            parts = split(log, known, config.test_share, config.seed)
-        return cls(log, known, parts, cleaning, files_fingerprint(events, labels))
+            parts = split(log, truth, config.test_share, config.seed)
+        return cls(log, truth, parts, cleaning, files_fingerprint(events, labels))
 
     @property
     def training(self) -> Indices:
@@ -87,10 +87,10 @@ class Dataset:
         Raises:
             LogError: the two logs cannot be joined, see `joined`.
         """
-        log, known = joined(self.log, self.labels, judged, labels)
+        log, truth = joined(self.log, self.labels, judged, labels)
         test = np.concatenate((self.split.test, len(self.log) + np.flatnonzero(tested)))
         rest = np.setdiff1d(np.arange(len(log)), test)
-        return replace(self, log=log, labels=known, split=Split(rest[known.known[rest]], test, self.split.how))
+        return replace(self, log=log, labels=truth, split=Split(rest[truth.known[rest]], test, self.split.how))
 
 
 def files_fingerprint(events: Path, labels: Path | None) -> str:

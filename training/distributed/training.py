@@ -28,7 +28,7 @@ def fit_on_ray(
     quiet: bool = True,
     resume: bool = False,
 ) -> Bundle:
-    """As `training.fit.fit_bundle`, in several processes that each take their part of every training batch.
+    """As `training.fit.bundle.fit_bundle`, in several processes that each take their part of every training batch.
 
     Where one dies, all begin again and go on from the last checkpoint. On several machines the paths must be of storage
     that they share.

@@ -1,7 +1,7 @@
 """Fine-tunes the network on labelled sequences.
 
 One training example is a whole sequence: all its chunks run together and their logits are pooled as in
-`service.chunks.combine`, so that what is learned is what is served.
+`service.model.pooling.combine`, so that what is learned is what is served.
 """
 
 import logging
@@ -163,7 +163,7 @@ class Objective(nn.Module):
 
 
 def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
-    """The torch model as the function that `service.scoring.evidence` takes."""
+    """The torch model as the function that `service.model.scorer.evidence` takes."""
 
     def run(ids: Ids) -> Outputs:
         model.eval()
