@@ -10,8 +10,9 @@ from tests.support.logs import genuine_log
 from tests.support.processes import needs
 from tests.support.servers import Postgres, RedisServer
 from training.config import FitConfig
-from training.data.attacks import InjectConfig, inject, write
-from training.data.log import clean_events
+from training.data.attacks import InjectConfig
+from training.data.clean import clean_events
+from training.data.injection import inject, write
 from training.fit.bundle import fit_bundle
 
 

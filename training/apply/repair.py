@@ -21,8 +21,9 @@ import polars as pl
 
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
-from training.apply.lossless_rewrite import Values, records_of
-from training.data.log import ROW, LogError, clean_events, read_table
+from training.apply.lossless_rewrite import Records, Values, records_of
+from training.data.clean import clean_events, read_table
+from training.data.log import ROW, Log, LogError
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -129,8 +130,15 @@ def repair_log(
         run = Run(model, choice, corrector, theirs, changes, of_sequences, of_events)
         for part in track(parts):
             run.judge(part)
+    _write_with_audit(records, changes, out, events.name)
+    count = len(changes.corrected)
+    return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
+
+
+def _write_with_audit(records: Records, changes: Changes, out: Path, name: str) -> None:
+    """Writes the log with its changes, and a line of the audit for each."""
     with (out / AUDIT).open("w", encoding="utf-8") as audit:
-        written = records.rewrite(out / events.name, changes.values())
+        written = records.rewrite(out / name, changes.values())
         for (record, old, new), (row, event_score, judged) in zip(written, changes.in_order(), strict=True):
             fix = changes.corrected.get(row)
             line = {
@@ -145,8 +153,6 @@ def repair_log(
                 "reason": _reason(judged, event_score) + (f"; {fix[1]}" if fix else ""),
             }
             audit.write(json.dumps(line) + "\n")
-    count = len(changes.corrected)
-    return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
 
 
 @dataclass
@@ -171,40 +177,50 @@ class Run:
         log, report = clean_events(part, self.columns)
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
-        for i, (sequence_id, answer) in enumerate(zip(log.ids, self.model.scores(log.sequences()), strict=True)):
+        for i, answer in enumerate(self.model.scores(log.sequences())):
             if not isinstance(answer, Score):
                 self.found["not scored"] += 1
                 continue
-            wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
-            decision = self.model.bundle.thresholds.decide(answer.score)
-            kind = answer.type_if(decision)
-            advice = repair(answer, decision, self.model.bundle.partial_types, wanted)
-            strategy, changed = str(advice.strategy), advice.drop
             rows = log.events[ROW][int(log.offsets[i]) : int(log.offsets[i + 1])].cast(int).to_list()
-            fixed = self.corrector.damaged(*log.sequence(i), answer) if self.corrector and changed else {}
-            if fixed:
-                fixes |= {rows[at]: corrections for at, corrections in fixed.items()}
-                strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
-            self.found[strategy] += 1
-            self.of_sequences.writerow(
-                [sequence_id, advice.weight, strategy, f"{answer.score:.6g}", decision, kind or ""]
-            )
-            self.of_events.writerows(
-                [row, sequence_id, round(1 - score, 6)] for row, score in zip(rows, answer.events, strict=True)
-            )
-            if changed:
-                judged = Judged(sequence_id, answer.score, kind, "drop_events" if fixed else advice.strategy)
-                self.changes.add(judged, [rows[at] for at in changed], answer.events[changed].tolist())
-                if strategy == "drop_sequence":
-                    gone[sequence_id] = judged, set(rows)
-        if report.kept < report.rows and gone:  # of a sequence that goes, those rows go too that were not scored
-            table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
-            for name, row in table.iter_rows():
-                known = gone.get((name or "").strip())
-                if known and row not in known[1]:
-                    self.changes.add(known[0], [row], [known[0].score])
+            judged, fixed = self._judge_sequence(log, i, rows, answer)
+            fixes |= fixed
+            if judged.strategy == "drop_sequence":
+                gone[judged.sequence_id] = judged, set(rows)
+        if report.kept < report.rows and gone:
+            self._drop_unscored(part, gone)
         if fixes:
             self.changes.corrected |= _in_their_words(read_table(part, self.columns), fixes, self.columns)
+
+    def _judge_sequence(
+        self, log: Log, i: int, rows: Sequence[int], answer: Score
+    ) -> tuple[Judged, dict[int, list["Correction"]]]:
+        """Writes the weights of a sequence and its events, notes the rows that change, and gives what to correct."""
+        sequence_id = log.ids[i]
+        wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
+        decision = self.model.bundle.thresholds.decide(answer.score)
+        kind = answer.type_if(decision)
+        advice = repair(answer, decision, self.model.bundle.partial_types, wanted)
+        strategy, changed = str(advice.strategy), advice.drop
+        fixed = self.corrector.damaged(*log.sequence(i), answer) if self.corrector and changed else {}
+        if fixed:
+            strategy, changed = "correct", sorted({*fixed, *np.flatnonzero(answer.events >= BLAMED).tolist()})
+        self.found[strategy] += 1
+        self.of_sequences.writerow([sequence_id, advice.weight, strategy, f"{answer.score:.6g}", decision, kind or ""])
+        self.of_events.writerows(
+            [row, sequence_id, round(1 - score, 6)] for row, score in zip(rows, answer.events, strict=True)
+        )
+        judged = Judged(sequence_id, answer.score, kind, "drop_events" if fixed else advice.strategy)
+        if changed:
+            self.changes.add(judged, [rows[at] for at in changed], answer.events[changed].tolist())
+        return judged, {rows[at]: corrections for at, corrections in fixed.items()}
+
+    def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
+        """Has those rows of a sequence go too that were not scored, where the sequence goes as a whole."""
+        table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
+        for name, row in table.iter_rows():
+            known = gone.get((name or "").strip())
+            if known and row not in known[1]:
+                self.changes.add(known[0], [row], [known[0].score])
 
 
 def _in_their_words(

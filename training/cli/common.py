@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +14,11 @@ from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
 from service.model.bundle import BundleError
-from training.config import PRESETS, FitConfig
 from training.verbosity import quieten
 
 if TYPE_CHECKING:
-    from training.data.log import Labels, Log
+    from training.data.labels import Labels
+    from training.data.log import Log
 
 console = Console()
 EXTRAS = {
@@ -38,19 +37,12 @@ EventsFile = Annotated[
 LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same machine, same scores.")]
 GroupBy = Annotated[
     str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
 RayAddress = Annotated[
     str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for one of this machine.")
-]
-Preset = Annotated[
-    str, typer.Option("--preset", help=f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")
-]
-Pretrained = Annotated[
-    str | None, typer.Option("--pretrained", help="Directory or hub id of BERT weights for a pretrained preset.")
 ]
 
 
@@ -95,32 +87,12 @@ def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[
 
 def labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
     """A clean log and its labels."""
-    from training.data.log import clean_events, parse_columns, read_labels
+    from training.data.clean import parse_columns
+    from training.data.dataset import WHOLE, Dataset
     from training.data.split import grouped_by
 
-    log, cleaning = clean_events(events, parse_columns(columns))
-    known = read_labels(labels, log, cleaning)
-    return log, grouped_by(log, known, group_by) if group_by else known
-
-
-def known_preset(name: str | None) -> str | None:
-    """The name, or None; raises ValueError where no preset has it."""
-    if name is not None and name not in PRESETS:
-        raise ValueError(f"{name}: there are the presets {', '.join(PRESETS)}")
-    return name
-
-
-def configure(seed: int, preset: str, pretrained: str | None, **given: Any) -> FitConfig:
-    """The settings of a fit with what a user gave; None stands for what was not given."""
-    if preset not in PRESETS:
-        raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
-    return replace(
-        FitConfig(),
-        seed=seed,
-        preset=preset,
-        pretrained=pretrained,
-        **{k: v for k, v in given.items() if v is not None},
-    )
+    data = Dataset.read(events, labels, WHOLE, parse_columns(columns))
+    return data.log, grouped_by(data.log, data.labels, group_by) if group_by else data.labels
 
 
 def print_metrics(found: dict[str, Any], title: str) -> None:

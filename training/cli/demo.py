@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from service.model.bundle import Bundle
-from training.data.log import Log, clean_events
+from training.data.clean import clean_events
+from training.data.log import Log
 
 GENUINE = 5  # genuine users in the table, beside one attack user of each type
 START_SECONDS = 60.0

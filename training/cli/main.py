@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -17,24 +17,21 @@ from training.cli.common import (
     BundleDir,
     ColumnMap,
     EventsFile,
-    Preset,
-    Pretrained,
     Quiet,
     RayAddress,
-    Seed,
     bar,
-    configure,
     console,
-    known_preset,
     print_comparison,
     print_metrics,
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
+from training.cli.options import Seed, configure, with_fit_options
 from training.config import FitConfig
 
 if TYPE_CHECKING:
-    from training.data.log import Labels, Log
+    from training.data.labels import Labels
+    from training.data.log import Log
     from training.data.split import Indices
 
 app = typer.Typer(
@@ -50,97 +47,28 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
 
 @app.command()
+@with_fit_options
 def fit(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
     labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without one, novelty decides.")] = None,
     columns: ColumnMap = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
-    preset: Preset = FitConfig.preset,
-    pretrained: Pretrained = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="At most; early stopping usually ends sooner.")] = None,
-    review_fpr: Annotated[
-        float | None, typer.Option(help="False-positive rate of the review threshold on held-out data.")
-    ] = None,
-    block_fpr: Annotated[float | None, typer.Option(help="The same for the block threshold.")] = None,
-    review_precision: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Choose the review threshold by its precision instead.")
-    ] = None,
-    block_precision: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Choose the block threshold by its precision instead.")
-    ] = None,
-    cost_fp: Annotated[
-        float | None, typer.Option(min=0.0, help="Cost of a false alarm; with --cost-fn, block where it costs least.")
-    ] = None,
-    cost_fn: Annotated[float | None, typer.Option(min=0.0, help="Cost of a missed anomaly.")] = None,
-    contamination: Annotated[
-        float | None,
-        typer.Option(min=0.001, max=0.5, help="Without labels: share of sequences to flag; by default 0.05."),
-    ] = None,
-    pretrain_epochs: Annotated[
-        int | None, typer.Option(min=0, help="Passes of masked-event pretraining over all sequences; by default none.")
-    ] = None,
-    augment: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Probability of each small change to an event in training.")
-    ] = None,
-    adversarial: Annotated[
-        float | None, typer.Option(min=0.0, help="Adversarial noise in embedding space, as a share; try 0.02.")
-    ] = None,
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="Keep only so many of the preset's layers, the lowest; they serve faster.")
-    ] = None,
-    lora: Annotated[
-        int | None, typer.Option(min=0, help="Rank of LoRA adapters, trained in place of a large encoder's weights.")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Preset of a larger network from which the one that serves learns as well.")
-    ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
     ] = 0,
-    tensorboard: Annotated[Path | None, typer.Option(help="Directory for TensorBoard.")] = None,
-    live_window: Annotated[
-        int | None, typer.Option(min=1, help="Fit on windows of so many events, for a service of live windows.")
-    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
     ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
-    prevalence: Annotated[
-        float | None,
-        typer.Option(min=1e-6, max=0.999999, help="Share of anomalies in live traffic; by default the log's."),
-    ] = None,
-    seed: Seed = 0,
     quiet: Quiet = False,
+    **settings: Any,
 ) -> None:
     """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.fit.bundle import fit_bundle
 
-        if (cost_fp is None) != (cost_fn is None):
-            raise ValueError("--cost-fp and --cost-fn belong together: what counts is one against the other")
-        config = configure(
-            seed,
-            preset,
-            pretrained,
-            epochs=epochs,
-            review_fpr=review_fpr,
-            block_fpr=block_fpr,
-            review_precision=review_precision,
-            block_precision=block_precision,
-            cost_fp=cost_fp,
-            cost_fn=cost_fn,
-            contamination=contamination,
-            pretrain_epochs=pretrain_epochs,
-            prevalence=prevalence,
-            augment=augment,
-            adversarial=adversarial,
-            lora_rank=lora,
-            layers=layers,
-            live_window=live_window,
-            teacher=known_preset(teacher),
-            tensorboard=str(tensorboard) if tensorboard else None,
-        )
+        config = configure(**settings)
         if tune and labels is None:
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
         search = partial(_search, tune, show) if tune else None
@@ -172,7 +100,7 @@ def refit(
 ) -> None:
     """Goes on from a bundle with what people said of its answers; exit code 3 where the new one is not better."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.fit.refit import BETTER
         from training.fit.refit import refit as run
 
@@ -203,42 +131,64 @@ def score(
     sequences each, and a call that was interrupted goes on when it is made again. So it is with --ray.
     """
     with session(quiet) as show:
-        from service.model.scorer import Model
-        from training.apply.bulk import ALL_BAD, ROWS_OF_PART, Plan, score_in_parts, score_rows
-        from training.data.log import clean_events, first_seen, parse_columns
+        from training.data.clean import parse_columns
 
-        mapping = parse_columns(columns)
-        err = Console(stderr=True)
-        if ray is not None or events.is_dir():
-            if event_scores:
-                raise ValueError("--event-scores is for a log of one file, scored without --ray")
-            follow, opened = partial(track, console=err, disable=not show), Bundle.open(bundle)
-            if ray is None:
-                plan = Plan.of(events, opened.version, mapping, ROWS_OF_PART)
-                count = score_in_parts(Model.load(opened), plan, out, follow)
-            else:
-                from training.distributed.scoring import score_on_ray
-
-                count = score_on_ray(ray, opened, events, out, mapping, follow)
+        follow = partial(track, console=Console(stderr=True), disable=not show)
+        if ray is None and not events.is_dir():
+            _score_file(bundle, events, out, event_scores, parse_columns(columns), follow)
+        elif event_scores:
+            raise ValueError("--event-scores is for a log of one file, scored without --ray")
+        else:
+            count = _score_parts(bundle, events, out, ray, parse_columns(columns), follow)
             console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
-            return
-        model = Model.load(Bundle.open(bundle))
-        log, _ = clean_events(events, mapping, aside=out.with_name(out.name + ".rejected.csv"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        answers: dict[str, list[object]] = {}
-        with ExitStack() as files:
-            event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
-            if event_rows:
-                event_rows.writerow(["sequence_id", "event", "score"])
-            for row, answer in track(score_rows(model, log), "scoring", len(log), console=err, disable=not show):
-                answers[row[0]] = ["" if value is None else value for value in row]
-                if event_rows and answer:
-                    event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
-        with out.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
-            for sequence_id in first_seen(events, mapping):
-                rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
+
+
+def _score_parts(
+    bundle: Path, events: Path, out: Path, ray: str | None, columns: dict[str, str], follow: Callable[..., Any]
+) -> int:
+    """Scores a log of any size into a folder, here or on Ray; gives how many sequences it has."""
+    from service.model.scorer import Model
+    from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
+
+    opened = Bundle.open(bundle)
+    if ray is None:
+        plan = Plan.of(events, opened.version, columns, ROWS_OF_PART)
+        return score_in_parts(Model.load(opened), plan, out, follow)
+    from training.distributed.scoring import score_on_ray
+
+    return score_on_ray(ray, opened, events, out, columns, follow)
+
+
+def _score_file(
+    bundle: Path,
+    events: Path,
+    out: Path,
+    event_scores: Path | None,
+    columns: dict[str, str],
+    follow: Callable[..., Any],
+) -> None:
+    """Scores a log of one file into a CSV file, and its events into another where that is asked for."""
+    from service.model.scorer import Model
+    from training.apply.bulk import ALL_BAD, score_rows
+    from training.data.clean import clean_events, first_seen
+
+    model = Model.load(Bundle.open(bundle))
+    log, _ = clean_events(events, columns, aside=out.with_name(out.name + ".rejected.csv"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    answers: dict[str, list[object]] = {}
+    with ExitStack() as files:
+        event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
+        if event_rows:
+            event_rows.writerow(["sequence_id", "event", "score"])
+        for row, answer in follow(score_rows(model, log), "scoring", len(log)):
+            answers[row[0]] = ["" if value is None else value for value in row]
+            if event_rows and answer:
+                event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+    with out.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
+        for sequence_id in first_seen(events, columns):
+            rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
 
 
 @app.command()
@@ -263,7 +213,8 @@ def repair(
         from service.model.repair import Choice
         from service.model.scorer import Model
         from training.apply import repair as repairing
-        from training.data.log import LogError, parse_columns
+        from training.data.clean import parse_columns
+        from training.data.log import LogError
 
         if undo:
             typer.echo(f"{repairing.undo(events, out)} rows are back in {out}")
@@ -310,18 +261,17 @@ def inject(
 ) -> None:
     """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
     with session(quiet):
-        from training.data import attacks as injection
-        from training.data.log import clean_events, parse_columns, read_table
+        from training.data import injection
+        from training.data.attacks import InjectConfig
+        from training.data.clean import clean_events, parse_columns, read_table
 
         shares = [float(part) for part in filler.split(",")]
         if len(shares) > 2 or not all(0 < share < 1 for share in shares):
             raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
-        config = injection.InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
+        config = InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
-        injection.write(
-            out,
-            *injection.inject(log, read_table(labels) if labels else None, config, types.split(",") if types else None),
-        )
+        carried = read_table(labels) if labels else None
+        injection.write(out, *injection.inject(log, carried, config, types.split(",") if types else None))
         console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
 
 

@@ -12,17 +12,14 @@ from training.cli.common import (
     EventsFile,
     GroupBy,
     LabelsFile,
-    Preset,
-    Pretrained,
     Quiet,
-    Seed,
     bar,
-    configure,
     console,
     labelled,
     print_metrics,
     session,
 )
+from training.cli.options import Preset, Pretrained, Seed, configure
 from training.config import FitConfig
 
 
@@ -45,7 +42,7 @@ def evaluate(
 ) -> None:
     """Measures quality: of a bundle on a labelled log, or of refits over folds."""
     with session(quiet) as show:
-        from training.data.log import parse_columns
+        from training.data.clean import parse_columns
         from training.experiments.cross_validation import evaluate_bundle, evaluate_folds
 
         if (bundle is None) == (folds is None):
@@ -58,7 +55,9 @@ def evaluate(
             if out is None:
                 raise ValueError("--folds needs --out, where each fold is kept as it finishes")
             log, known = labelled(events, labels, columns, group_by)
-            found = evaluate_folds(log, known, folds or 0, configure(seed, preset, pretrained), out, not show)
+            found = evaluate_folds(
+                log, known, folds or 0, configure(seed=seed, preset=preset, pretrained=pretrained), out, not show
+            )
         print_metrics(found.to_json(), f"{events}")
 
 
@@ -86,7 +85,7 @@ def compare(
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
         log, known = labelled(events, labels, columns, group_by)
         with bar(show, "comparing", len(names) * folds) as advance:
-            found = run(log, known, out, configure(seed, FitConfig.preset, pretrained), folds, names, advance)
+            found = run(log, known, out, configure(seed=seed, pretrained=pretrained), folds, names, advance)
         table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
         for name, row in found["rows"].items():
             values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
@@ -117,7 +116,7 @@ def study(
             raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
         log, known = labelled(events, labels, columns, None)
         with bar(show, "studying") as advance:
-            run(log, known, out, configure(seed, preset, pretrained), folds, wanted, advance)
+            run(log, known, out, configure(seed=seed, preset=preset, pretrained=pretrained), folds, wanted, advance)
         console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)
 
 
@@ -135,7 +134,7 @@ def impact(
 ) -> None:
     """Poisons a genuine log, repairs it, and measures recommenders trained on each; a stopped run goes on."""
     with session(quiet) as show:
-        from training.data.log import clean_events, parse_columns
+        from training.data.clean import clean_events, parse_columns
         from training.experiments.impact import AUTO, PUSHING
         from training.experiments.impact import impact as run
 
@@ -147,7 +146,9 @@ def impact(
             raise ValueError(f"--sizes {sizes}: shares of the genuine users, above 0 and at most 1")
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
         with bar(show, "measuring", len(wanted) + 2) as advance:
-            found = run(log, out, configure(seed, preset, pretrained), wanted, shares, attacks, advance)
+            found = run(
+                log, out, configure(seed=seed, preset=preset, pretrained=pretrained), wanted, shares, attacks, advance
+            )
         table = Table("recommender", "attackers", "types", "hit ratio", "efficiency", "NDCG, change")
         for row in found["rows"]:
             if row["repair"] == AUTO:
@@ -173,7 +174,7 @@ def stream(
     """Lets a new attack appear in a stream, and counts verdicts and time until it is caught; a stopped run goes on."""
     with session(quiet) as show:
         from training.data.attacks import ATTACKS
-        from training.data.log import clean_events, parse_columns
+        from training.data.clean import clean_events, parse_columns
         from training.experiments.stream import TYPES, Plan, caught
         from training.experiments.stream import stream as run
 
@@ -183,7 +184,7 @@ def stream(
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
         with bar(show, "streaming", len(wanted)) as advance:
             plan = Plan(days, periods, verdicts)
-            found = run(log, out, configure(seed, preset, pretrained), wanted, plan, advance)
+            found = run(log, out, configure(seed=seed, preset=preset, pretrained=pretrained), wanted, plan, advance)
         table = Table("new attack", "way", "caught on day", "verdicts", "on it", "fits, s", "flagged at the end")
         for kind, one in found["types"].items():
             for way, steps in one["steps"].items():

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 
 DRAWS = 3  # windows of each sequence
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from training.data.log import Labels, Log, LogError
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
@@ -22,6 +23,11 @@ class Split:
     train: Indices
     test: Indices
     how: str
+
+    @classmethod
+    def undivided(cls, at: Indices) -> "Split":
+        """All is for training."""
+        return cls(at, at[:0], "none")
 
 
 def _groups(labels: Labels) -> Indices:
@@ -109,7 +115,7 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
         logger.warning(
             "no test part: one class has only %d labelled sequences (or groups), fewer than %d", fewest, ENOUGH
         )
-        return Split(known, known[:0], "none")
+        return Split.undivided(known)
     groups = _groups(labels)[known]
     ends = log.ends[known]
     if not np.isnan(ends).any():

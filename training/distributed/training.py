@@ -7,8 +7,9 @@ import torch
 
 from service.model.bundle import Bundle
 from training.config import FitConfig
+from training.data.dataset import files_fingerprint
 from training.distributed.scoring import connect
-from training.fit.bundle import files_fingerprint, fit_bundle, unfinished
+from training.fit.bundle import fit_bundle, unfinished
 from training.network.checkpoints import begin
 from training.verbosity import quieten
 
@@ -27,7 +28,7 @@ def fit_on_ray(
     quiet: bool = True,
     resume: bool = False,
 ) -> Bundle:
-    """As `training.fit.fit_bundle`, in several processes that each take their part of every training batch.
+    """As `training.fit.bundle.fit_bundle`, in several processes that each take their part of every training batch.
 
     Where one dies, all begin again and go on from the last checkpoint. On several machines the paths must be of storage
     that they share.

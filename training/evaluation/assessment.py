@@ -12,7 +12,8 @@ from service.model.calibration import Calibration, Evidence
 from service.model.intervals import wilson
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.evaluation.quality import metrics
 
 STRIPS = 6  # sequences of each kind whose events are shown

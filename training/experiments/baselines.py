@@ -39,10 +39,13 @@ from service.engine.outputs import Outputs
 from service.engine.session import Engine, Runtime
 from service.model.scorer import evidence, network_logits
 from training.config import PRESETS, FitConfig, pretrained_directory
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import held_out
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.pipeline import encoded_log, examples_of, fit_model, untrained
+from training.fit.networks import untrained
+from training.fit.pipeline import fit_model
+from training.fit.sequences import encoded_log, examples_of
 from training.fit.thresholds import best_f1
 from training.network import export
 from training.network.finetune import finetune, run_torch
@@ -224,7 +227,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
         model.bert = body
     [(others, held)] = held_out(labels, 1, config.held_out_share, config.seed)
     ours, theirs = ([examples[i] for i in part.tolist()] for part in (others, held))
-    finetune(model, encoder, ours, theirs, config, quiet=True)
+    finetune(model, encoder, ours, theirs, config, True, "baseline")
     run = run_torch(model)
 
     def scores(sequences: Sequence[Encoded]) -> Floats:

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from service.encoding.values import Floats
 from training.config import FitConfig
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import folds
 from training.evaluation import pages, plots
 from training.evaluation.quality import metrics

@@ -11,11 +11,12 @@ import numpy as np
 from service.model.bundle import Bundle
 from service.model.scorer import Model, Score
 from training.config import FitConfig
-from training.data.log import Labels, Log, clean_events, read_labels
+from training.data.dataset import WHOLE, Dataset
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import Indices, check_classes, folds
 from training.evaluation.quality import Metrics, metrics
 from training.experiments.result_cache import cell, fingerprint
-from training.fit.bundle import files_fingerprint
 from training.fit.pipeline import fit_model
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,12 @@ def evaluate_bundle(
     bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
 ) -> Metrics:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
-    if files_fingerprint(events, label_file) == bundle.manifest["training_data"]["fingerprint"]:
+    data = Dataset.read(events, label_file, WHOLE, columns)
+    log, labels = data.log, data.labels
+    if data.fingerprint == bundle.manifest["training_data"]["fingerprint"]:
         logger.warning(
             "this is the log the bundle was trained on: the figures say nothing about new data; see its report instead"
         )
-    log, cleaning = clean_events(events, columns)
-    labels = read_labels(label_file, log, cleaning)
     answers = list(Model.load(bundle).scores(log.sequences()))
     usable = labels.known & np.array([isinstance(a, Score) for a in answers])
     if usable.sum() < labels.known.sum():

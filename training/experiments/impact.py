@@ -24,8 +24,10 @@ from service.encoding.values import Floats, catalogue_order
 from service.model.repair import Choice, Repair, repair
 from service.model.scorer import Score
 from training.config import FitConfig
-from training.data.attacks import ATTACKS, InjectConfig, inject, others
-from training.data.log import Labels, Log, LogError
+from training.data.attacks import ATTACKS, InjectConfig, others
+from training.data.injection import inject
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 from training.evaluation import pages, plots
 from training.experiments.baselines import METHODS, Detector
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome

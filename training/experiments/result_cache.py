@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from service.model.files import write_json
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 
 
 def fingerprint(log: Log, labels: Labels) -> str:

@@ -21,8 +21,10 @@ from markupsafe import Markup
 from service.model.active_learning import SAMPLED, teaching_order
 from service.model.scorer import Score
 from training.config import FitConfig
-from training.data.attacks import InjectConfig, inject, others
-from training.data.log import Labels, Log, LogError
+from training.data.attacks import InjectConfig, others
+from training.data.injection import inject
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 from training.data.split import Indices
 from training.evaluation import pages, plots
 from training.evaluation.assessment import rate

@@ -18,7 +18,8 @@ from service.encoding.values import Floats
 from service.model.active_learning import teaching_order
 from service.model.scorer import UNKNOWN_TYPE
 from training.config import FitConfig
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import Indices, folds
 from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates, rate

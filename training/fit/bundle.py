@@ -1,6 +1,5 @@
 """Fits a log and writes the bundle: graphs, encoder, statistics, golden samples, evaluation and report."""
 
-import hashlib
 import json
 import logging
 import platform
@@ -8,7 +7,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,16 @@ from service.model.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.model.drift import SCORE_BINS, FieldValues
 from service.model.scorer import Model, evidence
 from training.config import FitConfig
-from training.data.live_windows import at_moments
-from training.data.log import CleaningReport, Labels, Log, clean_events, read_labels
-from training.data.split import Indices, Split, split
+from training.data.dataset import Dataset
+from training.data.labels import Labels
+from training.data.log import Log
+from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
-from training.fit.pipeline import WEIGHTS, Fitted, fit_model, stage
+from training.fit.networks import WEIGHTS
+from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
-from training.network.checkpoints import begin, kept, settle, together, world
+from training.network.checkpoints import begin, note_settings, rank_and_size, resumable, wait_for_all
 
 logger = logging.getLogger(__name__)
 MASKED = "masked.safetensors"  # the masked-event model, where there was pretraining; corrects events
@@ -63,36 +64,22 @@ def fit_bundle(
         ResumeError: the earlier call was for other data or settings.
     """
     set_seed(config.seed)
-    log, cleaning = clean_events(events, columns, config.max_bad_share, out.with_name(out.name + ".rejected.csv"))
-    if label_file is None:
-        labels = Labels.none(len(log))
-        if config.live_window:
-            log, labels = at_moments(log, labels, config.live_window, config.seed)
-        parts = Split(np.arange(len(log)), np.arange(0), "none")
-        logger.info("%d sequences, %d events, no labels", len(log), log.events.height)
-    else:
-        labels = read_labels(label_file, log, cleaning, config.max_bad_share)
-        if config.live_window:
-            log, labels = at_moments(log, labels, config.live_window, config.seed)
-        parts = split(log, labels, config.test_share, config.seed)
-        sizes = len(parts.train), len(parts.test)
-        logger.info(
-            "%d sequences, %d events; split by %s into %d and %d", len(log), log.events.height, parts.how, *sizes
-        )
-    rest = np.setdiff1d(np.arange(len(log)), parts.test)
-    state, fingerprint = unfinished(out), files_fingerprint(events, label_file)
-    found = begin(state, fingerprint, config, resume)
+    data = Dataset.read(events, label_file, config, columns, out.with_name(out.name + ".rejected.csv"))
+    parts = data.split
+    how = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"
+    logger.info("%d sequences, %d events%s", len(data.log), data.log.events.height, how)
+    state = unfinished(out)
+    found = begin(state, data.fingerprint, config, resume)
     if search is not None:
-        config = found or search(log, labels, rest, config)
-        settle(state, config)
+        config = found or search(data.log, data.labels, data.training, config)
+        note_settings(state, config)
     start = time.perf_counter()
-    with kept(state):
-        fitted = fit_model(log, labels, rest, config, quiet)
-    if world()[0] == 0:
-        cleaning.clipped = fitted.clipped
-        write_bundle(fitted, Data(log, labels, parts, cleaning, fingerprint), out, name, start)
+    with resumable(state):
+        fitted = fit_model(data.log, data.labels, data.training, config, quiet)
+    if rank_and_size()[0] == 0:
+        write_bundle(fitted, data, out, name, start)
         shutil.rmtree(state)
-    together()
+    wait_for_all()
     return Bundle.open(out)
 
 
@@ -101,25 +88,8 @@ def unfinished(out: Path) -> Path:
     return out.with_name(out.name + ".fit")
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a model was fitted on: log, labels, how they were parted, what cleaning found, the files' fingerprint."""
-
-    log: Log
-    labels: Labels
-    parts: Split
-    cleaning: CleaningReport
-    fingerprint: str
-
-
-def files_fingerprint(events: Path, labels: Path | None) -> str:
-    """Names a log and its labels by the files' contents."""
-    digests = [sha256(file) for file in (events, labels) if file is not None]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
 def write_bundle(
-    fitted: Fitted, data: Data, out: Path, name: str | None, start: float, more: Mapping[str, Any] | None = None
+    fitted: Fitted, data: Dataset, out: Path, name: str | None, start: float, more: Mapping[str, Any] | None = None
 ) -> Bundle:
     """Writes a fitted model as a bundle, which replaces what stood at `out` once it is whole and serves.
 
@@ -127,14 +97,14 @@ def write_bundle(
         start: when fitting began, by `time.perf_counter`.
         more: entries for the manifest.
     """
-    log, labels, parts, cleaning = data.log, data.labels, data.parts, data.cleaning
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    train = data.log.subset(data.split.train)
     with stage("export", fitted.seconds):
-        variants = _export_graphs(fitted, log.subset(parts.train), new)
+        variants = _export_graphs(fitted, train, new)
     with stage("evaluation", fitted.seconds):
-        evaluation = _evaluation(fitted, log, labels, parts, cleaning)
+        evaluation = _evaluation(fitted, data)
     evaluation["cost"] = {
         "seconds": round(time.perf_counter() - start, 1),
         "stages": fitted.seconds,
@@ -148,34 +118,12 @@ def write_bundle(
         "name": name or out.name,
         "version": f"{datetime.now(UTC):%Y-%m-%d}.{sha256(new / 'model.onnx')[:8]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "feature_spec": fitted.kinds,
-        "preset": fitted.config.preset,
-        "config": asdict(fitted.config),
-        "training_data": {
-            "fingerprint": data.fingerprint,
-            "sequences": len(log),
-            "events": log.events.height,
-            "split": parts.how,
-            "lengths": np.percentile(np.diff(log.subset(parts.train).offsets), LENGTHS).astype(int).tolist(),
-        },
-        "types": fitted.types,
-        "metrics": {
-            "held_out": fitted.held_out.to_json() if labels.known.any() else None,
-            "test": evaluation["metrics"],
-        },
-        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(log.subset(_spread(parts.train)))),
-        "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
-        "thresholds": asdict(fitted.thresholds),
-        "calibration": fitted.calibration.to_json(),
+        **_described(fitted, data, evaluation["metrics"]),
         "variants": variants,
         **(more or {}),
     }
-    _write_encoder(fitted, new)
-    (new / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
-    if fitted.masked is not None:
-        (new / MASKED).write_bytes(save(fitted.masked.state_dict()))
-    fitted.tabular.save(new / "statistics.npz")
-    _write_golden(fitted, log.subset(parts.train), new)
+    _write_parts(fitted, new)
+    _write_golden(fitted, train, new)
     (new / "report.html").write_text(report.render(manifest, evaluation))
     manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -187,15 +135,46 @@ def write_bundle(
     return Bundle.open(out)
 
 
+def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the manifest says of a model and its training; `tested` are the measures on the test part."""
+    train = data.log.subset(data.split.train)
+    return {
+        "feature_spec": fitted.kinds,
+        "preset": fitted.config.preset,
+        "config": asdict(fitted.config),
+        "training_data": {
+            "fingerprint": data.fingerprint,
+            "sequences": len(data.log),
+            "events": data.log.events.height,
+            "split": data.split.how,
+            "lengths": np.percentile(np.diff(train.offsets), LENGTHS).astype(int).tolist(),
+        },
+        "types": fitted.types,
+        "metrics": {
+            "held_out": fitted.held_out.to_json() if data.labels.known.any() else None,
+            "test": tested,
+        },
+        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(train.subset(_spread(np.arange(len(train)))))),
+        "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
+        "thresholds": asdict(fitted.thresholds),
+        "calibration": fitted.calibration.to_json(),
+    }
+
+
 def _spread(at: Indices) -> Indices:
     """At most MOST_DESCRIBED of the positions, evenly from first to last."""
     return at[:: -(-len(at) // MOST_DESCRIBED) or 1]
 
 
-def _write_encoder(fitted: Fitted, folder: Path) -> None:
+def _write_parts(fitted: Fitted, folder: Path) -> None:
+    """Writes all that a model is besides its graphs."""
     (folder / "encoder.json").write_text(json.dumps(fitted.encoder.to_json()))
     if fitted.encoder.tokenizer is not None:
         fitted.encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
+    if fitted.masked is not None:
+        (folder / MASKED).write_bytes(save(fitted.masked.state_dict()))
+    fitted.tabular.save(folder / "statistics.npz")
 
 
 def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
@@ -256,9 +235,10 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
     (folder / "golden.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
 
 
-def _evaluation(fitted: Fitted, log: Log, labels: Labels, parts: Split, cleaning: CleaningReport) -> dict[str, Any]:
+def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
     """All that the report shows, as plain data."""
-    test, of_test = log.subset(parts.test), labels.subset(parts.test)
+    parts = data.split
+    test, of_test = data.log.subset(parts.test), data.labels.subset(parts.test)
     quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}
     if len(test):
         quality = assess(
@@ -267,7 +247,7 @@ def _evaluation(fitted: Fitted, log: Log, labels: Labels, parts: Split, cleaning
     return {
         **quality,
         "thresholds": asdict(fitted.thresholds),
-        "cleaning": asdict(cleaning),
+        "cleaning": asdict(replace(data.cleaning, clipped=fitted.clipped)),
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
         "epochs": fitted.epochs,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.model.calibration import Calibration, Evidence, log
-from training.data.log import UNLABELLED
+from training.data.labels import UNLABELLED
 
 ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
 MOSTLY_RIGHT = 0.75  # share of right alarms below which novelty raises none

@@ -79,44 +79,54 @@ def fit_encoder(
         old: an encoder whose bins stay and whose values stay known; the log adds to them.
     """
     known = {f.name: f for f in old.fields} if old else {}
-    fields: list[Field] = []
-    crossed: list[tuple[str, str, int]] = []
-    small: list[str] = []
-    for name in (n for n, k in kinds.items() if k == "numeric"):
-        kept = known.get(name)
-        bins = kept if isinstance(kept, Bins) else _bins(name, log.events[name])
-        fields.append(bins)
-        if bins.size <= SMALL:
-            small.append(name)
+    numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == "numeric"]
     vocabularies = [
         _vocabulary(name, log, kind == "identifier", known.get(name))
         for name, kind in kinds.items()
         if kind in ("categorical", "identifier")
     ]
-    fields.extend(vocabularies)
-    small.extend(v.name for v in vocabularies if not v.identifier and 1 < len(v.values) <= SMALL)
+    fields: list[Field] = [*numbers, *vocabularies]
     for v in vocabularies:
-        if not v.identifier:
-            if v.name == "action" and len(v.values) > 1:
-                crossed.extend(((v.name, v.name, 1), (f"{v.name} after {v.name}", v.name, 2)))
-            continue
-        fields.append(Repeat(f"{v.name} repeat", v.name))
-        if v.values:
-            fields.append(Popularity(f"{v.name} popularity", v.name, _levels(v, log)))
-            fields.append(Step(f"{v.name} step", v.name))
-            fields.extend(_neighbourhood(v, log))
-        if v.name == "item_id":
-            crossed.extend((v.name, other, 0) for other in small)
-            fields.extend(_deviation(v, name, log) for name, kind in kinds.items() if kind == "numeric" and v.values)
+        if v.identifier:
+            fields.extend(_of_identifier(v, log, [n.name for n in numbers]))
     if log.events["ts"].is_not_null().any():
         fields.extend((Gap(), Rhythm(), Hour()))
+    fields.extend(_change(fields, log))
+    fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies)))
     text_column = next((n for n, k in kinds.items() if k == "text"), None)
     if text_column is None:
         tokenizer = None
-    fields.extend(_change(fields, log))
-    fields.extend(_crosses(log, fields, crossed))
     pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
     return Encoder(fields, text_column, tokenizer, max_positions, pairs)
+
+
+def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
+    """What can be read off an identifier besides its value; of an item also how far numbers are from its own mean."""
+    fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
+    if vocabulary.values:
+        fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
+        fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
+        fields.extend(_neighbourhood(vocabulary, log))
+        if vocabulary.name == "item_id":
+            fields.extend(_deviation(vocabulary, number, log) for number in numbers)
+    return fields
+
+
+def _wanted_crosses(numbers: Sequence[Bins], vocabularies: Sequence[Vocabulary]) -> list[tuple[str, str, int]]:
+    """(left, right, lag) of each cross: two and three actions in a row, and the item with whatever has few values."""
+    small = [n.name for n in numbers if n.size <= SMALL]
+    small += [v.name for v in vocabularies if not v.identifier and 1 < len(v.values) <= SMALL]
+    wanted: list[tuple[str, str, int]] = []
+    for v in vocabularies:
+        if not v.identifier and v.name == "action" and len(v.values) > 1:
+            wanted.extend(((v.name, v.name, 1), (f"{v.name} after {v.name}", v.name, 2)))
+        elif v.identifier and v.name == "item_id":
+            wanted.extend((v.name, other, 0) for other in small)
+    return wanted
+
+
+def _number(name: str, log: Log, old: Field | None) -> Bins:
+    return old if isinstance(old, Bins) else _bins(name, log.events[name])
 
 
 def _bins(name: str, column: pl.Series) -> Bins:

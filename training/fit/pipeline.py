@@ -1,60 +1,36 @@
-"""One fit, from clean log to calibrated model; `bundle` writes it, `evaluation` repeats it over folds."""
+"""One fit, from clean log to calibrated model; `bundle` writes it, `cross_validation` repeats it over folds."""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from sklearn.metrics import roc_auc_score
-from tokenizers import Tokenizer
-from transformers import set_seed
 
-from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.values import EventError
-from service.model.bundle import Bundle
-from service.model.calibration import Calibration, Evidence, sigmoid
+from service.model.calibration import Calibration, Evidence
 from service.model.policy import Thresholds
-from service.model.scorer import Scorer, evidence, gather, network_logits
+from service.model.scorer import Scorer, evidence
 from service.model.tabular import Tabular
-from training.config import FitConfig, pretrained_directory
-from training.data.log import UNLABELLED, Labels, Log
-from training.data.split import Indices, check_enough, fold_numbers, held_out
+from training.config import FitConfig
+from training.data.labels import Labels
+from training.data.log import Log
+from training.data.split import Indices, fold_numbers
 from training.evaluation.quality import Metrics, metrics
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
-from training.fit.encoder import clipped, column_kinds, fit_encoder
-from training.fit.tabular import as_unseen, fit_tabular, normal_by_trimming, row_counts
-from training.network.finetune import Example, finetune, fit_novelty, run_torch
-from training.network.model import BehaviourBert, carry_over, load_pretrained
+from training.fit.encoder import clipped
+from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
+from training.fit.sequences import EncodedLog, encode, encoded_log
+from training.fit.tabular import FittedTabular, fit_tabular
+from training.network.finetune import Example, fit_novelty, run_torch
+from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
-WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
-TEACHER_FOLDS = 3
 LINEAR_FOLDS = 5  # of the linear part's cross-fitting
-FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
-TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a refit goes on from: a model's weights, its encoder and its types."""
-
-    weights: Mapping[str, torch.Tensor]
-    encoder: Encoder
-    types: Sequence[str]
-
-    @classmethod
-    def of(cls, bundle: Bundle) -> "Start":
-        return cls(load_file(bundle.path / WEIGHTS), bundle.encoder, bundle.types)
 
 
 @dataclass
@@ -113,174 +89,95 @@ def fit_model(
     sequences that they were trained on, and would look better on them than on new ones.
     """
     seconds: dict[str, float] = {}
-    log, labels = log.subset(at), labels.subset(at)
-    kinds = column_kinds(log.events)
     config = config.settled
     with stage("encoder", seconds):
-        tokenizer = (
-            Tokenizer.from_file(str(_pretrained(config) / "tokenizer.json")) if "text" in kinds.values() else None
-        )
-        encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old.encoder if old else None)
-        everything = encoded_log(encoder, log)
-        presumed = not labels.known.any()
-        labels = presume(encoder, everything, labels, config)
-        known = np.flatnonzero(labels.known)
-        log, labels, encoded = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
-        check_enough(labels)
-        types = sorted({t for t in labels.types if t})
-        examples = examples_of(log, labels, encoded, types)
+        data = encode(log.subset(at), labels.subset(at), config, old.encoder if old else None)
     with stage("linear part", seconds):
-        tabular = fit_tabular(
-            encoder,
-            encoded,
-            labels.label,
-            np.array([e.type for e in examples]),
-            max(len(types), 1),
-            fold_numbers(labels, LINEAR_FOLDS, config.seed),
-        )
-    points = tabular.reading.channels
-    weights, bias = weigh(points, labels.label)
-    if not config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
-        examples = [replace(e, offset=float(o)) for e, o in zip(examples, points @ weights + bias, strict=True)]
-    start = untrained(encoder, everything, len(types), config)
+        tabular = fit_beside(data, config)
+    examples = with_offsets(data, tabular, config)
+    start = untrained(data.encoder, data.everything, len(data.types), config)
     masked = None
     if config.pretrain_epochs:
         with stage("pretraining", seconds):
-            masked = pretrain(start, encoder, everything, config, quiet)
+            masked = pretrain(start, data.encoder, data.everything, config, quiet)
     if config.teacher is not None:
         with stage("teacher", seconds):
-            examples = taught(examples, labels, encoder, len(types), config, quiet)
-    parts = held_out(labels, config.folds, config.held_out_share, config.seed)
-    found: list[Evidence] = []
-    epochs = []
+            examples = taught(examples, data.labels, data.encoder, len(data.types), config, quiet)
     with stage("cross-fitting", seconds):
-        fold = np.full(len(examples), -1)
-        for number, (_, held) in enumerate(parts):
-            fold[held] = number
-        unseen = as_unseen(encoder, encoded, row_counts(encoder, encoded), fold)
-        for number, (others, held) in enumerate(parts, 1):
-            logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
-            ours = [examples[i] for i in others]
-            theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
-            model = deepcopy(start)
-            epochs.append(finetune(model, encoder, ours, theirs, config, quiet))
-            network = network_logits([e.encoded for e in theirs], run_torch(model))
-            found.append(gather([encoded[i] for i in held.tolist()], network, tabular.reading.take(held)))
-    held_back = np.concatenate([held for _, held in parts])
-    order = np.argsort(held_back)
-    held_back, evidence_held = held_back[order], Evidence.joined(found).take(order)
-    label = labels.label[held_back]
-    types_held = np.array([examples[i].type for i in held_back])
-    calibration = fit_calibration(
-        evidence_held, label, types_held, [examples[i].events for i in held_back], config.prevalence
-    )
-    if len(parts) > 1:
+        crossed = cross_fit(start, data, examples, tabular.reading, config, quiet)
+    model = crossed.last
+    if len(crossed.epochs) > 1:
         with stage("fine-tuning", seconds):
-            model = deepcopy(start)
-            if old is not None:
-                carried = carry_over(model, encoder, types, old.weights, old.encoder, old.types)
-                logger.info("%d of %d rows of the table carried over", carried, encoder.deep_rows)
-            finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
+            model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
     fit_novelty(model, [e.encoded for e in examples if e.label == 0])
-    score = calibration.score(evidence_held)
-    if presumed:
-        chosen = thresholds.without_labels(score, config.contamination)
-    else:
-        chosen = thresholds.choose(label, score, config)
-    f1_threshold = thresholds.best_f1(label, score)
+    judged = calibrate(data, crossed, config)
     return Fitted(
         model=model,
         tabular=tabular.tabular,
-        encoder=encoder,
-        kinds=kinds,
-        types=types,
-        calibration=calibration,
-        thresholds=chosen,
-        f1_threshold=f1_threshold,
-        held_out=metrics(label, score, f1_threshold),
-        held_out_scores=score,
-        epochs=epochs,
+        encoder=data.encoder,
+        kinds=data.kinds,
+        types=data.types,
+        calibration=judged.calibration,
+        thresholds=judged.thresholds,
+        f1_threshold=judged.f1_threshold,
+        held_out=judged.quality,
+        held_out_scores=judged.scores,
+        epochs=crossed.epochs,
         config=config,
-        clipped=clipped(log, encoder),
+        clipped=clipped(data.log, data.encoder),
         masked=masked,
         seconds=seconds,
     )
 
 
-def taught(
-    examples: Sequence[Example], labels: Labels, encoder: Encoder, types: int, config: FitConfig, quiet: bool
-) -> list[Example]:
-    """The examples with a larger network's probability, which it gives to those it was not trained on.
+def fit_beside(data: EncodedLog, config: FitConfig) -> FittedTabular:
+    """The parts beside the network: novelty, linear part and guilt by association."""
+    return fit_tabular(
+        data.encoder,
+        data.encoded,
+        data.labels.label,
+        np.array([e.type for e in data.examples]),
+        max(len(data.types), 1),
+        fold_numbers(data.labels, LINEAR_FOLDS, config.seed),
+    )
 
-    Distillation after Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+
+def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) -> list[Example]:
+    """The examples with the log odds that the parts beside the network give them, so that it learns what these miss."""
+    if config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
+        return data.examples
+    points = tabular.reading.channels
+    weights, bias = weigh(points, data.labels.label)
+    return [replace(e, offset=float(o)) for e, o in zip(data.examples, points @ weights + bias, strict=True)]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What is settled on evidence of M sequences that no part was fitted on.
+
+    Attributes:
+        f1_threshold: where F1 is largest on these.
+        quality: there.
+        scores: float64 (M,).
     """
-    assert config.teacher is not None
-    config = replace(config, preset=config.teacher, teacher=None, layers=0)
-    start = untrained(encoder, [e.encoded for e in examples], types, config)
-    found = list(examples)
-    for others, held in held_out(labels, TEACHER_FOLDS, 0.0, config.seed):
-        model, theirs = deepcopy(start), [examples[i] for i in held]
-        finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet)
-        logits = network_logits([e.encoded for e in theirs], run_torch(model)).sequence
-        for i, logit in zip(held.tolist(), logits.tolist(), strict=True):
-            found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))
-    return found
+
+    calibration: Calibration
+    thresholds: Thresholds
+    f1_threshold: float
+    quality: Metrics
+    scores: NDArray[np.float64]
 
 
-def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, config: FitConfig) -> Labels:
-    """Labels in place of missing ones where there are too few to learn from: what lies far from normal is anomalous.
-
-    The share `contamination` that lies farthest is taken for anomalous and the rest for normal. What is learned from
-    that finds more than the distance itself does, since attackers share more than their distance. Where the labels that
-    there are say that distance is no sign of anomalies, they stay alone.
-    """
-    if labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
-        return labels
-    novelty = normal_by_trimming(encoder, sequences)
-    told, of_told = labels.label[labels.known], novelty[labels.known]
-    if len(np.unique(told)) == 2 and (trust := float(roc_auc_score(told, of_told))) < TRUSTED:
-        logger.warning("unlabelled sequences are left out: distance from normal ranks the labels at AUC %.2f", trust)
-        return labels
-    farthest = novelty > np.quantile(novelty, 1 - config.contamination)
-    logger.info("%d unlabelled sequences are judged by their distance from normal", (~labels.known).sum())
-    label = np.where(labels.known, labels.label, farthest).astype(np.int8)
-    return replace(labels, known=np.ones_like(labels.known), label=label)
-
-
-def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
-    """The log's sequences, encoded; raises EventError where one cannot be."""
-    found = []
-    for encoded in encoder.encode_all(log.sequences()):
-        if isinstance(encoded, EventError):
-            raise encoded
-        found.append(encoded)
-    return found
-
-
-def _pretrained(config: FitConfig) -> Path:
-    return Path(pretrained_directory(config.pretrained))
-
-
-def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
-    """The network before all training; no label has a part in it."""
-    set_seed(config.seed)
-    model = BehaviourBert(encoder.deep_rows, max(types, 1), config.shape, config.max_positions, config.dropout)
-    if config.starts_pretrained:
-        load_pretrained(model, encoder, str(_pretrained(config)))
-        model.center_states(torch.from_numpy(pad([w for e in sequences for w in e.chunks][:128])))
-    return model
-
-
-def examples_of(log: Log, labels: Labels, encoded: Sequence[Encoded], types: list[str]) -> list[Example]:
-    """What training reads of the sequences; a normal sequence's events are normal."""
-    number = {name: i for i, name in enumerate(types)}
-    examples = []
-    for i, (sequence, (columns, length)) in enumerate(zip(encoded, log.sequences(), strict=True)):
-        given = columns.get("event_label")
-        if given is not None:
-            events = np.array([UNLABELLED if v is None else v for v in given], dtype=np.int8)
-        else:
-            events = np.full(length, UNLABELLED if labels.label[i] else 0, dtype=np.int8)
-        kind = number.get(labels.types[i] or "", UNLABELLED)
-        examples.append(Example(sequence, int(labels.label[i]), kind, events))
-    return examples
+def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Calibrated:
+    """Fits what evidence means as a probability, and chooses the thresholds; without labels, by share of sequences."""
+    label = data.labels.label[crossed.at]
+    examples = [data.examples[i] for i in crossed.at.tolist()]
+    types, events = np.array([e.type for e in examples]), [e.events for e in examples]
+    calibration = fit_calibration(crossed.evidence, label, types, events, config.prevalence)
+    score = calibration.score(crossed.evidence)
+    if data.presumed:
+        chosen = thresholds.without_labels(score, config.contamination)
+    else:
+        chosen = thresholds.choose(label, score, config)
+    f1_threshold = thresholds.best_f1(label, score)
+    return Calibrated(calibration, chosen, f1_threshold, metrics(label, score, f1_threshold), score)

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
 from service.model.bundle import Bundle, sha256
 from service.model.scorer import Model, Score
 from training.config import FitConfig
-from training.data.live_windows import at_moments
-from training.data.log import Labels, Log, LogError, clean_events, read_label_table, read_labels
-from training.data.split import Split, split
-from training.fit.bundle import Data, files_fingerprint, write_bundle
-from training.fit.pipeline import WEIGHTS, Start, fit_model
+from training.data.clean import clean_events
+from training.data.dataset import Dataset, files_fingerprint
+from training.data.labels import Labels, read_label_table
+from training.data.log import Log, LogError
+from training.fit.bundle import write_bundle
+from training.fit.networks import WEIGHTS, Start
+from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
 HELD_OUT = 3  # of ten judged sequences, told by their names
@@ -68,67 +69,37 @@ def refit(
             "old and new could not be compared on sequences that neither has seen"
         )
     config = FitConfig(**bundle.manifest["config"])
-    old_log, cleaning = clean_events(events, columns, config.max_bad_share)
-    old_labels = read_labels(label_file, old_log, cleaning, config.max_bad_share)
-    if config.live_window:
-        old_log, old_labels = at_moments(old_log, old_labels, config.live_window, config.seed)
-    parts = split(old_log, old_labels, config.test_share, config.seed)
-    new_log, _ = clean_events(
-        feedback / "events.jsonl", None, config.max_bad_share, out.with_name(out.name + ".rejected.csv")
-    )
-    new_labels = Labels.of(new_log.ids, read_label_table(feedback / "labels.csv"))  # all may be of one class
-    log, labels = joined(old_log, old_labels, new_log, new_labels)
-    kept_out = np.array([held_out(g or i) for g, i in zip(new_labels.split_group, new_log.ids, strict=True)])
-    test = np.concatenate((parts.test, len(old_log) + np.flatnonzero(kept_out)))
-    train = np.setdiff1d(np.arange(len(log)), test)
-    logger.info("%d sequences of the old log, %d judged, %d held out", len(old_log), len(new_log), len(test))
-    fitted = fit_model(log, labels, train, replace(config, folds=max(config.folds, FOLDS)), quiet, Start.of(bundle))
-
-    truth, tested = labels.subset(test), log.subset(test)
-    before = _scores(Model.load(bundle, precision="fp32"), tested)
-    after = fitted.calibration.score(fitted.evidence(tested))
+    old = Dataset.read(events, label_file, config, columns)
+    aside = out.with_name(out.name + ".rejected.csv")
+    judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside)
+    said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may be of one class
+    tested = np.array([held_out(g or i) for g, i in zip(said.split_group, judged.ids, strict=True)])
+    data = old.with_judged(judged, said, tested)
+    test = data.split.test
+    logger.info("%d sequences of the old log, %d judged, %d held out", len(old.log), len(judged), len(test))
+    config = replace(config, folds=max(config.folds, FOLDS))
+    fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle))
     found = {
         "from": bundle.version,
-        "judged": len(new_log),
+        "judged": len(judged),
         "feedback": sha256(feedback / "labels.csv"),
-        **compared(truth, before, after, np.arange(len(test)) >= len(parts.test)),
+        **_against(bundle, fitted, data, np.arange(len(test)) >= len(old.split.test)),
     }
-    labelled = train[labels.known[train]]
-    data = Data(
-        log, labels, Split(labelled, test, parts.how), cleaning, bundle.manifest["training_data"]["fingerprint"]
-    )
     write_bundle(fitted, data, out, name or bundle.name, start, {"refit": found})
     return found
+
+
+def _against(old: Bundle, fitted: Fitted, data: Dataset, is_judged: NDArray[np.bool_]) -> dict[str, Any]:
+    """The old model against the new one on the test part; `is_judged` says which of its sequences were judged."""
+    tested = data.log.subset(data.split.test)
+    before = _scores(Model.load(old, precision="fp32"), tested)
+    after = fitted.calibration.score(fitted.evidence(tested))
+    return compared(data.labels.subset(data.split.test), before, after, is_judged)
 
 
 def held_out(group: str) -> bool:
     """Whether the judged sequences of a group are only for comparing models, now and in every refit to come."""
     return zlib.crc32(group.encode()) % 10 < HELD_OUT
-
-
-def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[Log, Labels]:
-    """Both logs as one, the old one's sequences first.
-
-    Raises:
-        LogError: a column holds numbers in one and texts in the other, or both have a sequence of the same name.
-    """
-    if twice := set(old.ids) & set(new.ids):
-        raise LogError(f"sequence {min(twice)!r} is in the old log and among the judged; give it another name")
-    for column in set(old.events.columns) & set(new.events.columns):
-        types = old.events.schema[column], new.events.schema[column]
-        if types[0].is_numeric() != types[1].is_numeric() and pl.Null not in types:
-            raise LogError(f"column {column!r} is {types[0]} in the old log and {types[1]} among the judged sequences")
-    known = [c for c in new.events.columns if c in old.events.columns or c == "event_label"]
-    events = pl.concat((old.events, new.events.select(known)), how="diagonal_relaxed")
-    both = (old_labels, new_labels)
-    labels = Labels(
-        np.concatenate([b.known for b in both]),
-        np.concatenate([b.label for b in both]),
-        [t for b in both for t in b.types],
-        [g for b in both for g in b.split_group],
-        pl.DataFrame(),
-    )
-    return Log.of(events), labels
 
 
 def _scores(model: Model, log: Log) -> Floats:

@@ -24,7 +24,7 @@ from service.model.guilt_by_association import GuiltByAssociation
 from service.model.linear import Linear, dense
 from service.model.novelty import Novelty, measure
 from service.model.tabular import Reading, Tabular
-from training.data.log import UNLABELLED
+from training.data.labels import UNLABELLED
 
 TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal

@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 
 from training.config import FitConfig
-from training.data.log import Labels, Log
+from training.data.labels import Labels
+from training.data.log import Log
 from training.data.split import Indices
 from training.fit.pipeline import fit_model
 

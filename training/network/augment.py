@@ -14,7 +14,7 @@ from torch import Tensor
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
 from service.encoding.fields import FIRST, Gap, Vocabulary
 from service.encoding.values import Ids
-from training.data.log import UNLABELLED
+from training.data.labels import UNLABELLED
 
 CHUNK = 4096  # word pieces compared with all others at a time
 

@@ -1,8 +1,8 @@
 """What an interrupted fit leaves behind, so that it can go on.
 
-A fit trains several networks, always in the same order, and each keeps its state in a folder of its number: a
-checkpoint after every epoch, and what was learned once it is done. All that a fit does besides takes little time, and
-is done again. A checkpoint counts only when it is whole, so a fit may be killed at any moment.
+A fit trains several networks. Each training has a name and keeps its state in a folder of that name: a checkpoint after
+every epoch, and what was learned once it is done. All that a fit does besides takes little time, and is done again. A
+checkpoint counts only when it is whole, so a fit may be killed at any moment.
 """
 
 import json
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,43 +37,49 @@ class ResumeError(ValueError):
 
 
 @dataclass
-class Run:
-    """The trainings of one fit, in `folder`; `count` of them have begun."""
+class Trainings:
+    """The trainings of one fit: the folder that holds theirs, and the names of those that have begun."""
 
     folder: Path
-    count: int = 0
+    begun: set[str] = field(default_factory=set)
 
 
-_RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+_TRAININGS: ContextVar[Trainings | None] = ContextVar("trainings", default=None)
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
+def resumable(folder: Path) -> Iterator[None]:
     """Within it, trainings keep their state in the folder, and go on from what they find there."""
-    token = _RUN.set(Run(folder))
+    token = _TRAININGS.set(Trainings(folder))
     try:
         yield
     finally:
-        _RUN.reset(token)
+        _TRAININGS.reset(token)
 
 
 @contextmanager
-def place() -> Iterator[Path]:
-    """The folder of the training that begins: its own of a fit that is kept, else one that goes with it."""
-    run = _RUN.get()
-    if run is None:
+def training_folder(name: str) -> Iterator[Path]:
+    """The folder of a training that begins: the one of its name in a fit that is resumable, else one that goes with it.
+
+    Raises:
+        ValueError: another training of this fit has the same name, and so would go on from the other's state.
+    """
+    fit = _TRAININGS.get()
+    if fit is None:
         with TemporaryDirectory(prefix="recguard-fit-") as folder:
             yield Path(folder)
         return
-    run.count += 1
-    own = run.folder / f"{run.count:02d}"
+    if name in fit.begun:
+        raise ValueError(f"two trainings of one fit are called {name!r}; each needs a name of its own to be resumed by")
+    fit.begun.add(name)
+    own = fit.folder / name
     own.mkdir(parents=True, exist_ok=True)
     yield own
 
 
-def is_kept() -> bool:
-    """Whether what is trained now belongs to a fit that is kept."""
-    return _RUN.get() is not None
+def is_resumable() -> bool:
+    """Whether what is trained now belongs to a fit that is resumable."""
+    return _TRAININGS.get() is not None
 
 
 def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> FitConfig | None:
@@ -105,23 +111,23 @@ def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> Fi
     return None
 
 
-def settle(folder: Path, config: FitConfig) -> None:
+def note_settings(folder: Path, config: FitConfig) -> None:
     """Notes the settings that a search has found."""
     note = folder / "fit.json"
     write_json(note, json.loads(note.read_text()) | {"settled": asdict(config)})
 
 
-def save_done(place: Path, objective: nn.Module, epochs: int) -> None:
+def save_done(folder: Path, objective: nn.Module, epochs: int) -> None:
     """Keeps what a training has learned, in place of its checkpoints."""
     state = {name: value.contiguous().clone() for name, value in objective.state_dict().items()}
-    write_whole(place / "done.safetensors", lambda file: save_file(state, file, {"epochs": str(epochs)}))
-    for checkpoint in place.glob("checkpoint-*"):
+    write_whole(folder / "done.safetensors", lambda file: save_file(state, file, {"epochs": str(epochs)}))
+    for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def load_done(place: Path, objective: nn.Module) -> int | None:
+def load_done(folder: Path, objective: nn.Module) -> int | None:
     """Loads what a training had learned; gives its epochs, or None where it was not done."""
-    file = place / "done.safetensors"
+    file = folder / "done.safetensors"
     if not file.exists():
         return None
     objective.load_state_dict(load_file(file))
@@ -129,9 +135,9 @@ def load_done(place: Path, objective: nn.Module) -> int | None:
         return int(opened.metadata()["epochs"])
 
 
-def latest(place: Path) -> Path | None:
+def latest(folder: Path) -> Path | None:
     """The latest whole checkpoint."""
-    found = [c for c in place.glob("checkpoint-*") if (c / WHOLE).exists()]
+    found = [c for c in folder.glob("checkpoint-*") if (c / WHOLE).exists()]
     return max(found, key=lambda c: int(c.name.split("-")[1]), default=None)
 
 
@@ -156,13 +162,13 @@ class Marks(TrainerCallback):
         self.draws.bit_generator.state = json.loads((checkpoint / DRAWS).read_text())
 
 
-def together() -> None:
+def wait_for_all() -> None:
     """Waits for all processes that train together."""
-    if world()[1] > 1:
+    if rank_and_size()[1] > 1:
         torch.distributed.barrier()
 
 
-def world() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """Rank of this process and how many train together."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

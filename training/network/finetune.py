@@ -1,7 +1,7 @@
 """Fine-tunes the network on labelled sequences.
 
 One training example is a whole sequence: all its chunks run together and their logits are pooled as in
-`service.chunks.combine`, so that what is learned is what is served.
+`service.model.pooling.combine`, so that what is learned is what is served.
 """
 
 import logging
@@ -24,10 +24,10 @@ from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.scorer import network_logits
 from training.config import FitConfig
-from training.data.log import UNLABELLED
+from training.data.labels import UNLABELLED
 from training.network.augment import Augment
 from training.network.model import BehaviourBert, Logits
-from training.network.trainer import positions, some_chunks, train
+from training.network.trainer import Training, positions, some_chunks, train
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Objective(nn.Module):
 
 
 def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
-    """The torch model as the function that `service.scoring.evidence` takes."""
+    """The torch model as the function that `service.model.scorer.evidence` takes."""
 
     def run(ids: Ids) -> Outputs:
         model.eval()
@@ -180,11 +180,13 @@ def finetune(
     held: Sequence[Example],
     config: FitConfig,
     quiet: bool,
+    name: str,
     epochs: int = 0,
 ) -> int:
     """Trains in place.
 
     Args:
+        name: of this training, by which it is resumed.
         held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
             anomalous in part; the weights of the best epoch are kept.
         epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
@@ -209,7 +211,8 @@ def finetune(
     most, share = config.epochs_of(sum(positions(e, config) for e in encoded))
     if share < 1:
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
-    return train(objective, model, examples, encoded, collator, config, epochs or most, quiet, measure, share)
+    training = Training(name, model, objective, examples, encoded, collator, epochs or most, measure, share)
+    return train(training, config, quiet)
 
 
 def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:

@@ -16,7 +16,7 @@ from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, MASK, PIECE, Encoded, Encoder
 from training.config import FitConfig
 from training.network.model import BehaviourBert
-from training.network.trainer import some_chunks, train
+from training.network.trainer import Training, some_chunks, train
 
 
 class MaskedEvents(nn.Module):
@@ -82,5 +82,8 @@ def pretrain(
     Gives what was trained, with the part that tells hidden values.
     """
     objective = MaskedEvents(model, encoder)
-    train(objective, model, sequences, sequences, MaskCollator(config), config, config.pretrain_epochs, quiet)
+    training = Training(
+        "pretraining", model, objective, sequences, sequences, MaskCollator(config), config.pretrain_epochs
+    )
+    train(training, config, quiet)
     return objective

@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,16 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from service.encoding.encoder import Encoded
 from training.config import FitConfig
-from training.network.checkpoints import Marks, is_kept, latest, load_done, place, save_done, together, world
+from training.network.checkpoints import (
+    Marks,
+    is_resumable,
+    latest,
+    load_done,
+    rank_and_size,
+    save_done,
+    training_folder,
+    wait_for_all,
+)
 from training.network.model import BehaviourBert
 
 logger = logging.getLogger(__name__)
@@ -72,7 +82,7 @@ class _Trainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         measured = torch.tensor(self.measure(), dtype=torch.float64)
-        if world()[1] > 1:
+        if rank_and_size()[1] > 1:
             torch.distributed.broadcast(measured, 0)  # all must agree on which epoch was best
         metrics = {"eval_measured": float(measured), "epoch": self.state.epoch or 0.0}
         if self.args.logging_strategy != "no":
@@ -82,65 +92,94 @@ class _Trainer(Trainer):
         return metrics
 
 
-def train(
-    objective: nn.Module,
-    model: BehaviourBert,
-    examples: Sequence[Any],
-    encoded: Sequence[Encoded],
-    collator: "Collates",
-    config: FitConfig,
-    epochs: int,
-    quiet: bool,
-    measure: Callable[[], float] | None = None,
-    share: float = 1.0,
-) -> int:
-    """Trains in place with AdamW, a short warm-up and a linear fall to zero.
+@dataclass(frozen=True)
+class Training:
+    """One training of a network.
 
-    In a fit that is kept it goes on where it was interrupted, and learns what it would have learned. Where several
-    processes train together, each takes its part of every batch.
-
-    Args:
+    Attributes:
+        name: by which it is resumed; no other training of a fit has it.
+        model: what is trained.
         objective: a module that gives {"loss": ...} for what `collator` makes of examples; it holds the model.
         examples, encoded: what the collator takes, and the sequence of each.
         epochs: at most, where there is a measure; else exactly.
         measure: is asked after each epoch; the weights of the epoch where it was largest are kept, and training ends
             after `config.patience` epochs without a larger one.
         share: of the examples, drawn anew for each epoch.
+    """
+
+    name: str
+    model: BehaviourBert
+    objective: nn.Module
+    examples: Sequence[Any]
+    encoded: Sequence[Encoded]
+    collator: Collates
+    epochs: int
+    measure: Callable[[], float] | None = None
+    share: float = 1.0
+
+
+def train(training: Training, config: FitConfig, quiet: bool) -> int:
+    """Trains in place with AdamW, a short warm-up and a linear fall to zero.
+
+    In a fit that is resumable it goes on where it was interrupted, and learns what it would have learned. Where several
+    processes train together, each takes its part of every batch.
 
     Returns:
         The epochs whose weights are kept.
     """
-    with place() as scratch:
-        if (done := load_done(scratch, objective)) is not None:
+    with training_folder(training.name) as folder:
+        if (done := load_done(folder, training.objective)) is not None:
             return done
-        epochs = _train(objective, model, examples, encoded, collator, config, epochs, quiet, measure, share, scratch)
-        together()  # all have loaded the best checkpoint
-        if is_kept() and world()[0] == 0:
-            save_done(scratch, objective, epochs)
+        epochs = _train(training, config, quiet, folder)
+        wait_for_all()  # all have loaded the best checkpoint
+        if is_resumable() and rank_and_size()[0] == 0:
+            save_done(folder, training.objective, epochs)
         return epochs
 
 
-def _train(
-    objective: nn.Module,
-    model: BehaviourBert,
-    examples: Sequence[Any],
-    encoded: Sequence[Encoded],
-    collator: Collates,
-    config: FitConfig,
-    epochs: int,
-    quiet: bool,
-    measure: Callable[[], float] | None,
-    share: float,
-    scratch: Path,
-) -> int:
+def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> int:
     set_seed(config.seed)
-    adapters = _adapters(model, config) if config.lora_rank else None
-    lengths = [positions(e, config) for e in encoded]
+    adapters = _adapters(training.model, config) if config.lora_rank else None
+    lengths = [positions(e, config) for e in training.encoded]
     batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))  # of all processes together
-    count = max(round(share * len(examples)), 1)
+    count = max(round(training.share * len(training.examples)), 1)
     per_epoch = -(-count // batch)
-    steps = per_epoch * epochs
-    encoder = [p for n, p in model.bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
+    steps = per_epoch * training.epochs
+    trainer = _Trainer(
+        model=training.objective,
+        args=_arguments(training, config, quiet, folder, batch),
+        data_collator=training.collator,
+        train_dataset=list(training.examples),
+        eval_dataset=list(training.examples[:1]),  # unused: `measure` knows what it measures on
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience)] if training.measure else [],
+        optimizers=_optimizers(training, config, steps),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
+    if training.measure is not None:
+        trainer.measure = training.measure
+    if config.tensorboard:
+        trainer.add_callback(_board(Path(config.tensorboard), type(training.objective).__name__))
+    marks = Marks(training.collator.rng)
+    trainer.add_callback(marks)
+    if (checkpoint := latest(folder)) is not None:
+        trained = round(int(checkpoint.name.split("-")[1]) / per_epoch)
+        logger.info("going on after epoch %d", trained)
+        trainer.sampler.skip(trained)
+        marks.restore(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if adapters is not None:
+        training.model.bert = adapters.merge_and_unload()
+        training.model.requires_grad_(True)
+    return round((trainer.state.best_global_step or steps) / per_epoch)
+
+
+def _optimizers(
+    training: Training, config: FitConfig, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW, at one rate for the encoder and another for what is new to it, and how the rates rise and fall."""
+    bert = training.model.bert
+    encoder = [p for n, p in bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
     known = {id(p) for p in encoder}
     optimizer = torch.optim.AdamW(
         [
@@ -148,7 +187,7 @@ def _train(
                 "params": encoder,
                 "lr": config.pretrained_rate if config.starts_pretrained else config.scratch_rate,
             },
-            {"params": [p for p in objective.parameters() if id(p) not in known], "lr": config.fresh_rate},
+            {"params": [p for p in training.objective.parameters() if id(p) not in known], "lr": config.fresh_rate},
         ],
         weight_decay=0.01,
         fused=True,
@@ -156,53 +195,33 @@ def _train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), max(1 - step / steps, 0.0) / 0.9)
     )
-    workers = world()[1]
-    trainer = _Trainer(
-        model=objective,
-        args=TrainingArguments(
-            output_dir=str(scratch),
-            num_train_epochs=epochs,
-            per_device_train_batch_size=-(-batch // workers),
-            eval_strategy="no" if measure is None else "epoch",
-            save_strategy="epoch" if is_kept() or measure is not None else "no",
-            save_total_limit=2,
-            load_best_model_at_end=measure is not None,
-            metric_for_best_model="measured",
-            restore_callback_states_from_checkpoint=True,
-            seed=config.seed,
-            use_cpu=not torch.cuda.is_available(),
-            ddp_find_unused_parameters=workers > 1,  # a batch may have no type, or no event, that is known
-            bf16=_bfloat16_pays(),
-            remove_unused_columns=False,
-            disable_tqdm=quiet,
-            report_to=[],
-            logging_strategy="epoch" if config.tensorboard else "no",
-            dataloader_pin_memory=False,
-        ),
-        data_collator=collator,
-        train_dataset=list(examples),
-        eval_dataset=list(examples[:1]),  # unused: `measure` knows what it measures on
-        callbacks=[] if measure is None else [EarlyStoppingCallback(early_stopping_patience=config.patience)],
-        optimizers=(optimizer, schedule),
+    return optimizer, schedule
+
+
+def _arguments(training: Training, config: FitConfig, quiet: bool, folder: Path, batch: int) -> TrainingArguments:
+    """What the Trainer is told; `batch` sequences are those of all processes together."""
+    measured = training.measure is not None
+    workers = rank_and_size()[1]
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=-(-batch // workers),
+        eval_strategy="epoch" if measured else "no",
+        save_strategy="epoch" if is_resumable() or measured else "no",
+        save_total_limit=2,
+        load_best_model_at_end=measured,
+        metric_for_best_model="measured",
+        restore_callback_states_from_checkpoint=True,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=workers > 1,  # a batch may have no type, or no event, that is known
+        bf16=_bfloat16_pays(),
+        remove_unused_columns=False,
+        disable_tqdm=quiet,
+        report_to=[],
+        logging_strategy="epoch" if config.tensorboard else "no",
+        dataloader_pin_memory=False,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
-    if measure is not None:
-        trainer.measure = measure
-    if config.tensorboard:
-        trainer.add_callback(_board(Path(config.tensorboard), type(objective).__name__))
-    marks = Marks(collator.rng)
-    trainer.add_callback(marks)
-    if (checkpoint := latest(scratch)) is not None:
-        trained = round(int(checkpoint.name.split("-")[1]) / per_epoch)
-        logger.info("going on after epoch %d", trained)
-        trainer.sampler.skip(trained)
-        marks.restore(checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if adapters is not None:
-        model.bert = adapters.merge_and_unload()
-        model.requires_grad_(True)
-    return round((trainer.state.best_global_step or steps) / per_epoch)
 
 
 def _board(directory: Path, name: str) -> TrainerCallback:

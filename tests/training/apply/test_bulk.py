@@ -11,7 +11,8 @@ from service.model.bundle import Bundle
 from service.model.scorer import Model
 from tests.support.processes import wait_until
 from training.apply.bulk import ALL_BAD, WORK, Plan, deal, score_in_parts, score_part, score_rows, scored_file
-from training.data.log import LogError, clean_events
+from training.data.clean import clean_events
+from training.data.log import LogError
 
 PART = 700  # rows
 

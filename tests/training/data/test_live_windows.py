@@ -5,8 +5,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.data.labels import Labels
 from training.data.live_windows import DRAWS, at_moments
-from training.data.log import Labels, Log
+from training.data.log import Log
 
 events = st.lists(st.tuples(st.integers(0, 50), st.sampled_from([0, 1, None])), min_size=1, max_size=12)
 

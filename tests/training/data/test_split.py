@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.log import Labels, Log, LogError
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 from training.data.split import check_enough, folds, grouped_by, held_out, part_at_random, split
 
 

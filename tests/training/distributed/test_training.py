@@ -20,7 +20,7 @@ def test_workers_learn_what_one_learns_though_one_is_killed(bundle: Bundle, atta
 
     def under_way() -> bool:
         assert process.poll() is None, (tmp_path / "log").read_text()
-        return latest(tmp_path / "bundle.fit" / "02") is not None
+        return latest(tmp_path / "bundle.fit" / "cross-fit-2") is not None
 
     wait_until(under_way, 240)
     [*workers] = subprocess.run(["pgrep", "-f", "ray::.*RayTrainWorker"], capture_output=True).stdout.split()

@@ -2,12 +2,15 @@
 
 from copy import deepcopy
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
 
+from service.model.bundle import Bundle
 from tests.support.html import Page
+from tests.support.training import command
 from training.config import FitConfig
 from training.evaluation import pages
 from training.evaluation.report import render
@@ -214,3 +217,14 @@ def test_the_same_evaluation_gives_the_same_page() -> None:
 def test_a_value_that_is_not_given_is_an_error_and_no_gap() -> None:
     with pytest.raises(UndefinedError, match="manifest"):
         pages.render("report.html.j2")
+
+
+def test_the_command_writes_the_page_that_the_bundle_holds(bundle: Bundle, tmp_path: Path) -> None:
+    command("report", "--bundle", bundle.path, "--out", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page == (bundle.path / "report.html").read_text()
+    strips = page.count('aria-label="highest score')
+    assert strips == 18  # best finds, worst misses, worst false alarms
+    assert page.count("<svg") == 7 + strips
+    for word in ("ROC", "Confusion matrix", "By type", "Which events", "Event by event", "rows read"):
+        assert word in page

@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.logs import genuine_log
 from training.config import FitConfig
-from training.data.log import Log, clean_events
+from training.data.clean import clean_events
+from training.data.log import Log
 from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, Attack, Ground, Scene, impact
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
 

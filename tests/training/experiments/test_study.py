@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from training.config import FitConfig
-from training.data.log import Labels, Log, clean_events, read_labels
+from training.data.clean import clean_events
+from training.data.labels import Labels, read_labels
+from training.data.log import Log
 from training.evaluation.assessment import importance, rate
 from training.experiments.baselines import METHODS
 from training.experiments.compare import compare

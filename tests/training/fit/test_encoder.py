@@ -5,7 +5,8 @@ import polars as pl
 
 from service.encoding.fields import Bins, Cross, Deviation, Popularity, Vocabulary
 from tests.support.logs import genuine_log
-from training.data.log import Log, clean_events
+from training.data.clean import clean_events
+from training.data.log import Log
 from training.fit.encoder import clipped, column_kinds, fit_encoder
 
 

@@ -23,12 +23,15 @@ from service.model.scorer import Model
 from service.stores.verdicts import Store
 from tests.support.logs import genuine_log
 from training.config import FitConfig
-from training.data.attacks import InjectConfig, inject
-from training.data.log import Labels, Log, LogError, clean_events
+from training.data.attacks import InjectConfig
+from training.data.clean import clean_events
+from training.data.injection import inject
+from training.data.labels import Labels
+from training.data.log import Log, LogError
 from training.evaluation.quality import recall_at_fpr
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.pipeline import WEIGHTS, untrained
-from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, joined, measures, refit
+from training.fit.networks import WEIGHTS, untrained
+from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, measures, refit
 from training.network.model import carry_over
 
 
@@ -170,9 +173,3 @@ def test_what_cannot_be_refitted_says_why(bundle: Bundle, attacked: Path, feedba
     assert ran.returncode == 2
     assert str(broken / "events.jsonl") in ran.stderr
     assert not (tmp_path / "new").exists()
-    log = Log.of(pl.DataFrame({"sequence_id": ["a", "a"], "item_id": ["x", "y"], "price": [1.0, 2.0]}))
-    with pytest.raises(LogError, match="sequence 'a' is in the old log"):
-        joined(log, Labels.none(1), log, Labels.none(1))
-    other = Log.of(pl.DataFrame({"sequence_id": ["b"], "price": ["cheap"]}))
-    with pytest.raises(LogError, match="column 'price' is Float64 in the old log and String"):
-        joined(log, Labels.none(1), other, Labels.none(1))

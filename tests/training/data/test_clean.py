@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from training.data.log import CleaningReport, LogError, clean_events, first_seen, parse_columns, read_labels
+from training.data.clean import clean_events, first_seen, parse_columns
+from training.data.log import LogError
 
 GOOD = "sequence_id,ts,action,item_id,price\n" + "".join(
     f"s{i // 10},{1000 + i},click,i{i % 7},{i}.5\n" for i in range(100)
@@ -129,38 +130,6 @@ def test_times_in_words_and_numbers_with_leading_zeros_survive(tmp_path: Path) -
     assert log.ids == ["007"]
     assert log.events["item_id"].to_list() == ["010", "10"]
     assert log.events["ts"].to_list() == [1795453920.0] * 2
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("id,label\ns1,1\n", "column 'sequence_id' is missing; present: id, label"),
-        ("sequence_id,y\ns1,1\n", "column 'label' is missing"),
-        ("sequence_id,label\ns1,1\ns2,yes\n", "row 3: label is 'yes'; it must be 0"),
-        ("sequence_id,label\ns1,1\ns1,0\n", "'s1' has both labels"),
-        ("sequence_id,label\nx,1\ny,0\n", "none of its 2 sequences is in the log"),
-        ("sequence_id,label\ns1,0\ns2,0\n", "every labelled sequence has label 0"),
-        ("sequence_id,label\ns1,1\ns2,0\nx,1\n", "1 of 3 labels have no events, first for sequence 'x'"),
-    ],
-)
-def test_unusable_labels_say_why(tmp_path: Path, text: str, says: str) -> None:
-    log, report = clean_events(write(tmp_path / "e.csv", GOOD))
-    with pytest.raises(LogError, match=says):
-        read_labels(write(tmp_path / "l.csv", text), log, report)
-
-
-def test_labels_are_lined_up_and_gaps_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log, report = clean_events(write(tmp_path / "e.csv", GOOD))
-    text = "sequence_id,label,type,gender\ns3,1,bot,f\ns1,0,,m\ns0,1.0,,f\n"
-    with caplog.at_level(logging.WARNING):
-        labels = read_labels(write(tmp_path / "l.csv", text), log, report)
-    assert labels.known.tolist() == [True, True, False, True] + [False] * 6
-    assert labels.label.tolist()[:4] == [1, 0, 0, 1]
-    assert labels.types[:4] == [None, None, None, "bot"]
-    assert labels.groups["gender"].to_list()[:4] == ["f", "m", None, "f"]
-    assert report.labels == {"labels": 3, "labels without events": 0, "sequences without a label": 7}
-    assert "7 of 10 sequences have no label" in caplog.text
-    assert isinstance(report, CleaningReport)
 
 
 def test_a_column_of_lists_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.encoding.chunks import pad
+from training.config import PRESETS
+from training.network.export import export_onnx
+from training.network.finetune import run_torch
+from training.network.model import BehaviourBert
+
+
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_the_graph_answers_as_torch_does(preset: str, tmp_path: Path) -> None:
+    from service.engine.session import Engine
+
+    torch.manual_seed(0)
+    model = BehaviourBert(300, 3, PRESETS[preset], 64)
+    export_onnx(model, 5, tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    windows = [rng.integers(5, 300, (n, 5)).astype(np.int32) for n in (2, 17, 40, 64)]
+    for w in windows:
+        w[:, 0] = 2
+        w[0, 0] = 1
+    ids = pad(windows)
+    for ours, theirs in zip(
+        vars(Engine(tmp_path / "model.onnx").run(ids)).values(), vars(run_torch(model)(ids)).values(), strict=True
+    ):
+        assert np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-theirs))).max() < 1e-4

@@ -1,0 +1,49 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.encoding.encoder import Encoder
+from tests.support.training import QUICK
+from training.fit.networks import untrained
+from training.network.finetune import Example, finetune
+from training.network.trainer import LikeLengths
+
+
+def test_low_rank_adapters_train_and_leave_an_ordinary_encoder(learned: tuple[Encoder, list[Example]]) -> None:
+    encoder, examples = learned
+    model = untrained(encoder, [e.encoded for e in examples], 1, QUICK)
+    names = set(model.state_dict())
+    before = {n: p.clone() for n, p in model.bert.named_parameters()}
+    finetune(model, encoder, examples[:64], examples[64:], replace(QUICK, lora_rank=4), True, "adapters", epochs=1)
+    assert set(model.state_dict()) == names
+    after = dict(model.bert.named_parameters())
+    query = "encoder.layer.0.attention.self.query"
+    change = after[f"{query}.weight"] - before[f"{query}.weight"]
+    assert 0 < torch.linalg.matrix_rank(change, atol=1e-6) <= 4
+    assert torch.equal(after[f"{query}.bias"], before[f"{query}.bias"])
+
+
+def test_tensorboard_gets_what_training_measured(learned: tuple[Encoder, list[Example]], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    encoder, examples = learned
+    model = untrained(encoder, [e.encoded for e in examples], 1, QUICK)
+    config = replace(QUICK, epochs=2, tensorboard=str(tmp_path))
+    finetune(model, encoder, examples[:64], examples[64:], config, True, "measured")
+    (run,) = tmp_path.iterdir()
+    events = EventAccumulator(str(run)).Reload()
+    assert len(events.Scalars("eval/measured")) == 2
+    assert {"train/loss"} <= set(events.Tags()["scalars"])
+
+
+def test_an_epoch_draws_its_share_anew_and_batches_like_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 400).tolist()
+    sampler = LikeLengths(lengths, 200, 8, 0)
+    first, second = list(sampler), list(sampler)
+    assert len(set(first)) == len(set(second)) == len(sampler) == 200
+    assert set(first) != set(second)
+    spread = [np.ptp([lengths[i] for i in first[k : k + 8]]) for k in range(0, 200, 8)]
+    assert np.mean(spread) < 30  # at random it is near 80
+    assert sorted(LikeLengths(lengths, 400, 8, 0)) == list(range(400))

@@ -1,0 +1,124 @@
+"""What a model is fitted on: a log with its labels, read, cleaned, cut to live windows, and split.
+
+Every command that learns from a log reads it here, so that each sees the same sequences in the same parts.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.model.bundle import sha256
+from training.config import FitConfig
+from training.data.clean import CleaningReport, clean_events
+from training.data.labels import Labels, read_labels
+from training.data.live_windows import at_moments
+from training.data.log import Log, LogError
+from training.data.split import Indices, Split, split
+
+WHOLE = FitConfig(test_share=0.0)  # with which a log is read that has no test part
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A log ready for fitting.
+
+    Attributes:
+        log, labels: N sequences.
+        split: positions of those in the training part and in the test part.
+        cleaning: what cleaning found.
+        fingerprint: names the files that the log and its labels were read from, by their contents.
+    """
+
+    log: Log
+    labels: Labels
+    split: Split
+    cleaning: CleaningReport
+    fingerprint: str
+
+    @classmethod
+    def read(
+        cls,
+        events: Path,
+        labels: Path | None,
+        config: FitConfig,
+        columns: dict[str, str] | None = None,
+        aside: Path | None = None,
+    ) -> "Dataset":
+        """Reads a log and its labels.
+
+        Args:
+            events: the log.
+            labels: its label table; None where there is none, and then all sequences are for training.
+            config: how much may be bad, the live window, the share of the test part (0: no test part) and the seed.
+            columns: renames the log's columns, {ours: theirs}.
+            aside: file for bad rows.
+
+        Raises:
+            LogError: the log or the labels cannot be used.
+        """
+        log, cleaning = clean_events(events, columns, config.max_bad_share, aside)
+        truth = read_labels(labels, log, cleaning, config.max_bad_share) if labels else Labels.none(len(log))
+        if config.live_window:
+            log, truth = at_moments(log, truth, config.live_window, config.seed)
+        if labels is None:
+            parts = Split.undivided(np.arange(len(log)))
+        elif not config.test_share:
+            parts = Split.undivided(np.flatnonzero(truth.known))
+        else:
+            parts = split(log, truth, config.test_share, config.seed)
+        return cls(log, truth, parts, cleaning, files_fingerprint(events, labels))
+
+    @property
+    def training(self) -> Indices:
+        """Positions of all that may be learned from: what is not in the test part, also where it has no label."""
+        return np.setdiff1d(np.arange(len(self.log)), self.split.test)
+
+    def with_judged(self, judged: Log, labels: Labels, tested: NDArray[np.bool_]) -> "Dataset":
+        """The dataset with judged sequences behind its own.
+
+        Args:
+            judged, labels: M sequences, and what was said of them.
+            tested: bool (M,), which of them go to the test part.
+
+        Raises:
+            LogError: the two logs cannot be joined, see `joined`.
+        """
+        log, truth = joined(self.log, self.labels, judged, labels)
+        test = np.concatenate((self.split.test, len(self.log) + np.flatnonzero(tested)))
+        rest = np.setdiff1d(np.arange(len(log)), test)
+        return replace(self, log=log, labels=truth, split=Split(rest[truth.known[rest]], test, self.split.how))
+
+
+def files_fingerprint(events: Path, labels: Path | None) -> str:
+    """Names a log and its labels by the files' contents."""
+    digests = [sha256(file) for file in (events, labels) if file is not None]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[Log, Labels]:
+    """Both logs as one, the old one's sequences first.
+
+    Raises:
+        LogError: a column holds numbers in one and texts in the other, or both have a sequence of the same name.
+    """
+    if twice := set(old.ids) & set(new.ids):
+        raise LogError(f"sequence {min(twice)!r} is in the old log and among the judged; give it another name")
+    for column in set(old.events.columns) & set(new.events.columns):
+        types = old.events.schema[column], new.events.schema[column]
+        if types[0].is_numeric() != types[1].is_numeric() and pl.Null not in types:
+            raise LogError(f"column {column!r} is {types[0]} in the old log and {types[1]} among the judged sequences")
+    known = [c for c in new.events.columns if c in old.events.columns or c == "event_label"]
+    events = pl.concat((old.events, new.events.select(known)), how="diagonal_relaxed")
+    both = (old_labels, new_labels)
+    labels = Labels(
+        np.concatenate([b.known for b in both]),
+        np.concatenate([b.label for b in both]),
+        [t for b in both for t in b.types],
+        [g for b in both for g in b.split_group],
+        pl.DataFrame(),
+    )
+    return Log.of(events), labels

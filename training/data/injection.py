@@ -1,0 +1,160 @@
+"""Adds labelled attack users to a real log.
+
+Ids are drawn anew for everybody and sequences written in random order, so that neither gives an attacker away.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from training.data.attacks import ATTACKS, NEED_TIMES, Catalogue, InjectConfig, Profile, takeover
+from training.data.log import Log, LogError
+
+logger = logging.getLogger(__name__)
+
+
+def inject(
+    log: Log, labels: pl.DataFrame | None, config: InjectConfig, types: list[str] | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Adds attack users to a log.
+
+    Args:
+        log: the genuine log.
+        labels: a label table of it, for labels and group columns to carry over; None takes everybody as genuine.
+        config: sizes and seed.
+        types: names from ATTACKS; None takes all that the log has the columns for.
+
+    Returns:
+        events (with `event_label`), labels (`sequence_id,label,type,split_group` and the group columns), and sources:
+        each new `sequence_id` with the log's own id, null for an attack user, and the items that it pushes or nukes.
+
+    Raises:
+        LogError: an unknown type, or one that needs a column the log lacks.
+    """
+    rng = np.random.default_rng(config.seed)
+    catalogue = Catalogue(log, config, rng)
+    faked = _profiles(catalogue, _usable_types(catalogue, types))
+    replaced = {f.profile.replaces for f in faked}
+    genuine = [i for i in range(len(log)) if i not in replaced]
+    total = len(genuine) + len(faked)
+    width = len(str(10 * total))
+    fresh = [f"{n:0{width}d}" for n in rng.choice(10**width, total, replace=False)]
+    order = rng.permutation(total)
+
+    parts: list[pl.DataFrame] = []
+    label_rows: list[dict[str, object]] = []
+    sources: list[dict[str, object]] = []
+    groups = _group_columns(log, labels)
+    base = log.events.drop("sequence_id", "event_label", "event_id", strict=False)
+    for place in order:
+        new_id = fresh[place]
+        if place < len(genuine):
+            i = genuine[place]
+            own = base[int(log.offsets[i]) : int(log.offsets[i + 1])]
+            parts.append(own.with_columns(sequence_id=pl.lit(new_id), event_label=pl.lit(0, dtype=pl.Int8)))
+            label_rows.append({"sequence_id": new_id, "label": 0, "type": None, "split_group": None, **groups[i]})
+            sources.append({"sequence_id": new_id, "source": log.ids[i], "targets": []})
+        else:
+            one = faked[place - len(genuine)]
+            parts.append(_events(base, one.profile).with_columns(sequence_id=pl.lit(new_id)))
+            label_rows.append({"sequence_id": new_id, **one.label(groups[one.profile.template])})
+            sources.append({"sequence_id": new_id, **one.source(catalogue)})
+    columns = ["sequence_id", *base.columns, "event_label"]
+    if log.events["ts"].is_null().all():
+        columns.remove("ts")
+    events = pl.concat([part.select(columns) for part in parts], how="vertical_relaxed")
+    schema: dict[str, Any] = {"sequence_id": pl.String, "source": pl.String, "targets": pl.List(pl.String)}
+    return events, pl.DataFrame(label_rows, infer_schema_length=None), pl.DataFrame(sources, schema)
+
+
+@dataclass(frozen=True)
+class _Faked:
+    """An attack user: its kind, what keeps its campaign together in a split, and its account."""
+
+    kind: str
+    group: str
+    profile: Profile
+
+    def label(self, template: Mapping[str, object]) -> dict[str, object]:
+        """Its row of the label table, with the group columns of its template."""
+        inherited = {k: v for k, v in template.items() if k not in ("label", "type")}
+        return {**inherited, "label": 1, "type": self.kind, "split_group": self.group}
+
+    def source(self, catalogue: Catalogue) -> dict[str, object]:
+        """Whose place it takes, and the items that it is there for."""
+        replaced = catalogue.log.ids[self.profile.replaces] if self.profile.replaces >= 0 else None
+        return {"source": replaced, "targets": [catalogue.items[t] for t in self.profile.targets]}
+
+
+def _profiles(catalogue: Catalogue, kinds: Sequence[str]) -> list[_Faked]:
+    """The attack users of each kind, campaign by campaign."""
+    config = catalogue.config
+    count = max(round(config.size * len(catalogue.log)), 1)
+    faked: list[_Faked] = []
+    for kind in kinds:
+        if kind == "takeover":  # all at once, so that nobody is a victim twice; the two of a pair stay together
+            faked += [_Faked(kind, f"{kind} {i // 2}", p) for i, p in enumerate(takeover(catalogue, count))]
+            continue
+        for start in range(0, count, config.campaign):
+            campaign = ATTACKS[kind](catalogue, min(config.campaign, count - start))
+            faked += [_Faked(kind, f"{kind} {start // config.campaign}", p) for p in campaign]
+    return faked
+
+
+def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
+    chosen = []
+    for kind in types or list(ATTACKS):
+        if kind not in ATTACKS:
+            raise LogError(f"unknown attack type {kind!r}; there are {', '.join(ATTACKS)}")
+        lacks = "times" if kind in NEED_TIMES and not catalogue.has_times else ""
+        lacks = "ratings" if kind not in NEED_TIMES and not catalogue.has_ratings else lacks
+        if not lacks:
+            chosen.append(kind)
+        elif types:
+            raise LogError(
+                f"attack type {kind!r} needs {lacks}, which the log lacks; name the column of the log with "
+                f"--columns {'ts' if lacks == 'times' else 'rating'}=THEIRS"
+            )
+        else:
+            logger.warning("left out %s: it needs %s, which the log lacks", kind, lacks)
+    if not chosen:
+        raise LogError(
+            "the log has neither times nor ratings, so no attack can be made; name them with --columns ts=..,rating=.."
+        )
+    return chosen
+
+
+def _group_columns(log: Log, labels: pl.DataFrame | None) -> list[dict[str, object]]:
+    """The label table's row of each sequence, without its id."""
+    if labels is None:
+        return [{} for _ in log.ids]
+    joined = pl.DataFrame({"sequence_id": log.ids}).join(labels, on="sequence_id", how="left", maintain_order="left")
+    return joined.drop("sequence_id").with_columns(pl.col("label").cast(pl.Int64).fill_null(0)).to_dicts()
+
+
+def _events(base: pl.DataFrame, profile: Profile) -> pl.DataFrame:
+    events = base[profile.rows]
+    if profile.ts is not None:
+        events = events.with_columns(pl.Series("ts", profile.ts))
+    if profile.rating is not None:
+        given = pl.Series("rating", profile.rating).fill_nan(None)
+        events = events.with_columns(given.fill_null(events["rating"]).alias("rating"))
+    if profile.action is not None:
+        given = pl.Series("action", [a or None for a in profile.action], dtype=pl.String)
+        events = events.with_columns(given.fill_null(events["action"]).alias("action"))
+    return events.with_columns(pl.Series("event_label", profile.event_label, dtype=pl.Int8))
+
+
+def write(out: Path, events: pl.DataFrame, labels: pl.DataFrame, sources: pl.DataFrame) -> None:
+    """Writes `events.csv`, `labels.csv` and `sources.csv` into a folder, made if need be."""
+    out.mkdir(parents=True, exist_ok=True)
+    events.write_csv(out / "events.csv")
+    labels.write_csv(out / "labels.csv")
+    said = sources["targets"].map_elements(lambda items: json.dumps(items.to_list()), pl.String)
+    sources.with_columns(targets=said).write_csv(out / "sources.csv")

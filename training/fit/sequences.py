@@ -1,0 +1,116 @@
+"""The first step of a fit: the encoder, and the log's sequences as its rows, each with what is known of it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from tokenizers import Tokenizer
+
+from service.encoding.encoder import Encoded, Encoder
+from service.encoding.values import EventError
+from training.config import FitConfig, pretrained_directory
+from training.data.labels import UNLABELLED, Labels
+from training.data.log import Log
+from training.data.split import check_enough
+from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.tabular import normal_by_trimming
+from training.network.finetune import Example
+
+logger = logging.getLogger(__name__)
+FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
+TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
+
+
+@dataclass(frozen=True)
+class EncodedLog:
+    """A log as the parts of a model learn from it.
+
+    Attributes:
+        encoder: learned from the whole log.
+        kinds: each usable column's kind, see `column_kinds`.
+        everything: all sequences, also those without a label.
+        log, labels, encoded, examples: the N sequences that have a label, given or presumed.
+        types: the anomaly types that are named; an example's type is an index into them.
+        presumed: whether no label was given, and all are presumed.
+    """
+
+    encoder: Encoder
+    kinds: dict[str, str]
+    everything: list[Encoded]
+    log: Log
+    labels: Labels
+    encoded: list[Encoded]
+    examples: list[Example]
+    types: list[str]
+    presumed: bool
+
+
+def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = None) -> EncodedLog:
+    """Learns the encoder from a log, and encodes the log with it.
+
+    Args:
+        old: an encoder whose bins stay and whose values stay known.
+
+    Raises:
+        LogError: there are too few labels to learn from.
+    """
+    kinds = column_kinds(log.events)
+    words = f"{pretrained_directory(config.pretrained)}/tokenizer.json" if "text" in kinds.values() else None
+    tokenizer = Tokenizer.from_file(words) if words else None
+    encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old)
+    everything = encoded_log(encoder, log)
+    presumed = not labels.known.any()
+    labels = presume(encoder, everything, labels, config)
+    known = np.flatnonzero(labels.known)
+    log, labels, encoded = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
+    check_enough(labels)
+    types = sorted({t for t in labels.types if t})
+    examples = examples_of(log, labels, encoded, types)
+    return EncodedLog(encoder, kinds, everything, log, labels, encoded, examples, types, presumed)
+
+
+def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
+    """The log's sequences, encoded; raises EventError where one cannot be."""
+    found = []
+    for encoded in encoder.encode_all(log.sequences()):
+        if isinstance(encoded, EventError):
+            raise encoded
+        found.append(encoded)
+    return found
+
+
+def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, config: FitConfig) -> Labels:
+    """Labels in place of missing ones where there are too few to learn from: what lies far from normal is anomalous.
+
+    The share `contamination` that lies farthest is taken for anomalous and the rest for normal. What is learned from
+    that finds more than the distance itself does, since attackers share more than their distance. Where the labels that
+    there are say that distance is no sign of anomalies, they stay alone.
+    """
+    if labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
+        return labels
+    novelty = normal_by_trimming(encoder, sequences)
+    told, of_told = labels.label[labels.known], novelty[labels.known]
+    if len(np.unique(told)) == 2 and (trust := float(roc_auc_score(told, of_told))) < TRUSTED:
+        logger.warning("unlabelled sequences are left out: distance from normal ranks the labels at AUC %.2f", trust)
+        return labels
+    farthest = novelty > np.quantile(novelty, 1 - config.contamination)
+    logger.info("%d unlabelled sequences are judged by their distance from normal", (~labels.known).sum())
+    label = np.where(labels.known, labels.label, farthest).astype(np.int8)
+    return replace(labels, known=np.ones_like(labels.known), label=label)
+
+
+def examples_of(log: Log, labels: Labels, encoded: Sequence[Encoded], types: list[str]) -> list[Example]:
+    """What training reads of the sequences; a normal sequence's events are normal."""
+    number = {name: i for i, name in enumerate(types)}
+    examples = []
+    for i, (sequence, (columns, length)) in enumerate(zip(encoded, log.sequences(), strict=True)):
+        given = columns.get("event_label")
+        if given is not None:
+            events = np.array([UNLABELLED if v is None else v for v in given], dtype=np.int8)
+        else:
+            events = np.full(length, UNLABELLED if labels.label[i] else 0, dtype=np.int8)
+        kind = number.get(labels.types[i] or "", UNLABELLED)
+        examples.append(Example(sequence, int(labels.label[i]), kind, events))
+    return examples
