@@ -12,72 +12,87 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RECGUARD_")
 
-    bundle: Path = Field(description="Bundle directory to serve.")
+    bundle: Path = Field(description="Directory of the bundle to serve.")
     bundles: Path | None = Field(
-        None, description="Directory in which reload looks up names; by default the bundle's parent."
+        None, description="Directory in which a reload looks up bundle names; by default the bundle's parent."
     )
     challenger: Path | None = Field(
-        None, description="Directory of a second bundle that scores the same traffic in shadow, on idle cores."
+        None, description="Directory of a second bundle, which scores the same traffic in shadow on idle cores."
     )
-    state_dir: Path = Field(Path("state"), description="Directory for all that changes at run time.")
+    state_dir: Path = Field(Path("state"), description="Directory for everything that changes at run time.")
     provider: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(
-        "auto", description="`tensorrt` and `cuda` refuse to start without; `auto` takes CUDA where it is."
+        "auto",
+        description="`auto` takes CUDA if it is there; `cuda` and `tensorrt` refuse to start without their provider.",
     )
     threads: int = Field(
-        0, ge=0, description="Intra-op threads of ONNX Runtime on the CPU; 0: the cores, shared out among the workers."
+        0,
+        ge=0,
+        description="Threads inside one operator of ONNX Runtime on the CPU; 0: all cores, divided among the workers.",
     )
-    gpu_memory_mb: int = Field(0, ge=0, description="Most memory of the GPU for a model; 0: no bound.")
+    gpu_memory_mb: int = Field(0, ge=0, description="Most GPU memory that a model may take; 0: no limit.")
     cuda_graphs: bool = Field(
-        False, description="Whether the GPU's work on batches of a shape is recorded once and replayed."
+        False, description="Whether the GPU's work is recorded once for each shape of a batch, and replayed."
     )
     shared_engine: bool = Field(
-        False, description="Whether the workers share one engine in a process of its own, for one GPU under many cores."
+        False, description="Whether all workers share one engine in its own process: for one GPU and many cores."
     )
-    workers: int = Field(1, ge=1, description="Processes that serve; with few cores one is best.")
-    run_dir: Path | None = Field(None, description="Set by the service itself where it has several workers.")
+    workers: int = Field(1, ge=1, description="Number of processes that serve; with few cores, one is best.")
+    run_dir: Path | None = Field(None, description="Set by the service itself when it has several workers.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
-    max_body_bytes: int = Field(8_000_000, gt=0, description="Larger request bodies are refused with 413.")
-    max_sequences: int = Field(1024, gt=0, description="Most sequences in one request.")
+    max_body_bytes: int = Field(8_000_000, gt=0, description="Largest request body; a larger one gets 413.")
+    max_sequences: int = Field(1024, gt=0, description="Most sequences in one request; on `/v1/events`, most events.")
     max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
-    timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sets no X-Request-Timeout-Ms.")
+    timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sends no X-Request-Timeout-Ms.")
     objective_ms: int = Field(
-        100, gt=0, description="Time that 99 of 100 requests should keep to; past it an alert fires."
+        100, gt=0, description="99 of 100 requests should be answered within this time; if not, an alert fires."
     )
-    max_wait_ms: int = Field(500, gt=0, description="Requests that would wait longer for their turn get 429 at once.")
-    queue_tokens: int = Field(65_536, gt=0, description="Positions that may wait; past them requests get 429.")
+    max_wait_ms: int = Field(
+        500, gt=0, description="Longest wait for a turn; a request that would wait longer gets 429 at once."
+    )
+    queue_tokens: int = Field(
+        65_536, gt=0, description="Most positions that may wait; when they are taken, requests get 429."
+    )
     batch_tokens: int = Field(
-        0, ge=0, description="Most positions of one batch, padding included; 0: 2,048 a thread, or 16,384 on CUDA."
+        0, ge=0, description="Most positions in one batch, padding included; 0: 2,048 per thread, or 16,384 on CUDA."
     )
-    max_text: int = Field(10_000, gt=0, description="Most characters of one text in an event.")
+    max_text: int = Field(10_000, gt=0, description="Most characters in one text of an event.")
     request_seconds: float = Field(
-        10, gt=0, description="Time for a request to arrive, and for its answer to be taken; then the connection ends."
+        10,
+        gt=0,
+        description="Time for a request to arrive, and for its answer to be read; then the connection is closed.",
     )
     keep_alive_seconds: int = Field(
-        75, gt=0, description="Time an idle connection is kept; longer than clients keep theirs, lest one meet its end."
+        75,
+        gt=0,
+        description="How long an idle connection stays open; choose more than clients do, so that they close first.",
     )
-    cache_seconds: float = Field(0, ge=0, description="How long an answer is kept for a sequence sent again; 0: not.")
-    cache_sequences: int = Field(10_000, gt=0, description="Most answers kept.")
-    drain_seconds: int = Field(20, ge=0, description="Time to answer what was accepted after SIGTERM.")
+    cache_seconds: float = Field(
+        0, ge=0, description="How long an answer is kept in case the same sequence is sent again; 0: no cache."
+    )
+    cache_sequences: int = Field(10_000, gt=0, description="Most answers in the cache.")
+    drain_seconds: int = Field(20, ge=0, description="Time to answer accepted requests after SIGTERM.")
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys, `name:scope+scope:secret`, separated by commas; scopes: score, review, admin, metrics.",
     )
-    api_keys_file: Path | None = Field(None, description="File with more of them, one a line.")
-    key_rate: float = Field(0, ge=0, description="Requests a second that one API key may make; 0: any number.")
-    bundle_public_key: Path | None = Field(
-        None, description="PEM file of an Ed25519 public key; only bundles that its owner signed are served."
+    api_keys_file: Path | None = Field(None, description="File with more API keys, one per line.")
+    key_rate: float = Field(
+        0, ge=0, description="Requests per second that the keys of one name may make together; 0: no limit."
     )
-    allow_users: Path | None = Field(None, description="File of user ids, one a line, that are never flagged.")
-    deny_users: Path | None = Field(None, description="File of user ids, one a line, that are always blocked.")
+    bundle_public_key: Path | None = Field(
+        None, description="PEM file of an Ed25519 public key; only bundles signed by its owner are served."
+    )
+    allow_users: Path | None = Field(None, description="File of user ids, one per line, that are never flagged.")
+    deny_users: Path | None = Field(None, description="File of user ids, one per line, that are always blocked.")
     review_share: float = Field(
         0.001,
         ge=0,
         le=1,
-        description="Share of allowed sequences that are kept for review too, from which recall is told.",
+        description="Share of allowed sequences that is kept for review too; recall is estimated from it.",
     )
-    review_days: float = Field(30, gt=0, description="How long answers are kept for review.")
-    review_most: int = Field(100_000, gt=0, description="Most answers kept for review; the oldest give way.")
+    review_days: float = Field(30, gt=0, description="How many days answers are kept for review.")
+    review_most: int = Field(100_000, gt=0, description="Most answers kept for review; the oldest go first.")
     store_url: SecretStr = Field(
         SecretStr(""),
         description="SQLAlchemy URL of the database for review; by default SQLite in the state directory.",
@@ -86,27 +101,35 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Redis for the windows of `/v1/events` (extra `redis`); by default this process's memory.",
     )
-    live_window: int = Field(64, gt=0, description="Events of a key, the latest, that make its window.")
+    live_window: int = Field(64, gt=0, description="How many of the latest events of a key make its window.")
     live_least: int = Field(
-        0, ge=0, description="Events before which a window is not scored; 0: as 99 in 100 of training had."
+        0,
+        ge=0,
+        description="Fewest events with which a window is scored; 0: the 1st percentile of lengths in training.",
     )
-    live_every: int = Field(1, ge=0, description="Each so-maniest event of a key has its window scored; 0: none.")
+    live_every: int = Field(
+        1, ge=0, description="A window is scored at every N-th event of its key; 0: only at the actions named."
+    )
     live_actions: str = Field(
-        "", description="Actions, separated by commas, that have the window scored whatever the event's number."
+        "", description="Actions, separated by commas, at which a window is scored whatever the number of the event."
     )
-    live_seconds: float = Field(86_400, gt=0, description="How long a window is kept after its latest event.")
+    live_seconds: float = Field(86_400, gt=0, description="How many seconds a window is kept after its latest event.")
     live_keys: int = Field(
-        100_000, gt=0, description="Most windows in memory; the one silent longest gives way. Redis has its own bound."
+        100_000, gt=0, description="Most windows in memory; the one silent longest goes first. Redis has its own limit."
     )
-    live_event_bytes: int = Field(2048, gt=0, description="Most bytes of one event of a window, as JSON.")
+    live_event_bytes: int = Field(2048, gt=0, description="Largest event in a window, in bytes of JSON.")
     live_ahead_seconds: float = Field(
-        300, gt=0, description="An event that much ahead of the clock is refused: it would outstay all that are real."
+        300,
+        gt=0,
+        description="An event further ahead of the clock is refused, since it would stay in its window too long.",
     )
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
-    webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs what the webhook is told.")
-    log_format: Literal["json", "text"] = Field("json", description="Form of the log.")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs the messages of the webhook.")
+    log_format: Literal["json", "text"] = Field("json", description="Format of the log.")
     log_requests: float = Field(
         0.01, ge=0, le=1, description="Share of requests that get a line in the log; server errors always do."
     )
-    log_ids: bool = Field(False, description="Whether the log shows sequence ids as they are, not salted hashes.")
+    log_ids: bool = Field(
+        False, description="Whether the log shows sequence ids as they are, instead of salted hashes."
+    )
     traces: bool = Field(False, description="Whether OpenTelemetry spans are exported (extra `traces`).")

@@ -28,7 +28,7 @@ UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does
 class Metrics:
     """All metrics on a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # long: a list of metrics, one after another
         self.registry = r = CollectorRegistry()
 
         def name(short: str) -> str:

@@ -9,7 +9,10 @@ from training.data.clean import clean_events
 from training.data.injection import inject
 from training.data.log import Log
 
-CONFIG = InjectConfig(size=0.1, filler=(0.1, 0.2), campaign=5)
+
+@pytest.fixture(scope="module")
+def config() -> InjectConfig:
+    return InjectConfig(size=0.1, filler=(0.1, 0.2), campaign=5)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 
 @pytest.fixture(scope="module")
-def injected(log: Log) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def injected(log: Log, config: InjectConfig) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     groups = pl.DataFrame({"sequence_id": log.ids, "label": "0", "gender": ["f", "m"] * 100})
-    return inject(log, groups, CONFIG)
+    return inject(log, groups, config)

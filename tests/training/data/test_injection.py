@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from tests.support.logs import genuine_log
-from tests.training.data.conftest import CONFIG
 from training.data.attacks import ATTACKS, NEED_TIMES, InjectConfig
 from training.data.clean import clean_events
 from training.data.injection import inject
@@ -66,22 +65,22 @@ def test_every_type_is_there_in_the_size_asked_for(injected: tuple[pl.DataFrame,
     assert injected[1].filter(pl.col("label") == 0)["type"].is_null().all()
 
 
-def test_same_seed_same_log(log: Log) -> None:
-    again = [inject(log, None, CONFIG)[0] for _ in range(2)]
+def test_same_seed_same_log(log: Log, config: InjectConfig) -> None:
+    again = [inject(log, None, config)[0] for _ in range(2)]
     assert again[0].equals(again[1])
     assert not again[0].equals(inject(log, None, InjectConfig(0.1, (0.1, 0.2), seed=1))[0])
 
 
-def test_what_a_log_lacks_limits_the_attacks(log: Log) -> None:
+def test_what_a_log_lacks_limits_the_attacks(log: Log, config: InjectConfig) -> None:
     timeless = Log.of(log.events.with_columns(ts=pl.lit(None, dtype=pl.Float64)))
-    events, labels, _ = inject(timeless, None, CONFIG)
+    events, labels, _ = inject(timeless, None, config)
     assert set(labels["type"].drop_nulls()) == set(ATTACKS) - NEED_TIMES
     assert "ts" not in events.columns
     unrated = Log.of(log.events.drop("rating"))
-    assert set(inject(unrated, None, CONFIG)[1]["type"].drop_nulls()) == NEED_TIMES
+    assert set(inject(unrated, None, config)[1]["type"].drop_nulls()) == NEED_TIMES
     with pytest.raises(LogError, match="needs times"):
-        inject(timeless, None, CONFIG, ["crawler"])
+        inject(timeless, None, config, ["crawler"])
     with pytest.raises(LogError, match="unknown attack type 'flood'"):
-        inject(log, None, CONFIG, ["flood"])
+        inject(log, None, config, ["flood"])
     with pytest.raises(LogError, match="item_id"):
-        inject(Log.of(log.events.drop("item_id")), None, CONFIG)
+        inject(Log.of(log.events.drop("item_id")), None, config)
