@@ -14,7 +14,7 @@ from service.model.policy import Thresholds
 from service.model.scorer import Scorer
 from training.data.labels import Labels
 from training.data.log import Log
-from training.evaluation.quality import metrics
+from training.evaluation.quality import Quality
 
 STRIPS = 6  # sequences of each kind whose events are shown
 MOST_GROUPS = 30  # values of a group column; one with more is no group
@@ -45,7 +45,7 @@ def assess(
     flagged = np.array([decision != "allow" for decision in decisions])
     events = [a.events for a in answers]
     return {
-        "metrics": metrics(labels.label, score, threshold).to_json(),
+        "metrics": Quality.of(labels.label, score, threshold).to_json(),
         "sequences": log.ids,
         "label": labels.label.tolist(),
         "type": labels.types,

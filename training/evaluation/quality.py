@@ -22,7 +22,7 @@ NAMES = {  # of the measures that pages and the command line show
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Quality:
     """Quality of scores for `sequences` sequences of which `anomalous` are; the first four hold at `threshold`."""
 
     sequences: int
@@ -37,29 +37,29 @@ class Metrics:
     recall_at_1_fpr: float
     expected_calibration_error: float
 
+    @classmethod
+    def of(cls, label: Labels, score: Scores, threshold: float, flagged: NDArray[np.bool_] | None = None) -> "Quality":
+        """All figures for scores against labels of both classes; `flagged` replaces `score >= threshold` if given."""
+        flagged = score >= threshold if flagged is None else flagged
+        hits = int((flagged & (label == 1)).sum())
+        precision = hits / max(int(flagged.sum()), 1)
+        recall = hits / int((label == 1).sum())
+        return cls(
+            sequences=len(label),
+            anomalous=int((label == 1).sum()),
+            threshold=float(threshold),
+            accuracy=float((flagged == (label == 1)).mean()),
+            precision=precision,
+            recall=recall,
+            f1=2 * precision * recall / (precision + recall) if hits else 0.0,
+            auc=float(roc_auc_score(label, score)),
+            average_precision=float(average_precision_score(label, score)),
+            recall_at_1_fpr=recall_at_fpr(label, score, 0.01),
+            expected_calibration_error=expected_calibration_error(label, score),
+        )
+
     def to_json(self) -> dict[str, float]:
         return asdict(self)
-
-
-def metrics(label: Labels, score: Scores, threshold: float, flagged: NDArray[np.bool_] | None = None) -> Metrics:
-    """All figures for scores against labels of both classes; `flagged` replaces `score >= threshold` if given."""
-    flagged = score >= threshold if flagged is None else flagged
-    hits = int((flagged & (label == 1)).sum())
-    precision = hits / max(int(flagged.sum()), 1)
-    recall = hits / int((label == 1).sum())
-    return Metrics(
-        sequences=len(label),
-        anomalous=int((label == 1).sum()),
-        threshold=float(threshold),
-        accuracy=float((flagged == (label == 1)).mean()),
-        precision=precision,
-        recall=recall,
-        f1=2 * precision * recall / (precision + recall) if hits else 0.0,
-        auc=float(roc_auc_score(label, score)),
-        average_precision=float(average_precision_score(label, score)),
-        recall_at_1_fpr=recall_at_fpr(label, score, 0.01),
-        expected_calibration_error=expected_calibration_error(label, score),
-    )
 
 
 def reliability(label: Labels, score: Scores) -> tuple[NDArray[np.int64], Scores, Scores]:

@@ -23,7 +23,7 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import folds
 from training.evaluation import pages, plots
-from training.evaluation.quality import metrics
+from training.evaluation.quality import Quality
 from training.experiments.baselines import METHODS, OURS, Method
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.thresholds import best_f1
@@ -124,12 +124,12 @@ def _row(
     label: NDArray[np.int8], score: Floats, flagged: NDArray[np.bool_], cells: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     def measure(at: NDArray[np.int64] | slice) -> list[float]:
-        of = metrics(label[at], score[at], float("nan"), flagged[at]).to_json()
+        of = Quality.of(label[at], score[at], float("nan"), flagged[at]).to_json()
         return [of[name] for name in SHOWN]
 
     values = measure(slice(None))
     intervals = np.transpose(_interval(label, measure))
-    best = metrics(label, score, best_f1(label, score))
+    best = Quality.of(label, score, best_f1(label, score))
     return {
         **{n: [v, *i] for n, v, i in zip(SHOWN, values, intervals.tolist(), strict=True)},
         "f1_in_hindsight": best.f1,

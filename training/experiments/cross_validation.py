@@ -15,14 +15,14 @@ from training.data.dataset import WHOLE, Dataset
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, check_classes, folds
-from training.evaluation.quality import Metrics, metrics
+from training.evaluation.quality import Quality
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import fit_model
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out: Path, quiet: bool = True) -> Metrics:
+def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out: Path, quiet: bool = True) -> Quality:
     """Refits for each of `count` stratified folds and pools their scores.
 
     Each fold is scored by a model that saw nothing of it, calibration and thresholds included. Writes
@@ -47,13 +47,13 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
         flagged[fold] = score[fold] >= found["threshold"]
         per_fold.append(
             {
-                **metrics(labels.label[fold], score[fold], found["threshold"]).to_json(),
+                **Quality.of(labels.label[fold], score[fold], found["threshold"]).to_json(),
                 "seconds": round(found["seconds"], 1),
             }
         )
         logger.info("fold %d of %d: AUC %.4f", k + 1, count, per_fold[-1]["auc"])
     known = labels.known
-    pooled = metrics(labels.label[known], score[known], float("nan"), flagged[known])
+    pooled = Quality.of(labels.label[known], score[known], float("nan"), flagged[known])
     _write(
         out,
         {"pooled": {**pooled.to_json(), "threshold": "each fold's own"}, "folds": per_fold, "config": asdict(config)},
@@ -63,7 +63,7 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
 
 def evaluate_bundle(
     bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
-) -> Metrics:
+) -> Quality:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
     data = Dataset.read(events, label_file, WHOLE, columns)
     log, labels = data.log, data.labels
@@ -78,7 +78,7 @@ def evaluate_bundle(
     score = np.array([a.score if isinstance(a, Score) else np.nan for a in answers])[usable]
     tested = bundle.manifest["metrics"]["test"]  # None where the bundle was fitted without labels
     threshold = tested["threshold"] if tested else bundle.thresholds.review
-    found = metrics(labels.label[usable], score, threshold)
+    found = Quality.of(labels.label[usable], score, threshold)
     if out is not None:
         _write(out, {"metrics": found.to_json(), "bundle": bundle.version})
     return found

@@ -23,7 +23,7 @@ from training.data.log import Log
 from training.data.split import Indices, folds
 from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates, rate
-from training.evaluation.quality import NAMES, metrics, recall_at_fpr
+from training.evaluation.quality import NAMES, Quality, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
@@ -237,7 +237,7 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
     kinds = sorted({t for t in truth.types if t})
     of_kind = {k: np.array([t == k for t in truth.types]) for k in kinds}
     return {
-        "metrics": metrics(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
+        "metrics": Quality.of(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
         "recall_by_type": {k: rate(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
         "named": {k: dict(Counter(named[i] or "let through" for i in np.flatnonzero(m))) for k, m in of_kind.items()},
         "groups": group_rates(truth, flagged),

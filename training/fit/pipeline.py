@@ -18,7 +18,7 @@ from training.config import FitConfig
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, fold_numbers
-from training.evaluation.quality import Metrics, metrics
+from training.evaluation.quality import Quality
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
 from training.fit.encoder import clipped
@@ -45,7 +45,7 @@ class Fitted:
     calibration: Calibration
     thresholds: Thresholds
     f1_threshold: float
-    held_out: Metrics
+    held_out: Quality
     held_out_scores: NDArray[np.float64]
     epochs: list[int]
     config: FitConfig
@@ -164,7 +164,7 @@ class Calibrated:
     calibration: Calibration
     thresholds: Thresholds
     f1_threshold: float
-    quality: Metrics
+    quality: Quality
     scores: NDArray[np.float64]
 
 
@@ -180,4 +180,4 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     else:
         chosen = thresholds.choose(label, score, config)
     f1_threshold = thresholds.best_f1(label, score)
-    return Calibrated(calibration, chosen, f1_threshold, metrics(label, score, f1_threshold), score)
+    return Calibrated(calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)

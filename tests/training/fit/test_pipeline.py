@@ -13,7 +13,7 @@ from training.data.clean import clean_events
 from training.data.labels import read_labels
 from training.data.log import Log
 from training.data.split import folds, split
-from training.evaluation.quality import metrics
+from training.evaluation.quality import Quality
 from training.fit.pipeline import fit_model
 
 
@@ -55,7 +55,7 @@ def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
     labels = read_labels(folder / "labels.csv", log, report)
     rest, fold = folds(labels, 5, 0)[0]
     fitted = fit_model(log, labels, rest, FitConfig(preset="tiny", epochs=3))
-    found = metrics(labels.label[fold], fitted.calibration.score(fitted.evidence(log.subset(fold))), 0.5)
+    found = Quality.of(labels.label[fold], fitted.calibration.score(fitted.evidence(log.subset(fold))), 0.5)
     assert found.auc > 0.97
 
 
