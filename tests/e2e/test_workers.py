@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
-from tests.conftest import Service, Starter, sequences, wait_until
+from tests.conftest import Service, Starter, free_port, sequences, wait_until
 from tests.e2e.test_service import assert_problem, sample
 
 WORKERS = 2
@@ -138,3 +140,17 @@ def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bu
     service.process.kill()
     service.process.wait()
     wait_until(lambda: not any(map(alive, children)))
+
+
+def test_a_store_that_cannot_be_used_ends_the_service_and_is_said_once(bundle: Bundle, tmp_path: Path) -> None:
+    settings = {"WORKERS": str(WORKERS), "STORE_URL": "nodb://x", "STATE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", "run", "--bundle", str(bundle.path), "--port", str(free_port())],
+        env={**os.environ, **{f"RECGUARD_{name}": value for name, value in settings.items()}},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: RECGUARD_STORE_URL nodb://x: ")
+    assert done.stderr.count("\n") == 1
