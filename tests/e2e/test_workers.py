@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
+from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
-from tests.support.processes import alive, children, spawned, wait_until
+from tests.support.processes import alive, children, free_port, spawned, wait_until
 from tests.support.service import Service, Starter, sample
 
 WORKERS = 2
@@ -113,3 +114,11 @@ def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bu
     service.process.kill()
     service.process.wait()
     wait_until(lambda: not any(map(alive, started)))
+
+
+def test_a_store_that_cannot_be_used_ends_the_service_and_is_said_once(bundle: Bundle, tmp_path: Path) -> None:
+    settings = {"RECGUARD_WORKERS": str(WORKERS), "RECGUARD_STORE_URL": "nodb://x", "RECGUARD_STATE_DIR": str(tmp_path)}
+    done = recguard_serve("run", "--bundle", bundle.path, "--port", free_port(), **settings)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: RECGUARD_STORE_URL nodb://x: ")
+    assert done.stderr.count("\n") == 1
