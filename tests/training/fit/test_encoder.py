@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from service.encoding.fields import Bins, Cross, Deviation, Popularity, Vocabulary
+from service.encoding.fields import Bins, Deviation, Popularity, Vocabulary
+from service.encoding.pairs import Cross
 from tests.conftest import genuine_log
 from training.data.log import Log, clean_events
 from training.fit.encoder import clipped, column_kinds, fit_encoder
