@@ -1,53 +1,59 @@
 """Turns behaviour events into table rows: the one encoder that training and serving share.
 
 Every event is one position, and a position is a bag of at most `Encoder.slots` row numbers of a single table: its
-role, and one row for each of its `fields`. Free text adds a position for each word piece in front of its event, so that
-a row of pure text reads `[CLS] pieces [SEP]` as in the ordinary BERT classifier. The first `deep_slots` of a bag have
-embeddings for BERT; the rest, pairs of values and of word pieces, only weigh in the linear part. `chunks` cuts what is
-too long for one pass.
+role, and one row for each field that describes an event. Free text adds a position for each word piece in front of its
+event, so that a row of pure text reads `[CLS] pieces [SEP]` as in the ordinary BERT classifier; [CLS] has what is told
+of the whole sequence. The first `deep_slots` of a bag have embeddings for BERT; the rest, pairs of values and of word
+pieces, only weigh in the linear part. `chunks` cuts what is too long for one pass.
 """
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
+from service.encoding.change import Change
 from service.encoding.chunks import cut
 from service.encoding.columns import joined
-from service.encoding.events import Events, run_lengths
+from service.encoding.events import Events, Text
 from service.encoding.fields import (
     FIRST,
-    KINDS,
     UNKNOWN,
     Bins,
-    Change,
-    Cross,
     Deviation,
     Field,
     Gap,
     Hour,
+    Neighbourhood,
+    Of,
+    Popularity,
+    Repeat,
     Rhythm,
+    Step,
     Vocabulary,
 )
+from service.encoding.pairs import Cross
+from service.encoding.pieces import Shape, Word, WordPair
+from service.encoding.summaries import Leader, Length, Span, Variety
 from service.encoding.values import Columns, EventError, Ids, numbers, timestamps
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
+ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words
+ROLE_OF: dict[Of, int] = {"event": EVENT, "sequence": CLS, "piece": PIECE}  # of the position that a field describes
 AT_ONCE = 512  # sequences encoded together
-LENGTH_ROWS = 16  # floor(log2(events)) of the whole sequence, on its [CLS] position
-SPAN_ROWS = 32  # floor(log2(seconds + 1)) from first to last event, likewise
-DISTINCT_ROWS = 32  # floor(2 log2(distinct values)) of a vocabulary in the whole sequence, likewise
-LEADER_ROWS = 17  # floor(16 share) of the most frequent value of a vocabulary, likewise
-SHAPES = (
-    "lower case",
-    "Capitalised",
-    "UPPER CASE",
-    "digits",
-    "other",
-)  # of a word piece; BERT's vocabulary has no case
+
+# the fields that a bundle keeps, by the name of their kind
+KINDS: dict[str, type] = {
+    kind.kind: kind
+    for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Neighbourhood, Change, Cross)
+}
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,35 @@ class Encoded:
     changed: NDArray[np.float64]
 
 
+class Stretch(NamedTuple):
+    """A field in its place.
+
+    Attributes:
+        field: the field.
+        slot: its slot in the bags of what it describes.
+        start, end: its rows of the table, the last of which comes before `end`.
+    """
+
+    field: Field
+    slot: int
+    start: int
+    end: int
+
+
 class Encoder:
     """Fields, their stretches of the embedding table, and the word pieces of the text column if there is one.
 
     Args:
-        fields: in an order in which each field comes after those it builds on, crosses last.
+        fields: of an event, in an order in which each field comes after those it builds on.
         text_column: the column of free text, or None for a log without text.
         tokenizer: word-piece tokenizer for the text column; None exactly where that is None.
         max_positions: of one pass, [CLS] included.
         piece_pairs: word pieces that follow one another, [piece, the one before it], sorted.
+
+    Attributes:
+        stretches: every field in the table's order: those given, what sums up the sequence, and those of word pieces.
+        deep_rows, rows: rows with an embedding, and all rows.
+        deep_slots, slots: slots whose rows have an embedding, and all slots.
     """
 
     def __init__(
@@ -92,47 +118,37 @@ class Encoder:
         max_positions: int = 128,
         piece_pairs: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.fields, self.text_column, self.tokenizer, self.max_positions = (
-            tuple(fields),
-            text_column,
-            tokenizer,
-            max_positions,
-        )
-        self.piece_pairs = Cross("word pair", "piece", "piece", [list(p) for p in piece_pairs], 1)
-        crosses = [f for f in self.fields if isinstance(f, Cross)]
-        own = [f for f in self.fields if not isinstance(f, Cross)]
-        self.vocabularies = [f for f in own if isinstance(f, Vocabulary)]
-        summaries = [LENGTH_ROWS, SPAN_ROWS] + [DISTINCT_ROWS + LEADER_ROWS] * len(self.vocabularies)
-        pieces = [len(SHAPES), tokenizer.get_vocab_size()] if tokenizer else [0, 0]
-        ends = np.cumsum([MASK + 1, *(f.size for f in own), *summaries, *pieces, *(f.size for f in crosses)])
-        starts = [int(end) for end in ends[:-1]]
-        first = len(own)
-        self.length_row, self.span_row, *self.summary_rows = starts[first : first + len(summaries)]
-        self.shape_row, self.piece_row = starts[first + len(summaries) : first + len(summaries) + 2]
-        self.deep_rows = int(ends[first + len(summaries) + 2])  # rows with an embedding; those after it are pairs
-        self.field_rows = (*starts[:first], *starts[first + len(summaries) + 2 :])
-        self.pair_row = int(ends[-1])
-        self.rows = self.pair_row + (self.piece_pairs.size if tokenizer else 0)
-        self.deep_slots = 1 + max(first, 2 + 2 * len(self.vocabularies))
-        self.slots = self.deep_slots + max(len(crosses), 1 if tokenizer else 0)
-        # the slot of each field: crosses come behind every slot that has an embedding
-        self.field_slots = [*range(1, first + 1), *range(self.deep_slots, self.deep_slots + len(crosses))]
+        self.fields, self.text_column, self.tokenizer = tuple(fields), text_column, tokenizer
+        self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
+        self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
+        laid: list[Field] = [*self.fields, Length(), Span()]
+        laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
+        self.text = None
         if tokenizer is not None:
+            assert text_column is not None, "a tokenizer is for a column of text"
+            laid += [Shape(), Word(tokenizer), WordPair(tokenizer, self.piece_pairs)]
             tokenizer.no_truncation()
             tokenizer.no_padding()
+            self.text = Text(text_column, tokenizer)
+        self.stretches = lay_out(laid)
+        deep = [s for s in self.stretches if s.field.deep]
+        self.deep_rows, self.rows = deep[-1].end, self.stretches[-1].end
+        self.deep_slots, self.slots = (1 + max(s.slot for s in some) for some in (deep, self.stretches))
+        self._by_what: dict[Of, list[Stretch]] = {of: [s for s in self.stretches if s.field.of == of] for of in ROLE_OF}
+
+    def of(self, what: Of) -> list[Stretch]:
+        """The fields that describe an event, the sequence or a word piece, in the table's order."""
+        return self._by_what[what]
 
     @cached_property
     def columns(self) -> frozenset[str]:
         """Event fields that the encoder reads."""
-        read = {
-            getattr(f, "column", f.name) for f in self.fields if not isinstance(f, Gap | Rhythm | Hour | Change | Cross)
-        }
+        read = {column for s in self.stretches for column in s.field.reads}
         return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
 
     @cached_property
     def _number_columns(self) -> frozenset[str]:
-        found = (f.name if isinstance(f, Bins) else f.column for f in self.fields if isinstance(f, Bins | Deviation))
-        return frozenset(found)
+        return frozenset(c for f in self.fields if isinstance(f, Bins | Deviation) for c in f.reads)
 
     def check(self, event: Mapping[str, object]) -> float:
         """The time of an event by itself, epoch seconds, NaN without one.
@@ -171,15 +187,13 @@ class Encoder:
 
     def _encode(self, sequences: Sequence[tuple[Columns, int]]) -> list[Encoded]:
         lengths = [length for _, length in sequences]
-        events = Events(joined(sequences, self.columns), lengths)
-        rows: Ids = np.zeros((events.length, self.slots), dtype=np.int32)
-        rows[:, 0] = EVENT
+        events = Events(joined(sequences, self.columns), lengths, self.text)
+        rows = self._rows("event", events, events.length)
         unknown = []
         changed = np.zeros(events.length)
         moved = slice(None) if events.order is None else events.order
-        for slot, f, start in zip(self.field_slots, self.fields, self.field_rows, strict=True):
-            ids = events.ids[f.name] = f.encode(events)
-            rows[:, slot] = ids + start
+        for f, *_ in self.of("event"):
+            ids = events.ids[f.name]
             if isinstance(f, Vocabulary) and (ids == UNKNOWN).any():
                 unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
             elif isinstance(f, Change):
@@ -187,7 +201,7 @@ class Encoder:
         owners: Ids = events.at.astype(np.int32)
         if events.order is not None:
             owners = (events.order - events.starts[events.owner]).astype(np.int32)
-        if self.text_column is None:
+        if self.text is None:
             costs, units = np.ones(events.length, dtype=np.int64), events.lengths
             speaks, belongs = owners, owners
         else:
@@ -197,7 +211,7 @@ class Encoder:
         starts = np.cumsum(sizes) - sizes
         is_cls = np.zeros(len(rows) + len(starts), dtype=bool)
         is_cls[starts + np.arange(len(starts))] = True
-        positions = _between(is_cls, self._summary(events), rows)
+        positions = _between(is_cls, self._rows("sequence", events, len(lengths)), rows)
         nobody = np.full(len(starts), -1, dtype=np.int32)
         speaks, belongs = _between(is_cls, nobody, speaks), _between(is_cls, nobody, belongs)
         found = []
@@ -226,23 +240,16 @@ class Encoder:
             event += lengths[i]
         return found
 
-    def _summary(self, events: Events) -> Ids:
-        """Int32 (N, slots), the [CLS] rows: length of the sequence, its span, how many values, how much the first."""
-        summary = np.zeros((len(events.lengths), self.slots), dtype=np.int32)
-        first = np.fmin.reduceat(events.ts, events.starts)
-        span = np.nan_to_num(np.fmax.reduceat(events.ts, events.starts) - first)
-        summary[:, 0] = CLS
-        summary[:, 1] = self.length_row + np.minimum(np.log2(events.lengths).astype(np.int64), LENGTH_ROWS - 1)
-        summary[:, 2] = self.span_row + np.minimum(np.log2(span + 1).astype(np.int64), SPAN_ROWS - 1)
-        for k, (vocabulary, start) in enumerate(zip(self.vocabularies, self.summary_rows, strict=True)):
-            order, runs = events.equals(vocabulary.name)
-            counts = run_lengths(runs, events.length)
-            several = np.bincount(events.owner[order[runs]])
-            leader = np.maximum.reduceat(counts, np.cumsum(several) - several) / events.lengths
-            variety = np.minimum((2 * np.log2(several)).astype(np.int64), DISTINCT_ROWS - 1)
-            summary[:, 3 + 2 * k] = start + variety
-            summary[:, 4 + 2 * k] = start + DISTINCT_ROWS + ((LEADER_ROWS - 1) * leader).astype(np.int64)
-        return summary
+    def _rows(self, what: Of, events: Events, count: int) -> Ids:
+        """Int32 (count, slots), the bags of what is described; ids of events stay with them for later fields."""
+        rows: Ids = np.zeros((count, self.slots), dtype=np.int32)
+        rows[:, 0] = ROLE_OF[what]
+        for f, slot, start, _ in self.of(what):
+            ids = f.encode(events)
+            rows[:, slot] = ids + start
+            if what == "event":
+                events.ids[f.name] = ids
+        return rows
 
     def _with_text(
         self, rows: Ids, owners: Ids, events: Events
@@ -253,23 +260,19 @@ class Encoder:
             rows of the positions; the event each speaks for, and the event it is a part of; the cost in positions of
             each uncuttable unit; the units of each sequence.
         """
-        assert self.tokenizer is not None
-        assert self.text_column is not None
-        texts = events.values(self.text_column)
-        for i, text in enumerate(texts):
-            if text is not None and not isinstance(text, str):
-                raise EventError(events.caller_index(i), self.text_column, f"{text!r} is not a text")
+        pieces = self._rows("piece", events, len(events.pieces.ids))
         capacity = self.max_positions - 2
         all_rows, speaks, belongs, costs = [], [], [], []
         units = np.zeros(len(events.lengths), dtype=np.int64)
-        encodings = self.tokenizer.encode_batch([str(t or "") for t in texts], add_special_tokens=False)
-        for i, (encoding, sequence) in enumerate(zip(encodings, events.owner.tolist(), strict=True)):
-            pieces = self._pieces(str(texts[i] or ""), encoding)
-            for start in range(0, max(len(pieces), 1), capacity):
-                part = pieces[start : start + capacity]
+        end = 0
+        of_events = zip(events.pieces.counts, events.owner.tolist(), owners.tolist(), strict=True)
+        for i, (count, sequence, owner) in enumerate(of_events):
+            first, end = end, end + count
+            for start in range(first, max(end, first + 1), capacity):
+                part = pieces[start : min(start + capacity, end)]
                 all_rows += [part, rows[i : i + 1]]
-                speaks += [-1] * len(part) + [owners[i]]
-                belongs += [owners[i]] * (len(part) + 1)
+                speaks += [-1] * len(part) + [owner]
+                belongs += [owner] * (len(part) + 1)
                 costs.append(len(part) + 1)
                 units[sequence] += 1
         return (
@@ -280,44 +283,15 @@ class Encoder:
             units,
         )
 
-    def _pieces(self, text: str, encoding: Encoding) -> Ids:
-        """Int32 (pieces, slots): each piece with its shape, and the pair it makes with the piece before."""
-        ids = np.array(encoding.ids, dtype=np.int64)
-        rows = np.zeros((len(ids), self.slots), dtype=np.int32)
-        rows[:, 0] = PIECE
-        rows[:, 1] = self.piece_row + ids
-        rows[:, 2] = [self.shape_row + _shape(text[a:b]) for a, b in encoding.offsets]
-        rows[:, self.deep_slots] = self.pair_row + self.piece_pairs.find(ids, ids, np.arange(len(ids)))
-        return rows
-
-    @cached_property
-    def stretches(self) -> list[tuple[str, int, int]]:
-        """Name, first row and end of each stretch of the table that holds values of one kind."""
-        found = [(f.name, start, start + f.size) for f, start in zip(self.fields, self.field_rows, strict=True)]
-        found.append(("length", self.length_row, self.length_row + LENGTH_ROWS))
-        found.append(("span", self.span_row, self.span_row + SPAN_ROWS))
-        for vocabulary, start in zip(self.vocabularies, self.summary_rows, strict=True):
-            found.append((f"{vocabulary.name} variety", start, start + DISTINCT_ROWS))
-            found.append((f"{vocabulary.name} leader", start + DISTINCT_ROWS, start + DISTINCT_ROWS + LEADER_ROWS))
-        if self.tokenizer is not None:
-            found.append(("shape", self.shape_row, self.piece_row))
-            found.append(("word", self.piece_row, self.deep_rows))
-            found.append(("words", self.pair_row, self.rows))
-        return sorted(found, key=lambda stretch: stretch[1])
-
     @property
     def values(self) -> list[tuple[int, int]]:
         """First row and end of each stretch whose rows are single values that training met, word pieces among them."""
-        return self._of_kind(Vocabulary) + ([(self.piece_row, self.deep_rows)] if self.tokenizer else [])
+        return [(s.start, s.end) for s in self.stretches if s.field.is_value]
 
     @property
     def learned(self) -> list[tuple[int, int]]:
         """First row and end of each stretch whose values are those that training met; the rest is "unknown" there."""
-        return self._of_kind(Vocabulary, Cross) + ([(self.pair_row, self.rows)] if self.tokenizer else [])
-
-    def _of_kind(self, *kinds: type) -> list[tuple[int, int]]:
-        fields = zip(self.fields, self.field_rows, strict=True)
-        return [(start, start + f.size) for f, start in fields if isinstance(f, kinds)]
+        return [(s.start, s.end) for s in self.stretches if s.field.learned]
 
     def describe(self, row: int) -> str:
         """What a row of the table stands for, as `field value`, in words."""
@@ -326,39 +300,27 @@ class Encoder:
 
     def meaning(self, row: int) -> tuple[str, str]:
         """What a row of the table stands for: the field, and the value in words."""
-        name, start, _ = next((s for s in self.stretches if s[1] <= row < s[2]), ("role", 0, MASK + 1))
-        at = row - start
-        field = next((f for f in self.fields if f.name == name), None)
-        if isinstance(field, Cross) and at >= FIRST:
-            pair = zip((field.left, field.right), field.pairs[at - FIRST], strict=True)
-            return name, ", ".join(self.meaning(self._start_of(part) + id_)[1] for part, id_ in pair)
-        if field is not None:
-            return name, field.label(at)
-        if name == "role":
-            return name, ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")[at]
-        if name == "length":
-            return name, f"{2**at} events or more"
-        if name == "span":
-            return name, f"{2.0**at - 1:.0f} s or more"
-        if name.endswith(" variety"):
-            return name, f"{2 ** (at / 2):.0f} values or more"
-        if name.endswith(" leader"):
-            return name, f"in {at / (LEADER_ROWS - 1):.0%} of events"
-        if name == "shape":
-            return name, SHAPES[at]
-        assert self.tokenizer is not None
-        pieces = [at] if name == "word" else self.piece_pairs.pairs[at - FIRST][::-1] if at >= FIRST else []
-        return name, " ".join(self.tokenizer.id_to_token(piece) or "?" for piece in pieces) or "unknown"
+        if row <= MASK:
+            return "role", ROLES[row]
+        stretch = self.stretches[bisect_right(self.stretches, row, key=lambda s: s.start) - 1]
+        return stretch.field.name, self._label(stretch.field, row - stretch.start)
 
-    def _start_of(self, name: str) -> int:
-        return next(start for f, start in zip(self.fields, self.field_rows, strict=True) if f.name == name)
+    def _label(self, field: Field, id_: int) -> str:
+        if not isinstance(field, Cross) or id_ < FIRST:
+            return field.label(id_)
+        parts = zip((field.left, field.right), field.pairs[id_ - FIRST], strict=True)
+        return ", ".join(self._label(self._by_name[name], part) for name, part in parts)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {f.name: f for f in self.fields}
 
     def to_json(self) -> dict[str, object]:
         """Plain lists and numbers from which `from_json` makes the same encoder; the tokenizer is kept apart."""
         return {
             "window": self.max_positions,
             "text_column": self.text_column,
-            "piece_pairs": self.piece_pairs.pairs,
+            "piece_pairs": self.piece_pairs,
             "fields": [{"kind": f.kind, **asdict(f)} for f in self.fields],  # type: ignore[call-overload]
         }
 
@@ -375,11 +337,20 @@ def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
     return found
 
 
-def _shape(piece: str) -> int:
-    if piece.islower():
-        return 0
-    if piece.isupper():
-        return 2 if len(piece) > 1 else 1
-    if piece.istitle() or piece[:1].isupper():
-        return 1
-    return 3 if piece.isdigit() else 4
+def lay_out(fields: Sequence[Field]) -> list[Stretch]:
+    """Gives each field its rows and its slot.
+
+    Rows: behind those of the roles, as the fields come; what has no embedding comes last. Slots: behind that of the
+    role, those of what describes the same as they come; what has no embedding is behind all that has one.
+    """
+    in_table = sorted(fields, key=lambda f: not f.deep)
+    per_bag = Counter(f.of for f in in_table if f.deep)
+    first = {True: 1, False: 1 + max(per_bag.values())}
+    taken: Counter[tuple[Of, bool]] = Counter()
+    slots = {}
+    for at in sorted(range(len(in_table)), key=lambda at: not in_table[at].leads):
+        of, deep = in_table[at].of, in_table[at].deep
+        slots[at] = first[deep] + taken[of, deep]
+        taken[of, deep] += 1
+    ends = np.cumsum([MASK + 1, *(f.size for f in in_table)]).tolist()
+    return [Stretch(f, slots[at], ends[at], ends[at + 1]) for at, f in enumerate(in_table)]

@@ -1,12 +1,52 @@
 """Events of several sequences side by side, in arrays, with what several fields derive from them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from service.encoding.values import Columns, EventError, Floats, numbers, timestamps
+
+
+@dataclass(frozen=True)
+class Text:
+    """Where the free text of events is, and what cuts it into word pieces."""
+
+    column: str
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The word pieces of events' texts, one text behind the other.
+
+    Attributes:
+        ids: int64 (M,), the tokenizer's numbers of them.
+        at: int64 (M,), the place of each in its text.
+        written: M, each as its text has it.
+        counts: T, pieces of each event.
+    """
+
+    ids: NDArray[np.int64]
+    at: NDArray[np.int64]
+    written: list[str]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Tokenizer) -> "Pieces":
+        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        counts = list(map(len, ids))
+        return cls(
+            ids=np.array(list(chain.from_iterable(ids)), dtype=np.int64),
+            at=np.array(list(chain.from_iterable(map(range, counts))), dtype=np.int64),
+            written=[text[a:b] for text, e in zip(texts, encodings, strict=True) for a, b in e.offsets],
+            counts=counts,
+        )
 
 
 class Events:
@@ -17,14 +57,17 @@ class Events:
     Args:
         columns: column name -> one value an event, in the callers' order.
         lengths: events of each sequence, at least 1; int64 (N,), T together.
+        text: where they have text, if they have any.
 
     Attributes:
+        ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
         owner: int64 (T,), the sequence of each event.
         at: int64 (T,), its place in the sequence.
         order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
     """
 
-    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64]) -> None:
+    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64], text: Text | None = None) -> None:
+        self.text = text
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.length = int(self.lengths.sum())
@@ -33,6 +76,7 @@ class Events:
         self.ids: dict[str, NDArray[np.integer]] = {}
         self._numbers: dict[str, Floats] = {}
         self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
         timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
         if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
@@ -69,6 +113,23 @@ class Events:
             order = np.argsort(codes, kind="stable")
             self._equals[column] = order, run_starts(codes[order])
         return self._equals[column]
+
+    def counts(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How often each value of a column is there, (V,), ordered as in `equals`; how many each sequence has, (N,)."""
+        if column not in self._counts:
+            order, starts = self.equals(column)
+            self._counts[column] = run_lengths(starts, self.length), np.bincount(self.owner[order[starts]])
+        return self._counts[column]
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The word pieces of the events' texts; raises EventError with the caller's index on what is no text."""
+        assert self.text is not None, "fields of word pieces are for logs with text"
+        texts = self.values(self.text.column)
+        for i, text in enumerate(texts):
+            if text is not None and not isinstance(text, str):
+                raise EventError(self.caller_index(i), self.text.column, f"{text!r} is not a text")
+        return Pieces.of([str(text or "") for text in texts], self.text.tokenizer)
 
     def before(self, values: Floats) -> Floats:
         """The value of the event before, (T,); NaN for the first of each sequence."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.fields import Cross
 from service.encoding.values import Floats
 
 BINS = 20  # of a field: its values that most sequences hold, and one for all others
@@ -40,9 +39,9 @@ class FieldValues:
         for sequence in sequences:
             counts += np.bincount(sequence.rows.ravel(), minlength=encoder.rows) / sequence.length
         found = {}
-        for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
-            if not isinstance(f, Cross):
-                of_field = counts[start : start + f.size]
+        for f, _, start, end in encoder.of("event"):
+            if f.deep:  # a pair moves with its values
+                of_field = counts[start:end]
                 rows = np.argsort(-of_field, kind="stable")[: BINS - 1]
                 rows = np.sort(rows[of_field[rows] > 0])
                 found[f.name] = {
@@ -59,10 +58,10 @@ class FieldValues:
         labels: list[list[str]] = []
         bin_of = np.full(encoder.rows, -1, dtype=np.int64)
         expected = np.zeros((len(kept), BINS))
-        for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+        for f, _, start, end in encoder.of("event"):
             if f.name in kept:
                 rows, first = kept[f.name]["rows"], len(names) * BINS
-                bin_of[start : start + f.size] = first + BINS - 1
+                bin_of[start:end] = first + BINS - 1
                 bin_of[[start + row for row in rows]] = first + np.arange(len(rows))
                 expected[len(names), : len(rows)] = kept[f.name]["sequences"]
                 expected[len(names), BINS - 1] = kept[f.name]["others"]

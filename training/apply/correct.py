@@ -57,12 +57,7 @@ class Corrector:
         self.masked = MaskedEvents(BehaviourBert(*shape), self.encoder)
         self.masked.load_state_dict(load_file(bundle.path / MASKED))
         self.masked.eval()
-        of_slot = dict(zip(self.encoder.field_slots, self.encoder.fields, strict=True))
-        self.fields = [
-            (of_slot[slot], slot, start, end)
-            for role, slot, start, end in self.masked.choices
-            if role == EVENT and _is_correctable(of_slot[slot])
-        ]
+        self.fields = [s for s in self.masked.choices if _is_correctable(s.field)]
 
     def damaged(self, columns: Columns, length: int, answer: Score) -> dict[int, list[Correction]]:
         """What to correct in a sequence; nothing where its events are all blamed, or most of them damaged."""

@@ -7,12 +7,11 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
+from service.encoding.change import Change
 from service.encoding.encoder import Encoder
 from service.encoding.events import Events
 from service.encoding.fields import (
     Bins,
-    Change,
-    Cross,
     Deviation,
     Field,
     Gap,
@@ -23,8 +22,8 @@ from service.encoding.fields import (
     Rhythm,
     Step,
     Vocabulary,
-    pair_keys,
 )
+from service.encoding.pairs import Cross, pair_keys
 from service.encoding.values import catalogue_order
 from training.data.log import Log
 

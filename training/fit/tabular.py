@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.fields import FIRST, MISSING, UNKNOWN, Cross, Deviation, Popularity, Step
+from service.encoding.fields import FIRST, MISSING, UNKNOWN, Deviation, Popularity, Step
+from service.encoding.pairs import Cross
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.guilt_by_association import GuiltByAssociation
@@ -112,11 +113,11 @@ def fit_novelty(
 ) -> tuple[Novelty, Floats]:
     """The measures of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
     # what sums up the whole sequence (its length, say) is one value, and its surprise only adds noise to the distance
-    of_events = [s for s in encoder.stretches if not encoder.length_row <= s[1] < encoder.shape_row]
-    names = tuple(name for name, _, _ in of_events)
+    of_events = [s for s in encoder.stretches if s.field.of != "sequence"]
+    names = tuple(s.field.name for s in of_events)
     field = np.full(encoder.rows, -1, dtype=np.int16)
-    for number, (_, start, end) in enumerate(of_events):
-        field[start:end] = number
+    for number, s in enumerate(of_events):
+        field[s.start : s.end] = number
     field[_silent(encoder)] = -1
     tables = min(TABLES, int(normal.sum()))
     fold = _spread(normal, tables)
@@ -206,7 +207,7 @@ def _silent(encoder: Encoder) -> NDArray[np.bool_]:
     """
     identifiers = {f.name for f in encoder.vocabularies if f.identifier}
     silent = np.zeros(encoder.rows, dtype=bool)
-    for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
+    for f, _, start, _ in encoder.of("event"):
         if isinstance(f, Step | Deviation):
             silent[start + MISSING] = True
         elif isinstance(f, Popularity) or identifiers & {f.name, *((f.left, f.right) if isinstance(f, Cross) else ())}:

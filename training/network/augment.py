@@ -13,6 +13,7 @@ from torch import Tensor
 
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
 from service.encoding.fields import FIRST, Gap, Vocabulary
+from service.encoding.pieces import Word
 from service.encoding.values import Ids
 from training.data.labels import UNLABELLED
 
@@ -30,13 +31,13 @@ class Augment:
 
     def __init__(self, encoder: Encoder, rate: float, table: Tensor, rng: np.random.Generator) -> None:
         self.rate, self.rng = rate, rng
-        fields = list(zip(encoder.fields, encoder.field_slots, encoder.field_rows, strict=True))
-        self.gaps = [(slot, start + FIRST, start + f.size) for f, slot, start in fields if isinstance(f, Gap)]
-        self.items = [slot for f, slot, _ in fields if isinstance(f, Vocabulary) and f.identifier]
+        fields = encoder.stretches
+        self.gaps = [(slot, start + FIRST, end) for f, slot, start, end in fields if isinstance(f, Gap)]
+        self.items = [slot for f, slot, _, _ in fields if isinstance(f, Vocabulary) and f.identifier]
+        self.words = [slot for f, slot, _, _ in fields if isinstance(f, Word)]
         self.synonym = np.arange(encoder.deep_rows, dtype=np.int32)
-        if encoder.tokenizer is not None:
-            first = encoder.piece_row
-            words = F.normalize(table[first : encoder.deep_rows].detach().float(), dim=1)
+        for first, end in ((s.start, s.end) for s in fields if isinstance(s.field, Word)):
+            words = F.normalize(table[first:end].detach().float(), dim=1)
             for start in range(0, len(words), CHUNK):
                 near = words[start : start + CHUNK] @ words.T
                 near[torch.arange(len(near)), torch.arange(start, start + len(near))] = -1
@@ -55,7 +56,9 @@ class Augment:
             moved = self._drawn(is_event & (ids[:, :, slot] >= first))
             step = self.rng.choice([-1, 1], size=moved.shape)
             ids[:, :, slot] = np.where(moved, np.clip(ids[:, :, slot] + step, first, end - 1), ids[:, :, slot])
-        ids[:, :, 1] = np.where(self._drawn(is_piece), self.synonym[ids[:, :, 1]], ids[:, :, 1])
+        respelt = self._drawn(is_piece)
+        for slot in self.words:
+            ids[:, :, slot] = np.where(respelt, self.synonym[ids[:, :, slot]], ids[:, :, slot])
         dropped = self._drawn(is_event | is_piece)
         ids[dropped] = PAD
         event_labels[dropped] = UNLABELLED

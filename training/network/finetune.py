@@ -71,9 +71,9 @@ class Collator:
         self.augment = Augment(encoder, config.augment, table, self.rng) if config.augment else None
         # row -> its field's "unknown" row; rows that are no field's value stand for themselves
         self.unknown_of = np.arange(encoder.deep_rows, dtype=np.int32)
-        for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
-            if start < encoder.deep_rows:
-                self.unknown_of[start + FIRST : start + f.size] = start
+        for f, _, start, end in encoder.of("event"):
+            if f.deep:
+                self.unknown_of[start + FIRST : end] = start
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
         chunks, sequence, events, mixed = [], [], [], []

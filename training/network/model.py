@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from service.encoding.encoder import CLS, EVENT, PAD, PIECE, Encoder
-from service.encoding.fields import FIRST, Cross, Neighbourhood, Vocabulary
+from service.encoding.fields import FIRST, Neighbourhood, Vocabulary
+from service.encoding.pieces import Word
 from training.config import Preset
 
 
@@ -162,16 +163,17 @@ def load_pretrained(model: BehaviourBert, encoder: Encoder, directory: str) -> N
     spread = float(words.std())
     table = model.table.weight.data
     table.normal_(std=spread)
-    for f, start in zip(encoder.fields, encoder.field_rows, strict=True):
-        if isinstance(f, Cross | Neighbourhood) or (isinstance(f, Vocabulary) and f.identifier):
-            continue  # a cross has no embedding, and what an identifier is called says nothing
+    for f, _, start, end in encoder.of("event"):
+        if not f.deep or isinstance(f, Neighbourhood) or (isinstance(f, Vocabulary) and f.identifier):
+            continue  # what an identifier is called says nothing
         pieces = [tokenizer.encode(f.label(row), add_special_tokens=False).ids for row in range(f.size)]
         means = torch.stack([words[p].mean(dim=0) for p in pieces])
         means -= means.mean(dim=0)
-        rows = table[start : start + f.size]
+        rows = table[start:end]
         rows.mul_(0.2).add_(means * (spread / means.std().clamp(min=1e-6)))
-    if encoder.tokenizer is not None:
-        table[encoder.piece_row : encoder.deep_rows] = words
+    for f, _, start, end in encoder.of("piece"):
+        if isinstance(f, Word):
+            table[start:end] = words
     table[CLS], table[EVENT] = words[tokenizer.token_to_id("[CLS]")], words[tokenizer.token_to_id("[SEP]")]
     table[PIECE] = 0.0
     table[PAD] = 0.0
@@ -219,9 +221,9 @@ def carry_over(
 def _meanings(encoder: Encoder) -> list[tuple[str, str, bool]]:
     """What each row of the table with an embedding stands for: its field, its value there, and whether it is none."""
     found = [("", str(row), False) for row in range(encoder.deep_rows)]
-    for name, start, end in encoder.stretches:
-        of_field = next((f for f in encoder.fields if f.name == name), None)
-        for row in range(start, min(end, encoder.deep_rows)):
-            label = of_field.label(row - start) if of_field else str(row - start)
-            found[row] = name, label, row - start < FIRST
+    for f, _, start, end in encoder.stretches:
+        for row in range(start, end if f.deep else start):
+            # the other fields have the same rows in every encoder, and some of their labels are alike
+            label = f.label(row - start) if f.of == "event" else str(row - start)
+            found[row] = f.name, label, row - start < FIRST
     return found

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from service.encoding.chunks import pad
-from service.encoding.encoder import EVENT, MASK, PIECE, Encoded, Encoder
+from service.encoding.encoder import EVENT, MASK, PIECE, ROLE_OF, Encoded, Encoder
+from service.encoding.pieces import Shape
 from training.config import FitConfig
 from training.network.model import BehaviourBert
 from training.network.trainer import Training, some_chunks, train
@@ -27,23 +28,19 @@ class MaskedEvents(nn.Module):
         self.model = model
         width = model.table.embedding_dim
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-        # role, slot, first row and end of what a hidden position may have held
+        # the fields that are told of a hidden position
         self.choices = [
-            (EVENT, slot, start, start + f.size)
-            for slot, f, start in zip(encoder.field_slots, encoder.fields, encoder.field_rows, strict=True)
-            if start < encoder.deep_rows
+            s for s in encoder.stretches if s.field.deep and s.field.of != "sequence" and not isinstance(s.field, Shape)
         ]
-        if encoder.tokenizer is not None:
-            self.choices.append((PIECE, 1, encoder.piece_row, encoder.deep_rows))
 
     def forward(self, ids: Tensor, hidden: Tensor, role: Tensor, values: Tensor) -> dict[str, Tensor]:
         """Args: ids (B, P, S) with hidden positions masked; hidden (B, P); role (M,), values (M, S) of the hidden."""
         states, _ = self.model.states(ids)
         guess = self.transform(states[hidden])
         losses = []
-        for wanted, slot, start, end in self.choices:
+        for f, slot, start, end in self.choices:
             # "unknown" is no value to learn: which values are unknown depends on the log, not on behaviour
-            of_field = (role == wanted) & (values[:, slot] > start) & (values[:, slot] < end)
+            of_field = (role == ROLE_OF[f.of]) & (values[:, slot] > start) & (values[:, slot] < end)
             if of_field.any():
                 logits = guess[of_field] @ self.model.table.weight[start:end].T
                 target = (values[of_field, slot] - start).long()

@@ -11,7 +11,11 @@ from tokenizers import Tokenizer
 
 from service.encoding import encoder as enc
 from service.encoding import fields
+from service.encoding.change import Change
 from service.encoding.events import Events
+from service.encoding.pairs import Cross
+from service.encoding.pieces import Word
+from service.encoding.usage import Usage
 from service.encoding.values import EventError, timestamps
 from training.config import pretrained_directory
 
@@ -30,10 +34,10 @@ def encoder(chunk: int = 128) -> enc.Encoder:
             fields.Gap(),
             fields.Rhythm(),
             fields.Hour(),
-            fields.Cross("item_id with action", "item_id", "action", [[2, 2], [2, 3], [5, 2]]),
-            fields.Cross("action after action", "action", "action", [[2, 2], [3, 2]], lag=1),
+            Cross("item_id with action", "item_id", "action", [[2, 2], [2, 3], [5, 2]]),
+            Cross("action after action", "action", "action", [[2, 2], [3, 2]], lag=1),
         ],
-        chunk=chunk,
+        max_positions=chunk,
     )
 
 
@@ -74,9 +78,34 @@ def test_every_event_has_one_position_and_every_row_lies_in_its_fields_stretch(
     assert encoded.rows.shape == (1 + len(events), e.slots)
     assert encoded.rows.max() < e.rows
     assert encoded.belongs.tolist() == [-1, *owners[owners >= 0].tolist()]
-    for slot, f, start in zip(e.field_slots, e.fields, e.field_rows, strict=True):
+    for f, slot, start, end in e.of("event"):
         of_field = encoded.rows[1:, slot]
-        assert ((of_field >= start) & (of_field < start + f.size)).all(), f.name
+        assert ((of_field >= start) & (of_field < end)).all(), f.name
+    for f, slot, start, end in e.of("sequence"):
+        assert start <= encoded.rows[0, slot] < end, f.name
+
+
+def test_every_field_has_rows_and_a_slot_of_its_own_and_those_without_embeddings_come_last(words: enc.Encoder) -> None:
+    for e in (encoder(), words):
+        ends = [s.end for s in e.stretches]
+        assert [s.start for s in e.stretches] == [enc.MASK + 1, *ends[:-1]]
+        assert ends[-1] == e.rows
+        assert {s.field.name for s in e.stretches if s.start < e.deep_rows} == {
+            s.field.name for s in e.stretches if s.slot < e.deep_slots
+        }
+        for what in enc.ROLE_OF:
+            slots = [s.slot for s in e.of(what)]
+            assert len(set(slots)) == len(slots)
+            assert all(0 < slot < e.slots for slot in slots)
+        assert [e.meaning(s.start)[0] for s in e.stretches] == [s.field.name for s in e.stretches]
+    assert [(s.field.name, s.slot) for s in words.of("piece")] == [
+        ("shape", 2),
+        ("word", 1),
+        ("words", words.deep_slots),
+    ]
+    assert [s.field.name for s in encoder().of("sequence")] == [
+        *("length", "span", "action variety", "action leader", "item_id variety", "item_id leader")
+    ]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -111,7 +140,7 @@ def test_the_rows_that_sequences_use_are_counted(
         one.rows[one.rows > enc.MASK] += beyond
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(enc, "AT_ONCE", at_once)
-        usage = enc.Usage.of(encoded)
+        usage = Usage.of(encoded)
     found = list(zip(usage.owner.tolist(), usage.rows.tolist(), usage.counts.tolist(), strict=True))
     counts = [Counter(e.rows[e.rows > enc.MASK].tolist()) for e in encoded]
     assert found == [(i, row, count) for i, counted in enumerate(counts) for row, count in sorted(counted.items())]
@@ -157,8 +186,8 @@ def test_unknown_and_missing_values_are_told_apart_and_unknown_ones_counted() ->
     e = encoder()
     encoded = e.encode({"action": ["CLICK ", "refund", None], "item_id": ["i1", "i1", "i99"]}, 3)
     assert encoded.unknown == {"action": 1, "item_id": 1}
-    slot = [f.name for f in e.fields].index("action") + 1
-    ids = encoded.chunks[0][1:, slot] - e.field_rows[slot - 1]
+    action = next(s for s in e.of("event") if s.field.name == "action")
+    ids = encoded.chunks[0][1:, action.slot] - action.start
     assert ids.tolist() == [fields.FIRST, fields.UNKNOWN, fields.MISSING]
 
 
@@ -215,7 +244,9 @@ def test_a_bad_value_is_named_with_its_place_in_the_callers_order(field: str, va
 
 @pytest.fixture(scope="module")
 def words() -> enc.Encoder:
-    return enc.Encoder([], "text", Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), chunk=16)
+    return enc.Encoder(
+        [], "text", Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), max_positions=16
+    )
 
 
 def test_pure_text_reads_as_the_ordinary_bert_classifier(words: enc.Encoder) -> None:
@@ -232,7 +263,8 @@ def test_a_long_text_loses_no_word(words: enc.Encoder) -> None:
     assert words.tokenizer is not None
     text = " ".join(["alpha beta gamma"] * 30)
     encoded = words.encode({"text": [text, "delta"]}, 2)
-    pieces = [int(r[1]) - words.piece_row for w in encoded.chunks for r in w if r[0] == enc.PIECE]
+    [word] = [s for s in words.of("piece") if isinstance(s.field, Word)]
+    pieces = [int(r[word.slot]) - word.start for w in encoded.chunks for r in w if r[0] == enc.PIECE]
     assert pieces == words.tokenizer.encode(f"{text} delta", add_special_tokens=False).ids
     assert all(len(w) <= 16 for w in encoded.chunks)
     assert {int(o) for owner in encoded.owners for o in owner} == {-1, 0, 1}
@@ -247,7 +279,7 @@ def test_texts_are_encoded_together_as_each_is_alone(words: enc.Encoder) -> None
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) -> None:
-    change = fields.Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]])
+    change = Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]])
 
     def encoded(sequences: list[list[int]]) -> list[int]:
         events = Events({}, [len(s) for s in sequences])
@@ -260,7 +292,7 @@ def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=2, max_size=30))
 def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(pairs: list[tuple[int, int]]) -> None:
     frequencies = [[0.4, 0.3, 0.2, 0.1], [0.5, 0.25, 0.25]]
-    change = fields.Change("change", ["a", "b"], frequencies)
+    change = Change("change", ["a", "b"], frequencies)
     ids = np.array(pairs).T
 
     def log_likelihood(values: list[int], shares: list[float]) -> float:
@@ -278,7 +310,7 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
 
 
 def test_after_another_takes_over_a_change_is_likely_and_before_it_is_not() -> None:
-    change = fields.Change("change", ["a"], [[0.25] * 4])
+    change = Change("change", ["a"], [[0.25] * 4])
     events = Events({}, [40])
     events.ids["a"] = np.array([0, 1] * 10 + [2, 3] * 10)
     odds = change.log_odds(change.encode(events))

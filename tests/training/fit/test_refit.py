@@ -100,9 +100,8 @@ def test_a_row_keeps_its_vector_wherever_the_new_table_has_it(bundle: Bundle, fe
     assert 0 < carried < encoder.deep_rows
     before = weights["bert.embeddings.word_embeddings.weight"]
     meaning = {old.meaning(row): row for row in range(old.deep_rows)}
-    field = next(f for f in encoder.fields if f.name == "item_id")
-    start = dict(zip((f.name for f in encoder.fields), encoder.field_rows, strict=True))["item_id"]
-    same = [row for row in range(start + 2, start + field.size) if encoder.meaning(row) in meaning]
+    items = next(s for s in encoder.of("event") if s.field.name == "item_id")
+    same = [row for row in range(items.start + 2, items.end) if encoder.meaning(row) in meaning]
     assert len(same) > 50
     old_rows = [meaning[encoder.meaning(row)] for row in same]
     assert same != old_rows, "values that came between have moved them"

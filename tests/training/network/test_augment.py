@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
+from service.encoding.pieces import Word
 from training.config import pretrained_directory
 from training.data.labels import UNLABELLED
 from training.network.augment import Augment
@@ -29,10 +30,10 @@ def test_augmentation_keeps_every_value_in_its_field_and_hides_the_labels_of_wha
     assert (labels == np.where(gone, UNLABELLED, 1)).all()
     kept = changed[:, :, 0] == EVENT
     assert (changed[:, 0] == before[:, 0]).all()  # [CLS] stays
-    for f, slot, start in zip(encoder.fields, encoder.field_slots, encoder.field_rows, strict=True):
-        if slot < encoder.deep_slots:
+    for f, slot, start, end in encoder.of("event"):
+        if f.deep:
             values = changed[:, :, slot][kept]
-            assert ((values >= start) & (values < start + f.size)).all()
+            assert ((values >= start) & (values < end)).all()
 
 
 def test_words_become_the_word_nearest_to_them() -> None:
@@ -40,10 +41,11 @@ def test_words_become_the_word_nearest_to_them() -> None:
     encoder = Encoder([], "text", tokenizer)
     pair = [tokenizer.token_to_id(w) for w in ("cheap", "free")]
     table = torch.randn(encoder.deep_rows, 16, generator=torch.Generator().manual_seed(0))
-    table[encoder.piece_row + pair[1]] = table[encoder.piece_row + pair[0]] + 0.01
+    [first] = [s.start for s in encoder.of("piece") if isinstance(s.field, Word)]
+    table[first + pair[1]] = table[first + pair[0]] + 0.01
     augment = Augment(encoder, 0.5, table, np.random.default_rng(0))
-    assert augment.synonym[encoder.piece_row + pair[0]] == encoder.piece_row + pair[1]
+    assert augment.synonym[first + pair[0]] == first + pair[1]
     ids = pad(encoder.encode({"text": [" ".join(["cheap"] * 40)]}, 1).chunks)
     changed, _ = augment(ids, np.zeros(ids.shape[:2], dtype=np.int64))
     words = changed[:, :, 1][changed[:, :, 0] == PIECE]
-    assert set(words.tolist()) == {encoder.piece_row + p for p in pair}
+    assert set(words.tolist()) == {first + p for p in pair}
