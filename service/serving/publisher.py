@@ -1,4 +1,4 @@
-"""What becomes of answers once they are composed: counted, kept for review, told to the webhook and the challenger."""
+"""What becomes of answers once they are composed: counted, watched for drift, kept for review, told to the webhook."""
 
 import time
 from collections import deque
