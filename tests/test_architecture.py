@@ -2,12 +2,13 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.imports import imported
+from tests.support.paths import ROOT
+
 HALVES = ("service", "training")
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 ROW = re.compile(r"^\| `(?P<room>[\w.]+)` \| (?P<purpose>[^|]+) \| (?P<imports>[^|]*) \|$", re.M)
@@ -25,19 +26,6 @@ def documented() -> dict[str, set[str]]:
     return {row["room"]: set(re.findall(r"`([\w.]+)`", row["imports"])) for row in ROW.finditer(text)}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of this project that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import, which this test does not follow"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] in HALVES)
-
-
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
@@ -51,7 +39,7 @@ def test_every_import_is_an_arrow_of_the_map() -> None:
             continue  # what every import of the half runs first
         for name in imported(path):
             target = room_of(name)
-            if target not in (room, *HALVES) and target not in arrows[room]:
+            if target.split(".")[0] in HALVES and target not in (room, *HALVES) and target not in arrows[room]:
                 wrong.append(f"{module_of(path)} imports {name}: {room} may import {sorted(arrows[room])}")
     assert not wrong, "\n".join(wrong)
 
