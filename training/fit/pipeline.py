@@ -32,7 +32,7 @@ from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
 from training.fit.encoder import clipped, column_kinds, fit_encoder
 from training.fit.tabular import as_unseen, fit_tabular, normal_by_trimming, row_counts
-from training.network.finetune import Example, finetune, fit_novelty, run_torch
+from training.network.finetune import Example, finetune, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
 from training.network.pretrain import MaskedEvents, pretrain
 
@@ -181,7 +181,6 @@ def fit_model(
                 carried = carry_over(model, encoder, types, old.weights, old.encoder, old.types)
                 logger.info("%d of %d rows of the table carried over", carried, encoder.deep_rows)
             finetune(model, encoder, examples, [], config, quiet, epochs=round(float(np.median(epochs))))
-    fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     score = calibration.score(evidence_held)
     if presumed:
         chosen = thresholds.without_labels(score, config.contamination)
