@@ -318,7 +318,7 @@ class Encoder:
     def to_json(self) -> dict[str, object]:
         """Plain lists and numbers from which `from_json` makes the same encoder; the tokenizer is kept apart."""
         return {
-            "window": self.max_positions,
+            "max_positions": self.max_positions,
             "text_column": self.text_column,
             "piece_pairs": self.piece_pairs,
             "fields": [{"kind": f.kind, **asdict(f)} for f in self.fields],  # type: ignore[call-overload]
@@ -327,7 +327,7 @@ class Encoder:
     @classmethod
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
-        return cls(fields, data["text_column"], tokenizer, data["window"], data["piece_pairs"])  # type: ignore[arg-type]
+        return cls(fields, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
 
 
 def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:

@@ -12,13 +12,11 @@ class Outputs:
 
     Attributes:
         sequence_logit: float32 (B,), the deep score.
-        novelty: float32 (B,), squared distance of the mean state from those of normal sequences, over its dimensions.
         type_logits: float32 (B, K), one for each anomaly type.
         event_logits: float32 (B, P), one for each position; only event positions mean anything.
     """
 
     sequence_logit: NDArray[np.float32]
-    novelty: NDArray[np.float32]
     type_logits: NDArray[np.float32]
     event_logits: NDArray[np.float32]
 

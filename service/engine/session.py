@@ -30,7 +30,6 @@ SHORTEST = 8  # positions of the smallest bucket
 INPUT = ("ids", "tensor(int32)", ("batch", "positions", "slots"))
 OUTPUTS = (
     ("sequence_logit", "tensor(float)", ("batch",)),
-    ("novelty", "tensor(float)", ("batch",)),
     ("type_logits", "tensor(float)", ("batch", "types")),
     ("event_logits", "tensor(float)", ("batch", "positions")),
 )
@@ -187,7 +186,7 @@ class Bound:
         return [v[:, :positions] if "positions" in axes else v for v, (_, _, axes) in zip(found, OUTPUTS, strict=True)]
 
     def _allocate(self, batch: int, positions: int) -> Buffers:
-        slots, types = self.session.get_inputs()[0].shape[2], self.session.get_outputs()[2].shape[1]
+        slots, types = self.session.get_inputs()[0].shape[2], self.session.get_outputs()[1].shape[1]
         sizes = {"batch": batch, "positions": positions, "slots": slots, "types": types}
 
         def place(axes: tuple[str, ...], dtype: type[np.generic]) -> ort.OrtValue:
@@ -269,7 +268,7 @@ class Engine:
         if found != wanted:
             raise GraphError(f"{path}: its inputs and outputs are {found}; this service needs {wanted}")
         self.slots = int(inputs[0].shape[2])
-        self.types = int(outputs[2].shape[1])
+        self.types = int(outputs[1].shape[1])
 
     def run(self, ids: NDArray[np.int32]) -> Outputs:
         """Scores chunks: int32 (B, P, slots) of table rows, zero where there is nothing.

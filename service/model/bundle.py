@@ -26,7 +26,7 @@ from service.model.drift import FieldValues
 from service.model.policy import Thresholds
 from service.model.tabular import Tabular
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 

@@ -15,13 +15,12 @@ class NetworkLogits:
     """What the network says of N sequences of T events together.
 
     Attributes:
-        sequence, novelty: float64 (N,).
+        sequence: float64 (N,).
         types: float64 (N, K).
         events: float32 (T,), one sequence behind the other, in the caller's order.
     """
 
     sequence: NDArray[np.float64]
-    novelty: NDArray[np.float64]
     types: NDArray[np.float64]
     events: NDArray[np.float32]
 
@@ -57,7 +56,6 @@ def combine(
     np.maximum.at(events, event[owner >= 0], logits[owner >= 0])
     return NetworkLogits(
         sequence=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
-        novelty=pooled([outputs.novelty[k] for outputs, k in rows]),
         types=pooled([outputs.type_logits[k] for outputs, k in rows]),
         events=events,
     )

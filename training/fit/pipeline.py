@@ -25,7 +25,7 @@ from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
 from training.fit.sequences import EncodedLog, encode, encoded_log
 from training.fit.tabular import FittedTabular, fit_tabular
-from training.network.finetune import Example, fit_novelty, run_torch
+from training.network.finetune import Example, run_torch
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
@@ -109,7 +109,6 @@ def fit_model(
     if len(crossed.epochs) > 1:
         with stage("fine-tuning", seconds):
             model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
-    fit_novelty(model, [e.encoded for e in examples if e.label == 0])
     judged = calibrate(data, crossed, config)
     return Fitted(
         model=model,

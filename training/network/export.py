@@ -46,7 +46,7 @@ def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
 
 
 def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
-    """Writes the graph with the encoder in float16 and the heads, whose squares would leave its range, in float32."""
+    """Writes the graph with the encoder in float16 and the heads, which take hardly any time, in float32."""
     half = copy.deepcopy(model)
     torch.nn.Module.half(half.bert)
     export_onnx(half, slots, path)

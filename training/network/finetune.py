@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
@@ -213,25 +212,3 @@ def finetune(
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
     training = Training(name, model, objective, examples, encoded, collator, epochs or most, measure, share)
     return train(training, config, quiet)
-
-
-def fit_novelty(model: BehaviourBert, normal: Sequence[Encoded]) -> None:
-    """Sets the model's idea of normal: mean and shrunk covariance of the chunks' mean states of normal sequences.
-
-    The novelty is then the squared Mahalanobis distance over its dimensions, after Lee et al., "A simple unified
-    framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018; the shrinkage is Ledoit
-    and Wolf's.
-    """
-    chunks = sorted((w for encoded in normal for w in encoded.chunks), key=len)
-    means = []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(chunks), 32):
-            states, real = model.states(torch.from_numpy(pad(chunks[start : start + 32])))
-            means.append(model.mean_state(states, real).numpy())
-    points = np.concatenate(means).astype(np.float64)
-    covariance = LedoitWolf().fit(points).covariance_
-    values, vectors = np.linalg.eigh(covariance)
-    whitening = vectors / np.sqrt(np.maximum(values, 1e-8))
-    model.normal_mean.copy_(torch.from_numpy(points.mean(axis=0)).float())
-    model.normal_whitening.copy_(torch.from_numpy(whitening).float())

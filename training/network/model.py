@@ -4,7 +4,6 @@
       event_logits (B, P)    a linear reading of each event's own state
       sequence_logit (B,)    attention over event_logits, plus a reading of the whole chunk
       type_logits (B, K)     which anomaly it would be
-      novelty (B,)           distance of the chunk's mean state from those of training
 
 Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
 event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
@@ -30,7 +29,6 @@ class Logits(NamedTuple):
     """The graph's outputs, in their order."""
 
     sequence_logit: Tensor  # (B,)
-    novelty: Tensor  # (B,)
     type_logits: Tensor  # (B, K)
     event_logits: Tensor  # (B, P)
 
@@ -47,8 +45,6 @@ class BehaviourBert(nn.Module):
 
     center: Tensor
     scale: Tensor
-    normal_mean: Tensor
-    normal_whitening: Tensor
 
     def __init__(self, rows: int, types: int, preset: Preset, positions: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -73,8 +69,6 @@ class BehaviourBert(nn.Module):
         self.type_head = nn.Linear(2 * hidden, types)
         self.register_buffer("center", torch.zeros(hidden))  # mean of the states at the start, see center_states
         self.register_buffer("scale", torch.ones(hidden))  # their standard deviation
-        self.register_buffer("normal_mean", torch.zeros(hidden))
-        self.register_buffer("normal_whitening", torch.eye(hidden))  # inverse square root of the covariance
 
     @property
     def table(self) -> nn.Embedding:
@@ -120,10 +114,7 @@ class BehaviourBert(nn.Module):
         mean = self.mean_state(states, real)  # (B, H)
         chunk = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
         sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(chunk).squeeze(-1)
-
-        distance = (mean - self.normal_mean) @ self.normal_whitening
-        novelty = (distance * distance).mean(dim=-1)
-        return Logits(sequence_logit, novelty, self.type_head(chunk), event_logits)
+        return Logits(sequence_logit, self.type_head(chunk), event_logits)
 
 
 @torch.no_grad()

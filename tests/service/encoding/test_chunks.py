@@ -29,7 +29,6 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
     f = np.float32
     return Outputs(
         np.array(deep, f),
-        np.ones(count, f),
         np.zeros((count, 3), f),
         events.astype(f),
     )
@@ -62,7 +61,7 @@ def test_sequences_are_combined_apart_from_one_another() -> None:
     owners = [[np.array([-1, 0, 1, 2, 3]), np.array([-1, 4, 5])], [np.array([-1, 1, 0])]]
     together = combine(rows, owners, [6, 2])
     first, second = combine(rows[:2], owners[:1], [6]), combine(rows[2:], owners[1:], [2])
-    for name in ("sequence", "novelty", "types", "events"):
+    for name in ("sequence", "types", "events"):
         apart = np.concatenate([getattr(first, name), getattr(second, name)])
         assert getattr(together, name).tolist() == apart.tolist()
 

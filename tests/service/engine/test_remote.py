@@ -69,7 +69,7 @@ def test_errors_are_those_of_an_engine_here(address: Path, bundle: Bundle, tmp_p
     engine = bundle.engine(Runtime(host=address), precision="fp32")
     with pytest.raises(FloatingPointError):
         engine.run(np.zeros((1, 4, engine.slots), np.int32))  # padding only
-    assert np.isfinite(engine.run(chunks(engine)).novelty).all()
+    assert np.isfinite(engine.run(chunks(engine)).sequence_logit).all()
 
 
 def test_a_graph_that_was_replaced_in_its_place_is_loaded_anew(address: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_graph_that_was_replaced_in_its_place_is_loaded_anew(address: Path, bu
     path.unlink()
     shutil.copy(bundle.path / "model.int8.onnx", path)
     after = HostedEngine(path, Runtime(threads=1, host=address), bundle.encoder.max_positions)
-    assert not np.array_equal(after.run(chunks(after)).novelty, old.novelty)
-    assert np.array_equal(before.run(chunks(before)).novelty, old.novelty)
+    assert not np.array_equal(after.run(chunks(after)).sequence_logit, old.sequence_logit)
+    assert np.array_equal(before.run(chunks(before)).sequence_logit, old.sequence_logit)
 
 
 def test_a_process_that_is_killed_is_replaced(address: Path, bundle: Bundle) -> None:
@@ -92,4 +92,4 @@ def test_a_process_that_is_killed_is_replaced(address: Path, bundle: Bundle) -> 
     wait_until(lambda: spawned("self") not in ([], [old]))
     with pytest.raises(EngineLost):
         engine.run(chunks(engine))
-    assert np.array_equal(engine.run(chunks(engine)).novelty, expected.novelty)
+    assert np.array_equal(engine.run(chunks(engine)).sequence_logit, expected.sequence_logit)

@@ -45,7 +45,10 @@ def shift_golden(path: Path) -> None:
         (lambda p: (p / "encoder.json").unlink(), "encoder.json: missing"),
         (lambda p: (p / "manifest.json").unlink(), "no manifest.json"),
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
-        (lambda p: edit_manifest(p, lambda m: m.update(schema_version=99)), "schema version 99, this release reads 2"),
+        (
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
+            "schema version 2, this release reads 3; fit it anew with `recguard-train fit`",
+        ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
         (lambda p: rewrite(p, "model.onnx", "no graph"), "ONNX Runtime cannot load it"),
