@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from tests.conftest import genuine_log
 from training.config import FitConfig
 from training.data.clean import clean_events
 from training.data.log import Log
 from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, Attack, Ground, Scene, impact
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
-
-from ..conftest import genuine_log
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.conftest import genuine_log
 from training.config import FitConfig
 from training.data.log import Log, LogError
 from training.experiments.stream import NEVER, REFIT, SCRATCH, Plan, Scene, caught, stream
-
-from ..conftest import genuine_log
 
 PLAN = Plan(days=10, periods=3, verdicts=12)
 

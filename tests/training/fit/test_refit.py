@@ -21,6 +21,7 @@ from service.encoding.fields import Bins, Vocabulary
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from service.stores.verdicts import Store
+from tests.conftest import genuine_log
 from training.config import FitConfig
 from training.data.attacks import InjectConfig
 from training.data.clean import clean_events
@@ -32,8 +33,6 @@ from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.networks import WEIGHTS, untrained
 from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, measures, refit
 from training.network.model import carry_over
-
-from ..conftest import genuine_log
 
 
 @pytest.fixture(scope="module")
