@@ -100,10 +100,9 @@ class Bundle:
         if public_key is not None:
             _check_signature(path, content, public_key)
         if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}; "
-                "fit it anew with `recguard-train fit`"
-            )
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            fix = "upgrade recguard" if newer else "fit it again with `recguard-train fit`"
+            raise BundleError(f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}; {fix}")
         for name, expected in files.items():
             file = path / name
             if file.parent != path or not file.is_file():

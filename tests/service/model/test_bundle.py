@@ -47,7 +47,11 @@ def shift_golden(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 3; fit it anew with `recguard-train fit`",
+            "schema version 2, this release reads 3; fit it again with `recguard-train fit`",
+        ),
+        (
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=4)),
+            "schema version 4, this release reads 3; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
