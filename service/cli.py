@@ -34,12 +34,12 @@ from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
-MOST_KEPT = 1 << 40  # no bound
+MOST_KEPT = 1 << 40  # means no limit
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
 
 
 class Server(uvicorn.Server):
-    """Unlike uvicorn's own it does not raise the signal again at the end: a drained service exits with code 0."""
+    """Unlike uvicorn's class, it does not raise the signal again at the end: a drained service exits with code 0."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -93,8 +93,8 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
 
 
 def _supervise(settings: Settings) -> int:
-    """Runs several workers on one socket, and another in the place of one that dies."""
-    # what is wrong with the bundle or the store is said once, not by each worker
+    """Runs several workers on one socket, and replaces a worker that dies."""
+    # check the bundle and the store here, so that an error is shown once and not by each worker
     Bundle.open(settings.bundle, settings.bundle_public_key)
     Store(settings.store_url.get_secret_value(), settings.state_dir).close()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -126,11 +126,11 @@ def _store(url: str, state: Path) -> Store:
 
 @app.command()
 def forget(
-    user: Annotated[str, typer.Argument(help="A user_id, as the service was sent it.")],
+    user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
 ) -> None:
-    """Deletes all that is kept of one user for review, with the verdicts on it."""
+    """Deletes everything kept for review about one user, with the verdicts on it."""
     kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
     store = _store(store_url, state_dir)
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
@@ -138,17 +138,17 @@ def forget(
 
 @app.command()
 def prune(
-    days: Annotated[float, typer.Option(min=0, help="Answers older than that go.")],
+    days: Annotated[float, typer.Option(min=0, help="Answers older than this are deleted.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
 ) -> None:
-    """Deletes what is kept for review past its days, with the verdicts on it, as the service does by itself."""
+    """Deletes answers kept for review that are too old, with the verdicts on them; the service does this by itself."""
     typer.echo(f"{_store(store_url, state_dir).prune(days, MOST_KEPT)} answers deleted")
 
 
 @app.command()
 def upgrade_store(state_dir: StateDir = Path("state"), store_url: StoreUrl = "") -> None:
-    """Brings what is kept for review to this release's schema, ahead of a rollout; `run` does the same by itself."""
+    """Upgrades the review store to this release's schema, ahead of a rollout; `run` does the same by itself."""
     before, now = _store(store_url, state_dir).schema
     typer.echo(f"verdict store: schema {before} -> {now}" if before != now else f"verdict store: schema {now} already")
 
@@ -159,7 +159,7 @@ def export(
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
 ) -> None:
-    """Writes all sequences that have a verdict, as `recguard-train refit` and `fit` take them; the latest counts."""
+    """Writes all sequences with a verdict in the form that `recguard-train refit` and `fit` read; the latest counts."""
     out.mkdir(parents=True, exist_ok=True)
     count = conflicts = 0
     with (out / "events.jsonl").open("w") as events, (out / "labels.csv").open("w", newline="") as file:
@@ -183,7 +183,7 @@ def promote(
     url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8080",
     key: Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")] = "",
 ) -> None:
-    """Makes a running service's challenger its champion, and the champion its challenger; once more takes it back."""
+    """Swaps champion and challenger of a running service; a second call swaps them back."""
     request = Request(
         f"{url.rstrip('/')}/v1/model/promote", method="POST", headers={"Authorization": f"Bearer {key}"} if key else {}
     )
@@ -201,14 +201,14 @@ def promote(
 @app.command()
 def consume(
     brokers: Annotated[str, typer.Option(help="Kafka brokers, host:port, separated by commas.")],
-    events: Annotated[str, typer.Option(help="Topic of events, each a JSON object as /v1/events takes it.")],
+    events: Annotated[str, typer.Option(help="Topic of events, each a JSON object in the form of /v1/events.")],
     decisions: Annotated[str, typer.Option(help="Topic for the answers to events whose window was scored.")],
     group: Annotated[str, typer.Option(help="Consumer group; its members share the partitions.")] = "recguard",
     url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8080",
     key: Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope score.")] = "",
-    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events of one request.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events in one request.")] = 256,
     options: Annotated[
-        Path | None, typer.Option(help="JSON file with further options of librdkafka, such as those of TLS.")
+        Path | None, typer.Option(help="JSON file with further options of librdkafka, for example for TLS.")
     ] = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 9109,
 ) -> None:
@@ -247,15 +247,17 @@ def bench(
     bundle: Annotated[Path, typer.Option("--bundle", help="Bundle directory; its graph is the limit.")],
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for the rows.")] = None,
     kinds: Annotated[
-        str, typer.Option("--mixes", help="Traffic, separated by commas.")
+        str, typer.Option("--mixes", help="Kinds of traffic, separated by commas.")
     ] = "single,movielens,bulk,mixed",
-    connections: Annotated[str, typer.Option(help="Of the closed loop.")] = "1,2,4,8,16,32,64,128",
-    loads: Annotated[str, typer.Option(help="Of the open loop, in % of the limit.")] = "20,50,70,90,120,300",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement.")] = 5.0,
-    reloads: Annotated[int, typer.Option(min=0, help="Of the model, one every 1.2 s at 70 % of the best rate.")] = 0,
-    soak: Annotated[int, typer.Option(min=0, help="Requests on end; memory after 5 % of them, and after all.")] = 0,
-    cores: Annotated[str, typer.Option(help="Of the server and, after a slash, of the load.")] = "0/1",
-    url: Annotated[str | None, typer.Option(help="A foreign server's scoring route, measured in its place.")] = None,
+    connections: Annotated[
+        str, typer.Option(help="Numbers of connections in the closed loop.")
+    ] = "1,2,4,8,16,32,64,128",
+    loads: Annotated[str, typer.Option(help="Loads in the open loop, in % of the limit.")] = "20,50,70,90,120,300",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 5.0,
+    reloads: Annotated[int, typer.Option(min=0, help="Model reloads, one every 1.2 s at 70 % of the best rate.")] = 0,
+    soak: Annotated[int, typer.Option(min=0, help="Requests in a row; shows memory after 5 % and after all.")] = 0,
+    cores: Annotated[str, typer.Option(help="Cores of the server and, after a slash, of the load.")] = "0/1",
+    url: Annotated[str | None, typer.Option(help="Scoring route of another server to measure instead.")] = None,
     template: Annotated[
         Path | None, typer.Option(help="File with the body of its requests; {{sequences}} stands for them.")
     ] = None,

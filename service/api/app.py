@@ -1,4 +1,4 @@
-"""The application: its routes, how it starts and ends, and how problems are answered."""
+"""Builds the application: its routes, how it starts and stops, and how problems become answers."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ def create_app(serving: Serving) -> ASGIApp:
     """The application around a service whose first model is loaded.
 
     Raises:
-        ValueError, OSError: an API key, the file of them, or the export of traces cannot be used.
+        ValueError, OSError: an API key, the file of API keys, or the export of traces cannot be used.
     """
     s = serving.settings
     access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, serving.metrics)
@@ -43,7 +43,7 @@ def create_app(serving: Serving) -> ASGIApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await serving.start()
         gc.collect()
-        gc.freeze()  # what is loaded stays; to look through it again and again took a tenth of the time under load
+        gc.freeze()  # loaded objects stay for good; looking through them took 10 % of the time under load
         gc.set_threshold(50_000, 20, 20)
         _unready_at(signal.SIGTERM, serving)
         _unready_at(signal.SIGINT, serving)
@@ -61,7 +61,7 @@ def create_app(serving: Serving) -> ASGIApp:
     )
     _answer_problems(app)
     scoring = ScoringRoutes(serving, access)
-    for path in HOT:  # `Front` comes before it, so that this only refuses other methods
+    for path in HOT:  # `Front` answers POST before the app sees it, so this only refuses other methods
         app.router.routes.append(Route(path, scoring, methods=["POST"]))
     for part in (operation, model, thresholds, inference_protocol, review, console):
         app.include_router(part.router(serving, access))
@@ -70,16 +70,16 @@ def create_app(serving: Serving) -> ASGIApp:
 
 
 def _answer_problems(app: FastAPI) -> None:
-    """Has every error that a route raises answered as a problem document."""
+    """Makes every error that a route raises into a problem document."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
         if request.url.path.startswith("/v2"):
-            problem.extension = {"error": problem.detail}  # where clients of the Open Inference Protocol look
+            problem.extension = {"error": problem.detail}  # clients of the Open Inference Protocol read this field
         return problem.response
 
     @app.exception_handler(Exception)
-    async def _crash(request: Request, _: Exception) -> Response:  # raised again after it, so that `Front` logs it
+    async def _crash(request: Request, _: Exception) -> Response:  # raised again afterwards, so `Front` logs it
         return await _problem(request, Problem(500, CRASH))
 
     @app.exception_handler(HTTPException)
@@ -95,7 +95,7 @@ def _answer_problems(app: FastAPI) -> None:
 
 
 def worker() -> ASGIApp:
-    """The application of one of several processes, configured by the environment alone."""
+    """The application of one worker process among several, configured only by the environment."""
     settings = Settings()  # type: ignore[call-arg]
     logs.configure(settings.log_format)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
@@ -103,7 +103,7 @@ def worker() -> ASGIApp:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker, as SIGTERM does, once the process that supervises it is gone: none would replace its engine."""
+    """Sends this worker SIGTERM once its supervising process is gone, since nobody would restart its engine then."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -111,7 +111,7 @@ def _end_with_parent() -> None:
 
 
 def _unready_at(number: int, serving: Serving) -> None:
-    """Turns unready at a signal, so that a load balancer looks elsewhere while accepted requests finish."""
+    """Reports unready on a signal, so that a load balancer sends new requests elsewhere while accepted ones finish."""
     stop = signal.getsignal(number)
 
     def drain(sig: int, frame: FrameType | None) -> None:

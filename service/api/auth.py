@@ -1,8 +1,8 @@
 """Who may call what: API keys with scopes, and how often each key may call.
 
-A key is written `name:scope+scope:secret`, one a line in the file RECGUARD_API_KEYS_FILE, or separated by commas in
-RECGUARD_API_KEYS. Several keys may have one name, so that a new secret can be handed out before the old one is taken
-back. In place of a secret there may be `sha256:` and its hex digest.
+A key is written `name:scope+scope:secret`, one per line in the file RECGUARD_API_KEYS_FILE, or separated by commas in
+RECGUARD_API_KEYS. Several keys may have the same name, so that a new secret can be handed out before the old one is
+withdrawn. Instead of a secret, a key may have `sha256:` and the hex digest of the secret.
 """
 
 import hmac
@@ -26,12 +26,12 @@ Permission = Literal["score", "review", "admin", "metrics"]
 SCOPES = ", ".join(get_args(Permission))
 LEAST_SECRET = 16  # characters
 HASHED = "sha256:"
-LOCAL = "local"  # who calls the admin routes where there are no keys
+LOCAL = "local"  # name of the caller if there are no keys
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key: whose it is, what it is for, and the SHA-256 of its secret."""
+    """One key: its owner, what it allows, and the SHA-256 of its secret."""
 
     name: str
     permissions: frozenset[str]
@@ -39,10 +39,10 @@ class Key:
 
 
 def read_keys(text: str, where: str) -> list[Key]:
-    """Keys of a file or a variable; blank lines and those that begin with # are passed over.
+    """Keys of a file or a variable; blank lines and lines that begin with # are skipped.
 
     Raises:
-        ValueError: an entry is malformed; names the place and never the secret.
+        ValueError: an entry is malformed; the message names the place, never the secret.
     """
     keys = []
     for number, entry in enumerate(re.split(r"[,\n]", text), 1):
@@ -70,11 +70,11 @@ class Access:
     """Checks who calls.
 
     Args:
-        text: keys, as RECGUARD_API_KEYS has them.
-        file: a file with more of them.
-        rate: requests a second that one name may make, 0 for any number; a second's worth may come at once.
+        text: keys, in the form of RECGUARD_API_KEYS.
+        file: a file with more keys.
+        rate: requests per second that one name may make, 0 for no limit; one second's worth may come at once.
         host: the address that the service listens on.
-        metrics: where refusals count.
+        metrics: where refusals are counted.
 
     Raises:
         ValueError: a malformed key, or a file without one.
@@ -89,10 +89,12 @@ class Access:
                 raise ValueError(f"{file}: it holds no key, so nobody could call the service")
         self.rate, self.metrics = rate, metrics
         self.loopback = _is_loopback(host)
-        self.buckets: dict[str, tuple[float, float]] = {}  # by name: requests it may still make, and since when
+        self.buckets: dict[
+            str, tuple[float, float]
+        ] = {}  # by name: requests it may still make, and when that was computed
 
     def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
-        """As `check`; a refusal is counted, and the request's log line names the caller."""
+        """The same as `check`, but counts a refusal and puts the caller's name into the request's log line."""
         try:
             who = self.check(scope, *permissions)
         except Problem as problem:
@@ -103,10 +105,10 @@ class Access:
         return who
 
     def check(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
-        """The name of the caller of an ASGI request, who has one of the permissions.
+        """The name of an ASGI request's caller, who must have one of the permissions.
 
         Raises:
-            Problem: 401 no key or an unknown one, 403 not allowed with it, 429 too many requests.
+            Problem: 401 no key or an unknown key, 403 the key does not allow this, 429 too many requests.
         """
         if not self.keys:
             return self._local(scope) if permissions == ("admin",) else LOCAL
@@ -116,9 +118,7 @@ class Access:
                 401, "send a valid API key: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"}
             )
         if not key.permissions & set(permissions):
-            raise Problem(
-                403, f"the key {key.name} is not for this; it would need the scope {' or '.join(permissions)}"
-            )
+            raise Problem(403, f"the key {key.name} does not allow this; it needs the scope {' or '.join(permissions)}")
         self._spend(key.name)
         return key.name
 
@@ -127,13 +127,13 @@ class Access:
         if kind.lower() != b"bearer":
             return None
         digest, found = sha256(secret.strip()).digest(), None
-        for key in self.keys:  # all of them, so that the time taken does not say which one it was
+        for key in self.keys:  # tries all keys, so that the time does not reveal which one matched
             if hmac.compare_digest(digest, key.digest):
                 found = key
         return found
 
     def _local(self, scope: Mapping[str, Any]) -> str:
-        """Lets callers on this host pass, and nobody for whom a proxy on it speaks."""
+        """Lets callers on this host pass, but not callers that reach it through a proxy on this host."""
         if not self.loopback:
             raise Problem(403, "admin routes are off: the service listens beyond its own host, and no API key is set")
         headers = {name for name, _ in scope["headers"]}
@@ -157,12 +157,12 @@ class Access:
 
 
 def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
-    """The first value of an ASGI request's header, its name in lower case; None without."""
+    """The first value of an ASGI request's header, whose name is in lower case; None if there is none."""
     return next((value for found, value in scope["headers"] if found == name), None)
 
 
 def needs(access: Access, *permissions: Permission) -> list[Any]:
-    """FastAPI's dependency on an API key with one of the permissions; gives the caller's name."""
+    """FastAPI's dependency that asks for an API key with one of the permissions; returns the caller's name."""
     scheme = HTTPBearer(auto_error=False, description="An API key, where the service has any.")
 
     async def caller(request: Request, _: Annotated[Any, Depends(scheme)]) -> str:

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol, which refuses scoring requests while the queue is full before it makes anything of them.
+"""uvicorn's HTTP protocol, made to refuse scoring requests as early as possible while the queue is full.
 
-Under overload most requests are refused, and the time that refusals cost is missing for those that are answered. This
-protocol also ends the connections of clients that send endless headers, or are too slow to send a request or to take
-its answer. uvicorn waits for all of these.
+Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. This
+protocol also closes the connection of a client that sends endless headers, or is too slow to send a request or to read
+its answer. uvicorn itself would wait for such clients.
 """
 
 from asyncio import TimerHandle, Transport
@@ -26,7 +26,9 @@ class Protocol(HttpToolsProtocol):
     """One connection."""
 
     refused = False  # whether the current request was; its body is skipped
-    arriving = True  # whether a request is expected: from the start, since the first may have sent nothing yet
+    arriving = (
+        True  # whether we expect a request; true from the start, since a new client may not have sent anything yet
+    )
     in_head = True  # whether its headers are still incomplete
     head = 0  # bytes of headers so far
     slow: TimerHandle | None = None  # ends the connection; runs only while we wait for the client
@@ -94,7 +96,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _overloads(self, route: str) -> bool:
-        """Whether there is no room for the request with these headers. A malformed deadline is answered later."""
+        """Whether there is no room for the request with these headers. A malformed deadline is refused later."""
         size, milliseconds = 0, float(self.serving.settings.timeout_ms)
         for name, value in self.headers:
             if name == b"content-length" and value.isdigit():

@@ -1,4 +1,4 @@
-"""Bare ASGI around the app: every request is counted, timed and bounded here, and the scoring routes are answered here.
+"""Plain ASGI around the app: counts, times and limits every request, and answers the scoring routes itself.
 
 The framework's router, middleware and dependencies take longer than parsing and encoding do, so a POST to a scoring
 route never reaches them. `openapi` describes these routes beside those of the app.
@@ -21,9 +21,9 @@ from service.telemetry.traces import Traces
 
 logger = logging.getLogger(__name__)
 HOT = {SCORE, EVENTS}  # routes that are called at least once for each action of a user
-FULL = full().response  # made once: under overload this is what there is most of
+FULL = full().response  # built once, since under overload it is the most frequent answer
 CRASH = "the request could not be answered; the log has the reason"
-GONE = 499  # as nginx has it: the client went away before its answer
+GONE = 499  # as in nginx: the client went away before its answer
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -38,7 +38,7 @@ class ScoringRoutes:
         await response(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
-        """Answers a request; refuses it before its body is read where it would have to wait too long."""
+        """Answers a request; refuses it before reading its body if it would have to wait too long."""
         serving, admission = self.serving, self.serving.admission
         milliseconds = _timeout(request, serving.settings.timeout_ms)
         self.access.allow(request.scope, "score")
@@ -97,7 +97,7 @@ class Front:
             await problem.response(scope, receive, counted_send)
         except ClientDisconnect:
             status = GONE
-        except Exception:  # whatever it was, the client gets an answer, and the log the reason
+        except Exception:  # whatever it was, the client gets an answer and the log gets the reason
             logger.exception("a request could not be answered")
             if not status:
                 await Problem(500, CRASH).response(scope, receive, counted_send)
@@ -110,13 +110,13 @@ class Front:
 
 
 def too_large(serving: Serving, detail: str) -> Problem:
-    """The refusal of a body, counted."""
+    """Counts a body that is too large; returns the refusal."""
     serving.metrics.rejected.labels("too_large").inc()
     return Problem(413, f"{detail}; at most {serving.settings.max_body_bytes} may be sent")
 
 
 def _unpacked(serving: Serving, encoding: str, body: bytes) -> bytes:
-    """A gzip body unpacked, never beyond what a body may have."""
+    """A gzip body unpacked; stops at the size limit of a body."""
     most = serving.settings.max_body_bytes
     if encoding.strip().lower() != "gzip":
         raise Problem(415, f"Content-Encoding {encoding!r}: bodies are taken as they are, or with gzip")

@@ -21,12 +21,12 @@ COMPONENT = "#/components/schemas/{model}"
 
 
 def describe(app: FastAPI) -> None:
-    """Has the app's description tell of the scoring routes as well."""
+    """Adds the scoring routes to the app's description."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = plain()  # which FastAPI keeps, and gives again from now on
+            document = plain()  # FastAPI keeps this document and returns it from now on
             _, answers = models_json_schema(
                 [(model, "serialization") for model in (messages.ScoreResponse, messages.EventsResponse)],
                 ref_template=COMPONENT,
@@ -37,7 +37,7 @@ def describe(app: FastAPI) -> None:
             document["paths"] = scoring | {path: known for path, known in others.items() if path not in scoring}
         return plain()
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI's documentation recommends
 
 
 def _scoring() -> dict[str, dict[str, Any]]:
@@ -55,9 +55,9 @@ def _scoring() -> dict[str, dict[str, Any]]:
             "events_v1_events_post",
             "Take in events as they happen",
             "Puts each event into the window of its key, and scores the windows that are due, in the request's order."
-            "\n\nWhich are due is configured: every event, every N-th one, or certain actions. An event that cannot be "
-            "taken in has an `error` in its place. A request that is not answered may be sent again: an `event_id` "
-            "counts once.",
+            "\n\nSettings decide when a window is due: at every event, at every N-th event, or at certain actions. An "
+            "event that is refused has an `error` in its place. A request without an answer may be sent again: each "
+            "`event_id` counts only once.",
             messages.EventsRequest,
             messages.EventsResponse,
         ),
@@ -80,7 +80,7 @@ def _operation(
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a request body that the framework does not parse, with no references in it."""
+    """OpenAPI's description, without references, of a request body that the framework does not parse."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

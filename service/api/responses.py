@@ -14,7 +14,7 @@ PROBLEMS: Responses = {
     for status, text in {
         400: "The body is not JSON",
         401: "No valid API key",
-        403: "The API key is not for this",
+        403: "The API key does not allow this",
         404: "No such model, or no such answer",
         409: "There is no challenger",
         413: "Body or number of sequences too large",
@@ -29,10 +29,10 @@ PROBLEMS: Responses = {
 
 
 def problems(*statuses: int) -> Responses:
-    """Those of the given statuses."""
+    """The problems with the given statuses."""
     return {status: PROBLEMS[status] for status in statuses}
 
 
 KEY_PROBLEMS = problems(401, 403, 429, 503)  # of routes that ask for an API key
-ADMIN_PROBLEMS = KEY_PROBLEMS | problems(400, 422)  # of those that take a body as well
+ADMIN_PROBLEMS = KEY_PROBLEMS | problems(400, 422)  # of routes that also take a body
 SCORING_PROBLEMS = problems(400, 401, 403, 413, 415, 422, 429, 500, 503, 504)

@@ -1,1 +1,1 @@
-"""Rows and logits become a score with its reasons; all that a bundle holds."""
+"""Turns table rows and logits into scores with reasons, and reads all that a bundle holds."""

@@ -1,4 +1,4 @@
-"""In what order sequences are worth a verdict: those from which a model would learn most come first."""
+"""Orders sequences for review: those from which a model would learn most come first."""
 
 import heapq
 from collections.abc import Sequence
@@ -7,22 +7,22 @@ import numpy as np
 
 from service.model.scorer import UNKNOWN_TYPE
 
-SAMPLED = 4  # one verdict in so many is for the random sample of what was let through
-NOVEL = 0.5  # bits that being like nothing known adds to the uncertainty of a score
-AGAIN = 0.8  # of its worth is left to a sequence for each one of its type ahead of it
+SAMPLED = 4  # one verdict in SAMPLED goes to the random sample of allowed answers
+NOVEL = 0.5  # bits added to the uncertainty of a score if the sequence is of an unknown type
+AGAIN = 0.8  # a sequence's worth is multiplied by this for each one of its type ahead of it
 
 
 def teaching_order(scores: Sequence[float], types: Sequence[str | None], most: int) -> list[int]:
-    """Positions of at most `most` sequences, what teaches most first.
+    """Positions of at most `most` sequences, the one that teaches most first.
 
-    A sequence's worth is the uncertainty of its score (the entropy of a calibrated probability; Lewis and Gale, "A
-    sequential algorithm for training text classifiers", SIGIR 1994), more where it is like nothing known; and less for
-    each one of its type that is ahead of it, since the second of a kind teaches less than the first. The time that it
-    takes to judge one does not count: to put short sequences first taught less than to draw at random.
+    A sequence's worth is the uncertainty of its score: the entropy of a calibrated probability (Lewis and Gale, "A
+    sequential algorithm for training text classifiers", SIGIR 1994). It is higher for an unknown type. It is lower for
+    each sequence of the same type ahead of it, since the second of a kind teaches less than the first. The time that it
+    takes to judge a sequence does not count: putting short sequences first taught less than drawing at random.
 
     Args:
         scores: probabilities.
-        types: the types they were given.
+        types: the types that the model gave them.
         most: how many are wanted.
     """
     p = np.clip(np.asarray(scores, dtype=np.float64), 1e-9, 1 - 1e-9)

@@ -1,4 +1,7 @@
-"""From uncalibrated evidence to a probability, and from a probability to a prior the traffic really has."""
+"""Turns uncalibrated evidence into a probability, corrected for how common anomalies are in the live traffic.
+
+`scorer` applies it; `training.fit` fits it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,17 +17,17 @@ CHANNELS = ("network", "linear", "association", "novelty")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the parts of a model say of N sequences of T events together, uncalibrated.
+    """What the parts of a model say, uncalibrated, of N sequences that have T events in all.
 
     Attributes:
         network: float64 (N,), the network's logit.
-        linear: float64 (N,), the linear part's.
-        association: float64 (N,), how suspicious those are that hold the same values, see `guilt_by_association`.
+        linear: float64 (N,), the linear part's logit.
+        association: float64 (N,), how suspicious the sequences with the same values are, see `guilt_by_association`.
         novelty: float64 (N,), distance from normal, about 1 for normal sequences.
-        types: float64 (N, K), log odds of each anomaly type but for a constant.
-        events: float32 (T,), the network's logit of each event, one sequence behind the other, in the caller's order.
-        changed: float64 (T,), log odds that hands changed before it, likewise.
-        lengths: int64 (N,), events of each sequence.
+        types: float64 (N, K), log odds of each anomaly type, up to a constant.
+        events: float32 (T,), the network's logit of each event, sequence after sequence, events in the caller's order.
+        changed: float64 (T,), log odds that the account changed hands before each event, in the same order.
+        lengths: int64 (N,), number of events in each sequence.
     """
 
     network: Floats
@@ -41,21 +44,21 @@ class Evidence:
 
     @property
     def channels(self) -> Floats:
-        """Float64 (N, 4), as the calibration weighs them."""
+        """Float64 (N, 4): the CHANNELS that the calibration weighs."""
         return np.stack((self.network, *beside(self.linear, self.association, self.novelty)), axis=1)
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Int64 (N,), where each sequence's events start."""
+        """Int64 (N,): where each sequence's events start."""
         return np.cumsum(self.lengths) - self.lengths
 
     @classmethod
     def joined(cls, parts: Sequence["Evidence"]) -> "Evidence":
-        """The parts' sequences, one part behind the other."""
+        """The sequences of all parts, one part after another."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def take(self, at: NDArray[np.integer]) -> "Evidence":
-        """The sequences at the given positions, at least one."""
+        """The sequences at the given positions, of which there must be at least one."""
         lengths, starts = self.lengths[at], self.starts[at]
         ends = np.cumsum(lengths)
         events = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
@@ -72,7 +75,7 @@ class Evidence:
 
 
 def beside(linear: Floats, association: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
-    """The channels beside the network's, as they are weighed: novelty by its logarithm."""
+    """The channels other than the network's, in the form in which they are weighed: novelty as its logarithm."""
     return linear, association, log(novelty)
 
 
@@ -95,19 +98,20 @@ def logit(p: float) -> float:
 class Calibration:
     """Logistic calibration (Platt, 1999) of the evidence, corrected for prevalence, or'ed with an alarm on novelty.
 
-    The learned part knows the attacks it was shown. What is far from anything normal is an anomaly even where the
-    learned part says no, so that the score is 1 - (1 - learned) (1 - alarm).
+    The learned part knows only the attacks that it was shown. A sequence that is far from anything normal is an anomaly
+    even if the learned part says no. So the score is 1 - (1 - learned) (1 - alarm).
 
     Attributes:
         weights: one for each of CHANNELS.
-        bias: at the prevalence of the data it was fitted on.
+        bias: bias at the prevalence of the data that it was fitted on.
         fitted_prevalence: share of anomalous sequences in that data.
-        prevalence: share expected in live traffic; the log odds are moved by the difference (Saerens, Latinne and
+        prevalence: share expected in live traffic; the log odds are shifted by the difference (Saerens, Latinne and
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
         alarm_weight, alarm_at, alarm_most: the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
-        event_weight, event_bias: log odds of one event from its logit.
+        event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
-        part_weight, part_bias: log odds of one event of such a sequence, from those that hands changed before it.
+        part_weight, part_bias: for an event of such a sequence, turn the log odds that the account changed hands before
+            it into the event's log odds.
     """
 
     weights: tuple[float, ...]
@@ -125,14 +129,14 @@ class Calibration:
 
     @property
     def shift(self) -> float:
-        """What the prevalence adds to the log odds."""
+        """What the correction for prevalence adds to the log odds."""
         if self.prevalence == self.fitted_prevalence:
             return 0.0
         return logit(self.prevalence) - logit(self.fitted_prevalence)
 
     def learned(self, evidence: Evidence) -> Floats:
-        """Probabilities (N,), by what training was shown, that the sequences are anomalous."""
-        # weighed one by one, since a matrix product rounds by how many there are
+        """Probabilities (N,) that the sequences are anomalous, judged by what was learned in training."""
+        # no matrix product, since its rounding depends on the number of sequences
         weighed = (evidence.channels * self.weights).sum(axis=1)
         return np.asarray(sigmoid(weighed + self.bias + self.shift))
 
@@ -147,8 +151,8 @@ class Calibration:
     def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
         """Probability, float64 (T,), that each event is part of an anomaly, given the sequences' scores (N,).
 
-        A mixture: as far as the sequence is an anomaly of a type that leaves part of it normal, the change of hands
-        says which part; for the rest the network speaks.
+        It is a mixture of two estimates. One comes from the change of hands; its weight is the probability that the
+        sequence is an anomaly of a type that leaves part of it normal. The other comes from the network.
         """
         by_network = sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias)
         if not any(self.partial):
@@ -160,7 +164,7 @@ class Calibration:
         return np.asarray(in_part * by_change + (1 - in_part) * by_network)
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
-        """Those of the model's types most of whose sequences are anomalous only in part."""
+        """The model's types for which most sequences are anomalous only in part."""
         return frozenset(name for name, share in zip(types, self.partial, strict=False) if share > 0.5)
 
     def to_json(self) -> dict[str, object]:

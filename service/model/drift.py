@@ -1,4 +1,4 @@
-"""How far the values of each field have moved from those of training: what the traffic is like, beside its scores."""
+"""Measures how far the values of each field in recent traffic have moved from those in training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.values import Floats
 
-BINS = 20  # of a field: its values that most sequences hold, and one for all others
+BINS = 20  # bins of a field: one for each of its most frequent values, and one for all others
 OTHERS = "others"
-SCORE_BINS = 20  # equal bins over 0..1, in which a bundle keeps the scores of its validation
+SCORE_BINS = 20  # equal bins over 0..1, in which a bundle keeps its validation scores
 
 
 @dataclass(frozen=True)
 class FieldValues:
-    """The fields' most frequent values, and how often training's sequences hold them.
+    """The most frequent values of each field, and how often they occur in the training sequences.
 
     Attributes:
-        names: the fields', F of them.
-        bin_of: int64 (rows,), the bin, field by field, of each row of the encoder's table; the last, F * BINS, of rows
-            that are no value of a field.
-        expected: float64 (F, BINS), sequences of training; each counts 1 in a field, shared out among its events.
-        labels: the bins' values in words, as many as the field has.
+        names: names of the F fields.
+        bin_of: int64 (rows,), the bin of each row of the encoder's table, numbered field by field; F * BINS for rows
+            that are not a value of a field.
+        expected: float64 (F, BINS), training sequences; each counts 1 in a field, divided among its events.
+        labels: the values of each field's bins in words, as many as the field has.
     """
 
     names: list[str]
@@ -34,7 +34,7 @@ class FieldValues:
 
     @classmethod
     def learn(cls, encoder: Encoder, sequences: Sequence[Encoded]) -> dict[str, Any]:
-        """What a bundle's manifest keeps of the sequences; `of` reads it."""
+        """Counts for a bundle's manifest, learned from the training sequences; `of` reads them."""
         counts = np.zeros(encoder.rows)
         for sequence in sequences:
             counts += np.bincount(sequence.rows.ravel(), minlength=encoder.rows) / sequence.length
@@ -53,7 +53,7 @@ class FieldValues:
 
     @classmethod
     def of(cls, encoder: Encoder, kept: Mapping[str, Any]) -> "FieldValues":
-        """From what `learn` gave; fields that it lacks are not watched."""
+        """Reads what `learn` returned; fields that are missing there are not watched."""
         names: list[str] = []
         labels: list[list[str]] = []
         bin_of = np.full(encoder.rows, -1, dtype=np.int64)
@@ -71,7 +71,7 @@ class FieldValues:
         return cls(names, bin_of, expected, labels)
 
     def count(self, sequences: Sequence[Encoded]) -> Floats:
-        """Float64 (F, BINS): the sequences by their values, each counted once in a field."""
+        """Float64 (F, BINS): how many sequences fall into each bin; each sequence counts 1 in a field."""
         rows = np.concatenate([s.rows for s in sequences])
         weight = np.repeat([1 / s.length for s in sequences], [s.rows.size for s in sequences])
         cells = len(self.names) * BINS
@@ -79,12 +79,12 @@ class FieldValues:
         return counts.reshape(-1, BINS)
 
     def stability(self, found: Floats, least: float) -> list[float]:
-        """The index of each field for recent counts (F, BINS); 0 for fewer than `least` sequences, which are noise."""
+        """The stability index of each field for recent counts (F, BINS); 0 below `least` sequences, as it is noise."""
         pairs = zip(self.expected, found, strict=True)
         return [population_stability(e, f) if f.sum() >= least else 0.0 for e, f in pairs]
 
     def moved(self, found: Floats, least: float) -> list[dict[str, Any]]:
-        """Each field with its index, and its values' shares in training and in recent counts (F, BINS)."""
+        """Each field with its stability index, and its values' shares in training and in recent counts (F, BINS)."""
         rows = []
         of_fields = zip(self.names, self.labels, self.expected, found, self.stability(found, least), strict=True)
         for name, labels, expected, now, psi in of_fields:
@@ -101,8 +101,8 @@ class FieldValues:
 def population_stability(expected: Floats, found: Floats) -> float:
     """Population stability index of two histograms over the same bins: sum of (f - e) ln(f / e).
 
-    0 where they agree; past 0.25 a shift is usually called major (Siddiqi, "Credit risk scorecards", 2006). Half an
-    observation is added to each bin, so that an empty one does not make it infinite.
+    It is 0 if they agree; above 0.25 a shift is usually called major (Siddiqi, "Credit risk scorecards", 2006). Half an
+    observation is added to each bin, so that an empty bin does not make the index infinite.
     """
     e, f = expected + 0.5, found + 0.5
     e, f = e / e.sum(), f / f.sum()

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside its place and moves it there once it is on disk. A crash leaves the old file, or none."""
+    """Writes a temporary file and renames it once it is on disk. A crash leaves the old file, or none."""
     new = path.with_name(path.name + ".new")
     write(new)
     with new.open("rb") as file:

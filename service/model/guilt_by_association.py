@@ -1,8 +1,9 @@
-"""Guilt by association: how suspicious the others are that hold the same values.
+"""Guilt by association: how suspicious the other sequences with the same values are.
 
-The linear part knows which values anomalous sequences hold. This goes one step further: an item counts as suspicious
-where those who hold it are suspicious for the rest of what they hold, as neighbours do in a graph of accounts and items
-(Akoglu, Chandy and Faloutsos, "Opinion fraud detection in online reviews by network effects", ICWSM 2013).
+The linear part knows which values occur in anomalous sequences. This part goes one step further: an item is suspicious
+if the sequences that hold it look suspicious for their other values. Suspicion spreads like this between neighbours in
+a graph of accounts and items (Akoglu, Chandy and Faloutsos, "Opinion fraud detection in online reviews by network
+effects", ICWSM 2013).
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ class GuiltByAssociation:
     """What the training sequences that hold each value look like.
 
     Attributes:
-        suspicion: float64 (rows,), the mean linear logit of a row's holders, as far as it is above or below the mean of
-            all; with few holders it leans to 0.
-        weight: float64 (rows,), the row's idf; 0 for rows that are no value of the log.
+        suspicion: float64 (rows,), the mean linear logit of the sequences that hold a row, minus the mean of all
+            sequences; pulled towards 0 for rows with few holders.
+        weight: float64 (rows,), the row's idf; 0 for rows that are not a value in the log.
     """
 
     suspicion: Floats

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bounds:
-    """A share with its 95 % interval; not a number where nothing is known of it."""
+    """A share with its 95 % interval; NaN if nothing is known of it."""
 
     estimate: float = math.nan
     low: float = math.nan

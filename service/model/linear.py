@@ -1,9 +1,9 @@
 """The linear part: logistic regression over the table rows that a sequence uses, and over its measures of novelty.
 
-A row that is used weighs its idf, however often it is used, and the weights of a sequence have norm 1. How often is
-told by those measures (see `novelty`). They are standardised, and enter as they are and squared, for both ends of a
-measure can be suspicious. Beside BERT this is the wide part of Cheng et al., "Wide & deep learning for recommender
-systems", 2016; each part is fitted on its own and `calibration` weighs them.
+Each row that a sequence uses enters with its idf, no matter how often it is used, and a sequence's weights have norm 1.
+How often rows are used shows in the measures of novelty (see `novelty`). These are standardised, and enter both as they
+are and squared, since a value at either end can be suspicious. Next to BERT, this is the wide part of Cheng et al.,
+"Wide & deep learning for recommender systems", 2016; each part is fitted on its own, and `calibration` weighs them.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 
 def dense(description: Floats) -> Floats:
-    """The features (..., 4 F) that stand for the measures (..., 2 F)."""
+    """The features (..., 4 F) made from the measures (..., 2 F)."""
     return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
 
 
@@ -30,7 +30,7 @@ class Linear:
 
     Attributes:
         idf: float64 (rows,), 0 for rows that training never used.
-        weights: float64 (1 + K, rows), times idf.
+        weights: float64 (1 + K, rows), multiplied by idf.
         dense_weights: float64 (1 + K, 4 F).
         bias: float64 (1 + K,).
     """
@@ -48,7 +48,9 @@ class Linear:
     def contributions(self, encoded: Encoded) -> Floats:
         """Float64 (Q, slots): what each value at each position adds to the label's logit."""
         usage = Usage.of([encoded])
-        of_row = self.weights[0][usage.rows] / self._norms(usage) / usage.counts  # a row's part is shared by its uses
+        of_row = (
+            self.weights[0][usage.rows] / self._norms(usage) / usage.counts
+        )  # a row's part is divided among its uses
         at = np.minimum(np.searchsorted(usage.rows, encoded.rows), len(usage.rows) - 1)
         return np.asarray(np.where(encoded.rows > MASK, of_row[at], 0.0))
 

@@ -1,9 +1,9 @@
-"""How far a sequence lies from normal behaviour, by what its values are field by field; needs no labels.
+"""How far a sequence lies from normal behaviour, judged by its values in each field; needs no labels.
 
-For each field a sequence has two numbers: its mean surprise, -ln of how common its values are among normal sequences,
-and the entropy of its own values. A crawler's steps through the catalogue are rare, a click farm's items are few, and a
-shilling profile's items lie where people do not roam. The novelty is the squared Mahalanobis distance of these numbers
-from those of normal sequences.
+For each field a sequence has two numbers. One is its mean surprise: -ln of how common its values are among normal
+sequences. The other is the entropy of its own values. The steps of a crawler through the catalogue are rare, the items
+of a click farm are few, and a shilling profile has items that people seldom visit. The novelty is the squared
+Mahalanobis distance of these numbers from those of normal sequences.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 
-LIMIT = 8.0  # standard deviations; what lies beyond says no more
+LIMIT = 8.0  # standard deviations; larger values are cut to this, since they say no more
 
 
 def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
@@ -23,7 +23,7 @@ def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: 
     Args:
         usage: of N sequences.
         field: int (rows,), the field of each table row, -1 for rows that describe no event.
-        surprise: float64 (rows,), -ln of the row's share among its field's in normal sequences.
+        surprise: float64 (rows,), -ln of the row's share among the rows of its field in normal sequences.
         fields: F.
     """
     of_event = field[usage.rows] >= 0
@@ -47,9 +47,9 @@ class Novelty:
 
     Attributes:
         fields: the fields' names, F of them.
-        field: int16 (rows,), the field of each table row, -1 for those that describe no event.
+        field: int16 (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), see `measure`.
-        mean, scale: float64 (2 F,), of the measures of normal sequences.
+        mean, scale: float64 (2 F,), mean and standard deviation of the measures of normal sequences.
         whitening: float64 (2 F, 2 F), inverse square root of the covariance of their standardised measures.
     """
 
@@ -69,6 +69,6 @@ class Novelty:
         return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)))
 
     def distance(self, description: Floats) -> Floats:
-        """Squared distance from normal over its dimensions, (...), about 1 for normal sequences."""
+        """Squared distance from normal divided by the number of dimensions, (...); about 1 for normal sequences."""
         distance = description @ self.whitening
         return np.asarray((distance * distance).mean(axis=-1))

@@ -1,4 +1,4 @@
-"""The policy: which score is let through, which is looked at, which is stopped."""
+"""The policy: from which scores sequences are allowed, reviewed or blocked."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,7 +36,7 @@ class Policy:
 
     @property
     def by_segment(self) -> dict[str, dict[str, float]]:
-        """The thresholds of each segment; under "" those of everybody."""
+        """The thresholds of each segment; the key "" holds those for everybody."""
         return {name: asdict(t) for name, t in {"": self.default, **self.segments}.items()}
 
     def as_json(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Policy":
-        """Reads what `as_json` wrote; raises ValueError where thresholds are not in order, naming the segment."""
+        """Reads what `as_json` wrote; raises ValueError, which names the segment, if thresholds are not in order."""
         segments = {}
         for name, pair in found.get("segments", {}).items():
             try:

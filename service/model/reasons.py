@@ -23,7 +23,7 @@ class Reason:
         event: the event's index in the caller's order; None for what the sequence as a whole adds.
         field: the field.
         value: its value, in words.
-        contribution: natural log odds added to the score; below 0 it speaks for a normal sequence.
+        contribution: natural log odds added to the score; a negative one makes the sequence look more normal.
     """
 
     event: int | None
@@ -40,9 +40,9 @@ def reasons(
     calibration: Calibration,
     most: int | None = None,
 ) -> list[Reason]:
-    """At most so many reasons, what counts most first; all of them sum to the score's log odds but for a constant.
+    """At most `most` reasons, the largest first; all reasons together sum to the score's log odds up to a constant.
 
-    `evidence` is of the one sequence.
+    `evidence` holds only this sequence.
     """
     weight = dict(zip(CHANNELS, calibration.weights, strict=True))
     found = [
@@ -69,13 +69,13 @@ def reasons(
 
 
 def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: float, most: int | None) -> list[Reason]:
-    """One reason for each value of each event, the largest; a value that an event has twice counts once, with both."""
+    """One reason for each value of each event, largest first; the two uses of a value in one event are added up."""
     contributions = weight * tabular.linear.contributions(encoded)
     at, slot = np.nonzero((encoded.rows > MASK) & (contributions != 0))
     keys = np.stack((encoded.belongs[at], encoded.rows[at, slot]))
     (events, rows), which = np.unique(keys, axis=1, return_inverse=True)
     sums = np.bincount(which.ravel(), contributions[at, slot], len(rows))
-    largest = np.argsort(-np.abs(sums), kind="stable")[:most]  # to put a row into words takes time
+    largest = np.argsort(-np.abs(sums), kind="stable")[:most]  # choose first, since putting a row into words takes time
     events, rows, sums = events[largest], rows[largest], sums[largest]
     return [
         Reason(None if event < 0 else event, *encoder.meaning(row), total)

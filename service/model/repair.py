@@ -1,4 +1,4 @@
-"""What a recommender may still learn from a judged sequence."""
+"""Decides what a recommender may still learn from a judged sequence."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Repair:
     """How to repair one sequence.
 
     Attributes:
-        strategy: "keep" it whole, "weight" it as a whole, or drop the events named, or all of it.
+        strategy: "keep" the whole sequence, "weight" it as a whole, drop some of its events, or drop all of it.
         drop: indices of the events to drop, in the caller's order.
-        weight: what the sequence counts for where it is weighed instead: 1 minus its probability of being anomalous.
+        weight: weight of the sequence if it is weighed instead: 1 minus its probability of being anomalous.
     """
 
     strategy: Strategy
@@ -32,16 +32,16 @@ class Repair:
 def repair(score: Score, decision: Decision, partial_types: Container[str | None], choice: Choice = "auto") -> Repair:
     """The repair that fits a decision and a type.
 
-    What is allowed stays. What is to be reviewed is weighed, since it may be genuine, and so is what is blocked only
-    for being like nothing known: most false alarms are of that kind, and an attack is left with next to no weight. Of
-    what else is blocked, all goes; but where its type leaves part of a sequence genuine (an account taken over, orders
-    faked among real ones), only the blamed events go.
+    An allowed sequence is kept. A sequence to be reviewed gets a weight, since it may be genuine. So does a sequence
+    that is blocked only because it is like nothing known: most false alarms are of that kind, and an attack is left
+    with almost no weight. Every other blocked sequence is dropped as a whole, unless its type leaves part of it genuine
+    (an account taken over, orders faked among real ones): then only the blamed events are dropped.
 
     Args:
         score: the answer for the sequence.
-        decision: on it.
+        decision: the decision on it.
         partial_types: types that leave part of a sequence genuine.
-        choice: another strategy than the one that fits; "weight" drops nothing, the others drop only what is blocked.
+        choice: a strategy to use instead; "weight" drops nothing, the others drop only from blocked sequences.
     """
     weight = round(1 - score.score, 6)
     if decision == "allow":

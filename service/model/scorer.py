@@ -1,4 +1,7 @@
-"""A model ready to score: encoder, engine and calibration of one bundle, as functions of sequences."""
+"""A model that is ready to score: the encoder, engine and calibration of one bundle, as functions of sequences.
+
+`service.engine` runs the graph, `tabular` reads the parts without a network, and `calibration` weighs both.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,16 +24,16 @@ from service.model.reasons import Reason, reasons
 from service.model.tabular import Reading, Tabular
 from service.schemas.terms import Decision
 
-UNKNOWN_TYPE = "unknown"  # anomalous, and like none of the types that training was shown
+UNKNOWN_TYPE = "unknown"  # anomalous, but like none of the types in training
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model says of one sequence; what is to be done about it is for a policy to decide.
+    """What a model says of one sequence; a policy decides what to do about it.
 
     Attributes:
-        score: calibrated probability that it is anomalous.
-        likeliest: the type it would be if it is anomalous, or "unknown"; None where training had no types.
+        score: calibrated probability that the sequence is anomalous.
+        likeliest: its likeliest type if it is anomalous, or "unknown"; None if training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
     """
 
@@ -39,13 +42,13 @@ class Score:
     events: Floats
 
     def type_if(self, decision: Decision) -> str | None:
-        """The likeliest type; None for what is allowed."""
+        """The likeliest type; None if the decision is to allow."""
         return None if decision == "allow" else self.likeliest
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What turns evidence into scores: the calibration, and the names of the types."""
+    """Turns evidence into scores, with the calibration and the names of the types."""
 
     calibration: Calibration
     types: Sequence[str]
@@ -62,7 +65,7 @@ class Scorer:
         return found
 
     def likeliest(self, evidence: Evidence) -> list[str]:
-        """The likeliest types; "unknown" where novelty speaks louder than what was learned, or none stands out."""
+        """The likeliest types; "unknown" if novelty is stronger than the learned part, or if no type stands out."""
         alarm, learned = self.calibration.alarm(evidence), self.calibration.learned(evidence)
         likeliest = evidence.types.argmax(axis=1)
         share = 1 / np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True)).sum(axis=1)
@@ -72,12 +75,12 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Judged:
-    """A sequence's score, with what its reasons are found from.
+    """A sequence's score, and what is needed to find its reasons.
 
     Attributes:
-        score: what the model says of it.
-        encoded: as the model saw it.
-        evidence: of the sequences that were judged together; this one is number `at`.
+        score: what the model says of the sequence.
+        encoded: the sequence as the model saw it.
+        evidence: evidence for all sequences that were judged together; this one is at position `at`.
     """
 
     score: Score
@@ -95,18 +98,18 @@ class Model:
 
     @classmethod
     def load(cls, bundle: Bundle, runtime: Runtime = CPU, precision: str | None = None) -> "Model":
-        """Starts the engine and proves it on the golden samples, on the very provider that will serve.
+        """Starts the engine, and checks it on the golden samples with the provider that will serve.
 
         Raises:
             BundleError: a variant is missing or damaged, or a golden sample scores outside its tolerance.
-            ProviderError: a GPU was asked for and cannot be had.
+            ProviderError: a GPU was asked for but is not available.
         """
         model = cls(bundle, bundle.engine(runtime, precision))
         model.check_golden()
         return model
 
     def check_golden(self) -> None:
-        """Raises BundleError where a golden sample's score is off; it also warms the engine up."""
+        """Raises BundleError if a golden sample's score is off; this also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
             encoded = self.bundle.encoder.encode(*columns_of(sample["events"]))
             outputs = self.engine.run(pad(encoded.chunks))
@@ -124,21 +127,21 @@ class Model:
         return Scorer(self.bundle.calibration, self.bundle.types)
 
     def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
-        """Judges sequences by the graph's outputs for their chunks, all chunks in their order."""
+        """Judges sequences from the graph's outputs for their chunks; `rows` has all chunks in order."""
         logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
         evidence = gather(sequences, logits, self.bundle.tabular.read(sequences))
         scores = zip(self.scorer.scores(evidence), sequences, strict=True)
         return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
 
     def reasons(self, judged: Judged, most: int) -> list[Reason]:
-        """Why a sequence scored as it did, what counts most first."""
+        """Why a sequence scored as it did, the largest reason first."""
         b, evidence = self.bundle, judged.evidence.take(np.array([judged.at]))
         return reasons(judged.encoded, evidence, b.encoder, b.tabular, b.calibration, most)
 
     def scores(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Score | EventError]:
-        """Scores of many sequences in their order, batched by length over `ahead` of them at a time.
+        """Scores of many sequences in their order; takes `ahead` of them at a time and batches these by length.
 
-        A sequence that cannot be encoded yields its EventError in its place.
+        For a sequence that cannot be encoded, it yields the EventError instead.
         """
         encodings = self.bundle.encoder.encode_all(sequences)
         while some := list(islice(encodings, ahead)):
@@ -148,7 +151,7 @@ class Model:
 
 
 def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading) -> Evidence:
-    """Puts what the parts of a model say of sequences together."""
+    """Puts together what the parts of a model say of sequences."""
     return Evidence(
         network=logits.sequence,
         linear=reading.logits[:, 0],
@@ -162,12 +165,15 @@ def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading
 
 
 def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tabular: Tabular) -> Evidence:
-    """Evidence for sequences, at least one, in their order."""
+    """Evidence for one or more sequences, in their order."""
     return gather(sequences, network_logits(sequences, run), tabular.read(sequences))
 
 
 def network_logits(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> NetworkLogits:
-    """The network's logits for sequences in their order; chunks run in batches of like length, at most `tokens`."""
+    """The network's logits for sequences in their order.
+
+    Chunks of similar length run together in batches of at most `tokens` positions.
+    """
     chunks = [chunk for e in sequences for chunk in e.chunks]
     order = sorted(range(len(chunks)), key=lambda i: len(chunks[i]))
     rows: list[Row | None] = [None] * len(chunks)

@@ -1,4 +1,4 @@
-"""What is read off a sequence's values without the network, and where it is kept: `statistics.npz` of the bundle."""
+"""The parts of a model that read a sequence's values without the network; a bundle keeps them in `statistics.npz`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from service.model.novelty import Novelty
 
 @dataclass(frozen=True)
 class Reading:
-    """What a tabular says of N sequences.
+    """What the tabular parts say of N sequences.
 
     Attributes:
-        logits: float64 (N, 1 + K), the linear part's, of the label and of each type.
+        logits: float64 (N, 1 + K), the linear part's logits for the label and for each type.
         association: float64 (N,), see `guilt_by_association`.
         novelty: float64 (N,), see `novelty`.
     """
@@ -32,11 +32,11 @@ class Reading:
 
     @property
     def channels(self) -> Floats:
-        """Float64 (N, 3), as the calibration weighs them."""
+        """Float64 (N, 3): the channels that the calibration weighs."""
         return np.stack(beside(self.logits[:, 0], self.association, self.novelty), axis=1)
 
     def take(self, at: NDArray[np.integer]) -> "Reading":
-        """Those at the given positions."""
+        """The readings at the given positions."""
         return Reading(self.logits[at], self.association[at], self.novelty[at])
 
 

@@ -1,4 +1,4 @@
-"""What was sent, as a key: the same content has the same digest."""
+"""Digests of what was sent, used as keys: the same content has the same digest."""
 
 import hashlib
 from typing import Any
@@ -7,5 +7,5 @@ from pydantic_core import to_json
 
 
 def digest(*parts: Any) -> bytes:
-    """Of parts that JSON can hold, as they came; 128 bits, so that no two sequences that ever meet share one."""
+    """Digest of parts that JSON can hold, as they came. With 128 bits, no two sequences will share one by chance."""
     return hashlib.blake2b(to_json(parts), digest_size=16).digest()

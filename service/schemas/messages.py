@@ -1,4 +1,4 @@
-"""What callers of the scoring routes send and are answered, as pydantic models; `examples` are what /docs shows."""
+"""Requests and answers of the scoring routes, as pydantic models; /docs shows their `examples`."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -20,14 +20,14 @@ EVENT_SCHEMA = {
         "text": {"type": ["string", "null"]},
         "event_id": {
             "type": ["string", "number", "null"],
-            "description": "Of events of one sequence that have the same, only the first counts.",
+            "description": "If several events of a sequence have the same id, only the first counts.",
         },
     },
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
 }
 COLUMNS_SCHEMA = {
     "type": "object",
-    "description": "The same column by column, which is shorter and faster; null where an event has no value.",
+    "description": "The same events column by column, which is shorter and faster; null if an event has no value.",
     "minProperties": 1,
     "additionalProperties": {
         "type": "array",
@@ -39,7 +39,7 @@ COLUMNS_SCHEMA = {
 
 
 def _some_events(events: Any) -> Any:
-    """Lets a list or an object pass; what is in it is checked event by event, see `encoding.columns.columns_of`."""
+    """Accepts any list or object; `encoding.columns.columns_of` checks the events in it one by one."""
     if not isinstance(events, list | dict):
         raise PydanticCustomError("events_type", "Input should be a list of events, or an object of columns")
     if not events or (isinstance(events, dict) and not all(events.values())):
@@ -77,7 +77,9 @@ class Sequence(BaseModel):
         None, max_length=256, description="Not used for scoring; only the allow and deny lists look at it."
     )
     segment: str | None = Field(
-        None, max_length=64, description="Part of the traffic, as the operator divides it; may have its own thresholds."
+        None,
+        max_length=64,
+        description="A part of the traffic that the operator has named; may have its own thresholds.",
     )
     events: Events = Field(description="One by one, or column by column.")
 
@@ -93,7 +95,7 @@ class ScoreRequest(BaseModel):
         False, strict=True, description="Whether each result says what a recommender may still learn from the sequence."
     )
     trial: bool = Field(
-        False, strict=True, description="Whether it is only to look at: not counted, not told to the webhook, not kept."
+        False, strict=True, description="Whether to only look at the result: not counted, not kept, no webhook message."
     )
 
 
@@ -104,7 +106,10 @@ class LiveEvent(BaseModel):
 
     key: str = Field(min_length=1, max_length=256, description="The user or session whose window it joins.")
     event_id: str | None = Field(
-        None, min_length=1, max_length=256, description="The same at every attempt to send it; makes a retry harmless."
+        None,
+        min_length=1,
+        max_length=256,
+        description="The same at every attempt to send the event; makes a retry harmless.",
     )
     user_id: str | None = Field(None, max_length=256, description="As in a sequence; by default the key.")
     segment: str | None = Field(None, max_length=64, description="As in a sequence.")
@@ -150,7 +155,7 @@ class ModelName(BaseModel):
 
 
 class EventScore(BaseModel):
-    """One event's part."""
+    """The score of one event."""
 
     score: float = Field(ge=0, le=1, description="Probability that the event is part of an anomaly.")
 
@@ -161,7 +166,7 @@ class ScoreReason(BaseModel):
     event: int | None = Field(description="Index of the event; null for what the sequence as a whole adds.")
     field: str
     value: str = Field(description="The field's value, in words.")
-    contribution: float = Field(description="Natural log odds added to the score; below 0 it speaks for normal.")
+    contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
 
 
 class RepairAdvice(BaseModel):
@@ -169,7 +174,7 @@ class RepairAdvice(BaseModel):
 
     strategy: Literal["keep", "weight", "drop_events", "drop_sequence"]
     drop: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
-    weight: float = Field(ge=0, le=1, description="What it counts for where sequences are weighed instead.")
+    weight: float = Field(ge=0, le=1, description="Weight of the sequence, if sequences are weighed instead.")
 
 
 class Result(BaseModel):
@@ -185,7 +190,9 @@ class Result(BaseModel):
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
-    reasons: list[ScoreReason] = Field(default_factory=list, description="If asked for; what counts most comes first.")
+    reasons: list[ScoreReason] = Field(
+        default_factory=list, description="If asked for; the largest reason comes first."
+    )
     repair: RepairAdvice | None = Field(None, description="If asked for.")
 
 
@@ -196,7 +203,9 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str]] = Field(default_factory=list, description="What is wrong where: `pointer`, `detail`.")
+    errors: list[dict[str, str]] = Field(
+        default_factory=list, description="`pointer` says where an error is, `detail` what."
+    )
 
 
 class FailedResult(BaseModel):
@@ -212,7 +221,7 @@ class Taken(BaseModel):
     id: str = Field(description="The event's key.")
     event_id: str | None = Field(None, description="As it was sent.")
     arrival: Literal["new", "out_of_order", "duplicate", "late"] = Field(
-        description="Only the first two joined the window; a late event is older than all of a full window."
+        description="Only the first two joined the window; a late event is older than everything in a full window."
     )
     kept: int = Field(description="Events in the window now.")
 
@@ -230,7 +239,7 @@ class FailedTaken(Taken, FailedResult):
 
 
 class EventsResponse(BaseModel):
-    """One result an event, in the request's order."""
+    """One result per event, in the request's order."""
 
     model: ModelName
     results: list[LiveResult | FailedTaken | Taken | FailedResult]

@@ -1,4 +1,4 @@
-"""What operators and reviewers send and are answered: thresholds, verdicts, drift, the model that serves."""
+"""Requests and answers of the routes for operators and reviewers: thresholds, verdicts, drift, the served model."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ class ThresholdPair(BaseModel):
 
 
 class ThresholdsBody(ThresholdPair):
-    """Thresholds for everybody, and others for the segments that have their own."""
+    """Thresholds for everybody, and separate ones for some segments."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -48,25 +48,29 @@ class Shares(BaseModel):
 class PreviewAnswer(BaseModel):
     """What thresholds would do to the recent sequences."""
 
-    sequences: int = Field(description="How many these are; the latest 10,000 at most, of the worker that answers.")
+    sequences: int = Field(
+        description="Number of recent sequences: at most the latest 10,000 of the worker that answers."
+    )
     now: Shares = Field(description="Under the thresholds in force.")
-    then: Shares = Field(description="Under those given.")
+    then: Shares = Field(description="Under the given thresholds.")
 
 
 class FeedbackBody(BaseModel):
-    """A verdict on one answer: exactly one of `score_id` and `sequence` says which."""
+    """A verdict on one answer, which is named by either `score_id` or `sequence`."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"score_id": "91c2a954d506468eb6e765117b48ae7b", "verdict": "normal"}]},
     )
 
-    score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Of the answer, if it is kept.")
+    score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Id of the answer, if it is kept.")
     sequence: Sequence | None = Field(None, description="The sequence itself.")
     verdict: Literal["anomalous", "normal"]
     type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
     note: str | None = Field(None, max_length=1000)
-    who: str | None = Field(None, min_length=1, max_length=64, description="Who says so; by default the key's name.")
+    who: str | None = Field(
+        None, min_length=1, max_length=64, description="Who gives the verdict; by default the key's name."
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "FeedbackBody":
@@ -82,8 +86,8 @@ class FeedbackAnswer(BaseModel):
     score: float
     decision: Literal["allow", "review", "block"]
     type: str | None
-    recorded: bool = Field(description="False where the same was said before.")
-    contradicts: bool = Field(description="Whether another verdict on it says otherwise; the latest counts.")
+    recorded: bool = Field(description="False if the same verdict was given before.")
+    contradicts: bool = Field(description="Whether another verdict on it says something else; the latest counts.")
 
 
 class KeptAnswer(BaseModel):
@@ -93,7 +97,7 @@ class KeptAnswer(BaseModel):
     time: float = Field(description="Epoch seconds.")
     sequence_id: str
     user_id: str | None
-    version: str = Field(description="Of the bundle that answered.")
+    version: str = Field(description="Version of the bundle that answered.")
     score: float
     decision: Literal["allow", "review", "block"]
     type: str | None
@@ -107,7 +111,7 @@ class ReviewAnswer(BaseModel):
 
 
 class ValueShare(BaseModel):
-    """A value of a field, and the share of sequences' events that have it."""
+    """A value of a field, and the share of events in sequences that have it."""
 
     value: str
     expected: float = Field(description="In training.")
@@ -118,7 +122,7 @@ class FieldDrift(BaseModel):
     """How far a field's values have moved."""
 
     field: str
-    psi: float = Field(description="Population stability index; past 0.25 a shift is usually called major.")
+    psi: float = Field(description="Population stability index; above 0.25 a shift is usually called major.")
     values: list[ValueShare]
 
 
@@ -130,7 +134,7 @@ class DriftAnswer(BaseModel):
 
 
 class ReloadBody(BaseModel):
-    """Name of a bundle in the bundles directory; absent, the one being served is read anew."""
+    """Name of a bundle in the bundles directory; without a name, the one being served is read again."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
 
@@ -138,7 +142,7 @@ class ReloadBody(BaseModel):
 
 
 class ChallengerBody(BaseModel):
-    """Name of a bundle in the bundles directory that is to run in shadow; null for none."""
+    """Name of the bundle in the bundles directory that should run in shadow; null for none."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "demo-2"}]})
 

@@ -1,4 +1,4 @@
-"""The body of a request: its sequences or events, each by itself, so that a bad one does not spoil its neighbours."""
+"""Parses the body of a request; each sequence or event by itself, so that a bad one does not spoil its neighbours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from service.schemas.problems import Problem, of_validation, pointer
 
 
 def refused(index: int, sequence: messages.Sequence, error: EventError) -> dict[str, Any]:
-    """The answer in the place of a sequence with a value that cannot be encoded."""
+    """The answer for a sequence with a value that cannot be encoded."""
     place = [part for part in (error.index, error.field) if part is not None]
     if isinstance(sequence.events, dict):
         place.reverse()
@@ -21,7 +21,7 @@ def refused(index: int, sequence: messages.Sequence, error: EventError) -> dict[
 
 
 def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[str, Any]:
-    """The answer in the place of a sequence that cannot be scored."""
+    """The answer for a sequence that cannot be scored."""
     problem = Problem(status, detail, [{"pointer": p, "detail": detail} for p in at])
     return {"id": sequence_id, "error": problem.document()}
 
@@ -31,8 +31,8 @@ class Asked:
     """A scoring request.
 
     Attributes:
-        sequences: each as it was sent, or the answer that says why it cannot be scored.
-        reasons, repair, trial: as `messages.ScoreRequest` has them.
+        sequences: each as it was sent, or an answer that says why it cannot be scored.
+        reasons, repair, trial: see `messages.ScoreRequest`.
     """
 
     sequences: Sequence[messages.Sequence | dict[str, Any]]
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Happened:
-    """A request with single events: each as it was sent, or the answer that says why it cannot be taken."""
+    """A request with single events: each as it was sent, or an answer that says why it is refused."""
 
     events: Sequence[messages.LiveEvent | dict[str, Any]]
     reasons: int
@@ -51,7 +51,7 @@ class Happened:
 
 
 def parse(body: bytes, most: int) -> Asked:
-    """The request; a sequence that is malformed comes back as its answer, and its neighbours are not affected.
+    """The request; a malformed sequence is replaced by its answer, and its neighbours are not affected.
 
     Raises:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
@@ -61,7 +61,7 @@ def parse(body: bytes, most: int) -> Asked:
 
 
 def parse_events(body: bytes, most: int) -> Happened:
-    """Likewise for `POST /v1/events`."""
+    """The same as `parse`, for `POST /v1/events`."""
     members, content = _members(body, messages.EventsRequest, messages.LiveEvent, "events", "key", most)
     return Happened(members, content.get("reasons", 0), content.get("repair", False))
 
@@ -72,7 +72,7 @@ Member = TypeVar("Member", bound=BaseModel)
 def _members(
     body: bytes, envelope: type[BaseModel], member: type[Member], name: str, named_by: str, most: int
 ) -> tuple[list[Member | dict[str, Any]], dict[str, Any]]:
-    """The members of a request's list, each by itself, and the whole content."""
+    """The members of a request's list, each parsed by itself, and the whole content."""
     try:
         content = from_json(body)
     except ValueError as error:

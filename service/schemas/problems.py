@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, the one shape in which this service says no."""
+"""Errors as RFC 9457 problem documents; the service answers every error in this form."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -26,7 +26,7 @@ TITLES = {
 
 
 class Problem(Exception):
-    """A refusal with its HTTP status and headers; `errors` lists what is wrong where, by JSON pointer."""
+    """A refusal with its HTTP status and headers; `errors` lists each mistake with its place as a JSON pointer."""
 
     def __init__(
         self,
@@ -61,5 +61,5 @@ def pointer(*path: object) -> str:
 
 
 def of_validation(errors: Sequence[Any], *prefix: object, skip: int = 0) -> list[dict[str, str]]:
-    """Pydantic's errors, each with its pointer: its place less the first `skip` parts, under the prefix."""
+    """Pydantic's errors, each with its pointer: the prefix, then its location without the first `skip` parts."""
     return [{"pointer": pointer(*prefix, *error["loc"][skip:]), "detail": error["msg"]} for error in errors]

@@ -4,5 +4,5 @@ from typing import Literal, get_args
 
 Decision = Literal["allow", "review", "block"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
-Arrival = Literal["new", "out_of_order", "duplicate", "late"]  # of an event, at the window of its key
+Arrival = Literal["new", "out_of_order", "duplicate", "late"]  # how an event arrived at the window of its key
 ARRIVALS: tuple[Arrival, ...] = get_args(Arrival)

@@ -1,7 +1,7 @@
-"""Who is let in: whether there is room for a request, guessed from its size before its body is read.
+"""Decides whether there is room for a request, from its size and before its body is read.
 
-Under overload most requests are refused, so a refusal must cost little and come early. What a request asks for is
-learned by route, as positions for each byte of a body; how long that takes is the batcher's to say.
+Under overload most requests are refused, so a refusal must be cheap and early. For each route this module learns how
+many positions one byte of a body stands for. The batcher estimates how long those positions take.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 SCORE, EVENTS = "/v1/score", "/v1/events"  # the routes that score
-DOUBT = 1.5  # by which a request may take longer than expected; time spent on what is late in the end is lost
-SIZE_MEMORY = 0.1  # share of the newest request in the positions of a byte
+DOUBT = 1.5  # safety factor on the expected time, since work on a request that misses its deadline is wasted
+SIZE_MEMORY = 0.1  # weight of the newest request in the moving average of positions per byte
 
 
 class Admission:
@@ -22,17 +22,17 @@ class Admission:
 
     Args:
         settings: the service's.
-        metrics: where refusals count.
+        metrics: where refusals are counted.
         registry: knows the batcher that the requests would wait for.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, registry: Registry) -> None:
         self.settings, self.metrics, self.registry = settings, metrics, registry
-        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0}  # of recent bodies, as they were sent
-        self.arriving_positions, self.arriving_requests = 0.0, 0  # of requests whose bodies are on their way
+        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0}  # for recent bodies, as sent (perhaps gzipped)
+        self.arriving_positions, self.arriving_requests = 0.0, 0  # of requests whose bodies are still arriving
 
     def admits(self, route: str, size: int, timeout_ms: float) -> bool:
-        """Whether a request is let in; one that is not is counted. Raises Problem 503 where none is."""
+        """Whether a request is let in; counts a refusal. Raises Problem 503 if the service takes no requests."""
         self.registry.current()
         if not self.overloaded(route, size, timeout_ms):
             return True
@@ -40,10 +40,10 @@ class Admission:
         return False
 
     def overloaded(self, route: str, size: int, timeout_ms: float) -> bool:
-        """Whether a request that arrives now finds no room, or cannot expect its answer before its deadline.
+        """Whether a request that arrives now would find no room, or would probably miss its deadline.
 
         Args:
-            size: bytes of its body, from which its positions are guessed, 0 where unknown.
+            size: bytes of its body, from which its positions are estimated; 0 if unknown.
         """
         if self.registry.active is None:
             return False
@@ -55,7 +55,7 @@ class Admission:
 
     @contextmanager
     def arriving(self, route: str, size: int) -> Iterator[None]:
-        """Counts a request of so many bytes among those ahead of others, while its body arrives."""
+        """While the body of a request arrives, counts the request as ahead of those that come later."""
         positions = size * self.positions_per_byte[route]
         self.arriving_positions += positions
         self.arriving_requests += 1
@@ -66,13 +66,13 @@ class Admission:
             self.arriving_requests -= 1
 
     def learn(self, route: str, size: int, positions: int) -> None:
-        """Takes into account what a request of so many bytes asked for."""
+        """Updates the positions per byte with a request of `size` bytes that had `positions`."""
         if size:
             known, found = self.positions_per_byte[route], positions / size
             self.positions_per_byte[route] = known + SIZE_MEMORY * (found - known) if known else found
 
     def refuse(self) -> Problem:
-        """Counts a request for which there is no room; gives its answer."""
+        """Counts a request for which there is no room; returns the answer to it."""
         if self.registry.active is not None:
             self.registry.active.batcher.activity += 1
         self.metrics.queue_full.inc()

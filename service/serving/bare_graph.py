@@ -1,4 +1,7 @@
-"""Runs a model's bare graph for callers that encode for themselves, beside the batches and in nobody's way."""
+"""Runs a model's bare graph for callers that encode their own input.
+
+These requests do not go through the batcher, and only one runs at a time, so that they hardly slow down scoring.
+"""
 
 import asyncio
 
@@ -11,7 +14,7 @@ MOST_WAITING = 32  # requests
 
 
 class BareGraph:
-    """One request at a time; `admission` counts those that are refused."""
+    """Runs one request at a time; `admission` counts refused ones."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
@@ -19,10 +22,10 @@ class BareGraph:
         self.waiting = 0
 
     async def run(self, model: Model, ids: Ids) -> Outputs:
-        """What the graph says of windows int32 (B, P, slots).
+        """The graph's outputs for windows int32 (B, P, slots).
 
         Raises:
-            Problem: 429 where too many wait.
+            Problem: 429 if too many requests wait.
         """
         if self.waiting >= MOST_WAITING:
             raise self.admission.refuse()

@@ -1,9 +1,9 @@
-"""Answers kept for a while, so that a sequence sent again is answered from memory."""
+"""Keeps answers for a while, so that a sequence that is sent again is answered from memory."""
 
 from typing import Any
 
 from cachetools import TTLCache
 
-# Answers by the digest of what they depend on; where there are too many, the one not used for longest gives way. It
-# belongs to one model with one policy: where these change, another cache takes its place.
+# Maps the digest of everything an answer depends on to the answer. When it is full, the least recently used answer is
+# dropped. A cache belongs to one model and one policy: when either changes, a new cache replaces it.
 Cache = TTLCache[bytes, dict[str, Any]]

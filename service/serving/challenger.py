@@ -1,11 +1,11 @@
-"""A second bundle that scores the champion's traffic in shadow, in a process of its own that only runs on idle cores.
+"""A second bundle that scores the champion's traffic in shadow, in its own process and only on idle cores.
 
-The champion's answer is out before the challenger is told of the request. What the challenger is too slow for is
-dropped and counted, and it never makes the champion wait: its process has the scheduler's idle class, so that it gives
-way to whatever else wants a core.
+The challenger hears of a request only after the champion has answered it, and never makes the champion wait. Its
+process has the scheduler's idle class, so it gives way to anything else that wants a core. Requests that it is too
+slow for are dropped and counted.
 
-On the pipe, both ways, a line of JSON each: down come the champion's answers and, `size` bytes long, the request's own
-body; up go the challenger's.
+The two processes talk over pipes in lines of JSON. The champion sends its answers in one line, followed by the body of
+the request, which is `size` bytes long. The challenger sends its own answers back.
 """
 
 import asyncio
@@ -32,20 +32,21 @@ from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-MOST_WAITING = 1 << 20  # bytes on the way to the challenger; what comes beyond is dropped
-LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the sequences of a request
+MOST_WAITING = 1 << 20  # bytes that may wait in the pipe to the challenger; above this, requests are dropped
+LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the number of sequences in a request
 STOP_SECONDS = 5.0
 Answer = tuple[float, str]  # score and decision
 
 
 class Challenger:
-    """The champion's side: tells the challenger of traffic, and counts what it says.
+    """The champion's side: sends traffic to the challenger, and counts its answers.
 
     Args:
-        bundle: the challenger, opened and so verified; it runs on the CPU, since on a GPU the champion would feel it.
-        state: the state directory, for thresholds that belong to its version.
-        most: sequences of a request.
-        metrics: where it counts.
+        bundle: the challenger's bundle, opened and so verified. It runs on the CPU, since on a GPU it would slow down
+            the champion.
+        state: the state directory, which may hold thresholds for the challenger's version.
+        most: largest number of sequences in a request.
+        metrics: where the challenger's answers are counted.
     """
 
     def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics) -> None:
@@ -55,7 +56,7 @@ class Challenger:
         self.reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        # a process of its own is no worker whose metrics count
+        # the challenger's process is not a worker, so its metrics must not be added to theirs
         env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         self.process = await asyncio.create_subprocess_exec(
             *self.command, stdin=PIPE, stdout=PIPE, env=env, limit=LONGEST_LINE
@@ -65,7 +66,7 @@ class Challenger:
         logger.info("%s %s runs in shadow", self.bundle.name, self.bundle.version)
 
     async def close(self) -> None:
-        """Stops the challenger; what it has not answered is not counted."""
+        """Stops the challenger; requests that it has not answered are not counted."""
         self.metrics.challenger_info.labels(self.bundle.name, self.bundle.version).set(0)
         if self.process is None or self.reader is None:
             return
@@ -81,7 +82,7 @@ class Challenger:
             await self.process.wait()
 
     def offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
-        """Tells of a request and its results, once the caller of this has gone on to send them; returns at once."""
+        """Sends a request and its results to the challenger, after the caller has sent the answer; returns at once."""
         asyncio.get_running_loop().call_soon(self._offer, body, results)
 
     def _offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
@@ -109,7 +110,7 @@ class Challenger:
 
 
 def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[Answer | None]:
-    """The challenger's answers to a request's sequences; None for one that it cannot score."""
+    """The challenger's answers to a request's sequences; None for a sequence that it cannot score."""
     policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
     sequences = parse(body, most).sequences
     columns: list[Any] = []
@@ -135,7 +136,7 @@ def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
 
 
 def main(path: Path, state: Path, most: int) -> None:
-    """The challenger's side: answers on standard output what comes on standard input, until that ends."""
+    """The challenger's side: reads requests from standard input until it ends, and answers on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -1,7 +1,7 @@
 """Watches how far scores and field values have moved from those of training, and shows it in the metrics.
 
-Recent traffic is kept as histograms that fade: a sequence counts half after `MEMORY` more. With several workers each
-keeps its own, in gauges that add up, and drift is computed over their sum.
+Recent traffic is kept in histograms that fade: after `MEMORY` more sequences, a sequence counts half. Each worker keeps
+its own histograms in gauges that add up, and drift is computed from their sum.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from service.model.drift import BINS, SCORE_BINS, FieldValues, population_stabil
 from service.telemetry.metrics import Metrics
 
 MEMORY = 10_000  # sequences after which one counts half
-STEP = 64  # sequences after which the histograms are brought up to date, or at a scrape
-WATCHED = 4  # one sequence in so many has its values counted, since that costs as much as its encoding
-LEAST = 200  # sequences before which drift is noise, and stays 0
-WATCHED_LEAST = 0.95 * LEAST / WATCHED  # of those whose values are counted; the first have faded a little
+STEP = 64  # the histograms are updated after this many sequences, and at each scrape
+WATCHED = 4  # the values of one sequence in WATCHED are counted, since counting costs as much as encoding
+LEAST = 200  # with fewer sequences drift is only noise, so it stays 0
+WATCHED_LEAST = 0.95 * LEAST / WATCHED  # the same for sequences whose values are counted; the first have faded a little
 
 
 class DriftMonitor:
@@ -38,7 +38,7 @@ class DriftMonitor:
         self._watched: list[Encoded] = []
 
     def serving(self, validation_scores: Sequence[int], fields: FieldValues | None) -> None:
-        """Compares with another model's training from now on, and forgets the traffic of the one before."""
+        """From now on compares with the training data of another model, and forgets the old model's traffic."""
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
         self._watched.clear()
@@ -52,7 +52,7 @@ class DriftMonitor:
         self._fold()
 
     def scored(self, scores: Sequence[float]) -> None:
-        """Takes scores in."""
+        """Takes in the scores of new sequences."""
         self._pending += scores
         if len(self._pending) >= STEP:
             self._fold()
@@ -66,7 +66,7 @@ class DriftMonitor:
             self._fold()
 
     def moved(self) -> tuple[float, list[dict[str, Any]]]:
-        """How many recent sequences were looked at, of all workers, and each field with what moved in it."""
+        """How many recent sequences were looked at in all workers, and how the values of each field moved."""
         if self._fields is None:
             return 0.0, []
         self._fold()
@@ -96,7 +96,7 @@ class DriftMonitor:
         return found
 
     def _fold(self) -> None:
-        """Takes what came since the last time into the fading histograms, and shows these."""
+        """Adds what came since the last call to the fading histograms, and puts these into the metrics."""
         if self._fields and self._watched:
             self._values *= 0.5 ** (WATCHED * len(self._watched) / MEMORY)
             self._values += self._fields.count(self._watched)

@@ -1,8 +1,8 @@
-"""What people say of answers: the answers kept for review, their verdicts, and the precision and recall that follow.
+"""Keeps answers for review, records people's verdicts on them, and estimates precision and recall from these.
 
-Every flagged answer is kept, and of the allowed ones a random sample, each with the probability with which one like it
-is kept, so that what the sample shows can be counted up to all. SQLite in the state directory, or any database that
-SQLAlchemy has a URL for.
+Every flagged answer is kept, and a random sample of the allowed ones. Each is stored with the probability of being
+kept, so that counts in the sample can be scaled up to all traffic. `stores.verdicts` holds them, in SQLite in the state
+directory or in any database that SQLAlchemy has a URL for.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ UNREACHABLE = "the database of verdicts cannot be used now; the log has the reas
 
 
 class Feedback:
-    """Keeps answers beside scoring, and takes verdicts.
+    """Keeps answers without delaying scoring, and takes verdicts.
 
     Args:
         store: the database.
-        pseudonyms: stand in for ids.
-        share: of the allowed answers that are kept.
-        days, most: bounds of what is kept.
-        metrics: where it counts.
+        pseudonyms: replace ids.
+        share: share of the allowed answers that is kept.
+        days, most: how long answers are kept, and how many.
+        metrics: where verdicts and lost answers are counted.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Feedback:
         self.days, self.most = days, most
         self.buffer: list[tuple[SentSequence, dict[str, Any], str, float, float]] = []
         self.writing = asyncio.Lock()
-        self.heard = False  # whether a verdict came since quality was last looked at
+        self.heard = False  # whether a verdict came since precision and recall were last computed
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -128,10 +128,10 @@ class Feedback:
         Args:
             score_id: of the answer it is about.
             verdict: verdict, type, note, who.
-            sent: where the sequence itself was sent, it, its answer and the bundle's version.
+            sent: if the sequence itself was sent: the sequence, its answer and the bundle's version.
 
         Raises:
-            Problem: 404 where no such answer is kept; 503 where the database cannot write, and nothing is recorded.
+            Problem: 404 if no such answer is kept; 503 if the database cannot write, and then nothing is recorded.
         """
         await self.flush()
         row = self._row(*sent, 0.0, time.time()) if sent else None

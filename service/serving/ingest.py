@@ -30,9 +30,9 @@ class Taken:
     """What became of a request's events.
 
     Attributes:
-        results: one an event: how it arrived, or why it could not.
-        due: the windows to be scored.
-        places: for each of those, the index of its event in `results`.
+        results: one per event: how it arrived, or why it was refused.
+        due: the windows that must be scored.
+        places: for each window in `due`, the index of its event in `results`.
     """
 
     results: list[dict[str, Any]]
@@ -41,7 +41,7 @@ class Taken:
 
 
 class Ingest:
-    """Takes single events in.
+    """Takes in single events.
 
     Raises:
         ValueError: RECGUARD_LIVE_URL cannot be used.
@@ -55,13 +55,13 @@ class Ingest:
         self.shared = s.workers == 1 or bool(url)
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
-        self.known = ""  # version of the bundle whose lengths were looked at
+        self.known = ""  # version of the bundle that `_compare` has checked
 
     async def take(self, body: bytes, bundle: Bundle) -> Taken:
         """Puts a request's events into their windows.
 
         Raises:
-            Problem: 400 no JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached.
+            Problem: 400 not JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached.
         """
         if not self.shared:
             raise Problem(503, UNSHARED)
@@ -84,7 +84,7 @@ class Ingest:
             detail = "the windows of events cannot be reached; send the events again, with their event_id"
             raise Problem(503, detail, headers=SOON) from error
         self.metrics.live_seconds.observe(time.perf_counter() - start)
-        # a window shorter than any sequence of training would be flagged for that alone
+        # a window shorter than any training sequence would be flagged just for being short
         least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
         due: list[messages.Sequence] = []
         taken = Taken([], Asked(due, asked.reasons, asked.repair))
@@ -118,7 +118,7 @@ class Ingest:
         return taken
 
     def _compare(self, bundle: Bundle) -> None:
-        """Warns where windows are shorter than what the model was fitted on."""
+        """Warns if windows are shorter than the sequences that the model was fitted on."""
         usual, most = bundle.lengths[1], self.settings.live_window
         if usual > most:
             logger.warning(
@@ -130,7 +130,7 @@ class Ingest:
             )
 
     def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
-        """The event as it is kept, or the answer that says why not: a bad event would spoil its window."""
+        """The event as it is kept, or an answer that says why it is refused: a bad event would spoil its window."""
 
         def refused(detail: str, *place: str) -> dict[str, Any]:
             return failed(given.key, 422, detail, pointer("events", index, "event", *place))
@@ -150,7 +150,7 @@ class Ingest:
         return Event(given.key, given.event_id or fresh_id(), ts, content, due)
 
     async def forget(self, key: str) -> bool:
-        """Forgets a key's window; raises Problem 503."""
+        """Forgets a key's window; raises Problem 503 if the windows cannot be reached."""
         try:
             return await self.windows.forget(key)
         except Unreachable as error:

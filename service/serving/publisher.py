@@ -1,4 +1,4 @@
-"""What becomes of answers once they are composed: counted, watched for drift, kept for review, told to the webhook."""
+"""Publishes finished answers: counts them, watches them for drift, keeps some for review, tells the webhook."""
 
 import time
 from collections import deque
@@ -15,18 +15,18 @@ from service.serving.webhook import Webhook
 from service.telemetry.logs import CALL
 from service.telemetry.metrics import Metrics
 
-RECENT = 10_000  # sequences, the latest, on which new thresholds are tried
-UNTOLD = ("events", "reasons", "repair")  # parts of a result that the webhook is not told
+RECENT = 10_000  # how many of the latest sequences new thresholds are tried on
+UNTOLD = ("events", "reasons", "repair")  # parts of a result that are not sent to the webhook
 
 
 class Publisher:
-    """Tells of answers, beside scoring and never in its way.
+    """Publishes answers without delaying scoring.
 
     Args:
-        metrics: where answers count.
+        metrics: where answers are counted.
         drift: watches their scores and values.
         feedback: keeps some of them for review.
-        webhook: is told of what is blocked, if there is one.
+        webhook: hears of blocked sequences; None if there is no webhook.
     """
 
     def __init__(self, metrics: Metrics, drift: DriftMonitor, feedback: Feedback, webhook: Webhook | None) -> None:
@@ -34,10 +34,10 @@ class Publisher:
         self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)  # score and segment
 
     def judged(self, judged: Sequence[Judged | Exception], watched: bool) -> None:
-        """Counts what was judged, by what it held; answers from memory are not among them.
+        """Counts judged sequences and watches their drift; answers from the cache are not among them.
 
         Args:
-            watched: whether the model still serves, with whose training drift is compared.
+            watched: whether the model that judged them still serves; drift is compared with the serving model only.
         """
         encoded = [one.encoded for one in judged if not isinstance(one, Exception)]
         self.metrics.events.inc(sum(e.length for e in encoded))
@@ -53,7 +53,7 @@ class Publisher:
         results: Sequence[dict[str, Any]],
         model: dict[str, str],
     ) -> None:
-        """Tells of a request's results, those of sequences that could be scored."""
+        """Publishes a request's results for the sequences that could be scored."""
         call, scores = CALL.get(), []
         for sequence, result in zip(sequences, results, strict=True):
             if "error" in result or isinstance(sequence, dict):
@@ -75,6 +75,6 @@ class Publisher:
         self.drift.scored(scores)
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
-        """Shares of the recent sequences that a policy reviews and blocks; 0 where there are none."""
+        """Shares of the recent sequences that a policy would review and block; 0 if there are none."""
         decisions = [policy.decide(score, segment) for score, segment in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}

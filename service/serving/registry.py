@@ -1,6 +1,7 @@
-"""Which model is champion and which its challenger, and how that and the thresholds change while requests are served.
+"""Holds the champion, the challenger and the thresholds, and changes them while requests are served.
 
-A change is in force in all workers or in none, is on disk before it is in force, and loses no request.
+A change takes effect in all workers or in none. It is on disk before it takes effect, and no request is lost.
+`workers` carries a change to the other processes.
 """
 
 import asyncio
@@ -30,15 +31,15 @@ from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 ENGINE = "engine"  # socket of a run's shared engine
-SERVED = "served.json"  # file of a run: champion and challenger, where they are not those of the settings
+SERVED = "served.json"  # file of a run: champion and challenger, once they differ from the settings
 SOON = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True)
 class Active:
-    """A model with the policy in force, the batcher that feeds it, and its recent answers if these are kept.
+    """A model with its policy, the batcher that feeds it, and its cache of recent answers if there is one.
 
-    A request holds on to the one that was in force when it was admitted.
+    A request keeps using the one that was in force when it was admitted.
     """
 
     model: Model
@@ -52,8 +53,8 @@ class Registry:
 
     Args:
         settings: the service's.
-        metrics: where it counts.
-        drift: is told which model's training to compare with.
+        metrics: shows which model serves and with which thresholds.
+        drift: must know which model's training to compare with.
 
     Raises:
         BundleError, ProviderError: the first champion cannot serve.
@@ -75,7 +76,7 @@ class Registry:
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
         self.first: Model | None = self._load(champion)  # until it serves
-        self._policy_of(self.first)  # a damaged file of overrides is told now, before the port is open
+        self._policy_of(self.first)  # reports a damaged file of overrides now, before the port is open
         self.challenger: Challenger | None = None
         self.active: Active | None = None
         self.draining = False
@@ -85,7 +86,7 @@ class Registry:
         return Model.load(Bundle.open(path, self.settings.bundle_public_key), self.runtime)
 
     async def start(self) -> None:
-        """Begins to serve."""
+        """Starts serving."""
         async with self.workers.lock():
             served = self.settings.run_dir and self.settings.run_dir / SERVED
             model, self.first = self.first, None
@@ -127,7 +128,7 @@ class Registry:
         return Cache(s.cache_sequences, s.cache_seconds) if s.cache_seconds else None
 
     async def close(self) -> None:
-        """Answers what was accepted, then stops."""
+        """Answers the requests that were accepted, then stops."""
         await self.workers.close()
         if self.active is not None:
             await self.active.batcher.close()
@@ -135,7 +136,7 @@ class Registry:
             await self.challenger.close()
 
     def current(self) -> Active:
-        """The pair in force; raises Problem 503 while there is none or the service drains."""
+        """The active model; raises Problem 503 while there is none or the service drains."""
         if self.active is None or self.draining:
             raise Problem(503, "the service is draining" if self.draining else "no model is loaded yet", headers=SOON)
         return self.active
@@ -147,15 +148,15 @@ class Registry:
         return active.policy, "override" if self.overrides.get(active.model.bundle.version) else "bundle"
 
     def policy_for(self, active: Active) -> Policy:
-        """The latest policy of the model that a request holds on to: thresholds may have changed meanwhile."""
+        """The latest policy of the model that a request uses; thresholds may have changed since it was admitted."""
         return self.active.policy if self.active and self.in_force(active) else active.policy
 
     def in_force(self, active: Active) -> bool:
-        """Whether the model that a request holds on to still serves."""
+        """Whether the model that a request uses still serves."""
         return self.active is not None and self.active.model is active.model
 
     def _policy_of(self, model: Model) -> Policy:
-        """The operator's for this bundle version, else the bundle's own."""
+        """The operator's policy for this bundle version, else the bundle's own."""
         return self.overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
 
     async def set_policy(self, policy: Policy, who: str) -> None:
@@ -176,20 +177,22 @@ class Registry:
         self.metrics.thresholds(policy.by_segment)
 
     async def reload(self, name: str | None, who: str) -> Model:
-        """Swaps every worker to another bundle without losing a request; the old one answers what it took, then stops.
+        """Swaps every worker to another bundle without losing a request.
+
+        The old model answers the requests that it accepted, then stops.
 
         Raises:
-            Problem: 422, with the reason, where the bundle must not serve; the old one goes on.
+            Problem: 422, with the reason, if the bundle must not serve; the old one goes on.
         """
         async with self.changing, self.workers.lock():
             path = self.current().model.bundle.path if name is None else self.bundles / name
             return await self._serve(path, self.second, who, "reload")
 
     async def promote(self, who: str) -> Model:
-        """Makes the challenger the champion and the champion the challenger; once more, and all is as it was.
+        """Swaps champion and challenger; a second call swaps them back.
 
         Raises:
-            Problem: 409 where there is no challenger; 422 where its bundle must not serve, and the champion goes on.
+            Problem: 409 if there is no challenger; 422 if its bundle must not serve, and then the champion goes on.
         """
         async with self.changing, self.workers.lock():
             if self.second is None:
@@ -197,7 +200,7 @@ class Registry:
             return await self._serve(self.second, self.current().model.bundle.path, who, "promote")
 
     async def _serve(self, path: Path, second: Path | None, who: str, what: str) -> Model:
-        """Swaps every worker to a bundle, with another in shadow."""
+        """Swaps every worker to the bundle at `path`, with the one at `second` in shadow."""
         old, swapped = self.current().model.bundle, second != self.second
         try:
             model = await asyncio.to_thread(lambda: self._load(path))
@@ -218,7 +221,7 @@ class Registry:
         return model
 
     def _note_served(self, path: Path, second: Path | None) -> None:
-        """Tells workers to come what they are to serve."""
+        """Writes down what workers that start later must serve."""
         if self.settings.run_dir:
             content = json.dumps([str(path), str(second) if second else None])
             (self.settings.run_dir / SERVED).write_text(content)
@@ -233,7 +236,7 @@ class Registry:
             await self._challenge(second)
 
     async def set_challenger(self, name: str | None, who: str) -> None:
-        """Has another bundle run in shadow, or none; raises Problem 422 where the bundle must not."""
+        """Runs another bundle in shadow, or none; raises Problem 422 if the bundle must not run."""
         path = self.bundles / name if name else None
         async with self.changing, self.workers.lock():
             try:
@@ -248,7 +251,7 @@ class Registry:
                 await commit()
 
     async def _challenge(self, second: Path | None) -> None:
-        """Puts a challenger, or none, in the place of the one there is."""
+        """Replaces the challenger by another one, or by none."""
         s, old = self.settings, self.challenger
         new = None
         if second is not None:

@@ -1,7 +1,7 @@
-"""What the service does, without HTTP: a request's life, from its admitted bytes to its answer.
+"""The life of a request, from its admitted bytes to its answer; knows nothing of HTTP.
 
 bytes -> parsed -> prepared -> batched -> judged -> composed (and so decided) -> published. `admission` lets requests
-in, `steps` has the steps that are functions, `registry` knows the model in force.
+in, `steps` holds the steps that are pure functions, `registry` knows the model in force.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from service.telemetry.metrics import Metrics
 
 @dataclass(frozen=True)
 class Asking:
-    """How a request came.
+    """How a request came in.
 
     Attributes:
-        route: by which.
-        size: bytes that were sent, 0 where unknown.
-        start: when it began to be parsed, as `time.perf_counter` has it.
-        timeout_ms: from then on, until its answer is due.
-        body: of a `POST /v1/score`, as it is parsed; None where the sequences are not those of a body.
+        route: its route.
+        size: bytes that were sent, 0 if unknown.
+        start: when parsing began, in seconds of `time.perf_counter`.
+        timeout_ms: milliseconds from `start` until the answer is due.
+        body: the body of a `POST /v1/score`, as it is parsed; None if the sequences come from elsewhere.
     """
 
     route: str
@@ -80,14 +80,14 @@ class Serving:
         self.ingest = Ingest(s, self.metrics)
 
     async def start(self) -> None:
-        """Begins to serve."""
+        """Starts serving."""
         await self.registry.start()
         self.feedback.start()
         if self.webhook:
             self.webhook.start()
 
     async def close(self) -> None:
-        """Answers what was accepted, then stops."""
+        """Answers the requests that were accepted, then stops."""
         await self.registry.close()
         await self.feedback.close()
         await self.ingest.windows.close()
@@ -95,10 +95,10 @@ class Serving:
             await self.webhook.close()
 
     async def score(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
-        """The answer, as JSON, to the body of a `POST /v1/score` that was admitted; `size` bytes of it were sent.
+        """The answer, as JSON, to the body of an admitted `POST /v1/score`; the client sent `size` bytes for it.
 
         Raises:
-            Problem: 400 no JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
+            Problem: 400 not JSON, 413 too many sequences, 422 envelope or every sequence bad, 429 queue full, 504 late.
         """
         asking = Asking(SCORE, size, time.perf_counter(), timeout_ms, body)
         active, asked = self._admitted(), parse(body, self.settings.max_sequences)
@@ -110,10 +110,10 @@ class Serving:
         return self._content(active, results)
 
     async def take(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
-        """The answer, as JSON, to the body of a `POST /v1/events` that was admitted; `size` bytes of it were sent.
+        """The answer, as JSON, to the body of an admitted `POST /v1/events`; the client sent `size` bytes for it.
 
         Raises:
-            Problem: as `Ingest.take` and `score`; what was taken in stays, and is harmless when it comes again.
+            Problem: as `Ingest.take` and `score`. Events already taken in stay, and sending them again does no harm.
         """
         asking = Asking(EVENTS, size, time.perf_counter(), timeout_ms)
         active = self._admitted()
@@ -128,10 +128,10 @@ class Serving:
         return self._content(active, taken.results)
 
     async def try_one(self, sequence: messages.Sequence) -> tuple[Result, str]:
-        """The result of one sequence and the version of the bundle that gave it; nobody is told of it.
+        """The result of one sequence, and the version of the bundle that gave it; the result is not published.
 
         Raises:
-            Problem: as `score`, and where the sequence cannot be scored.
+            Problem: as `score`, and if the sequence cannot be scored.
         """
         asking = Asking(SCORE, 0, time.perf_counter(), self.settings.timeout_ms)
         active = self._admitted()
@@ -141,7 +141,7 @@ class Serving:
         return result, active.model.bundle.version
 
     def _admitted(self) -> Active:
-        """The model in force; what was admitted is answered, even if the service drains by now."""
+        """The model in force; an admitted request is answered even if the service has begun to drain."""
         return self.registry.active or self.registry.current()
 
     def _content(self, active: Active, results: Sequence[Result]) -> bytes:
@@ -151,7 +151,7 @@ class Serving:
         return content
 
     async def _results(self, active: Active, asked: Asked, asking: Asking) -> list[Result]:
-        """Scores what is asked for, in its order; published, unless it is only a trial."""
+        """The results of a request, in its order; publishes them unless the request is only a trial."""
         stages, model = self.metrics.stages, active.model
         prepared = prepare(asked, model, self.settings, self.metrics)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
@@ -180,7 +180,7 @@ class Serving:
     async def _judged(
         self, active: Active, waiting: Sequence[Prepared], asking: Asking, parsed: float
     ) -> list[Judged | Exception]:
-        """What the model says of sequences, or why it cannot; in time, or raises Problem 429 or 504."""
+        """What the model says of each sequence, or the error it met. Raises Problem 429 or 504 if it is too late."""
         call = CALL.get()
         spans = call.spans if call else None
         if spans is not None:
@@ -198,7 +198,7 @@ class Serving:
     def _answer_from(
         self, cache: Cache, prepared: Sequence[Prepared | Result], results: list[Result | None]
     ) -> dict[int, bytes]:
-        """Gives sequences that were sent before their kept answers; returns the keys of all that can be scored."""
+        """Answers sequences that were sent before from the cache; returns the keys of all that can be scored."""
         keys = {}
         for i, one in enumerate(prepared):
             if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""The steps of a scoring request that are functions of their arguments: prepare its sequences, compose its results."""
+"""The steps of a scoring request that are pure functions: prepare its sequences, compose its results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from service.settings import Settings
 from service.telemetry.logs import fresh_id
 from service.telemetry.metrics import UNLISTED, Metrics
 
-Result = dict[str, Any]  # what stands in the answer in the place of a sequence
+Result = dict[str, Any]  # one sequence's part of the answer
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
 
@@ -26,9 +26,9 @@ class Prepared:
     """A sequence that can be scored.
 
     Attributes:
-        sequence: as it was sent.
-        columns, length: its events, those left out that repeat an `event_id`.
-        places: the place of each sent event among those; None where none was left out.
+        sequence: the sequence as it was sent.
+        columns, length: its events, without those that repeat an `event_id`.
+        places: for each sent event, its index among the events kept; None if all were kept.
     """
 
     sequence: messages.Sequence
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def prepare(asked: Asked, model: Model, settings: Settings, metrics: Metrics) -> list[Prepared | Result]:
-    """A request's sequences, in its order; for one that cannot be scored, the answer that says why."""
+    """A request's sequences, in its order; in place of one that cannot be scored, an answer that says why."""
     return [
         s if isinstance(s, dict) else _prepare_one(index, s, model, settings, metrics)
         for index, s in enumerate(asked.sequences)
@@ -78,10 +78,10 @@ def compose(
     asked: Asked,
     listed: Mapping[str, str],
 ) -> Result:
-    """The result of a sequence, number `index` of its request. The decision is made here and nowhere else.
+    """The result of the sequence at `index` in its request. The decision is made here and nowhere else.
 
     Args:
-        policy: in force for the model.
+        policy: the policy in force for the model.
         listed: the list that each listed user is on.
     """
     sequence, places = prepared.sequence, prepared.places
@@ -114,7 +114,7 @@ def compose(
 
 
 def _as_sent(result: Result, places: Sequence[int]) -> None:
-    """Gives a result the events of its request again, of which some stand for others; `places` says which for which."""
+    """Restores the events that were left out as repeats: `places` says which kept event stands for each sent one."""
     result["events"] = [result["events"][place] for place in places]
     for reason in result.get("reasons", ()):
         if reason["event"] is not None:

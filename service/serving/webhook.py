@@ -1,8 +1,8 @@
-"""Tells another system what was blocked, beside scoring and never in its way.
+"""Tells another system which sequences were blocked, without delaying scoring.
 
-Each message is a JSON object, `{"sequences": [...]}`, of the blocked ones' answers without their events; its header is
-`X-Recguard-Signature: t=TIME,v1=HEX`, where HEX is the HMAC-SHA256 of `TIME.BODY` under the shared secret. A receiver
-compares it, and refuses a TIME that is old.
+Each message is a JSON object, `{"sequences": [...]}`, with the answers for blocked sequences, without their events. Its
+header is `X-Recguard-Signature: t=TIME,v1=HEX`, where HEX is the HMAC-SHA256 of `TIME.BODY` under the shared secret. A
+receiver should compare it, and refuse a message whose TIME is old.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each pause is up to twice the
 MOST_WAITING = 10_000  # sequences
 MOST_IN_MESSAGE = 100
 TIMEOUT = 10.0  # seconds
-CLOSING = 3.0  # seconds that a service which stops still tries
+CLOSING = 3.0  # timeout in seconds of an attempt while the service stops
 
 
 def signature(secret: str, at: int, body: bytes) -> str:
@@ -34,7 +34,7 @@ def signature(secret: str, at: int, body: bytes) -> str:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Has a redirect count as a refusal: followed, it would become a GET without the message."""
+    """Treats a redirect as a refusal: if followed, it would become a GET without the message."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -46,11 +46,11 @@ OPENER = urllib.request.build_opener(_NoRedirect)
 class Webhook:
     """A bounded queue and one task that delivers it.
 
-    What cannot be delivered, or finds no room, is written to `webhook-dead.jsonl` in the state directory, a message a
-    line, and counted.
+    Sequences that cannot be delivered, or find no room, are counted and written to `webhook-dead.jsonl` in the state
+    directory, one message per line.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is not an http or https address.
     """
 
     def __init__(self, url: str, secret: str, state: Path, metrics: Metrics) -> None:
@@ -67,9 +67,9 @@ class Webhook:
         self.task = asyncio.create_task(self._deliver(), name="webhook")
 
     def offer(self, sequence: dict[str, Any]) -> None:
-        """Takes what is to be told of a blocked sequence; returns at once."""
+        """Queues the message about a blocked sequence; returns at once."""
         self.waiting.append(sequence)
-        if len(self.waiting) > MOST_WAITING:  # the oldest that are not on their way give room
+        if len(self.waiting) > MOST_WAITING:  # make room by dropping the oldest that are not being sent
             spilled = self.waiting[MOST_IN_MESSAGE : 11 * MOST_IN_MESSAGE]
             del self.waiting[MOST_IN_MESSAGE : 11 * MOST_IN_MESSAGE]
             asyncio.get_running_loop().run_in_executor(None, self._write_aside, spilled, "the queue is full")
@@ -77,7 +77,7 @@ class Webhook:
         self.filled.set()
 
     async def close(self) -> None:
-        """Delivers what waits while the receiver takes it, and writes the rest aside."""
+        """Delivers what waits as long as the receiver accepts it, and writes the rest aside."""
         self.stopping.set()
         self.filled.set()
         if self.task is not None:
@@ -97,7 +97,7 @@ class Webhook:
                 self.metrics.webhook_waiting.set(len(self.waiting))
 
     async def _send(self, sequences: list[dict[str, Any]]) -> str | None:
-        """Delivers one message, in several attempts if need be; gives the reason where it could not."""
+        """Delivers one message, in several attempts if needed; returns None, or the reason why it failed."""
         body = json.dumps({"sequences": sequences}).encode()
         failure = ""
         for attempt in range(ATTEMPTS):
@@ -122,7 +122,7 @@ class Webhook:
 
     @staticmethod
     def _passes(error: Exception) -> bool:
-        """Whether another attempt may do better: not where the receiver says that the message itself is bad."""
+        """Whether another attempt may succeed: not if the receiver says that the message itself is bad."""
         return not isinstance(error, urllib.error.HTTPError) or error.code >= 500 or error.code in (408, 425, 429)
 
     def _post(self, body: bytes) -> None:

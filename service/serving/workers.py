@@ -1,8 +1,8 @@
-"""How the worker processes of one service agree on a change, so that it is in force in all of them or in none.
+"""How the worker processes of one service agree on a change, so that it takes effect in all of them or in none.
 
-Each worker listens on a Unix socket in the run's directory. A message is a line of JSON and so is its answer; a reload
-takes a second line, "commit", and ends where the connection does without it. Only one worker at a time speaks, since it
-holds the run's lock.
+Each worker listens on a Unix socket in the run's directory. Messages and answers are lines of JSON. A change takes two
+messages: the first prepares it, and the second, "commit", puts it in force. If the connection ends before the commit,
+nothing changes. Only the worker that holds the run's lock may speak.
 """
 
 import asyncio
@@ -18,19 +18,21 @@ from service.telemetry.metrics import Metrics
 
 Message = dict[str, Any]
 Commit = Callable[[], Awaitable[None]]
-Handler = Callable[[Message], Awaitable[Commit]]  # prepares a change, or raises; what it gives puts it in force
+Handler = Callable[
+    [Message], Awaitable[Commit]
+]  # prepares a change, or raises; the function it returns puts the change in force
 COMMIT = {"commit": True}
 
 
 class WorkerError(RuntimeError):
-    """Another worker could not make a change; the message is its own."""
+    """Another worker could not make a change; the message comes from that worker."""
 
 
 class Workers:
     """The other workers of a run.
 
     Args:
-        run: directory of the run; None for a service of one process, which has no peers.
+        run: directory of the run; None if the service has only one process.
     """
 
     def __init__(self, run: Path | None) -> None:
@@ -40,7 +42,7 @@ class Workers:
         self.mine = f"{os.getpid()}.sock"
 
     def _address(self, name: str) -> str:
-        return f"/proc/self/fd/{self.directory}/{name}"  # a socket's own path may have but 107 bytes
+        return f"/proc/self/fd/{self.directory}/{name}"  # since a socket's path may have only 107 bytes
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
@@ -67,7 +69,7 @@ class Workers:
                 if await reader.readline():
                     await commit()
                     writer.write(b'{"ok": true}\n')
-            except Exception as error:  # the worker that asked must hear of it, whatever it is
+            except Exception as error:  # the worker that asked must hear of any error
                 writer.write(json.dumps({"error": str(error)}).encode() + b"\n")
             finally:
                 writer.close()
@@ -76,10 +78,10 @@ class Workers:
 
     @asynccontextmanager
     async def prepared(self, message: Message) -> AsyncIterator[Commit]:
-        """Has every other worker prepare a change; gives what puts it in force in all of them.
+        """Makes every other worker prepare a change; yields the function that puts it in force in all of them.
 
         Raises:
-            WorkerError: one of them cannot; none has changed anything.
+            WorkerError: one of them cannot make it, and so none has changed anything.
         """
         links = [link for name in self._others() if (link := await self._connect(name))]
         try:
@@ -131,6 +133,6 @@ async def _ask(link: "tuple[asyncio.StreamReader, asyncio.StreamWriter]", messag
     except ConnectionError:
         line = b""
     if not line:
-        return  # it died; the worker that takes its place starts with what is in force by then
+        return  # it died; its replacement starts with whatever is in force by then
     if "error" in (answer := json.loads(line)):
         raise WorkerError(answer["error"])

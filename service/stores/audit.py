@@ -1,4 +1,4 @@
-"""The record of what operators changed: a line of JSON a change, on disk before the change is in force."""
+"""The record of what operators changed: one line of JSON per change, on disk before the change takes effect."""
 
 import json
 import os
@@ -14,7 +14,7 @@ class Audit:
         self.path = state / "audit.jsonl"
 
     def note(self, who: str, what: str, **details: Any) -> None:
-        """Writes who did what, and returns once it is durable; several processes may write at once."""
+        """Writes who did what; returns once it is durable. Several processes may write at the same time."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "who": who, "what": what, **details}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""An operator's policies, which outlive a restart."""
+"""Keeps an operator's policies, so that they outlive a restart."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ from service.model.policy import Policy
 
 
 class Overrides:
-    """An operator's policies, kept in the state directory; each belongs to one bundle version and no other."""
+    """An operator's policies, kept in the state directory; each applies to one bundle version only."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / "thresholds.json"
 
     def get(self, version: str) -> Policy | None:
-        """The override for a bundle version, None where there is none."""
+        """The override for a bundle version; None if there is none."""
         found = self._read().get(version)
         return Policy.from_json(found) if found else None
 

@@ -1,4 +1,4 @@
-"""Which of two configured bundles is champion, as the last promotion left it."""
+"""Keeps which of two configured bundles is the champion, so that a promotion outlives a restart."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ Pair = tuple[Path, Path | None]  # champion and challenger
 
 
 def promoted(state: Path, configured: Pair) -> Pair:
-    """Champion and challenger as the last promotion left them, if the same two were configured; else as they are."""
+    """Champion and challenger after the last promotion, if it was of the same pair of bundles; else as configured."""
     path = state / PROMOTED
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.get("configured") != [str(p) for p in configured]:

@@ -1,4 +1,4 @@
-"""Precision and recall from verdicts, with their intervals."""
+"""Estimates precision and recall from verdicts, with their intervals."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from service.model.intervals import Bounds, wilson
 
 @dataclass(frozen=True)
 class Quality:
-    """What verdicts say of the decisions they are about."""
+    """How good decisions are, according to the verdicts on them."""
 
     precision: Bounds
     recall: Bounds
@@ -18,12 +18,12 @@ class Quality:
         """Precision and recall from counts.
 
         Args:
-            flagged: answers that were reviewed or blocked.
-            right, wrong: of them, those with the verdict anomalous, and normal.
-            allowed: answers that were allowed, by the sample counted up.
-            missed, passed: of the sample, those with the verdict anomalous, and normal.
+            flagged: number of answers that were reviewed or blocked.
+            right, wrong: how many of these have the verdict anomalous, and normal.
+            allowed: number of answers that were allowed, estimated from the sample of them.
+            missed, passed: how many in the sample have the verdict anomalous, and normal.
 
-        The interval of recall takes both shares at the ends of their own, and so is wider than 95 %.
+        The interval of recall combines the ends of both shares' intervals, so it covers more than 95 %.
         """
         precision, misses = wilson(right, right + wrong), wilson(missed, missed + passed)
 

@@ -1,7 +1,8 @@
-"""Brings the store's tables to this release's schema, by the numbered steps in `migrations`.
+"""Brings the store's tables to this release's schema, with the numbered steps in `migrations`.
 
-The table `schema_version` of the database says which step it had last. Alembic finds and orders the steps and gives
-them their operations; the lock, the transaction and the refusal are here, so that it needs no env.py and no ini file.
+The table `schema_version` in the database names the last step taken. Alembic finds and orders the steps, and gives them
+their operations. This module adds the lock, the transaction and the refusal of newer databases, so Alembic needs no
+env.py and no ini file.
 """
 
 import logging
@@ -13,22 +14,22 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 STEPS = Path(__file__).parent / "migrations"
-UNVERSIONED = "0"  # an empty database, or one of the releases before there were versions
+UNVERSIONED = "0"  # an empty database, or one made by a release from before there were versions
 VERSION_TABLE = "schema_version"
 LOCK = 7267  # PostgreSQL's advisory lock, the same in all releases
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # it would name its dialect at every start
+logging.getLogger("alembic").setLevel(logging.WARNING)  # otherwise it logs its dialect at every start
 
 
 def upgrade(connection: Connection, steps: Path = STEPS) -> tuple[str, str]:
-    """Takes the steps that a database lacks; gives the version of its schema before and after.
+    """Takes the steps that a database lacks; returns the version of its schema before and after.
 
-    All of them are in the caller's transaction, so if one fails the database stays as it was. Where several processes
-    come at once, one takes the steps and the others wait: in PostgreSQL for the lock taken here, in SQLite for the
-    caller's `BEGIN IMMEDIATE`.
+    All steps run in the caller's transaction, so if one fails the database stays as it was. If several processes come
+    at once, one takes the steps and the others wait: in PostgreSQL for the lock taken here, in SQLite for the caller's
+    `BEGIN IMMEDIATE`.
 
     Args:
-        connection: in a transaction.
+        connection: a connection in a transaction.
         steps: folder of the steps' files.
 
     Raises:

@@ -36,12 +36,12 @@ from service.stores.upgrade import upgrade
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
-MOST_ORDERED = 5000  # answers, the latest, among which the next for review are chosen
+MOST_ORDERED = 5000  # the next answers for review are chosen among this many of the latest
 NAME = "recguard.db"
 
-READS = "recguard_reads"  # option of connections that only read
+READS = "recguard_reads"  # execution option of connections that only read
 
-metadata = MetaData()  # as the last of the steps in `migrations` leaves the tables
+metadata = MetaData()  # the tables as they are after the last step in `migrations`
 
 answers = Table(
     "answers",
@@ -54,7 +54,7 @@ answers = Table(
     Column("score", Float, nullable=False),
     Column("decision", String(8), nullable=False),
     Column("type", String(128)),
-    Column("share", Float, nullable=False),  # probability that one like it is kept; 0 where it came with its verdict
+    Column("share", Float, nullable=False),  # probability of being kept; 0 if it came with its verdict
     Column("events", Text, nullable=False),  # JSON, as they came
 )
 
@@ -76,7 +76,7 @@ class Store:
     """The database; every method is one transaction, durable when it returns, and blocks.
 
     Args:
-        url: SQLAlchemy's; empty for SQLite in the state directory.
+        url: SQLAlchemy URL; empty for SQLite in the state directory.
         state: the state directory.
 
     Attributes:
@@ -92,7 +92,7 @@ class Store:
         self.url = _parsed(url) if url else URL.create("sqlite", database=str(state / NAME))
         backend = self.url.get_backend_name()
         try:
-            # a connection is tried before it is used, since the database may have been started anew
+            # test each connection before use, since the database may have been restarted
             limit = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
             self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
             if backend == "sqlite":
@@ -102,7 +102,7 @@ class Store:
             with self.engine.begin() as connection:
                 self.schema = upgrade(connection)
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            # the URL's query stays away too, since it may hold a password
+            # the message leaves out the URL's query, since it may hold a password
             name = f"RECGUARD_STORE_URL {self.url.set(query={}).render_as_string()}" if url else str(state / NAME)
             raise ValueError(f"{name}: {str(error).splitlines()[0]}") from error
         if self.schema[0] != self.schema[1]:
@@ -116,12 +116,12 @@ class Store:
     def say(
         self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], bool] | None:
-        """Adds a verdict on a kept answer; gives the answer and whether it is new, or None where there is no such one.
+        """Adds a verdict on a kept answer; returns the answer and whether the verdict is new, or None without answer.
 
-        The answer has "contradicts": whether another verdict on it says otherwise. Both are kept.
+        The answer has the key "contradicts": whether another verdict on it says something else. Both are kept.
 
-        To say the same again changes nothing; the latest of several verdicts counts. Where no answer is kept under
-        the id, `row` is kept with the verdict, if given.
+        Sending the same verdict again changes nothing; the latest of several verdicts counts. If no answer is kept
+        under the id and `row` is given, `row` is kept with the verdict.
         """
         which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         with self.engine.begin() as connection:
@@ -148,7 +148,7 @@ class Store:
             return {**one._mapping, "contradicts": contradicts}, new
 
     def quality(self) -> Quality:
-        """Precision and recall of all that is kept, by the latest verdict on each."""
+        """Precision and recall over all kept answers, by the latest verdict on each."""
         latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
         said = select(verdicts.c.score_id, verdicts.c.verdict).where(verdicts.c.number.in_(latest)).subquery()
         flagged, is_sample = answers.c.decision != "allow", answers.c.share > 0
@@ -170,9 +170,9 @@ class Store:
         return Quality.of(*(value or 0 for value in found))
 
     def queue(self, most: int) -> list[dict[str, Any]]:
-        """Answers without a verdict, what a verdict teaches most on first; one in SAMPLED is of the random sample.
+        """Answers without a verdict, the most useful ones to judge first; one in SAMPLED is from the random sample.
 
-        The sample of allowed answers teaches little, but without verdicts on it nobody knows what is missed.
+        The sample of allowed answers teaches little, but without verdicts on it nobody knows what the model misses.
         """
         said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
         what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
@@ -190,7 +190,7 @@ class Store:
         return [{**rows[i], "events": from_json(rows[i]["events"])} for i in chosen]
 
     def judged(self) -> Iterator[dict[str, Any]]:
-        """Each answer that has a verdict, with the latest on it, and whether somebody said otherwise."""
+        """Each answer that has a verdict, with the latest one, and whether another verdict contradicts it."""
         latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
         against = (
             select(verdicts.c.score_id)
@@ -213,7 +213,7 @@ class Store:
                 yield {**row._mapping, "events": from_json(row.events)}
 
     def prune(self, days: float, most: int) -> int:
-        """Removes answers past their days, and the oldest beyond `most`, with their verdicts; gives how many."""
+        """Removes answers older than `days`, and the oldest beyond `most`, with their verdicts; returns how many."""
         with self.engine.begin() as connection:
             edge = connection.execute(
                 select(answers.c.time).order_by(answers.c.time.desc()).offset(most).limit(1)
@@ -222,7 +222,7 @@ class Store:
             return _remove(connection, answers.c.time <= oldest)
 
     def forget(self, user: str) -> int:
-        """Removes all that is kept of a user, by the name under which it is kept; gives how many answers."""
+        """Removes all answers of a user, named as in the store; returns how many there were."""
         with self.engine.begin() as connection:
             return _remove(connection, answers.c.user_id == user)
 
@@ -231,7 +231,7 @@ class Store:
 
 
 def _parsed(url: str) -> URL:
-    """The URL, or ValueError without a word of it: what cannot be parsed may hold the password anywhere."""
+    """Parses the URL. The ValueError does not quote it, since the password may be anywhere in a malformed URL."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -255,7 +255,7 @@ def _remove(connection: Any, which: Any) -> int:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    """A writer takes its lock at once, since one that first read could not; a reader holds nobody up."""
+    """Lets a writer take its lock at once, since after a read it might fail to get it; a reader blocks nobody."""
     reads = connection.get_execution_options().get(READS)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 

@@ -1,11 +1,12 @@
-"""Live windows: the latest events of each key, a user or a session, gathered as they happen.
+"""Live windows: the latest events of each key (a user or a session), gathered as they happen.
 
-Kept in this process's memory, or in Redis, where several replicas share them. Both keep the same rules:
+They are kept in this process's memory, or in Redis, where several replicas share them (`windows_redis`). Both follow
+the same rules:
 
 - a window holds the latest events by their time, equal times as they arrived, and at most `Limits.window` of them;
 - an event whose id is in the window is a duplicate, and changes nothing;
-- an event older than all of a full window is late, and is not kept;
-- a key that nothing arrived for in `Limits.seconds` is forgotten.
+- an event that is older than everything in a full window is late, and is not kept;
+- a key is forgotten if nothing arrives for it during `Limits.seconds`.
 """
 
 import hashlib
@@ -20,18 +21,18 @@ from service.schemas.terms import Arrival
 
 
 class Unreachable(Exception):
-    """The windows cannot be reached; what was sent may or may not be kept, so it is to be sent again."""
+    """The windows cannot be reached. The events sent may or may not be kept, so they should be sent again."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key may take.
+    """How much is kept, and when a window is scored.
 
     Attributes:
-        window: events.
-        seconds: how long after its latest event it is kept.
-        keys: of one process's memory; the one that was silent longest gives way. Redis has a bound of its own.
-        every: every N-th event of a key is due to be scored; 0: none by its number.
+        window: most events in a window.
+        seconds: how long a window is kept after its latest event.
+        keys: most keys in a process's memory; the one that was silent longest is dropped. Redis has its own limit.
+        every: at every N-th event of a key its window is scored; 0: the number of the event does not matter.
     """
 
     window: int = 64
@@ -46,10 +47,10 @@ class Event:
 
     Attributes:
         key: the user or session.
-        id: that it has at every attempt to send it.
+        id: its id, the same at every attempt to send it.
         ts: epoch seconds.
-        content: JSON, as it is kept.
-        due: whether it is to be scored whatever its number.
+        content: the JSON that is kept.
+        due: whether its window is scored regardless of the event's number.
     """
 
     key: str
@@ -60,7 +61,7 @@ class Event:
 
     @property
     def digest(self) -> bytes:
-        """16 bytes in place of an id of any length."""
+        """16 bytes that stand for an id of any length."""
         return hashlib.blake2b(self.id.encode(), digest_size=16).digest()
 
 
@@ -70,9 +71,9 @@ class Kept:
 
     Attributes:
         arrival: how it came.
-        size: events in its window now.
-        window: their contents in time order where it is due to be scored, else None.
-        at: the event's place in that.
+        size: number of events in its window now.
+        window: contents of these events in time order if the window must be scored, else None.
+        at: index of the event in `window`.
     """
 
     arrival: Arrival
@@ -85,18 +86,18 @@ class Windows(Protocol):
     """Where windows are kept."""
 
     async def add(self, events: Sequence[Event]) -> list[Kept]:
-        """Takes events in, in their order; raises Unreachable."""
+        """Adds events in their order; raises Unreachable."""
 
     async def forget(self, key: str) -> bool:
         """Forgets a key, and says whether there was anything to forget; raises Unreachable."""
 
     async def close(self) -> None:
-        """Lets go of what it holds."""
+        """Releases its resources."""
 
 
 @dataclass(slots=True)
 class _Window:
-    count: int = 0  # events that were ever kept
+    count: int = 0  # number of events ever added
     touched: float = 0.0
     events: list[tuple[float, int, bytes, bytes]] = field(default_factory=list)  # ts, number, digest, content
 
@@ -105,7 +106,7 @@ class Memory:
     """Windows in this process's memory.
 
     Attributes:
-        evicted: keys that gave way to others.
+        evicted: number of keys dropped to make room for others.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -12,8 +12,8 @@ from service.stores.windows import Event, Kept, Limits, Unreachable
 REDIS_SECONDS = 2.0  # for a connection, and for an answer
 MOST_AT_ONCE = 512  # events of one round trip
 
-# A member of a window is 12 digits of its number, 16 bytes of its id's digest, and its content: Redis orders members of
-# equal times by their bytes, and so by their number.
+# A member of a window consists of its number in 12 digits, 16 bytes of its id's digest, and its content. Redis orders
+# members with equal times by their bytes, and so by their number.
 ADD = """
 local window, count = KEYS[1], KEYS[2]
 local ts, digest, most, every = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[6])
@@ -51,9 +51,10 @@ HEAD, DIGITS = 28, 12
 
 
 class Redis:
-    """Windows in Redis: one script an event, many events a round trip, one round trip at a time.
+    """Windows in Redis: one script call per event, many events per round trip, one round trip at a time.
 
-    What arrives meanwhile waits for the next: the busier it is, the more are sent together. Keys are kept as digests.
+    Events that arrive during a round trip wait for the next one: under more load, more are sent together. Redis sees
+    only digests of the keys.
 
     Raises:
         ValueError: the package is not installed, or the URL names no Redis.
@@ -75,7 +76,7 @@ class Redis:
                 url,
                 socket_timeout=REDIS_SECONDS,
                 socket_connect_timeout=REDIS_SECONDS,
-                retry=Retry(NoBackoff(), 1),  # a connection may be of before a restart; ids make the repeat harmless
+                retry=Retry(NoBackoff(), 1),  # a connection may predate a restart; ids make repeats harmless
             )
         except ValueError as error:
             raise ValueError(f"RECGUARD_LIVE_URL: {error}") from error
@@ -100,7 +101,7 @@ class Redis:
             some = [self.waiting.popleft() for _ in range(min(len(self.waiting), MOST_AT_ONCE))]
             try:
                 answers = await self._run([event for event, _ in some])
-            except Exception as error:  # whatever the client raises, each of these callers is told
+            except Exception as error:  # each of these callers must hear of it, whatever the client raises
                 answers = [error] * len(some)
             for (event, future), answer in zip(some, answers, strict=True):
                 if future.done():
@@ -111,7 +112,7 @@ class Redis:
                     future.set_result(self._kept(event, answer))
 
     async def _run(self, events: Sequence[Event]) -> list[Any]:
-        """Redis's answer to each event, or what was raised."""
+        """Redis's answer to each event, or the exception that it caused."""
         pipeline = self.client.pipeline(transaction=False)
         for event in events:
             pipeline.evalsha(
@@ -128,7 +129,7 @@ class Redis:
             )
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, self.no_script)]
-        if unknown:  # a Redis that was started anew has forgotten it
+        if unknown:  # a restarted Redis has forgotten the script
             await self.client.script_load(ADD)
             for i, answer in zip(unknown, await self._run([events[i] for i in unknown]), strict=True):
                 answers[i] = answer

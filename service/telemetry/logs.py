@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, at most one line a request, and no user or item in clear."""
+"""Structured logs: one JSON object per line, at most one line per request, no user or item in plain text."""
 
 import hmac
 import logging
@@ -26,16 +26,16 @@ MOST_BLOCKED = 10  # sequences named in one line
 
 @dataclass(slots=True)
 class Call:
-    """What the log, and a trace, say of one request.
+    """What the log and a trace say of one request.
 
     Attributes:
-        id: of the request, the caller's if it sent a sound one.
-        trace, parent: W3C trace and span the caller is in, hex; None without.
+        id: id of the request; the caller's own if it sent a valid one.
+        trace, parent: W3C trace and span of the caller in hex; None if it sent none.
         sampled: whether the caller records its trace.
         who: name of the API key.
-        sequences: how many were answered.
-        blocked: ids of those that were blocked.
-        spans: name, start and end of each stage, in seconds of time.perf_counter; None where nobody traces it.
+        sequences: how many sequences were answered.
+        blocked: ids of the blocked ones.
+        spans: name, start and end of each stage, in seconds of time.perf_counter; None if the request is not traced.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Call:
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]], traced: bool = False) -> "Call":
-        """The call that an ASGI request's headers announce."""
+        """The call that an ASGI request's headers describe."""
         call = cls("", spans=[] if traced else None)
         for name, value in headers:
             if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
@@ -63,7 +63,7 @@ class Call:
 
 
 def fresh_id() -> str:
-    """32 random hex digits that name one thing. Not a secret: the kernel's randomness would take five times as long."""
+    """32 random hex digits to name something. Not for secrets: secure randomness would take five times as long."""
     return f"{random.getrandbits(128):032x}"
 
 
@@ -71,11 +71,11 @@ CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 class Pseudonyms:
-    """Stands in for ids: the same id gives the same 16 hex digits, which cannot be turned back without the salt.
+    """Replaces ids: the same id gives the same 16 hex digits, which cannot be reversed without the salt.
 
     Args:
-        state: directory that keeps the salt, made at the first use.
-        clear: whether ids are shown as they are instead.
+        state: directory that keeps the salt, which is made at the first use.
+        clear: whether to show ids as they are instead.
     """
 
     def __init__(self, state: Path, clear: bool) -> None:
@@ -95,7 +95,7 @@ class Pseudonyms:
         if not path.exists():
             new.touch(0o600)
             new.write_bytes(secrets.token_bytes(32))
-            with suppress(FileExistsError):  # of several workers the first one's counts
+            with suppress(FileExistsError):  # another worker was first, and its salt counts
                 os.link(new, path)
             new.unlink()
         return path.read_bytes()
@@ -108,7 +108,7 @@ class RequestLog:
         self.share, self.pseudonyms = share, pseudonyms
 
     def answered(self, call: Call, method: str, route: str, status: int) -> None:
-        failed = status >= 500 and status not in (503, 504)  # probes ask every second, and overload is no error
+        failed = status >= 500 and status not in (503, 504)  # probes ask every second, and overload is not an error
         if not failed and random.random() >= self.share:
             return
         fields: dict[str, Any] = {

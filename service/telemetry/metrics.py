@@ -1,4 +1,4 @@
-"""The service's Prometheus metrics: base units, few labels, never a user or an item."""
+"""The service's Prometheus metrics, in base units and with few labels; never a user or an item."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ STAGES = (
 )  # encode and judge are timed for several sequences at once
 LEVELS = ("review", "block")
 SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
-UNLISTED = "_unlisted"  # stands for all event fields that the feature spec does not name
+UNLISTED = "_unlisted"  # label for all event fields that the feature spec does not name
 
 
 class Metrics:
@@ -35,7 +35,7 @@ class Metrics:
             return f"recguard_{short}"
 
         def gauge(short: str, says: str, of_workers: str, labels: Sequence[str] = ()) -> Gauge:
-            mode: Any = of_workers  # how the values of several workers are put together
+            mode: Any = of_workers  # how the values of several workers are combined
             return Gauge(name(short), says, labels, registry=r, multiprocess_mode=mode)
 
         self.requests = Counter(name("requests"), "HTTP requests answered.", ["route", "code"], registry=r)
@@ -214,14 +214,14 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Counts and times one request."""
-        if (route, status) not in self._routes:  # to look labels up costs more than to count
+        if (route, status) not in self._routes:  # looking labels up costs more than counting
             self._routes[route, status] = self.requests.labels(route, str(status)), self.request_seconds.labels(route)
         count, histogram = self._routes[route, status]
         count.inc()
         histogram.observe(seconds)
 
     def collected(self) -> CollectorRegistry:
-        """The registry, or one of all workers."""
+        """The registry of this process, or one that combines all workers."""
         if not SEVERAL_WORKERS:
             return self.registry
         registry = CollectorRegistry()
@@ -229,11 +229,11 @@ class Metrics:
         return registry
 
     def text(self) -> bytes:
-        """The exposition that Prometheus scrapes, of all workers together."""
+        """The text that Prometheus scrapes, for all workers together."""
         return generate_latest(self.collected())
 
     @staticmethod
     def forget(pid: int) -> None:
-        """Leaves a worker that is gone out of what counts only the living."""
+        """Removes a worker that is gone from gauges that count only living workers."""
         if SEVERAL_WORKERS:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""OpenTelemetry spans of scoring requests, by option; needs the extra `traces`.
+"""Optional OpenTelemetry spans of scoring requests; needs the extra `traces`.
 
-Where spans go is set by OpenTelemetry's own variables, OTEL_EXPORTER_OTLP_ENDPOINT and the others.
+OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT and others) say where the spans go.
 """
 
 import time
@@ -10,7 +10,7 @@ from service.telemetry.logs import Call
 
 
 class Traces:
-    """Exports one span a request, with its stages parse, queue, encode and infer below it.
+    """Exports one span per request, with its stages parse, queue, encode and infer as child spans.
 
     Raises:
         ValueError: the packages are not installed.
@@ -35,7 +35,7 @@ class Traces:
         self.tracer = self.provider.get_tracer("recguard")
 
     def record(self, call: Call, route: str, status: int) -> None:
-        """Exports the spans of an answered request, unless its caller does not record."""
+        """Exports the spans of an answered request, unless its caller does not record its trace."""
         if call.parent and not call.sampled:
             return
         epoch = time.time() - time.perf_counter()
@@ -66,5 +66,5 @@ class Traces:
         whole.end(nanoseconds(time.perf_counter()))
 
     def close(self) -> None:
-        """Sends what is not sent yet."""
+        """Sends the spans that are still waiting."""
         self.provider.shutdown()

@@ -1,1 +1,1 @@
-"""Programs beside the service: benchmark, load and the Kafka consumer."""
+"""Programs that run next to the service: the benchmark, its load generator and the Kafka consumer."""

@@ -1,7 +1,8 @@
-"""Measures the service against the limit of what it stands on: the bundle's graph alone in ONNX Runtime.
+"""Measures the service against its upper limit: the bundle's graph alone in ONNX Runtime.
 
-Limit and service run on the same cores, one after the other in one run; the load comes from another core. So the ratios
-hold on a machine that is noisy from hour to hour, and a foreign server that answers over HTTP is measured the same way.
+The limit and the service are measured on the same cores, one after the other in the same run; the load comes from
+another core. So their ratio holds even on a machine whose speed changes from hour to hour. Another server that answers
+over HTTP can be measured in the same way. `load` makes the requests.
 """
 
 import asyncio
@@ -40,9 +41,9 @@ from service.tools.load import Load, Outcome, Prepared, prepare, quantile
 MOVIELENS = (20, 24, 29, 36, 47, 65, 89, 127, 182, 244, 737)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BULK = 64
-LONG = 64  # events of the sequences of fixed length
-SEQUENCES = 512  # different ones in a mix
-RELOAD_LOAD, RELOAD_SECONDS = 0.7, 1.2  # of the best rate before, and from one to the next
+LONG = 64  # events in sequences of fixed length
+SEQUENCES = 512  # different sequences in a mix
+RELOAD_LOAD, RELOAD_SECONDS = 0.7, 1.2  # share of the best rate measured before; time from one reload to the next
 SOAK_CONNECTIONS, SOAK_SHARE = 16, 0.05
 
 
@@ -84,7 +85,7 @@ def sequences_of(bundle: Bundle, lengths: Sequence[int], rng: random.Random) -> 
 
 
 def limit(path: Path, sequences: Sequence[dict[str, Any]], cores: Sequence[int], seconds: float) -> dict[str, Any]:
-    """What the graph alone reaches on the cores, in a process of its own: sequences/s by batch size, and the best."""
+    """What the graph alone reaches on the cores, in its own process: sequences/s by batch size, and the best."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_limit, args=(path, sequences, cores, seconds, there))
@@ -116,9 +117,10 @@ def _limit(path: Path, sequences: Sequence[dict[str, Any]], cores: Sequence[int]
 
 
 def simulated_p99(rate: float, by_batch: dict[int, float], requests: int = 20_000) -> float:
-    """Milliseconds that a queue costs which has no overhead at all: Poisson arrivals, and measured batch times.
+    """99th percentile of latency in milliseconds in an ideal queue without overhead.
 
-    One server takes all that waits, up to the largest measured batch, whenever it is free.
+    Arrivals are Poisson, and batches take the measured times. Whenever the one server is free, it takes all that waits,
+    up to the largest measured batch.
     """
     sizes = sorted(by_batch)
     cost = np.interp(range(sizes[-1] + 1), sizes, [size / by_batch[size] for size in sizes])
@@ -135,7 +137,7 @@ def simulated_p99(rate: float, by_batch: dict[int, float], requests: int = 20_00
 
 @contextmanager
 def service(bundle: Path, cores: Sequence[int], **settings: object) -> Iterator[tuple[str, int]]:
-    """A service of its own on the cores: its address and process id."""
+    """Starts a service on the cores; yields its address and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -168,7 +170,7 @@ def service(bundle: Path, cores: Sequence[int], **settings: object) -> Iterator[
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process and its children have used: CPU seconds and resident bytes, and the batches' padding so far."""
+    """What a process and its children have used so far: CPU seconds, resident bytes, and padding in batches."""
 
     cpu: float
     resident: int
@@ -211,13 +213,13 @@ class Bench:
     """One run of the benchmark.
 
     Args:
-        bundle: directory; its graph is the limit.
-        seconds: of each measurement.
-        server_cores, load_cores: what server and load are pinned to.
-        url: a foreign server's scoring route; None starts the service itself.
-        template: body of its requests, see `prepare`.
-        pid: the foreign server's process, to pin it and to read what it uses; it has no padding to read.
-        say: takes a line for each measurement.
+        bundle: bundle directory; its graph is the limit.
+        seconds: length of each measurement.
+        server_cores, load_cores: cores that the server and the load are pinned to.
+        url: scoring route of another server; None starts the service itself.
+        template: body of that server's requests, see `prepare`.
+        pid: that server's process, to pin it and to read what it uses; it does not report padding.
+        say: is called with a line for each measurement.
     """
 
     def __init__(
@@ -248,11 +250,11 @@ class Bench:
     def run(
         self, names: Sequence[str], connections: Sequence[int], loads: Sequence[float], reloads: int = 0, soak: int = 0
     ) -> dict[str, Any]:
-        """Measures each mix: its limit, the closed loop, the open loop; rows as they are said and as plain data.
+        """Measures each mix: its limit, the closed loop, the open loop. Prints rows and returns them as plain data.
 
         Args:
-            reloads: of the model, one every RELOAD_SECONDS at RELOAD_LOAD of the best rate that was measured before.
-            soak: requests on end, after the first SOAK_SHARE of which memory should grow no more.
+            reloads: number of model reloads, one every RELOAD_SECONDS at RELOAD_LOAD of the best rate measured before.
+            soak: number of requests in a row; memory should no longer grow after the first SOAK_SHARE of them.
         """
         result: dict[str, Any] = {"bundle": self.bundle.version, "seconds": self.seconds, "mixes": {}}
         self.say(HEAD)
@@ -298,7 +300,7 @@ class Bench:
             yield self.url, None
         else:
             with service(self.path, self.server_cores, threads=len(self.server_cores), log_requests=0) as (url, pid):
-                # events drawn at random would nearly all be flagged and kept for review, which real ones are not
+                # nearly all random events would be flagged and kept for review, unlike real ones
                 _send("PUT", f"{url}/v1/thresholds", {"review": 1.0, "block": 1.0})
                 yield f"{url}/v1/score", pid
 
@@ -323,7 +325,7 @@ class Bench:
         return row
 
     def _reloaded(self, measure: Callable[..., dict[str, Any]], url: str, count: int, rate: float) -> dict[str, Any]:
-        """A row of the open loop while the model is loaded anew so many times."""
+        """A row of the open loop, measured while the model is reloaded `count` times."""
         codes: Counter[str] = Counter()
         times: list[float] = []
 
@@ -350,7 +352,7 @@ class Bench:
 
 
 def _send(method: str, url: str, body: dict[str, Any]) -> int:
-    """Sends JSON; gives the answer's status, or raises HTTPError."""
+    """Sends JSON; returns the answer's status, or raises HTTPError."""
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
     )

@@ -1,9 +1,9 @@
-"""Stream in, decisions out: events from a Kafka topic through a service's `/v1/events`, decisions to another topic.
+"""Reads events from a Kafka topic, sends them to a service's `/v1/events`, and writes decisions to another topic.
 
-At least once: an offset is committed only when the decisions on everything before it are durable, so what was under
-way when anything stopped is sent again. That does no harm, since each event has an id: the service counts it once, and
-who reads the decisions knows a repeated one by its `id` and `event_id`. What the service has no time for stays in the
-topic.
+Delivery is at least once: an offset is committed only when the decisions on everything before it are durable. So events
+that were in progress when something stopped are sent again. That does no harm, since each event has an id: the service
+counts it once, and readers of the decisions recognise a repeated one by its `id` and `event_id`. Events that the
+service has no time for stay in the topic.
 """
 
 import http.client
@@ -27,16 +27,16 @@ Answer = dict[str, Any]
 
 
 class ConsumeError(RuntimeError):
-    """Going on would not help: the service refuses what it is sent, or the brokers what they are asked."""
+    """Retrying would not help: the service or the brokers refuse the request itself."""
 
 
 class Remote:
-    """The service, over one connection that is kept.
+    """The service, over one connection that stays open.
 
     Args:
-        url: where it listens.
+        url: address of the service.
         key: an API key with the scope score, or "".
-        seconds: after which an attempt is given up.
+        seconds: timeout of an attempt.
     """
 
     def __init__(self, url: str, key: str, seconds: float = 30.0) -> None:
@@ -46,31 +46,31 @@ class Remote:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname, parts.port, timeout=seconds)
         self.path = parts.path.rstrip("/") + "/v1/events"
-        # nobody waits for these answers as a caller would, so they may take as long as the attempt
+        # no user waits for these answers, so the deadline is as long as the attempt
         patience = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(int(1000 * seconds))}
         self.headers = patience | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def post(self, body: bytes) -> tuple[int, Any]:
-        """Status and content of the answer; 0 and the reason where there was none."""
+        """Status and content of the answer; 0 and the reason if there was none."""
         try:
             self.connection.request("POST", self.path, body, self.headers)
             response = self.connection.getresponse()
             return response.status, from_json(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.connection.close()  # the next attempt opens it anew
+            self.connection.close()  # the next attempt opens it again
             return 0, str(error) or type(error).__name__
 
 
 class Consumer:
-    """Moves events to decisions until it is stopped.
+    """Turns events into decisions until it is stopped.
 
     Args:
         brokers: `host:port`, several separated by commas.
         source, sink: topics of events and of decisions.
-        group: consumer group; several consumers of one share the partitions.
+        group: consumer group; consumers of the same group share the partitions.
         remote: the service.
-        batch: most events of one request.
-        options: further ones of librdkafka, for both sides.
+        batch: most events in one request.
+        options: further options of librdkafka, for consumer and producer.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Consumer:
         logger.warning("Kafka: %s", error.str())
 
     def _answers(self, records: Sequence[Any]) -> list[Answer] | None:
-        """What the service says of each record; None where it was told to stop before it had said so."""
+        """The service's answer to each record; None if the consumer was stopped before it had them."""
         read = [_event(record) for record in records]
         sent = [event for event in read if "error" not in event]
         answers = self._ask(sent) if sent else []
@@ -138,7 +138,9 @@ class Consumer:
             if status == 200:
                 model = content["model"]
                 return [result | {"model": model} if "score" in result else result for result in content["results"]]
-            if status in (413, 422) and len(events) > 1:  # none is taken in like this; one alone is told why
+            if (
+                status in (413, 422) and len(events) > 1
+            ):  # the service took in none; sent one by one, each gets its reason
                 halves = [self._ask(half) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
                 return [answer for half in halves for answer in half or ()] if None not in halves else None
             if status in (413, 422):
@@ -185,7 +187,7 @@ class Consumer:
         offsets = [self.kafka.TopicPartition(topic, part, offset) for (topic, part), offset in latest.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
-        except self.kafka.KafkaException as error:  # such as that the partition is another consumer's by now
+        except self.kafka.KafkaException as error:  # for example because another consumer has the partition now
             logger.warning("offsets are not committed, so these events come again: %s", error)
         lag = 0
         for (topic, part), offset in latest.items():
@@ -195,7 +197,7 @@ class Consumer:
 
 
 def _event(record: Any) -> Answer:
-    """What `/v1/events` is sent for a record, or its error; where record or event has no id, its place is its id."""
+    """The event to send to `/v1/events` for a record, or its error; an event without an id gets its place as id."""
     place = f"{record.topic()}/{record.partition()}/{record.offset()}"
     try:
         event = json.loads(record.value() or b"")

@@ -1,4 +1,4 @@
-"""A load generator for HTTP/1.1: prepared requests over kept connections, in a closed loop or as Poisson arrivals."""
+"""A load generator for HTTP/1.1: sends prepared requests in a closed loop or as Poisson arrivals."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-POOL = 512  # connections of the open loop, as a backend's pool of them would have; beyond it requests wait here
+POOL = 512  # connections of the open loop, like a backend's connection pool; further requests wait here
 PATIENCE = 10.0  # seconds after which an answer counts as a time-out
 
 
@@ -29,11 +29,11 @@ class Outcome:
 
     Attributes:
         codes: answers by HTTP status, "timeout", and "reset" where the connection broke.
-        seconds: latency of each answer of status 200.
-        rejected_seconds: of each of status 429.
-        sequences: in the requests answered 200.
+        seconds: latency of each answer with status 200.
+        rejected_seconds: latency of each answer with status 429.
+        sequences: number of sequences in the requests answered 200.
         elapsed: seconds from the first request to the last answer.
-        lag: seconds by which each request was sent later than it should have been.
+        lag: by how many seconds each request was sent too late.
     """
 
     codes: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ def prepare(url: str, sequences: Sequence[dict[str, Any]], template: str | None 
     """The bytes of a POST request with the sequences.
 
     Args:
-        template: a body in which `{{sequences}}` stands for their list; by default that of `POST /v1/score`.
+        template: a body in which `{{sequences}}` stands for their list; by default the body of `POST /v1/score`.
     """
     given = json.dumps(sequences, separators=(",", ":"))
     body = (template or '{"sequences":{{sequences}}}').replace("{{sequences}}", given).encode()
@@ -79,7 +79,7 @@ def prepare(url: str, sequences: Sequence[dict[str, Any]], template: str | None 
 
 
 class Connection(asyncio.Protocol):
-    """One kept connection with at most one request under way."""
+    """One open connection with at most one request in progress."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self.body: bytes = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are of a class of their own
+        self.transport = cast(asyncio.Transport, transport)  # uvloop has its own class for them
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             self.answer.set_result("reset")
 
     async def send(self, request: Prepared) -> str:
-        """Sends a request and gives the status of its answer, "timeout" or "reset"."""
+        """Sends a request; returns the status of its answer, "timeout" or "reset"."""
         if self.transport is None:
             return "reset"
         self.answer = asyncio.get_running_loop().create_future()
@@ -124,11 +124,11 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """Sends requests to one address and keeps count.
+    """Sends requests to one address and counts the answers.
 
     Args:
-        url: where `prepare` made the requests for.
-        requests: are sent in turn, over and over.
+        url: the address that `prepare` made the requests for.
+        requests: requests to send in turn, over and over.
     """
 
     def __init__(self, url: str, requests: Sequence[Prepared]) -> None:
@@ -144,7 +144,7 @@ class Load:
         return connection
 
     async def one(self, connection: Connection, due: float | None = None) -> Connection:
-        """Sends the next request, counts its answer, and gives a connection that can be used again."""
+        """Sends the next request, counts its answer, and returns a connection that can be used again."""
         request = self.requests[self.sent % len(self.requests)]
         self.sent += 1
         start = time.perf_counter()
@@ -161,9 +161,9 @@ class Load:
         return connection if connection.transport is not None else await self.connect()
 
     async def closed(self, connections: int, seconds: float = math.inf, most: float = math.inf) -> Outcome:
-        """So many connections, each of which sends its next request when the last is answered.
+        """A closed loop: each of `connections` sends its next request when the last one is answered.
 
-        It ends after the seconds, or when `most` requests were sent.
+        It ends after `seconds`, or when `most` requests were sent.
         """
         start = time.perf_counter()
 
@@ -177,7 +177,7 @@ class Load:
         return self._end(start)
 
     async def open(self, rate: float, seconds: float, seed: int = 0) -> Outcome:
-        """Poisson arrivals of `rate` requests a second, whatever becomes of those before; latency is from arrival."""
+        """Poisson arrivals of `rate` requests per second, even if earlier ones wait; latency counts from arrival."""
         rng = random.Random(seed)
         start = due = time.perf_counter()
         under_way: set[asyncio.Task[None]] = set()
@@ -187,7 +187,7 @@ class Load:
         async def arrive(at: float) -> None:
             async with pool:
                 connection = self.idle.pop() if self.idle else await self.connect()
-                if connection.transport is None:  # the server let it go while it was idle
+                if connection.transport is None:  # the server closed it while it was idle
                     connection = await self.connect()
                 self.idle.append(await self.one(connection, at))
 

@@ -1,1 +1,1 @@
-"""A bundle applied to a log: scores, repair and correction."""
+"""Applies a bundle to a log: scores, repair and correction."""

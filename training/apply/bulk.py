@@ -1,8 +1,8 @@
 """Scores a log larger than memory: a Parquet file, or a folder of them.
 
-The rows are dealt out into parts by sequence, a piece of the log at a time, and each part is then scored as a log of
-its own. Either step writes a file under another name first, so what is there is whole: a run that was interrupted goes
-on with what is missing, and no sequence is scored twice. `distributed.scoring` spreads the steps over machines.
+First the rows are dealt out into parts by sequence, one piece of the log at a time. Then each part is scored like a log
+of its own. Both steps write a file under a temporary name first, so every finished file is complete. So an interrupted
+run goes on with what is missing, and no sequence is scored twice. `distributed.scoring` uses many machines.
 """
 
 import json
@@ -21,7 +21,7 @@ from training.data.clean import clean_table, ids_of
 from training.data.log import ROW, Log, LogError
 
 ROWS_OF_PART = 100_000
-MOST_PARTS = 1000  # of a log of more than 100 million rows, parts are larger
+MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
 ROWS_OF_PIECE = 1_000_000
 ALL_BAD = "all its rows were set aside as bad"
 WORK, PLAN = "_work", "plan.json"
@@ -32,12 +32,12 @@ SCHEMA = {
     "type": pl.String,
     "reason": pl.String,
 }
-Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps: under a title, of so many
-ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # by SCHEMA
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps, with a title and their number
+ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # in the order of SCHEMA
 
 
 def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]]:
-    """What is written of each sequence of a log, and its answer where it has one."""
+    """The row to write for each sequence of a log, and the sequence's answer if it has one."""
     for sequence_id, answer in zip(log.ids, model.scores(log.sequences()), strict=True):
         if isinstance(answer, EventError):
             yield (sequence_id, None, None, None, str(answer)), None
@@ -48,7 +48,7 @@ def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a file: their number among all pieces, where they begin in the file, and where in the log."""
+    """Some rows of a file: the piece's number, and where its rows begin in the file and in the log."""
 
     number: int
     file: str
@@ -61,10 +61,10 @@ class Plan:
     """What a run reads and where it writes.
 
     Attributes:
-        files: with rows and time of change of each.
-        version: the model's.
-        columns: ours -> theirs.
-        parts: into which the sequences are dealt out.
+        files: the files, with each one's number of rows and time of change.
+        version: version of the model.
+        columns: renames columns, {ours: theirs}.
+        parts: number of parts that the sequences are dealt out into.
     """
 
     files: list[tuple[str, int, float]]
@@ -74,7 +74,7 @@ class Plan:
 
     @classmethod
     def of(cls, events: Path, version: str, columns: Mapping[str, str], rows_of_part: int) -> "Plan":
-        """A plan for a log; raises LogError where there is none to read."""
+        """A plan for a log; raises LogError if there is nothing to read."""
         paths = sorted(events.rglob("*.parquet")) if events.is_dir() else [events]
         if not paths or not paths[0].is_file():
             raise LogError(f"{events}: no such Parquet file, and no folder with some in it")
@@ -97,7 +97,7 @@ class Plan:
 
     @classmethod
     def begin(cls, out: Path, wanted: "Plan") -> None:
-        """Notes the plan in the output folder, or finds it there; raises LogError where another is there."""
+        """Writes the plan into the output folder, or finds it there; raises LogError if the folder has another plan."""
         note = out / WORK / PLAN
         if note.exists():
             if json.loads(note.read_text()) != json.loads(json.dumps(asdict(wanted))):
@@ -109,7 +109,7 @@ class Plan:
         write_json(note, asdict(wanted))
 
     def pieces(self) -> list[Piece]:
-        """All of the log, in its order."""
+        """All pieces of the log, in its order."""
         found: list[Piece] = []
         first = 0
         for file, rows, _ in self.files:
@@ -126,12 +126,12 @@ def _folder(out: Path, part: int) -> Path:
 
 
 def scored_file(out: Path, part: int) -> Path:
-    """Where the scores of a part are, once they are all there."""
+    """The file with the scores of a part; it exists once they are complete."""
     return out / f"part-{part:05d}.parquet"
 
 
 def dealt_mark(out: Path, piece: int) -> Path:
-    """The file that says that a piece is dealt out."""
+    """The file whose existence shows that a piece is dealt out."""
     return out / WORK / f"dealt-{piece:06d}"
 
 
@@ -151,7 +151,7 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
 
 
 def score_part(model: Model, part: int, out: Path) -> int:
-    """Scores the sequences of a part, and gives how many there are; each has a row, in first-seen order.
+    """Scores the sequences of a part; returns how many there are. Each gets a row, in first-seen order.
 
     Raises:
         LogError: more than a twentieth of its rows are bad.
@@ -171,7 +171,7 @@ def score_part(model: Model, part: int, out: Path) -> int:
 
 
 def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> int:
-    """Scores a log one part after the other, in this process; gives how many sequences there are.
+    """Scores a log one part after another in this process; returns how many sequences there are.
 
     Raises:
         LogError: the folder holds something else, or more than a twentieth of a part's rows are bad.

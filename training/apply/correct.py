@@ -1,7 +1,7 @@
-"""Corrects damaged fields of events by what the masked-event model holds for likeliest.
+"""Corrects damaged fields of events with the values that the masked-event model finds likeliest.
 
-Some events are hidden and each of their fields is told from the events around them, as in pretraining. A field is
-damaged where what it holds is far less likely than the likeliest value.
+As in pretraining, some events are hidden, and the model predicts each of their fields from the events around them. A
+field counts as damaged if its value is far less likely than the likeliest one.
 """
 
 import math
@@ -26,7 +26,7 @@ from training.fit.bundle import MASKED
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents
 
-PASSES = 7  # each hides one event in so many, about as many as pretraining does
+PASSES = 7  # each pass hides one event in PASSES, about the share that pretraining hides
 DAMAGED = 0.1  # a value is damaged if it is less likely than this share of the likeliest
 
 
@@ -43,7 +43,7 @@ class Corrector:
     """The masked-event model of a bundle.
 
     Raises:
-        LogError: the bundle has none.
+        LogError: the bundle has no masked-event model.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -60,7 +60,7 @@ class Corrector:
         self.fields = [s for s in self.masked.choices if _is_correctable(s.field)]
 
     def damaged(self, columns: Columns, length: int, answer: Score) -> dict[int, list[Correction]]:
-        """What to correct in a sequence; nothing where its events are all blamed, or most of them damaged."""
+        """What to correct in a sequence; nothing if all its events are blamed, or most of them are damaged."""
         if (answer.events >= BLAMED).all():
             return {}
         found = self.corrections(columns, self.encoder.encode(columns, length))
@@ -68,10 +68,10 @@ class Corrector:
 
     @torch.no_grad()
     def corrections(self, columns: Columns, encoded: Encoded) -> dict[int, list[Correction]]:
-        """What to correct, by the event's index; an event in which nothing is damaged is not among them.
+        """What to correct, by the event's index; events without damage are left out.
 
         Args:
-            columns: the sequence's, in the log's order.
+            columns: the sequence's columns, in the log's order.
             encoded: the sequence.
         """
         found: dict[int, list[Correction]] = {}
@@ -87,7 +87,9 @@ class Corrector:
             at = np.concatenate(passes)
             guess = self.masked.transform(states[np.repeat(np.arange(len(passes)), list(map(len, passes))), at])
             for field, slot, start, end in self.fields:
-                table = self.masked.model.table.weight[start + FIRST : end]  # missing and unknown are no corrections
+                table = self.masked.model.table.weight[
+                    start + FIRST : end
+                ]  # "missing" and "unknown" cannot be corrections
                 likely = (guess @ table.T).softmax(dim=1).numpy()
                 held = chunk[at, slot] - start - FIRST
                 best = likely.argmax(axis=1)
@@ -117,7 +119,7 @@ def _spellings(field: Vocabulary, columns: Columns) -> dict[str, Any]:
 
 
 def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, event: int) -> Any:
-    """What a row (from 0) of a field stands for in the log; None where it stands for no single value."""
+    """The log's value for a row (from 0) of a field; None if the row does not stand for a single value."""
     if isinstance(field, Vocabulary):
         return spelt.get(field.values[row], field.values[row])
     if isinstance(field, Bins):
@@ -137,7 +139,7 @@ def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, even
 
 
 def as_written(value: object, old: object) -> object:
-    """A value in the form in which the log has the old one: a number whole, broken or as text, a time as RFC 3339."""
+    """A value in the same form as the old one: a whole number, a decimal number, text, or an RFC 3339 time."""
     if not isinstance(value, float):
         return value
     if isinstance(old, datetime):

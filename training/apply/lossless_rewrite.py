@@ -1,6 +1,7 @@
-"""The records of a log, larger than memory: dealt out by sequence, written anew with changes, and put back.
+"""Reads and rewrites the records of a log that may be larger than memory.
 
-CSV and JSONL come back byte for byte, Parquet row for row.
+Records are dealt out by sequence, written again with changes, and put back when the changes are undone. CSV and JSONL
+are restored byte for byte, Parquet row for row. `repair` decides what to change.
 """
 
 import csv
@@ -20,39 +21,39 @@ import polars as pl
 
 from training.data.log import ROW, LogError
 
-MOST_PARTS = 512  # files open at once; of a log of more than 32 GB, parts are larger
-ORIGINALS = "originals.parquet"  # rows of a Parquet log that were changed, as they were
-Values = Mapping[str, Any]  # of a record, by column
+MOST_PARTS = 512  # files open at the same time; if a log is larger than 32 GB, its parts are larger
+ORIGINALS = "originals.parquet"  # the old rows of a Parquet log that were changed
+Values = Mapping[str, Any]  # values of a record by column
 
 
 class Records(Protocol):
     """A log's records, numbered from 0."""
 
     def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
-        """Deals the records out by sequence, each with its number in the column `_row`; gives files and rows."""
+        """Deals the records out by sequence, each with its number in the column `_row`; returns files and row count."""
 
     def rewrite(
         self, path: Path, changes: Iterable[tuple[int, Values | None]]
     ) -> Iterator[tuple[int, str, str | None]]:
         """Writes the log to `path` with changes, in the log's order: a record's new values, or None to drop it.
 
-        Yields, for each change, the record's place in the file, what it was, and what it is now; the log is whole once
-        all have been taken.
+        For each change, yields the record's place in the file, its old content and its new content. The log is complete
+        once the caller has taken them all.
         """
 
     def restore(self, audit: Iterable[Mapping[str, Any]], out: Path) -> int:
-        """Writes the log as it was before `rewrite` made it this; `audit` has `record`, `row`, `old` and `new` of each.
+        """Writes the log as it was before `rewrite`; `audit` has `record`, `row`, `old` and `new` of each change.
 
-        Gives how many records were put back.
+        Returns how many records were put back.
         """
 
 
 def records_of(path: Path, key: str | None = None) -> Records:
-    """The records of a file by its ending.
+    """The records of a file; its ending says which kind.
 
     Args:
         path: .csv or .jsonl, plain or gzipped, or .parquet.
-        key: the column of the sequence; None where records are not dealt out.
+        key: the column of the sequence; None if records are not dealt out.
     """
     if not path.is_file():
         raise LogError(f"{path}: no such file")
@@ -60,7 +61,7 @@ def records_of(path: Path, key: str | None = None) -> Records:
 
 
 class ParquetRecords:
-    """Rows of a Parquet file; what was changed is kept beside the new one with its types."""
+    """Rows of a Parquet file; changed rows are kept with their types in a file next to the new one."""
 
     def __init__(self, path: Path, key: str | None) -> None:
         self.path, self.key = path, key
@@ -76,7 +77,7 @@ class ParquetRecords:
             raise LogError(f"{self.path}: cannot be read: {error}") from error
         if self.key not in present:
             raise _no_column(self.path, self.key, present)
-        # packed, so that a part's rows take more memory than its share of the file
+        # the file is compressed, so a part's rows take more memory than its share of the file
         count = min(max(math.ceil(8 * self.path.stat().st_size / part_bytes), 1), MOST_PARTS)
         part = pl.col(str(self.key)).cast(pl.String).str.strip_chars().fill_null("").hash() % count
         self._scan(self.path).sink_parquet(
@@ -153,9 +154,9 @@ class TextRecords:
         return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
 
     def read(self) -> Iterator[tuple[int | None, bytes, list[str]]]:
-        """Each record's number from 0, its bytes, and its cells, those of JSONL being the one text of its line.
+        """Each record's number from 0, its bytes and its cells; a JSONL record has one cell, the text of its line.
 
-        All bytes of the file come by. A header and a blank line have the number None, a blank line no cells.
+        All bytes of the file are included. A header and a blank line have the number None; a blank line has no cells.
         """
         number = 0
         with self._open(self.path, "rb") as file:
@@ -233,7 +234,7 @@ class TextRecords:
                 change = next(changes, None)
 
     def _with(self, values: Values, raw: bytes, cells: list[str], header: list[str]) -> bytes:
-        """A record with other values; all the rest of it says the same."""
+        """A record with other values; the rest of it stays as it is."""
         end = raw[len(raw.rstrip(b"\r\n")) :].decode()
         if not self.is_csv:
             return (json.dumps({**self._json(cells[0], None), **values}, ensure_ascii=False) + end).encode()

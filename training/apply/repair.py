@@ -1,8 +1,8 @@
-"""Repairs a log for a recommender: what is anomalous goes, what is doubtful gets a weight, and all can be undone.
+"""Repairs a log for a recommender: drops anomalies, gives doubtful sequences a weight, and can undo everything.
 
-The log may be larger than memory. It is dealt out into parts on disk, by sequence; each part is scored; then the log is
-read once more and written with what was changed. Memory holds one part, 16 bytes for each row dropped, and the new
-values of each row corrected.
+The log may be larger than memory. It is dealt out by sequence into parts on disk, and each part is scored. Then the log
+is read again and written with the changes (`lossless_rewrite`). Memory holds one part, 16 bytes for each dropped row,
+and the new values of each corrected row.
 """
 
 import csv
@@ -35,7 +35,7 @@ LogChoice = Choice | Literal["correct"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A sequence that is changed: its id, its score and type, and the strategy."""
+    """A sequence to change: its id, its score and type, and the strategy."""
 
     sequence_id: str
     score: float
@@ -44,7 +44,7 @@ class Judged:
 
 
 class Changes:
-    """The rows that change, in arrays of 16 bytes a row, of what sequence each is, and the new values of some."""
+    """The rows that change, in arrays with 16 bytes per row: each row's sequence, and the new values of some."""
 
     def __init__(self) -> None:
         self.sequences: list[Judged] = []
@@ -52,19 +52,19 @@ class Changes:
         self.corrected: dict[int, tuple[Values, str]] = {}
 
     def add(self, judged: Judged, rows: Sequence[int], scores: Sequence[float]) -> None:
-        """Has rows of a sequence change, each with its event's score; they go, unless `corrected` has them."""
+        """Adds rows of a sequence, each with its event's score; they are dropped unless `corrected` has them."""
         self.rows.extend(rows)
         self.scores.extend(scores)
         self.owners.extend([len(self.sequences)] * len(rows))
         self.sequences.append(judged)
 
     def in_order(self) -> Iterator[tuple[int, float, Judged]]:
-        """Row, its event's score and its sequence, in the log's order."""
+        """Each row with its event's score and its sequence, in the log's order."""
         for at in np.argsort(np.frombuffer(self.rows, dtype=np.int64)) if self.rows else ():
             yield self.rows[at], self.scores[at], self.sequences[self.owners[at]]
 
     def values(self) -> Iterator[tuple[int, Values | None]]:
-        """Row and its new values, None where it goes, in the log's order."""
+        """Each row with its new values, or None if it is dropped, in the log's order."""
         for row, _, _ in self.in_order():
             yield row, self.corrected[row][0] if row in self.corrected else None
 
@@ -91,30 +91,30 @@ def repair_log(
 ) -> Summary:
     """Writes the repaired log under its own name, the weights of sequences and events, and the audit into `out`.
 
-    Rows that cannot be scored stay, unless their whole sequence goes. The audit has a line for each row changed, in the
-    log's order.
+    Rows that cannot be scored stay, unless their whole sequence is dropped. The audit has a line for each changed row,
+    in the log's order.
 
     Args:
-        model: that judges.
+        model: the model that judges.
         events: the log, CSV or JSONL, plain or gzipped, or Parquet.
         out: a directory.
-        choice: the strategy; "auto" takes one for each sequence by its decision and type. "correct" sets right what
-            the masked-event model finds damaged in blocked sequences, and drops the other events that are blamed; a
-            sequence that is blamed as a whole, or where nothing is damaged, is treated as by "drop_events". No type of
-            attack asks for it, since attackers make up whole events; damage by accident does.
+        choice: the strategy; "auto" chooses one for each sequence by its decision and type. "correct" corrects fields
+            of blocked sequences that the masked-event model finds damaged, and drops the other blamed events. A
+            sequence that is blamed as a whole, or has no damage, is treated as with "drop_events". "correct" is for
+            accidental damage; no attack needs it, since attackers make up whole events.
         columns: renames the log's columns, {ours: theirs}.
-        part_bytes: of the log that are in memory at once.
+        part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
 
     Raises:
-        LogError: the log is unusable, or `out` holds it; or it shall be corrected and the bundle cannot.
+        LogError: the log is unusable, `out` holds the log itself, or the bundle cannot correct.
     """
     if events.resolve().parent == out.resolve():
         raise LogError(f"{out}: holds the log itself; give another directory")
     theirs = dict(columns or {})
     corrector = None
     if choice == "correct":
-        from training.apply.correct import Corrector  # needs torch, as nothing else here does
+        from training.apply.correct import Corrector  # imported here, since only this needs torch
 
         corrector = Corrector(model.bundle)
     out.mkdir(parents=True, exist_ok=True)
@@ -157,10 +157,10 @@ def _write_with_audit(records: Records, changes: Changes, out: Path, name: str) 
 
 @dataclass
 class Run:
-    """One repair while it judges: what it judges with, and what it has found so far.
+    """One repair in progress: what it judges with, and what it has found so far.
 
     Attributes:
-        found: sequences by strategy.
+        found: number of sequences by strategy.
     """
 
     model: Model
@@ -194,7 +194,7 @@ class Run:
     def _judge_sequence(
         self, log: Log, i: int, rows: Sequence[int], answer: Score
     ) -> tuple[Judged, dict[int, list["Correction"]]]:
-        """Writes the weights of a sequence and its events, notes the rows that change, and gives what to correct."""
+        """Writes the weights of a sequence and its events, notes the rows that change, and returns what to correct."""
         sequence_id = log.ids[i]
         wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
         decision = self.model.bundle.thresholds.decide(answer.score)
@@ -215,7 +215,7 @@ class Run:
         return judged, {rows[at]: corrections for at, corrections in fixed.items()}
 
     def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
-        """Has those rows of a sequence go too that were not scored, where the sequence goes as a whole."""
+        """If a sequence is dropped as a whole, also drops its rows that could not be scored."""
         table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
         for name, row in table.iter_rows():
             known = gone.get((name or "").strip())
@@ -226,7 +226,7 @@ class Run:
 def _in_their_words(
     table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str]
 ) -> dict[int, tuple[Values, str]]:
-    """New values under the names and in the form of the log, and the reasons, by row."""
+    """New values with the log's own column names and formats, and the reasons, by row."""
     from training.apply.correct import as_written
 
     found: dict[int, tuple[Values, str]] = {}
@@ -238,14 +238,14 @@ def _in_their_words(
 
 
 def undo(repaired: Path, out: Path) -> int:
-    """Writes the log as it was before its repair; gives how many rows were put back.
+    """Writes the log as it was before its repair; returns how many rows were put back.
 
     Args:
-        repaired: the repaired log, with its audit beside it.
-        out: file for the log: byte for byte what it was (its content, where it is gzipped), Parquet row for row.
+        repaired: the repaired log, in the same folder as its audit.
+        out: file for the log: equal byte for byte (if gzipped, its content), or row for row for Parquet.
 
     Raises:
-        LogError: no audit beside it.
+        LogError: there is no audit in that folder.
     """
     path = repaired.parent / AUDIT
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What the commands of `recguard-train` share: their options, how they log, and how they tell of errors."""
+"""What the commands of `recguard-train` share: options, logging, and how errors are shown."""
 
 import logging
 import sys
@@ -29,26 +29,26 @@ EXTRAS = {
     "optuna": "options",
     "tensorboard": "options",
     "ray": "ray",
-}  # packages that only some commands need, and the extra that has them
+}  # packages that only some commands need, and the extra that installs them
 
 EventsFile = Annotated[
-    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event a row.")
+    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event per row.")
 ]
 LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
 GroupBy = Annotated[
-    str | None, typer.Option("--group-by", help="Column; sequences that are equal in it stay in one fold.")
+    str | None, typer.Option("--group-by", help="Column; sequences with the same value stay in one fold.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for one of this machine.")
+    str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for this machine.")
 ]
 
 
 @contextmanager
 def session(quiet: bool) -> Iterator[bool]:
-    """Sets up the log, turns errors a user can mend into one line and exit code 2, and says whether bars are shown."""
+    """Sets up the log, and yields whether to show progress bars. Errors a user can fix become one line, exit code 2."""
     from training.data.log import LogError
 
     show = not quiet and sys.stderr.isatty()
@@ -78,7 +78,7 @@ def session(quiet: bool) -> Iterator[bool]:
 
 @contextmanager
 def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """A progress bar, and the function that moves it by one and says what was done."""
+    """Shows a progress bar; yields the function that moves it by one and says what was done."""
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
         task = bar.add_task(title, total=total)
@@ -107,7 +107,7 @@ def print_metrics(found: dict[str, Any], title: str) -> None:
 
 
 def print_comparison(found: dict[str, Any]) -> None:
-    """Prints old against new, as a refit compares them, and the verdict."""
+    """Prints how a refit compares the old and the new bundle, and the verdict."""
     table = Table("held out", "measure", "old", "new", "change, 95 %")
     rows = [(r["part"], r["measure"], r) for r in found["rows"]]
     rows += [(f"{r['type']} ({r['sequences']})", "recall at 1 % FPR", r) for r in found["types"]]

@@ -1,4 +1,4 @@
-"""The end of `make run`: serves a bundle, shows what it says of users it has never seen, and goes on serving."""
+"""The last part of `make run`: serves a bundle, scores users that it has never seen, and keeps serving."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from service.model.bundle import Bundle
 from training.data.clean import clean_events
 from training.data.log import Log
 
-GENUINE = 5  # genuine users in the table, beside one attack user of each type
+GENUINE = 5  # genuine users in the table, next to one attack user of each type
 START_SECONDS = 60.0
 
 
 def run(path: Path, events: Path, port: int, console: Console) -> int:
-    """Runs the demonstration; returns the server's exit code, or 0 when the user ends it by Ctrl-C.
+    """Runs the demonstration; returns the server's exit code, or 0 if the user stops it with Ctrl-C.
 
     Raises:
         ValueError: the service did not start.
@@ -33,7 +33,7 @@ def run(path: Path, events: Path, port: int, console: Console) -> int:
     held_back = _pick(json.loads((path / "evaluation.json").read_text()))
     log, _ = clean_events(events)
     url = f"http://127.0.0.1:{port}"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this ends the server too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]
     server = subprocess.Popen(command, env={"RECGUARD_LOG_FORMAT": "text", **os.environ})
     try:
@@ -64,7 +64,7 @@ def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def _pick(evaluation: dict[str, Any]) -> dict[str, str]:
-    """Held-back sequences to show, with the truth: a few genuine users, and one attack user of each type."""
+    """Held-back sequences to show, with their true types: a few genuine users, and one attack user of each type."""
     shown: dict[str, str] = {}
     counts: dict[str, int] = {}
     for sequence_id, label, kind in zip(evaluation["sequences"], evaluation["label"], evaluation["type"], strict=True):

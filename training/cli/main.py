@@ -1,4 +1,4 @@
-"""The command `recguard-train`."""
+"""The command `recguard-train`: its commands that fit, apply and report; `measure` has those that measure quality."""
 
 import csv
 import json
@@ -51,11 +51,11 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 def fit(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
-    labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without one, novelty decides.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="Label table; without it, novelty decides.")] = None,
     columns: ColumnMap = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the directory's.")] = None,
     tune: Annotated[
-        int, typer.Option(min=0, help="Trials of a search for better settings; each costs about one fit.")
+        int, typer.Option(min=0, help="Trials of a search for better settings; each takes about as long as a fit.")
     ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
     ray: RayAddress = None,
@@ -63,7 +63,7 @@ def fit(
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
-    """Fits a model on a log, best a labelled one, and writes a bundle for the service."""
+    """Fits a model on a log, preferably with labels, and writes a bundle for the service."""
     with session(quiet) as show:
         from training.data.clean import parse_columns
         from training.fit.bundle import fit_bundle
@@ -98,7 +98,7 @@ def refit(
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the old one's.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Goes on from a bundle with what people said of its answers; exit code 3 where the new one is not better."""
+    """Refits a bundle with people's verdicts on its answers; exit code 3 if the new one is not better."""
     with session(quiet) as show:
         from training.data.clean import parse_columns
         from training.fit.refit import BETTER
@@ -116,7 +116,7 @@ def score(
     bundle: BundleDir,
     events: EventsFile,
     out: Annotated[
-        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; of a large log, a folder.")
+        Path, typer.Option("--out", help="CSV file: sequence_id,score,decision,type,reason; for a large log, a folder.")
     ],
     event_scores: Annotated[
         Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
@@ -125,10 +125,10 @@ def score(
     columns: ColumnMap = None,
     quiet: Quiet = False,
 ) -> None:
-    """Scores a log with a bundle: one row a sequence, in first-seen order, with a reason where it cannot be scored.
+    """Scores a log with a bundle: one row per sequence, in first-seen order, with a reason if it cannot be scored.
 
-    A log may be a folder of Parquet files, of any size; then the result is one as well, whose files hold some of the
-    sequences each, and a call that was interrupted goes on when it is made again. So it is with --ray.
+    The log may be a folder of Parquet files of any size. Then the result is a folder too, and each of its files holds
+    some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray.
     """
     with session(quiet) as show:
         from training.data.clean import parse_columns
@@ -146,7 +146,7 @@ def score(
 def _score_parts(
     bundle: Path, events: Path, out: Path, ray: str | None, columns: dict[str, str], follow: Callable[..., Any]
 ) -> int:
-    """Scores a log of any size into a folder, here or on Ray; gives how many sequences it has."""
+    """Scores a log of any size into a folder, here or on Ray; returns how many sequences it has."""
     from service.model.scorer import Model
     from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
 
@@ -167,7 +167,7 @@ def _score_file(
     columns: dict[str, str],
     follow: Callable[..., Any],
 ) -> None:
-    """Scores a log of one file into a CSV file, and its events into another where that is asked for."""
+    """Scores a log of one file into a CSV file, and its events into another one if asked for."""
     from service.model.scorer import Model
     from training.apply.bulk import ALL_BAD, score_rows
     from training.data.clean import clean_events, first_seen
@@ -195,7 +195,7 @@ def _score_file(
 def repair(
     events: Annotated[
         Path,
-        typer.Option("--events", help="Log to repair: .csv, .jsonl (also .gz), .parquet; with --undo, a repaired one."),
+        typer.Option("--events", help="Log to repair: .csv, .jsonl (also .gz), .parquet; with --undo, a repaired log."),
     ],
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the repaired log, weights and audit; with --undo, a file.")
@@ -208,7 +208,7 @@ def repair(
     columns: ColumnMap = None,
     quiet: Quiet = False,
 ) -> None:
-    """Writes a log without what is anomalous in it, with weights for sequences and events; it can be undone."""
+    """Writes a log without its anomalies, with weights for sequences and events; --undo restores the log."""
     with session(quiet) as show:
         from service.model.repair import Choice
         from service.model.scorer import Model
@@ -259,7 +259,7 @@ def inject(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Adds labelled attack users to a log: shilling models, click farms, crawlers, order rings, account takeovers."""
+    """Adds labelled attack users to a log: shilling, click farms, crawlers, order rings, account takeovers."""
     with session(quiet):
         from training.data import injection
         from training.data.attacks import InjectConfig
@@ -291,7 +291,7 @@ def movielens(
     out: Annotated[Path, typer.Option("--out", help="Directory for events.csv and labels.csv.")],
     cache: Annotated[Path, typer.Option("--cache", help="Directory where the download is kept.")],
 ) -> None:
-    """Fetches MovieLens-100K and writes it as a log; its terms forbid passing it on."""
+    """Downloads MovieLens-100K and writes it as a log; its terms forbid passing it on."""
     with session(quiet=False):
         from training.data import movielens as source
 

@@ -1,4 +1,4 @@
-"""Those commands of `recguard-train` that measure: how good models are, and what they are good for."""
+"""The commands of `recguard-train` that measure how good models are, and how much they help."""
 
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +66,8 @@ def compare(
     labels: LabelsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for compare.html, compare.json and the cells.")],
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Names as the table has them, separated by semicolons; default all.")
+        str | None,
+        typer.Option("--methods", help="Names of methods as in the table, separated by semicolons; by default all."),
     ] = None,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     columns: ColumnMap = None,
@@ -98,7 +99,9 @@ def study(
     events: EventsFile,
     labels: LabelsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for study.html, study.json and the cells.")],
-    parts: Annotated[str, typer.Option("--parts", help="Which, separated by commas.")] = "all,labels,unseen",
+    parts: Annotated[
+        str, typer.Option("--parts", help="Parts of the study, separated by commas.")
+    ] = "all,labels,unseen",
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     columns: ColumnMap = None,
     preset: Preset = FitConfig.preset,
@@ -132,7 +135,7 @@ def impact(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Poisons a genuine log, repairs it, and measures recommenders trained on each; a stopped run goes on."""
+    """Poisons a genuine log, repairs it, and measures recommenders on each; a stopped run goes on where it was."""
     with session(quiet) as show:
         from training.data.clean import clean_events, parse_columns
         from training.experiments.impact import AUTO, PUSHING
@@ -161,7 +164,7 @@ def impact(
 def stream(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for stream.html, stream.json and the cells.")],
-    types: Annotated[str, typer.Option("--types", help="Attacks that appear, one a stream, separated by commas.")] = "",
+    types: Annotated[str, typer.Option("--types", help="New attacks, one per stream, separated by commas.")] = "",
     days: Annotated[float, typer.Option(min=0.01, help="Days of a period; models are fitted again at its end.")] = 14.0,
     periods: Annotated[int, typer.Option(min=2)] = 6,
     verdicts: Annotated[int, typer.Option(min=1, help="Verdicts given in each period.")] = 20,
@@ -171,7 +174,7 @@ def stream(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Lets a new attack appear in a stream, and counts verdicts and time until it is caught; a stopped run goes on."""
+    """Counts verdicts and time until a new attack in a stream is caught; a stopped run goes on where it was."""
     with session(quiet) as show:
         from training.data.attacks import ATTACKS
         from training.data.clean import clean_events, parse_columns

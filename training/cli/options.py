@@ -1,4 +1,4 @@
-"""The options of commands that fit: each is made of what `FitConfig` says of the setting."""
+"""The options of commands that fit, made from what `FitConfig` says of each setting."""
 
 import inspect
 from collections.abc import Callable
@@ -13,7 +13,7 @@ SETTINGS: dict[str, tuple[Any, Option]] = {
     name: get_args(hint)
     for name, hint in get_type_hints(FitConfig, include_extras=True).items()
     if get_origin(hint) is Annotated
-}  # those that users change, each with its type and its Option
+}  # the settings that users can change, each with its type and its Option
 
 
 def fit_option(setting: str) -> Any:
@@ -29,10 +29,10 @@ Pretrained = Annotated[str | None, fit_option("pretrained")]
 
 
 def with_fit_options(command: Command) -> Command:
-    """Gives a command an option for each of SETTINGS, in place of its `**settings`.
+    """Gives a command an option for each of SETTINGS, instead of its `**settings`.
 
-    Typer reads the signature of a command, so the command is given one that names them all. A default that no value of
-    the option can say, such as the 0 of --layers, becomes None: what is not given stays as `FitConfig` has it.
+    Typer reads a command's signature, so the command gets a signature that names them all. Some defaults are not valid
+    values of the option, such as 0 for --layers. These become None, and the default in `FitConfig` stays in force.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -41,14 +41,14 @@ def with_fit_options(command: Command) -> Command:
         default = getattr(FitConfig, name)
         if said.low is not None and default is not None and default < said.low:
             kind, default = kind | None, None
-        option = Annotated[kind, fit_option(name)]  # type: ignore[valid-type]  # a type that is only known here
+        option = Annotated[kind, fit_option(name)]  # type: ignore[valid-type]  # a type known only at run time
         added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
     command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # not in stubs
     return command
 
 
 def configure(**given: Any) -> FitConfig:
-    """The settings of a fit with what a user gave; None stands for what was not given.
+    """The settings of a fit, with the values that a user gave; None means not given.
 
     Raises:
         ValueError: a preset that does not exist, or one cost without the other.

@@ -1,1 +1,1 @@
-"""Logs and labels: reading, cleaning, splitting, and the attacks that can be injected."""
+"""Logs and labels: reads, cleans and splits them, and injects attacks."""

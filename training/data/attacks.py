@@ -1,8 +1,8 @@
-"""The kinds of attack users: the shilling models of the literature, and attacks that show in time.
+"""The kinds of attack users: the shilling models of the literature, and attacks that show in the times of events.
 
-Every attack user is built on a template: a genuine user of the log lends the times, the length of profile where the
-attack leaves it open, and the group columns, and each faked event copies the other columns of a real event on the same
-item. `injection` puts them into a log.
+Every attack user is built on a template, which is a genuine user of the log. The template lends the times, the group
+columns, and the length of the profile if the attack leaves it open. Each faked event copies its other columns from a
+real event on the same item. `injection` puts the attack users into a log.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class InjectConfig:
         filler: filler items of a shilling profile, as a share of the catalogue (low, high).
         selected: selected items of a bandwagon or segment profile.
         campaign: accounts that share targets; they stay together in a split (`split_group`).
-        seed: of everything drawn.
+        seed: seed of everything that is drawn at random.
     """
 
     size: float = 0.05
@@ -40,7 +40,7 @@ class InjectConfig:
 
 @dataclass(frozen=True)
 class Profile:
-    """One account: which rows of the log its events copy, and what they say instead.
+    """One account: which rows of the log its events copy, and what they change.
 
     Attributes:
         rows: int64 (T,) rows of the log that lend their columns.
@@ -50,7 +50,7 @@ class Profile:
         event_label: int8 (T,), 1 for the events that the attacker made.
         template: the genuine sequence that lends group columns.
         replaces: the genuine sequence whose place it takes, or -1.
-        targets: items of the catalogue that it is there to push or to nuke.
+        targets: items of the catalogue that it should push or nuke.
     """
 
     rows: Rows
@@ -99,7 +99,7 @@ class Catalogue:
         return np.array([self.rng.choice(self.rows_of[i]) for i in items], dtype=np.int64)
 
     def templates(self, count: int) -> NDArray[np.int64]:
-        """Genuine users for the accounts of one campaign: a campaign is run in one period, so they are near in time."""
+        """Genuine users as templates for one campaign; they are close in time, since a campaign runs in one period."""
         if not self.has_times:
             return self.rng.integers(0, len(self.log), count)
         moment = self.rng.choice(self.log.ends)
@@ -107,7 +107,7 @@ class Catalogue:
         return self.rng.choice(near, count)
 
     def times(self, template: int, count: int) -> NDArray[np.float64] | None:
-        """Times of `count` events in the template's rhythm: its start, moved by up to a week, and its gaps redrawn."""
+        """Times of `count` events in the template's rhythm: its start shifted by up to a week, its gaps drawn again."""
         if not self.has_times:
             return None
         a, b = self.log.offsets[template], self.log.offsets[template + 1]
@@ -117,7 +117,7 @@ class Catalogue:
         return self.within(np.concatenate(([start], start + np.cumsum(gaps))))
 
     def within(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The times moved as one so that they end inside the log's own time, at the log's resolution."""
+        """The times, all shifted by the same amount to fit into the log's period, at the log's resolution."""
         low, high = float(self.log.events["ts"].min()), float(self.log.events["ts"].max())  # type: ignore[arg-type]
         ts = ts - max(ts[-1] - high, 0.0)
         ts = ts + max(low - ts[0], 0.0)
@@ -125,14 +125,14 @@ class Catalogue:
         return np.floor(ts) if whole else ts
 
     def on_scale(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The ratings moved to the nearest that the log uses."""
+        """The ratings, each rounded to the nearest one that the log uses."""
         if self.levels is None:
             return np.clip(ratings, self.low, self.high)
         return np.asarray(self.levels[np.abs(ratings[:, None] - self.levels[None, :]).argmin(axis=1)])
 
 
 def _shilling(selected_items: str, filler_ratings: str, push: bool) -> Callable[[Catalogue, int], list[Profile]]:
-    """A shilling attack: a target rated to the extreme, selected items to look alike, fillers to look genuine."""
+    """A shilling attack: an extreme rating for the target, selected items to look alike, fillers to look genuine."""
 
     def campaign(c: Catalogue, size: int) -> list[Profile]:
         extreme, opposite = (c.high, c.low) if push else (c.low, c.high)
@@ -183,7 +183,7 @@ def _selected(c: Catalogue, kind: str, target: int, push: bool) -> list[int]:
             known = np.where(c.holders >= np.median(c.holders), c.mean, np.inf)
             best = np.argsort(known, kind="stable")
         return [int(i) for i in best[: 3 * c.config.selected] if i != target][: c.config.selected]
-    # a segment is liked by the same people: the items most often held by those who hold one of them
+    # the items of a segment have the same fans: take the items most often held by users who hold one of them
     anchor = int(c.rng.choice(np.argsort(-c.holders, kind="stable")[: max(len(c.items) // 10, 1)]))
     fans = c.log.events["sequence_id"][c.rows_of[anchor]]
     near = (
@@ -199,10 +199,10 @@ def _selected(c: Catalogue, kind: str, target: int, push: bool) -> list[int]:
 
 
 def click_farm(c: Catalogue, size: int) -> list[Profile]:
-    """Hired hands clicking a few targets in bursts: clicks 0.5 to 4 s apart, bursts of 5 to 20, pauses of hours.
+    """Hired people click a few targets in bursts: clicks 0.5 to 4 s apart, bursts of 5 to 20, pauses of hours.
 
-    The burst and its narrow set of targets are the marks that Wang et al., "Clickstream user behavior models", ACM TWEB
-    2017, found in purchased accounts.
+    Wang et al., "Clickstream user behavior models", ACM TWEB 2017, found such bursts on few targets in purchased
+    accounts.
     """
     targets = c.rng.choice(len(c.items), 8, replace=len(c.items) < 8)
     profiles = []
@@ -233,7 +233,7 @@ def click_farm(c: Catalogue, size: int) -> list[Profile]:
 def crawler(c: Catalogue, size: int) -> list[Profile]:
     """A script that walks the catalogue in its order at a steady pace.
 
-    Regular gaps and systematic coverage are the marks of Stassopoulou and Dikaiakos, "Web robot detection: a
+    Regular gaps and systematic coverage are the signs named by Stassopoulou and Dikaiakos, "Web robot detection: a
     probabilistic reasoning approach", Computer Networks 2009.
     """
     profiles = []
@@ -257,10 +257,11 @@ def crawler(c: Catalogue, size: int) -> list[Profile]:
 
 
 def fake_order(c: Catalogue, size: int) -> list[Profile]:
-    """Order brushing: a ring of accounts buys the same few items within one day, amid ordinary behaviour of their own.
+    """Order brushing: a ring of accounts buys the same few items within one day, hidden among ordinary behaviour.
 
-    The pattern of Xu et al., "E-commerce reputation manipulation: the emergence of reputation-escalation-as-a-service",
-    WWW 2015. The cover is drawn from the items of the account's template, so that no event stands in the log twice.
+    The pattern is from Xu et al., "E-commerce reputation manipulation: the emergence of
+    reputation-escalation-as-a-service", WWW 2015. The ordinary behaviour is drawn from the items of the account's
+    template, so that no event is in the log twice.
     """
     targets = c.rng.choice(len(c.items), 5, replace=len(c.items) < 5)
     opens = float(c.rng.choice(c.log.ends)) - 86400.0
@@ -292,10 +293,10 @@ def fake_order(c: Catalogue, size: int) -> list[Profile]:
 
 
 def takeover(c: Catalogue, size: int) -> list[Profile]:
-    """Account takeover: two users change accounts, so that each history is continued by somebody else's behaviour.
+    """Account takeover: two users swap accounts, so that somebody else's behaviour continues each history.
 
-    Both victims are replaced, so nothing stands in the log twice; what follows the change is labelled event by event.
-    The two continue in each other's rhythm, from a gap the victim had.
+    Both victims are replaced, so nothing is in the log twice. Each event after the swap is labelled. Each of the two
+    goes on in the other's rhythm, after a gap that the victim had.
     """
     lengths = np.diff(c.log.offsets)
     able = np.flatnonzero(lengths >= 10)
@@ -345,6 +346,6 @@ NEED_TIMES = frozenset({"click_farm", "crawler", "fake_order", "takeover"})
 
 
 def others(kind: str) -> list[str]:
-    """The types of all other models: a shilling model has a pushing and a nuking type."""
+    """The types of all other attack models; a shilling model has both a pushing and a nuking type."""
     model = kind.removesuffix("_push").removesuffix("_nuke")
     return [t for t in ATTACKS if t != kind and not t.startswith(f"{model}_")]

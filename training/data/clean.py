@@ -1,4 +1,4 @@
-"""Reads behaviour logs and cleans them: every bad row is counted, explained and kept aside."""
+"""Reads behaviour logs and cleans them: every bad row is counted, explained and set aside."""
 
 import gzip
 import io
@@ -29,8 +29,8 @@ class CleaningReport:
         duplicates: rows dropped because their `event_id` was seen before.
         out_of_order: events earlier than the one before them in their sequence; the encoder sorts them.
         missing: empty values by column, kept as "missing".
-        clipped: outliers by column, taken in by the end bins.
-        labels: what was found in the label table, likewise by reason.
+        clipped: outliers by column, which fall into the end bins.
+        labels: what was found in the label table, also by reason.
     """
 
     rows: int = 0
@@ -57,7 +57,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pl.DataF
     """Reads CSV, Parquet or JSONL (the first and last also gzipped), CSV cells as text, and renames columns.
 
     Raises:
-        LogError: no such file, an unknown ending, an empty or unreadable file, a column of the mapping not there.
+        LogError: no such file, an unknown ending, an empty or unreadable file, or a renamed column that is missing.
     """
     if not path.is_file():
         raise LogError(f"{path}: no such file")
@@ -98,7 +98,7 @@ def first_seen(path: Path, columns: Mapping[str, str] | None = None) -> list[str
 
 
 def ids_of(table: pl.DataFrame) -> list[str]:
-    """Every sequence a table names, likewise."""
+    """Every sequence that a table names, also in first-seen order."""
     ids = as_text(table["sequence_id"]).str.strip_chars()
     return ids.filter(ids.is_not_null() & (ids != "")).unique(maintain_order=True).to_list()
 
@@ -111,7 +111,7 @@ def as_text(column: pl.Series) -> pl.Series:
 
 
 def _numeric(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The column as finite float64, null elsewhere, and which of its values are there but are no number."""
+    """The column as finite float64, with null elsewhere, and which of its values are present but not numbers."""
     as_float = column.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         as_float = column.cast(pl.Float64)
@@ -168,7 +168,7 @@ def clean_events(
 def clean_table(
     table: pl.DataFrame, path: Path, max_bad_share: float = 0.05, aside: Path | None = None
 ) -> tuple[Log, CleaningReport]:
-    """As `clean_events`, of a table that was read already; `path` names it in errors."""
+    """The same as `clean_events` for a table that is already read; `path` names it in errors."""
     if "sequence_id" not in table.columns:
         raise LogError(
             f"{path}: column 'sequence_id' is missing; present: {', '.join(table.columns)}. "
@@ -205,7 +205,7 @@ def _blank_as_null(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unusable(table: pl.DataFrame, features: list[str], path: Path) -> dict[str, pl.Series]:
-    """The rows that name no sequence or say nothing, by reason; raises LogError where no column could say anything."""
+    """Rows without a sequence or without any value, by reason; raises LogError if no column describes events."""
     reasons = {"sequence_id is missing": table["sequence_id"].is_null()}
     timed = "ts" in table.columns
     if not features and not timed:
@@ -217,7 +217,7 @@ def _unusable(table: pl.DataFrame, features: list[str], path: Path) -> dict[str,
 
 
 def _typed(table: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
-    """The table with `ts` as epoch seconds and each other column as numbers or as text, and the bad rows by reason."""
+    """The table with `ts` as epoch seconds and all other columns as numbers or text, and the bad rows by reason."""
     reasons: dict[str, pl.Series] = {}
     for name, dtype in table.schema.items():
         column = table[name]
@@ -244,7 +244,7 @@ def _typed(table: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.Da
 
 
 def _numbers_or_text(column: pl.Series, max_bad_share: float) -> tuple[pl.Series, pl.Series | None]:
-    """The column as numbers, and which values are none where some are; as text where too many are no numbers."""
+    """The column as numbers, and which values are not numbers; as text instead if there are too many of these."""
     numeric, bad = _numeric(column)
     present = len(column) - column.null_count()
     if not present or int(bad.sum()) > max_bad_share * present:
@@ -260,7 +260,7 @@ def _set_aside(
     max_bad_share: float,
     aside: Path | None,
 ) -> pl.Series:
-    """Counts bad rows by their first reason, writes them aside, and returns which they are; too many are fatal."""
+    """Counts bad rows by their first reason, writes them to a file, and returns which they are; too many are fatal."""
     reason = pl.Series("reason", [None] * table.height, dtype=pl.String)
     for text, bad in reasons.items():
         reason = pl.select(

@@ -19,7 +19,7 @@ from training.data.live_windows import at_moments
 from training.data.log import Log, LogError
 from training.data.split import Indices, Split, split
 
-WHOLE = FitConfig(test_share=0.0)  # with which a log is read that has no test part
+WHOLE = FitConfig(test_share=0.0)  # for reading a log without a test part
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Dataset:
 
     Attributes:
         log, labels: N sequences.
-        split: positions of those in the training part and in the test part.
+        split: positions of the sequences in the training part and in the test part.
         cleaning: what cleaning found.
-        fingerprint: names the files that the log and its labels were read from, by their contents.
+        fingerprint: identifies the contents of the files that the log and its labels were read from.
     """
 
     log: Log
@@ -52,7 +52,7 @@ class Dataset:
 
         Args:
             events: the log.
-            labels: its label table; None where there is none, and then all sequences are for training.
+            labels: its label table; without one (None), all sequences are for training.
             config: how much may be bad, the live window, the share of the test part (0: no test part) and the seed.
             columns: renames the log's columns, {ours: theirs}.
             aside: file for bad rows.
@@ -74,14 +74,14 @@ class Dataset:
 
     @property
     def training(self) -> Indices:
-        """Positions of all that may be learned from: what is not in the test part, also where it has no label."""
+        """Positions of all sequences that may be learned from: those outside the test part, labelled or not."""
         return np.setdiff1d(np.arange(len(self.log)), self.split.test)
 
     def with_judged(self, judged: Log, labels: Labels, tested: NDArray[np.bool_]) -> "Dataset":
-        """The dataset with judged sequences behind its own.
+        """The dataset with judged sequences added at its end.
 
         Args:
-            judged, labels: M sequences, and what was said of them.
+            judged, labels: M sequences, and the verdicts on them.
             tested: bool (M,), which of them go to the test part.
 
         Raises:
@@ -94,7 +94,7 @@ class Dataset:
 
 
 def files_fingerprint(events: Path, labels: Path | None) -> str:
-    """Names a log and its labels by the files' contents."""
+    """Identifies a log and its labels by the contents of their files."""
     digests = [sha256(file) for file in (events, labels) if file is not None]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

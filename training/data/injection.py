@@ -1,6 +1,6 @@
 """Adds labelled attack users to a real log.
 
-Ids are drawn anew for everybody and sequences written in random order, so that neither gives an attacker away.
+All users get new ids and the sequences are written in random order, so that neither reveals an attacker.
 """
 
 import json
@@ -26,9 +26,9 @@ def inject(
 
     Args:
         log: the genuine log.
-        labels: a label table of it, for labels and group columns to carry over; None takes everybody as genuine.
+        labels: its label table, whose labels and group columns are carried over; with None everybody is genuine.
         config: sizes and seed.
-        types: names from ATTACKS; None takes all that the log has the columns for.
+        types: names from ATTACKS; None means all that the log has the columns for.
 
     Returns:
         events (with `event_label`), labels (`sequence_id,label,type,split_group` and the group columns), and sources:
@@ -75,7 +75,7 @@ def inject(
 
 @dataclass(frozen=True)
 class _Faked:
-    """An attack user: its kind, what keeps its campaign together in a split, and its account."""
+    """An attack user: its kind, the group that keeps its campaign together in a split, and its account."""
 
     kind: str
     group: str
@@ -87,7 +87,7 @@ class _Faked:
         return {**inherited, "label": 1, "type": self.kind, "split_group": self.group}
 
     def source(self, catalogue: Catalogue) -> dict[str, object]:
-        """Whose place it takes, and the items that it is there for."""
+        """The user whose place it takes, and the items that it pushes or nukes."""
         replaced = catalogue.log.ids[self.profile.replaces] if self.profile.replaces >= 0 else None
         return {"source": replaced, "targets": [catalogue.items[t] for t in self.profile.targets]}
 

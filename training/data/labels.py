@@ -1,4 +1,4 @@
-"""What is known of a log's sequences: label tables, read and lined up with the log."""
+"""What is known of a log's sequences: reads label tables and aligns them with the log."""
 
 import logging
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Labels:
     Attributes:
         known: bool (N,), whether the sequence has a label.
         label: int8 (N,), 1 anomalous, 0 normal; 0 where unknown.
-        types: each sequence's anomaly type, None where normal or unnamed.
-        split_group: sequences that must stay in one part of a split share a value; None for a group of its own.
+        types: each sequence's anomaly type; None if it is normal or has no named type.
+        split_group: sequences with the same value must stay in one part of a split; None is a group of its own.
         groups: further columns of the label table, for rates by group.
     """
 
@@ -44,7 +44,7 @@ class Labels:
 
     @classmethod
     def none(cls, count: int) -> "Labels":
-        """For `count` sequences of which nothing is known."""
+        """Labels for `count` sequences of which nothing is known."""
         nothing: list[str | None] = [None] * count
         return cls(np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int8), nothing, nothing, pl.DataFrame())
 
@@ -67,7 +67,7 @@ class Labels:
 
 
 def read_label_table(path: Path) -> pl.DataFrame:
-    """Reads a label table: `sequence_id`, `label` as a number, and what other columns it has, a row a sequence.
+    """Reads a label table: `sequence_id`, `label` as a number, and its other columns, one row per sequence.
 
     Raises:
         LogError: a missing column, a label other than 0 or 1, two labels for one sequence.
@@ -97,7 +97,7 @@ def read_label_table(path: Path) -> pl.DataFrame:
 
 
 def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:
-    """Reads a label table and lines it up with a log.
+    """Reads a label table and aligns it with a log.
 
     Raises:
         LogError: a missing column, a label other than 0 or 1, two labels for one sequence, no sequence in common, more

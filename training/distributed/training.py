@@ -1,4 +1,4 @@
-"""Several processes of a Ray cluster that train one model together."""
+"""Trains one model in several processes of a Ray cluster."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.fit.bundle import fit_bundle, unfinished
 from training.network.checkpoints import begin
 from training.verbosity import quieten
 
-MOST_FAILURES = 3  # of workers, after each of which all go on from the last checkpoint
+MOST_FAILURES = 3  # failures of workers; after each one, all workers go on from the last checkpoint
 
 
 def fit_on_ray(
@@ -28,10 +28,10 @@ def fit_on_ray(
     quiet: bool = True,
     resume: bool = False,
 ) -> Bundle:
-    """As `training.fit.bundle.fit_bundle`, in several processes that each take their part of every training batch.
+    """The same as `training.fit.bundle.fit_bundle`, in several processes that share every training batch.
 
-    Where one dies, all begin again and go on from the last checkpoint. On several machines the paths must be of storage
-    that they share.
+    If one dies, all restart and go on from the last checkpoint. With several machines, the paths must be on shared
+    storage.
     """
     connect(address)
     from ray.train import FailureConfig, RunConfig, ScalingConfig

@@ -1,1 +1,1 @@
-"""How good a model is, and the report that says so."""
+"""Measures how good a model is, and writes the report about it."""

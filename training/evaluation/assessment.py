@@ -1,4 +1,4 @@
-"""Everything that a report says of a model on sequences it was not fitted on, as plain data."""
+"""Collects what a report says of a model, on sequences that it was not fitted on, as plain data for `report`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from training.data.log import Log
 from training.evaluation.quality import Quality
 
 STRIPS = 6  # sequences of each kind whose events are shown
-MOST_GROUPS = 30  # values of a group column; one with more is no group
+MOST_GROUPS = 30  # a column with more values than this does not form groups
 Flags = NDArray[np.bool_]
 
 
@@ -30,14 +30,14 @@ def assess(
     threshold: float,
     evidence: Callable[[Log], Evidence],
 ) -> dict[str, Any]:
-    """Quality, and where it comes from.
+    """Quality, and what it depends on.
 
     Args:
         log, labels: the sequences, of both classes.
         found: what the model says of them.
-        scorer, thresholds: the model's.
+        scorer, thresholds: scorer and thresholds of the model.
         threshold: score from which a sequence counts as flagged.
-        evidence: what the model says of another log, asked once for each column.
+        evidence: function that gives what the model says of another log; called once for each column.
     """
     answers = scorer.scores(found)
     score = np.array([a.score for a in answers])
@@ -76,7 +76,7 @@ def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
 
 
 def rate(hits: int, trials: int) -> list[float] | None:
-    """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None where there are none."""
+    """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None if there are no trials."""
     if trials == 0:
         return None
     share = wilson(hits, trials)
@@ -84,7 +84,7 @@ def rate(hits: int, trials: int) -> list[float] | None:
 
 
 def event_quality(log: Log, labels: Labels, events: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
-    """AUC and average precision of the events' scores inside anomalous sequences that are anomalous in part."""
+    """AUC and average precision of the events' scores inside sequences that are anomalous only in part."""
     if "event_label" not in log.events.columns:
         return []
     pooled: dict[str, list[tuple[NDArray[np.int8], NDArray[np.float64]]]] = {}
@@ -140,10 +140,10 @@ def importance(
     score: NDArray[np.float64],
     evidence: Callable[[Log], Evidence],
 ) -> list[dict[str, Any]]:
-    """What average precision loses when a column's values are dealt out anew among all events.
+    """How much average precision falls when a column's values are shuffled among all events.
 
-    Permutation importance of Breiman, "Random forests", Machine Learning 2001. Of times, the gaps are dealt out, so
-    that every sequence keeps its start and stays in order.
+    This is the permutation importance of Breiman, "Random forests", Machine Learning 2001. For times, the gaps are
+    shuffled instead, so that every sequence keeps its start and stays in order.
     """
     whole = average_precision_score(labels.label, score)
     rng = np.random.default_rng(0)

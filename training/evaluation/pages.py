@@ -1,4 +1,4 @@
-"""Every HTML page of the project is made here, from the templates beside this module."""
+"""Makes every HTML page of the project, from the templates next to this module."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def _number(value: float, spec: str = ",") -> str:
-    """A number as `format` writes it; with separators between the thousands if nothing else is said."""
+    """A number as `format` writes it; by default with separators between the thousands."""
     return format(value, spec)
 
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("training.evaluation"),
     autoescape=True,
-    undefined=StrictUndefined,  # a misspelt name fails in place of leaving a gap on the page
+    undefined=StrictUndefined,  # a misspelt name fails instead of leaving a gap on the page
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,

@@ -1,4 +1,4 @@
-"""Plots of pages, as SVG that stands inside the page."""
+"""Plots for the HTML pages, as SVG inside the page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "recguard"  # same evaluation, same page
 NORMAL, ANOMALOUS = "#4477aa", "#cc3311"
 LET_THROUGH = "let through"
-MOST_COLUMNS = 15  # whose worth is shown
+MOST_COLUMNS = 15  # most columns whose importance is shown
 
 
 def figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty plot of the size that all have."""
+    """An empty plot of the common size."""
     plot = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = plot.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -30,7 +30,7 @@ def figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def svg(plot: Figure) -> Markup:
-    """The figure as an element of a page, without metadata, which holds outside addresses."""
+    """The figure as an element of a page; without metadata, since that holds addresses of other sites."""
     buffer = io.StringIO()
     plot.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
@@ -57,7 +57,7 @@ def precision_recall(label: Labels, score: Scores) -> Markup:
 
 
 def histogram(label: Labels, score: Scores, thresholds: Mapping[str, float]) -> Markup:
-    """How many sequences have which score, with the thresholds "review" and "block"."""
+    """Number of sequences by score, with the thresholds "review" and "block"."""
     plot, axes = figure("Scores", "score", "sequences")
     axes.hist(
         [score[label == 0], score[label == 1]],
@@ -74,7 +74,7 @@ def histogram(label: Labels, score: Scores, thresholds: Mapping[str, float]) -> 
 
 
 def confusion_matrix(label: Labels, score: Scores, threshold: float) -> Markup:
-    """Counts, and shares of the true class, of what is called anomalous from the threshold on."""
+    """Confusion matrix at a threshold: counts, and shares of the true class."""
     plot, axes = figure(f"Confusion matrix at {threshold:.3f}", "predicted", "true")
     counts = np.array([[((label == y) & ((score >= threshold) == p)).sum() for p in (0, 1)] for y in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -108,7 +108,7 @@ def type_matrix(pairs: Sequence[tuple[str, str]]) -> Markup:
     """True type against the type named, in shares of the true type.
 
     Args:
-        pairs: of each anomalous sequence, its type and the type that was named, or LET_THROUGH.
+        pairs: for each anomalous sequence, its type and the type that the model named, or LET_THROUGH.
     """
     true = sorted({t for t, _ in pairs})
     last = ["unknown", LET_THROUGH]
@@ -119,7 +119,7 @@ def type_matrix(pairs: Sequence[tuple[str, str]]) -> Markup:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, x in np.argwhere(counts):
         axes.text(x, y, counts[y, x], ha="center", va="center", size=6, color="w" if shares[y, x] > 0.5 else "k")
-    # names are the user's: a pair of dollar signs in one is no formula
+    # names come from the user: dollar signs in them do not mark a formula
     axes.set_xticks(range(len(named)), named, rotation=45, ha="right", size=7, parse_math=False)
     axes.set_yticks(range(len(true)), true, size=7, parse_math=False)
     return svg(plot)

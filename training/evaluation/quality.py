@@ -8,8 +8,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int8]
-BINS = 15  # of the reliability plot
-NAMES = {  # of the measures that pages and the command line show
+BINS = 15  # bins of the reliability plot
+NAMES = {  # names of the measures that pages and the command line show
     "auc": "AUC",
     "average_precision": "average precision",
     "recall_at_1_fpr": "recall at 1 % false positives",
@@ -23,7 +23,7 @@ NAMES = {  # of the measures that pages and the command line show
 
 @dataclass(frozen=True)
 class Quality:
-    """Quality of scores for `sequences` sequences of which `anomalous` are; the first four hold at `threshold`."""
+    """Quality of scores for `sequences` sequences, `anomalous` of them anomalous; the first four are at `threshold`."""
 
     sequences: int
     anomalous: int
@@ -63,7 +63,7 @@ class Quality:
 
 
 def reliability(label: Labels, score: Scores) -> tuple[NDArray[np.int64], Scores, Scores]:
-    """Sequences, mean score and share of anomalies in each of BINS equal bins of the score that is not empty."""
+    """Number of sequences, mean score and share of anomalies in each non-empty one of BINS equal bins of the score."""
     at = np.minimum((score * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(at, minlength=BINS)
     used = counts > 0
@@ -72,7 +72,7 @@ def reliability(label: Labels, score: Scores) -> tuple[NDArray[np.int64], Scores
 
 
 def expected_calibration_error(label: Labels, score: Scores) -> float:
-    """Mean distance of score from share of anomalies over those bins (Guo et al., "On calibration", ICML 2017)."""
+    """Mean distance between score and share of anomalies in those bins (Guo et al., "On calibration", ICML 2017)."""
     counts, scores, shares = reliability(label, score)
     return float(np.sum(counts * np.abs(scores - shares)) / counts.sum())
 

@@ -1,4 +1,4 @@
-"""The evaluation report of a bundle: what the template `report.html.j2` shows, taken from the stored evaluation."""
+"""The evaluation report of a bundle: prepares the stored evaluation for the template `report.html.j2`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
 
 
 def _chosen_by(config: Mapping[str, Any]) -> str:
-    """How the thresholds were chosen, review and block, as `thresholds.choose` does it."""
+    """How `thresholds.choose` chose the review and block thresholds, in words."""
     rates = [f"a false-positive rate of {config[f'{level}_fpr']:.1%}" for level in ("review", "block")]
     for i, level in enumerate(("review", "block")):
         if (precision := config[f"{level}_precision"]) is not None:
@@ -35,7 +35,7 @@ def _chosen_by(config: Mapping[str, Any]) -> str:
 
 
 def _test(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """How well the model does on the test part, where the stored evaluation does not say it as it is shown."""
+    """Quality on the test part, for what the stored evaluation does not hold in the form that is shown."""
     label, score = np.array(evaluation["label"]), np.array(evaluation["score"])
     thresholds, found = evaluation["thresholds"], evaluation["metrics"]
     return {
@@ -83,7 +83,7 @@ def _types(
 
 
 def _named(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The type of each anomalous sequence and the one that was named."""
+    """The true type of each anomalous sequence, and the type that the model named."""
     return [
         (kind or "unnamed", named or plots.LET_THROUGH)
         for kind, named, y in zip(evaluation["type"], evaluation["named"], evaluation["label"], strict=True)
@@ -92,5 +92,5 @@ def _named(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cells(events: Sequence[float]) -> list[float]:
-    """At most STRIP cells; where there are more events, a cell shows the highest score of its stretch."""
+    """At most STRIP cells; with more events, each cell shows the highest score of several events."""
     return [float(max(part)) for part in np.array_split(np.array(events), min(len(events), STRIP))]

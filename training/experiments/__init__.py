@@ -1,1 +1,1 @@
-"""What is measured: comparisons, studies, recommenders under attack."""
+"""Experiments: comparisons, studies, and recommenders under attack."""

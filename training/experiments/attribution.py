@@ -1,4 +1,4 @@
-"""Whether the blame of events is faithful: scores should fall faster when blamed events are taken away than any others.
+"""Tests whether events are blamed rightly: the score should fall fastest when the blamed events are removed.
 
 The curve is the deletion metric of Petsiuk, Das and Saenko, "RISE", BMVC 2018.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.fit.pipeline import Fitted
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of a sequence's events taken away
-SHORTEST = 10  # events of a sequence that is tried
+SHORTEST = 10  # shorter sequences are not tried
 MOST = 40  # sequences tried
 STEPS = 16  # of the integral
 
@@ -30,7 +30,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     """Mean log odds of the score with each of SHARES taken away, for each order of taking events away.
 
     Args:
-        tried: positions in the log of sequences that were found; the first MOST that are long enough count.
+        tried: positions in the log of detected sequences; the first MOST that are long enough are used.
     """
     rng = np.random.default_rng(0)
     orders: dict[str, Callable[[Encoded, Floats], Floats]] = {
@@ -60,10 +60,10 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
 
 
 def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
-    """Float64 (T,), what each event adds to the score by integrated gradients (Sundararajan et al., ICML 2017).
+    """Float64 (T,): what each event adds to the score, by integrated gradients (Sundararajan et al., ICML 2017).
 
-    Of the network, from bags that hold nothing but their role, by captum; of the linear part it is what the events'
-    values weigh.
+    For the network, captum computes them, starting from bags that hold only their role. For the linear part, it is the
+    weight of the events' values.
     """
     from captum.attr import LayerIntegratedGradients
 

@@ -1,8 +1,8 @@
-"""The methods that ours is compared with: hand-made features under classic models, and other networks.
+"""The methods that our model is compared with: classic models on hand-made features, and other networks.
 
-Each is a function of training log, labels and configuration that gives a `Detector`. All see the same columns as ours.
-A threshold is chosen as the best F1 on scores of sequences a method was not fitted on, as ours is; a method that uses
-no labels takes it from the scores of its own training part.
+Each is a function of training log, labels and configuration that returns a `Detector`. All see the same columns as our
+model. As for ours, the threshold has the best F1 on scores of sequences that the method was not fitted on. A method
+without labels takes it from the scores of its own training part.
 """
 
 import itertools
@@ -210,7 +210,7 @@ class _Body(nn.Module):
 
 
 def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
-    """A network alone, without linear part and novelty; a part held out ends its training and chooses its threshold.
+    """A network alone, without linear part and novelty; a held-out part decides when to stop, and the threshold.
 
     Args:
         kind: "GRU" or "CNN", over the same events as ours; "words" is BERT over each event described in words.
@@ -240,7 +240,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
 
 
 def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
-    """An isolation forest over the mean state that pretrained BERT, as it is, has of the events in words."""
+    """An isolation forest on the mean state of pretrained BERT, not fine-tuned, for the events put into words."""
     config = replace(config, preset="base").settled
     encoder = _encoder(described(log), config)
     sequences = encoded_log(encoder, described(log))

@@ -46,7 +46,7 @@ def compare(
     """Fits each method on each of `count` folds and scores the rest; scores are pooled over the folds.
 
     Writes `out/cells/METHOD-FOLD.json` as each is done, then `out/compare.json` and `out/compare.html`. Intervals are
-    95 % percentile intervals over resampled sequences; differences from ours are of the same resamples.
+    95 % percentile intervals over resampled sequences; differences from our model use the same resamples.
 
     Args:
         names: of METHODS; none for all.
@@ -111,7 +111,7 @@ def _measure(
 
 
 def _ranks(score: Floats) -> Floats:
-    """Shares of the fold's scores below each: what pools scores that have no common scale."""
+    """For each score, the share of the fold's scores below it; this pools scores that have no common scale."""
     return np.searchsorted(np.sort(score), score) / len(score)
 
 

@@ -1,8 +1,8 @@
-"""What an attack does to a recommender, and how much of that a repair undoes.
+"""Measures what an attack does to a recommender, and how much of that a repair undoes.
 
-The genuine log is poisoned, repaired, and a recommender trained on each. Whoever is judged is judged by a model that
-never saw them: the genuine users are halved, each half is judged by what was fitted on the other half and attacks made
-for it, and the attack that is judged is made anew, by another seed and with other targets.
+The genuine log is poisoned and repaired, and a recommender is trained on each version. No user is judged by a model
+that has seen them. The genuine users are split into halves, and each half is judged by a model fitted on the other half
+with attacks made for it. The attack that is judged is made separately, with another seed and other targets.
 """
 
 import json
@@ -280,7 +280,7 @@ def _repaired(ground: Ground, left_out: str | None, attacks: Sequence[Attack | N
 
 
 class Resamples:
-    """Draws of attacks and of users with replacement, the same for whatever is compared; the first is all as it is."""
+    """Resamples of attacks and users with replacement, the same for all comparisons; the first is the original data."""
 
     def __init__(self, attacks: int, users: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -308,7 +308,7 @@ def _interval(drawn: Floats) -> list[float] | None:
 def _means(
     resamples: Resamples, names: Sequence[str], recommender: str, of: Mapping[str, Any], repaired: str
 ) -> dict[str, Floats]:
-    """Each of MEASURES over the named attacks, once repaired so."""
+    """Each of MEASURES over the named attacks, after the given repair."""
     drawn = [of[name][repaired][recommender] for name in names]
     return {m: resamples.means(np.array([d[m] for d in drawn], dtype=np.float64)) for m in MEASURES}
 
@@ -354,7 +354,7 @@ def _rows(
 
 
 def _without_attack(unrepaired: Mapping[str, Any], seen: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
-    """What a repair costs where there is nothing to repair: NDCG as a share of that without one."""
+    """What a repair costs if there is nothing to repair: NDCG as a share of NDCG without repair."""
     rows = []
     for recommender in RECOMMENDERS:
         clean = np.array([unrepaired[CLEAN][CLEAN][recommender]["ndcg"]], dtype=np.float64)

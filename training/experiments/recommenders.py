@@ -36,7 +36,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recommender does for each genuine user; float64 (U,), NaN for a user whom it cannot be said of.
+    """What a recommender does for each genuine user; float64 (U,), NaN for a user without a value.
 
     Attributes:
         hit: share of the pushed items, of those new to the user, that are among the first 10.
@@ -88,8 +88,8 @@ def als(interactions: Interactions, weight: Floats, seed: int) -> Scores:
 def bpr(interactions: Interactions, weight: Floats, seed: int) -> Scores:
     """Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009.
 
-    It knows no weights, so an interaction is kept with the probability that its weight is. The scores are sums over a
-    few models, since those of one differ much from seed to seed.
+    It has no weights, so an interaction is kept with a probability equal to its weight. The scores are sums over a few
+    models, since those of a single model differ much from seed to seed.
     """
     from implicit.bpr import BayesianPersonalizedRanking
 

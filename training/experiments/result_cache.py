@@ -1,4 +1,4 @@
-"""Long measurements in cells: each result is kept as a JSON file when it is there, so that a stopped run goes on."""
+"""Caches the results of long measurements, each in a JSON file, so that a stopped run goes on where it was."""
 
 import hashlib
 import json

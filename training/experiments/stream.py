@@ -1,9 +1,9 @@
-"""A new attack appears in a stream: how many verdicts, and how much time, until it is caught.
+"""Measures how many verdicts and how much time it takes to catch a new attack that appears in a stream.
 
-A model is fitted on the earlier half of the users and on attacks of all other models. The later users arrive in the
-order of their last events, and with them the known attacks and, from a day on, the new one. At the end of each period
-what arrived is scored, some of it gets a verdict, and the model is left as it is, or refitted, or fitted from scratch.
-Each is then tested on later users and attackers who are never in the stream.
+A model is fitted on the earlier half of the users and on all other kinds of attack. The later users arrive in the order
+of their last events. The known attacks arrive with them, and from some day on also the new one. At the end of each
+period the arrivals are scored, and some get a verdict. Then the model is kept, refitted, or fitted from scratch. Each
+is tested on later users and attackers who are never in the stream.
 """
 
 import json
@@ -184,7 +184,7 @@ def _tested(scene: Scene, model: Fitted) -> dict[str, Any]:
 
 
 def caught(steps: Sequence[dict[str, Any]], measure: str) -> dict[str, Any] | None:
-    """The first step at which CAUGHT of the new attackers are, with the seconds of all fits up to it; or None."""
+    """The first step that reaches the share CAUGHT of new attackers, with the seconds of all fits so far; or None."""
     for number, step in enumerate(steps):
         if step[measure][0] >= CAUGHT:
             return {**step, "seconds": sum(s["seconds"] for s in steps[: number + 1])}

@@ -126,7 +126,7 @@ def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConf
 def _few(
     log: Log, labels: Labels, config: FitConfig, size: int, rest: Indices, fold: Indices
 ) -> dict[str, list[float]]:
-    """Scores of a fold with so many labels in training; the other sequences stay, without theirs."""
+    """Scores of a fold with only some labels in training; the other sequences stay, without their labels."""
     drawn = np.random.default_rng(config.seed).permutation(rest)
     first = [drawn[labels.label[drawn] == y][:FEWEST] for y in (0, 1)]
     chosen = np.concatenate((*first, np.setdiff1d(drawn, np.concatenate(first), assume_unique=True)))[:size]
@@ -160,7 +160,7 @@ def _asked(
 
 
 def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indices, fold: Indices) -> dict[str, Any]:
-    """Recall of a type that training was not shown; all its sequences are tested, and the fold's normal ones."""
+    """Recall of a type that is not in training; tested on all its sequences and on the fold's normal ones."""
     is_kind = np.array([t == kind for t in labels.types])
     fitted = fit_model(log, labels, rest[~is_kind[rest]], config)
     tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
@@ -183,7 +183,7 @@ def _slow_down(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
 
 
 def _camouflage(events: pl.DataFrame, normal: pl.DataFrame) -> pl.DataFrame:
-    """As many events again, drawn from normal sequences and so mostly on popular items, at times or places between."""
+    """Adds as many events from normal sequences, and so mostly on popular items, at times or places in between."""
     rng = np.random.default_rng(events.height)
     ts = events["ts"].to_numpy()
     timed = not np.isnan(ts).any()

@@ -1,4 +1,7 @@
-"""Fits a log and writes the bundle: graphs, encoder, statistics, golden samples, evaluation and report."""
+"""Fits a model on a log and writes the bundle: graphs, encoder, statistics, golden samples, evaluation and report.
+
+`pipeline` does the fit; this module writes what it returns.
+"""
 
 import json
 import logging
@@ -34,12 +37,12 @@ from training.network import export
 from training.network.checkpoints import begin, note_settings, rank_and_size, resumable, wait_for_all
 
 logger = logging.getLogger(__name__)
-MASKED = "masked.safetensors"  # the masked-event model, where there was pretraining; corrects events
+MASKED = "masked.safetensors"  # the masked-event model, if there was pretraining; it corrects events
 GOLDEN, GOLDEN_EVENTS = 8, 200
-MOST_DESCRIBED = 20_000  # sequences of training with which traffic is compared
-TOLERANCE = {"fp32": 1e-3, "int8": 2e-2, "fp16": 1e-2}  # in probability, over processors and providers
-MAX_CHANGE = 0.01  # mean, in probability
-LENGTHS = (1, 50, 99)  # percentiles of the training sequences' lengths that a bundle tells
+MOST_DESCRIBED = 20_000  # training sequences that live traffic is compared with
+TOLERANCE = {"fp32": 1e-3, "int8": 2e-2, "fp16": 1e-2}  # of probabilities, across processors and providers
+MAX_CHANGE = 0.01  # largest mean change of a probability by a smaller precision
+LENGTHS = (1, 50, 99)  # percentiles of the training sequences' lengths that a bundle states
 
 
 def fit_bundle(
@@ -53,11 +56,11 @@ def fit_bundle(
     search: Callable[[Log, Labels, Indices, FitConfig], FitConfig] | None = None,
     resume: bool = False,
 ) -> Bundle:
-    """Fits on a log and writes a bundle; what stood at `out` before is replaced only by a whole new one.
+    """Fits on a log and writes a bundle; an old bundle at `out` is replaced only once the new one is complete.
 
     Args:
         search: finds a better configuration on the training part, see `training.fit.tune`.
-        resume: go on where an earlier call for the same `out` was interrupted.
+        resume: whether to go on where an earlier call for the same `out` was interrupted.
 
     Raises:
         LogError: the log or the labels cannot be used.
@@ -84,14 +87,14 @@ def fit_bundle(
 
 
 def unfinished(out: Path) -> Path:
-    """The folder of what is learned, while the bundle at `out` is not written."""
+    """The folder for intermediate results until the bundle at `out` is written."""
     return out.with_name(out.name + ".fit")
 
 
 def write_bundle(
     fitted: Fitted, data: Dataset, out: Path, name: str | None, start: float, more: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Writes a fitted model as a bundle, which replaces what stood at `out` once it is whole and serves.
+    """Writes a fitted model as a bundle; it replaces what is at `out` once it is complete and can serve.
 
     Args:
         start: when fitting began, by `time.perf_counter`.
@@ -128,7 +131,7 @@ def write_bundle(
     manifest["files"] = {p.name: sha256(p) for p in sorted(new.iterdir()) if p.name != "manifest.json"}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for precision in VARIANTS:
-        Model.load(Bundle.open(new), precision=precision)  # what is written must serve
+        Model.load(Bundle.open(new), precision=precision)  # check that it can serve
     if out.exists():
         shutil.rmtree(out)
     new.rename(out)
@@ -136,7 +139,7 @@ def write_bundle(
 
 
 def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the manifest says of a model and its training; `tested` are the measures on the test part."""
+    """What the manifest says of a model and its training; `tested` holds the measures on the test part."""
     train = data.log.subset(data.split.train)
     return {
         "feature_spec": fitted.kinds,
@@ -162,25 +165,27 @@ def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) 
 
 
 def _spread(at: Indices) -> Indices:
-    """At most MOST_DESCRIBED of the positions, evenly from first to last."""
+    """At most MOST_DESCRIBED of the positions, spread evenly from first to last."""
     return at[:: -(-len(at) // MOST_DESCRIBED) or 1]
 
 
 def _write_parts(fitted: Fitted, folder: Path) -> None:
-    """Writes all that a model is besides its graphs."""
+    """Writes all parts of a model except its graphs."""
     (folder / "encoder.json").write_text(json.dumps(fitted.encoder.to_json()))
     if fitted.encoder.tokenizer is not None:
         fitted.encoder.tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / WEIGHTS).write_bytes(save(fitted.model.state_dict()))  # save_file would let none but its writer read it
+    (folder / WEIGHTS).write_bytes(
+        save(fitted.model.state_dict())
+    )  # save_file would make it readable only for its owner
     if fitted.masked is not None:
         (folder / MASKED).write_bytes(save(fitted.masked.state_dict()))
     fitted.tabular.save(folder / "statistics.npz")
 
 
 def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
-    """Writes the graphs and chooses by measurement: int8 serves the CPU if it is faster and changes scores little.
+    """Writes the graphs and measures which serve: int8 on the CPU if it is faster and changes scores little.
 
-    A GPU is not at hand here, where fp16 is known to be faster, so there it need only change scores little.
+    For a GPU, fp16 is known to be faster, and no GPU may be available here. So it need only change scores little.
     """
     export.export_onnx(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp32"])
     sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
@@ -208,7 +213,7 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
 
 
 def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
-    """Keeps a few sequences, without ids, with what each variant says of them."""
+    """Keeps a few sequences without ids, with the answer of each variant to them."""
     reads = fitted.encoder.columns
     order = np.argsort(np.diff(log.offsets), kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN, len(order))).astype(int)]
@@ -236,7 +241,7 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
 
 
 def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
-    """All that the report shows, as plain data."""
+    """Everything that the report shows, as plain data."""
     parts = data.split
     test, of_test = data.log.subset(parts.test), data.labels.subset(parts.test)
     quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}

@@ -1,4 +1,7 @@
-"""Fits, on held-out evidence, how much each channel of evidence counts, and what its sum means as a probability."""
+"""Fits on held-out evidence how much each channel counts, and which probability their weighted sum means.
+
+The result is a `service.model.calibration.Calibration`.
+"""
 
 from collections.abc import Sequence
 
@@ -9,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from service.model.calibration import Calibration, Evidence, log
 from training.data.labels import UNLABELLED
 
-ALARM_SHARE = 0.002  # of normal sequences that the alarm on novelty takes for anomalies
-MOSTLY_RIGHT = 0.75  # share of right alarms below which novelty raises none
+ALARM_SHARE = 0.002  # share of normal sequences that the alarm on novelty wrongly flags
+MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is no alarm on novelty
 ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's threshold
 
 
@@ -24,12 +27,12 @@ def fit_calibration(
     """Logistic regression over the channels; a channel that would count against an anomaly is left out.
 
     Args:
-        evidence: of N sequences that its parts were fitted without.
+        evidence: evidence for N sequences that its parts were not fitted on.
         label: int8 (N,).
-        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
-        event_labels: int8 (T,) for each sequence, UNLABELLED where unknown; where anomalous sequences have none, an
-            event's logit is taken as it is.
-        prevalence: share of anomalies in live traffic; None takes the share in `label`.
+        types: int64 (N,), index of the anomaly type, UNLABELLED if there is none.
+        event_labels: int8 (T,) for each sequence, UNLABELLED if unknown; if anomalous sequences have none, an event's
+            logit is used as it is.
+        prevalence: share of anomalies in live traffic; None means the share in `label`.
     """
     weights, bias = weigh(evidence.channels, label)
     event_weight, event_bias = 1.0, 0.0
@@ -66,7 +69,7 @@ def _parts(
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
 ) -> tuple[tuple[float, ...], float, float]:
-    """Each type's share of sequences that are anomalous only in part, and what a change of hands says there."""
+    """For each type, the share of its sequences that are anomalous only in part; and how to weigh a change of hands."""
     mixed = np.array([{0, 1} <= set(e.tolist()) for e in event_labels]) & (label == 1)
     if not mixed.any():
         return (), 0.0, 0.0
@@ -84,7 +87,7 @@ def _parts(
 
 
 def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray[np.float64], float]:
-    """Weights (C,) and bias of a logistic regression on channels (N, C); what would count against anomalies gets 0."""
+    """Weights (C,) and bias of a logistic regression on channels (N, C); a weight that would be negative becomes 0."""
     scale = points.std(axis=0) + 1e-6
     used = np.ones(points.shape[1], dtype=bool)
     while True:
@@ -98,7 +101,7 @@ def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray
 
 
 def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:
-    """Weight and threshold with which the share is above one half, and a usual novelty far below it."""
+    """Weight and threshold of the alarm: `share` of the sequences are above one half, a usual novelty is far below."""
     values = log(novelty)
     at, middle = np.quantile(values, 1 - share), np.median(values)
     return float(ALARM_STEEPNESS / max(at - middle, 1e-3)), float(at)

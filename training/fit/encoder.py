@@ -1,4 +1,4 @@
-"""Learns the encoder from a training log: which columns are what, and the fields that read them."""
+"""Learns the encoder from a training log: the kind of each column, and the fields that read the columns."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ from training.data.log import Log
 
 RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
 SMALL = 64  # distinct values up to which a column may be crossed with another
-MAX_VALUES = 50_000  # of one vocabulary; the most widespread are kept
-MAX_PAIRS = 100_000  # of one cross, likewise
-CHANGE_SEQUENCES = 1000  # from which change points are learned
-STRETCH = 8  # values of a catalogue that are neighbours, at least
+MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
+MAX_PAIRS = 100_000  # most pairs in one cross; those that most sequences hold are kept
+CHANGE_SEQUENCES = 1000  # most sequences that change points are learned from
+STRETCH = 8  # fewest values of a catalogue that form a stretch of neighbours
 MAX_STRETCHES = 8192
-BINS = 32  # of a number with more distinct values than that
+BINS = 32  # bins of a number that has more distinct values than this
 
 
 def column_kinds(events: pl.DataFrame) -> dict[str, str]:
-    """The feature spec: each usable column's kind (categorical, identifier, numeric, text); constant ones are left out.
+    """The feature spec: each usable column's kind (categorical, identifier, numeric, text), without constant columns.
 
-    A text column holds words that seldom repeat; an identifier is called `*_id` or has more values than sequences can
-    share; numbers are what reads as numbers.
+    A text column holds words that seldom repeat. An identifier has a name like `*_id`, or more values than sequences
+    can share. A numeric column holds values that can be read as numbers.
     """
     kinds: dict[str, str] = {}
     for name in events.columns:
@@ -73,9 +73,9 @@ def fit_encoder(
     Args:
         log: the training part of the log.
         kinds: feature spec, from `column_kinds`.
-        tokenizer: for the text column; needed where `kinds` has one.
-        max_positions: of one pass.
-        old: an encoder whose bins stay and whose values stay known; the log adds to them.
+        tokenizer: tokenizer for the text column; needed if `kinds` has one.
+        max_positions: most positions in one pass.
+        old: an encoder whose bins and known values are kept; the log adds to them.
     """
     known = {f.name: f for f in old.fields} if old else {}
     numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == "numeric"]
@@ -100,7 +100,7 @@ def fit_encoder(
 
 
 def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
-    """What can be read off an identifier besides its value; of an item also how far numbers are from its own mean."""
+    """Fields made from an identifier besides its value; for an item also how far numbers are from the item's mean."""
     fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
     if vocabulary.values:
         fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
@@ -112,7 +112,7 @@ def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> 
 
 
 def _wanted_crosses(numbers: Sequence[Bins], vocabularies: Sequence[Vocabulary]) -> list[tuple[str, str, int]]:
-    """(left, right, lag) of each cross: two and three actions in a row, and the item with whatever has few values."""
+    """(left, right, lag) of each cross: two and three actions in a row, and the item with each column of few values."""
     small = [n.name for n in numbers if n.size <= SMALL]
     small += [v.name for v in vocabularies if not v.identifier and 1 < len(v.values) <= SMALL]
     wanted: list[tuple[str, str, int]] = []
@@ -164,7 +164,7 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     pairs = log.events.select(vocabulary.name, number).drop_nulls()
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
-    # an item with few numbers leans to the overall mean: four imaginary events there
+    # four imaginary events at the overall mean pull an item with few numbers towards it
     sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
     means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
     return Deviation(
@@ -177,7 +177,7 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
 
 
 def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
-    """The field, where two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
+    """The field, if two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
     seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
     values = sorted({*seen.values(), *vocabulary.values}, key=catalogue_order)
@@ -191,7 +191,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
         values[::size],
         [stretch_of[v] for v in vocabulary.values],
     )
-    # pairs of different values drawn from one sequence, against pairs drawn from the whole log
+    # compare pairs of different values from one sequence with pairs from the whole log
     at = np.array([stretch_of[seen[v]] for v in column[vocabulary.name].to_list()])
     owner = column["sequence_id"].rle_id().to_numpy()
     order = np.lexsort((np.random.default_rng(0).random(len(at)), owner))
@@ -203,7 +203,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
 
 
 def _change(fields: Sequence[Field], log: Log) -> list[Change]:
-    """The change point over those fields in which sequences seldom change: most of them show no change there."""
+    """The change point over the fields that are stable, which means that most sequences do not change in them."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
     events = Events(*log.subset(np.array(drawn)).whole)
     several = events.lengths > 1
@@ -221,7 +221,7 @@ def _change(fields: Sequence[Field], log: Log) -> list[Change]:
 
 
 def _shared(holders: Counter[int]) -> list[list[int]]:
-    """The pairs, unpacked from their keys and sorted, that at least two training sequences hold."""
+    """The pairs that at least two training sequences hold, unpacked from their keys and sorted."""
     return [[key >> 32, key & 0xFFFFFFFF] for key in sorted(k for k, n in holders.most_common(MAX_PAIRS) if n > 1)]
 
 
@@ -267,7 +267,7 @@ def _with_sources(fields: Sequence[Field], names: set[str]) -> list[Field]:
 
 
 def clipped(log: Log, encoder: Encoder) -> dict[str, int]:
-    """How many values of each number lie in the outer thousandths of training, where the end bins take them in."""
+    """How many values of each number lie in training's outer thousandths, and so fall into the end bins."""
     counts = {}
     for f in encoder.fields:
         if isinstance(f, Bins) and not f.exact:

@@ -1,4 +1,6 @@
-"""The networks of a fit: those that judge what they were not trained on, and the one that is kept."""
+"""Trains the networks of a fit: those of cross-fitting, which judge sequences they were not trained on, and the final
+one. `pipeline` calls them; `training.network` has the network and its training.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ from training.network.finetune import Example, finetune, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
 
 logger = logging.getLogger(__name__)
-WEIGHTS = "weights.safetensors"  # with which a refit goes on; the service has no use for them
+WEIGHTS = "weights.safetensors"  # a refit goes on from them; the service does not use them
 TEACHER_FOLDS = 3
 
 
@@ -43,7 +45,7 @@ class Start:
 
 
 def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config: FitConfig) -> BehaviourBert:
-    """The network before all training; no label has a part in it."""
+    """The network before training; it has seen no labels."""
     set_seed(config.seed)
     model = BehaviourBert(encoder.deep_rows, max(types, 1), config.shape, config.max_positions, config.dropout)
     if config.starts_pretrained:
@@ -55,7 +57,7 @@ def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config
 def taught(
     examples: Sequence[Example], labels: Labels, encoder: Encoder, types: int, config: FitConfig, quiet: bool
 ) -> list[Example]:
-    """The examples with a larger network's probability, which it gives to those it was not trained on.
+    """Adds to each example the probability from a larger network that was not trained on this example.
 
     Distillation after Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
@@ -77,10 +79,10 @@ class CrossFitted:
     """What networks say of sequences that they were not trained on.
 
     Attributes:
-        at: int64 (M,), which sequences, in the log's order: all of them, or those of the one part that was held out.
-        evidence: of these M, the other parts' included.
-        epochs: of each network, those whose weights were kept.
-        last: the last network; with one part held out, the one that serves.
+        at: int64 (M,), positions of the sequences in the log: all of them, or only the one part that was held out.
+        evidence: evidence for these M sequences, from all parts of the model.
+        epochs: for each network, the number of epochs after which its weights were kept.
+        last: the last network; if only one part was held out, this is the one that serves.
     """
 
     at: Indices
@@ -97,12 +99,12 @@ def cross_fit(
     config: FitConfig,
     quiet: bool,
 ) -> CrossFitted:
-    """Trains a network on all but each part in turn, and has it judge that part.
+    """For each part in turn, trains a network on all other parts and lets it judge this part.
 
     Args:
         start: the untrained network; each training begins with a copy of it.
-        examples: of N sequences, with what the parts beside the network and a teacher say of them.
-        reading: what the parts beside the network say of each sequence, fitted without it.
+        examples: examples of N sequences, with the log odds from the tabular parts and a teacher's probability.
+        reading: what the tabular parts say of each sequence when fitted without it.
     """
     parts = held_out(data.labels, config.folds, config.held_out_share, config.seed)
     fold = np.full(len(examples), -1)
@@ -136,8 +138,8 @@ def final_network(
     """The network that serves: trained on all examples, for as many epochs as the others needed.
 
     Args:
-        epochs: of the others.
-        old: a model whose weights it goes on from.
+        epochs: the epochs of the others.
+        old: a model whose weights it starts from.
     """
     model = deepcopy(start)
     if old is not None:

@@ -1,4 +1,4 @@
-"""One fit, from clean log to calibrated model; `bundle` writes it, `cross_validation` repeats it over folds."""
+"""One fit, from a clean log to a calibrated model. `bundle` writes the model, `cross_validation` repeats the fit."""
 
 import logging
 import time
@@ -30,12 +30,12 @@ from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
-LINEAR_FOLDS = 5  # of the linear part's cross-fitting
+LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
 @dataclass
 class Fitted:
-    """What a fit leaves: a model with its encoder, calibration and thresholds, and how it did on what was held out."""
+    """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data."""
 
     model: BehaviourBert
     tabular: Tabular
@@ -70,7 +70,7 @@ class Fitted:
 
 @contextmanager
 def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Says on the log what is done, and notes how long it took."""
+    """Logs a stage, and notes how long it took."""
     start = time.perf_counter()
     logger.info("%s ...", name)
     yield
@@ -83,10 +83,10 @@ def fit_model(
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
-    Calibration and thresholds see each sequence as parts see it that were fitted without it (stacking, Wolpert 1992,
-    with cross-fitting). The network that is kept is then trained on all of them, for as many epochs as the others
-    needed. Where it continues from an old one's, the others still start anew: those weights know the answers for
-    sequences that they were trained on, and would look better on them than on new ones.
+    Calibration and thresholds are fitted on evidence from parts that were fitted without the sequence in question
+    (stacking, Wolpert 1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many
+    epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
+    answers for sequences that they were trained on, and would look better on those than on new ones.
     """
     seconds: dict[str, float] = {}
     config = config.settled
@@ -130,7 +130,7 @@ def fit_model(
 
 
 def fit_beside(data: EncodedLog, config: FitConfig) -> FittedTabular:
-    """The parts beside the network: novelty, linear part and guilt by association."""
+    """Fits the tabular parts: novelty, linear part and guilt by association."""
     return fit_tabular(
         data.encoder,
         data.encoded,
@@ -142,8 +142,8 @@ def fit_beside(data: EncodedLog, config: FitConfig) -> FittedTabular:
 
 
 def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) -> list[Example]:
-    """The examples with the log odds that the parts beside the network give them, so that it learns what these miss."""
-    if config.starts_pretrained:  # one that brings knowledge of its own does better to judge on its own
+    """Adds to the examples the log odds from the tabular parts, so that the network learns what these miss."""
+    if config.starts_pretrained:  # a pretrained network does better when it judges independently
         return data.examples
     points = tabular.reading.channels
     weights, bias = weigh(points, data.labels.label)
@@ -152,12 +152,12 @@ def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) ->
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What is settled on evidence of M sequences that no part was fitted on.
+    """Calibration and thresholds, fitted on evidence for M sequences that no part was fitted on.
 
     Attributes:
-        f1_threshold: where F1 is largest on these.
-        quality: there.
-        scores: float64 (M,).
+        f1_threshold: the threshold at which F1 is largest on these sequences.
+        quality: the quality at that threshold.
+        scores: float64 (M,), their scores.
     """
 
     calibration: Calibration
@@ -168,7 +168,7 @@ class Calibrated:
 
 
 def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Calibrated:
-    """Fits what evidence means as a probability, and chooses the thresholds; without labels, by share of sequences."""
+    """Fits the calibration and chooses the thresholds; without labels, these flag a given share of sequences."""
     label = data.labels.label[crossed.at]
     examples = [data.examples[i] for i in crossed.at.tolist()]
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]

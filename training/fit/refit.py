@@ -1,8 +1,8 @@
-"""Goes on from a bundle with what people said of its answers, and says honestly whether the new one is better.
+"""Refits a bundle with people's verdicts on its answers, and measures whether the new bundle is better.
 
-Old data is replayed beside the new, so that what was learned is not forgotten. Both models are compared on sequences
-that neither was fitted on: the test part of the old log, and a share of the judged sequences that is always the same,
-so that the next refit does not train on them either.
+The old data is replayed together with the new, so that nothing learned is forgotten. Both models are compared on
+sequences that neither was fitted on: the test part of the old log, and a fixed share of the judged sequences. This
+share is always the same, so the next refit does not train on it either.
 """
 
 import logging
@@ -28,8 +28,8 @@ from training.fit.networks import WEIGHTS, Start
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
-HELD_OUT = 3  # of ten judged sequences, told by their names
-FOLDS = 3  # of cross-fitting, also of a preset that otherwise has one
+HELD_OUT = 3  # this many of ten judged sequences are held out, chosen by their names
+FOLDS = 3  # folds of cross-fitting, even for a preset that otherwise has one
 RESAMPLES = 1000
 FALSE_RATE = 0.01
 BETTER, WORSE, ALIKE = "better", "worse", "not told apart"
@@ -49,13 +49,13 @@ def refit(
     """Fits on the old log and the judged sequences, from the old weights, and writes a bundle.
 
     Args:
-        bundle: the old one.
+        bundle: the old bundle.
         feedback: directory with `events.jsonl` and `labels.csv`, as `recguard-serve export` writes them.
         events, label_file: what the old bundle was fitted on.
         out: directory of the new bundle.
 
     Returns:
-        what was compared, as the new bundle's manifest has it under "refit".
+        The comparison, as in the new bundle's manifest under "refit".
 
     Raises:
         LogError: the log is not the one the old bundle was fitted on, or the judged sequences are unusable.
@@ -72,7 +72,7 @@ def refit(
     old = Dataset.read(events, label_file, config, columns)
     aside = out.with_name(out.name + ".rejected.csv")
     judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside)
-    said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may be of one class
+    said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may have the same class
     tested = np.array([held_out(g or i) for g, i in zip(said.split_group, judged.ids, strict=True)])
     data = old.with_judged(judged, said, tested)
     test = data.split.test
@@ -107,10 +107,10 @@ def _scores(model: Model, log: Log) -> Floats:
 
 
 def compared(truth: Labels, before: Floats, after: Floats, is_judged: NDArray[np.bool_]) -> dict[str, Any]:
-    """Old against new on the same sequences, with 95 % intervals of the difference over the same resamples.
+    """Compares old and new scores of the same sequences, with 95 % intervals of the difference over the same resamples.
 
-    The new one is better if its average precision is, by an interval above 0, and no type is forgotten, by an interval
-    of its recall below 0.
+    The new model is better if the interval for average precision is above 0 and no type is forgotten. A type is
+    forgotten if the interval for its recall is below 0.
     """
     count = len(before)
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
@@ -146,12 +146,14 @@ def compared(truth: Labels, before: Floats, after: Floats, is_judged: NDArray[np
 
 
 def measures(label: NDArray[np.int8], score: Floats, weights: NDArray[np.int64]) -> Floats:
-    """Float64 (3, B): MEASURES of scores (n,), where each sequence counts as often as a row of weights (B, n) says.
+    """Float64 (3, B): MEASURES of scores (n,), where each row of weights (B, n) says how often each sequence counts.
 
-    NaN where a row leaves one class out. One pass for all rows, since the order of the scores is always the same.
+    NaN if a row leaves one class out. One pass serves all rows, since the order of the scores is always the same.
     """
     order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # sequences that score the same come at once
+    ends = np.flatnonzero(
+        np.append(np.diff(score[order]) != 0, True)
+    )  # sequences with equal scores are counted together
     total = np.cumsum(weights[:, order], axis=1)[:, ends]
     hits = np.cumsum(weights[:, order] * label[order], axis=1)[:, ends].astype(np.float64)
     false = total - hits

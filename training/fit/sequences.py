@@ -1,4 +1,4 @@
-"""The first step of a fit: the encoder, and the log's sequences as its rows, each with what is known of it."""
+"""The first step of a fit: learns the encoder, and turns the log's sequences into its rows, with their labels."""
 
 import logging
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
 
 logger = logging.getLogger(__name__)
-FEW_ANOMALIES = 30  # labelled anomalous sequences with which unlabelled ones are not needed
-TRUSTED = 0.8  # AUC of the distance from normal, on the labels there are, from which it stands in for missing ones
+FEW_ANOMALIES = 30  # with this many labelled anomalous sequences, unlabelled ones are not needed
+TRUSTED = 0.8  # distance from normal replaces missing labels if its AUC on the known labels is at least this
 
 
 @dataclass(frozen=True)
 class EncodedLog:
-    """A log as the parts of a model learn from it.
+    """A log in the form from which the parts of a model learn.
 
     Attributes:
         encoder: learned from the whole log.
         kinds: each usable column's kind, see `column_kinds`.
-        everything: all sequences, also those without a label.
+        everything: all sequences, including those without a label.
         log, labels, encoded, examples: the N sequences that have a label, given or presumed.
-        types: the anomaly types that are named; an example's type is an index into them.
-        presumed: whether no label was given, and all are presumed.
+        types: names of the anomaly types; an example's type is an index into them.
+        presumed: whether no labels were given, so that all are presumed.
     """
 
     encoder: Encoder
@@ -51,7 +51,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     """Learns the encoder from a log, and encodes the log with it.
 
     Args:
-        old: an encoder whose bins stay and whose values stay known.
+        old: an encoder whose bins and known values are kept.
 
     Raises:
         LogError: there are too few labels to learn from.
@@ -72,7 +72,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
 
 
 def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
-    """The log's sequences, encoded; raises EventError where one cannot be."""
+    """The log's sequences, encoded; raises EventError if one cannot be encoded."""
     found = []
     for encoded in encoder.encode_all(log.sequences()):
         if isinstance(encoded, EventError):
@@ -82,11 +82,11 @@ def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
 
 
 def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, config: FitConfig) -> Labels:
-    """Labels in place of missing ones where there are too few to learn from: what lies far from normal is anomalous.
+    """Fills in missing labels if there are too few to learn from: what lies far from normal counts as anomalous.
 
-    The share `contamination` that lies farthest is taken for anomalous and the rest for normal. What is learned from
-    that finds more than the distance itself does, since attackers share more than their distance. Where the labels that
-    there are say that distance is no sign of anomalies, they stay alone.
+    The share `contamination` that lies farthest is presumed anomalous, and the rest normal. A model learned from these
+    labels finds more than the distance itself, since attackers have more in common than their distance. If the known
+    labels show that distance is not a sign of anomalies, no labels are presumed.
     """
     if labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
         return labels

@@ -1,8 +1,8 @@
-"""Fits what is read off a sequence's values without the network: novelty, linear part and guilt by association.
+"""Fits the parts that read a sequence's values without the network: novelty, linear part and guilt by association.
 
-A sequence that a table of counts was made from looks more at home in it than a new one would. So every measure that
-something is fitted on comes from counts of other sequences (cross-fitting), and so does every logit that calibration
-sees.
+A sequence that helped to make a table of counts looks more normal in it than a new sequence would. So every measure
+that something is fitted on comes from counts of other sequences (cross-fitting). The same holds for every logit that
+calibration sees.
 """
 
 import dataclasses
@@ -27,17 +27,17 @@ from service.model.novelty import Novelty, measure
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 
-TABLES = 10  # tables of counts in cross-fitting; each lacks a tenth of the sequences
-TRIMMED = 0.3  # share of the most novel sequences that a fit without labels leaves out of what is normal
-ROUNDS = 8  # of that trimming
+TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
+TRIMMED = 0.3  # share of the most novel sequences that a fit without labels does not count as normal
+ROUNDS = 8  # rounds of that trimming
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
-SURE = 4.0  # log odds beyond which a holder is no more suspicious
-FEW = 2.0  # holders that a value is given beside its own, of no suspicion
+SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
+FEW = 2.0  # imaginary holders without suspicion that each value gets in addition to its own
 
 
 @dataclass(frozen=True)
 class FittedTabular:
-    """The fitted parts, and what they say of each sequence they were fitted on when fitted without it.
+    """The fitted parts, and what they say of each training sequence when fitted without it.
 
     Attributes:
         tabular: fitted on all sequences.
@@ -59,12 +59,12 @@ def fit_tabular(
     """Fits novelty, linear part and association on labelled sequences.
 
     Args:
-        encoder: whose rows the sequences use.
-        sequences: N of them.
-        label: int8 (N,), of both classes.
-        types: int64 (N,), index of the anomaly type, UNLABELLED where there is none.
-        count: types, K.
-        fold: int64 (N,), the fold of cross-fitting each sequence belongs to.
+        encoder: the encoder whose rows the sequences use.
+        sequences: N sequences.
+        label: int8 (N,), with both classes.
+        types: int64 (N,), index of the anomaly type, UNLABELLED if there is none.
+        count: number of types, K.
+        fold: int64 (N,), the fold of cross-fitting that each sequence belongs to.
     """
     counts = row_counts(encoder, sequences)
     unseen = as_unseen(encoder, sequences, counts, fold)
@@ -75,7 +75,7 @@ def fit_tabular(
         others = [sequences[i] for i in rest.tolist()]
         novelty, described = fit_novelty(encoder, others, counts[rest], label[rest] == 0)
         linear = _fit_linear(counts[rest], described, label[rest], types[rest], count)
-        # the others' logits without this fold's labels, nor their own
+        # logits of the other sequences, from neither their own labels nor those of this fold
         logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
         part = Tabular(novelty, linear, _fit_association(encoder, counts[rest], logits))
         order.append(np.flatnonzero(fold == k))
@@ -92,9 +92,9 @@ def fit_tabular(
 def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
     """Novelty of each sequence, float64 (N,), fitted without labels.
 
-    What is normal is found by trimming: the most novel sequences are left out, counts and covariance are made anew from
-    the rest, and so on. It is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the minimum
-    covariance determinant estimator", Technometrics 1999, with the counts renewed as well.
+    Normal sequences are found by trimming: leave out the most novel sequences, compute counts and covariance again from
+    the rest, and repeat. This is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the
+    minimum covariance determinant estimator", Technometrics 1999, but with new counts in each round as well.
     """
     counts = row_counts(encoder, sequences)
     normal = np.ones(len(sequences), dtype=bool)
@@ -112,7 +112,7 @@ def fit_novelty(
     encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
 ) -> tuple[Novelty, Floats]:
     """The measures of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
-    # what sums up the whole sequence (its length, say) is one value, and its surprise only adds noise to the distance
+    # a field of the whole sequence (such as its length) has one value, whose surprise only adds noise to the distance
     of_events = [s for s in encoder.stretches if s.field.of != "sequence"]
     names = tuple(s.field.name for s in of_events)
     field = np.full(encoder.rows, -1, dtype=np.int16)
@@ -148,16 +148,16 @@ def fit_novelty(
 def as_unseen(
     encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, fold: NDArray[np.int64]
 ) -> list[Encoded]:
-    """Each sequence as an encoder would encode it that was learned from the other folds.
+    """Encodes each sequence as an encoder learned from the other folds would.
 
-    A sequence of the training log finds values and pairs in the table that only it and one other hold; a new sequence
-    would find them unknown. What is fitted must see the second, or new sequences all look strange.
+    The table has values and pairs that only a training sequence and one other hold. If the training sequence were new,
+    they would be unknown. The fit must see sequences in that way, or all new sequences will look strange.
 
     Args:
         counts: (N, rows), how often each sequence uses each row.
-        fold: int64 (N,), 0 or more; a sequence of fold -1 stays as it is and counts among the others.
+        fold: int64 (N,), 0 or more; a sequence of fold -1 stays as it is and counts as one of the others.
     """
-    learned = np.zeros(encoder.rows, dtype=bool)  # rows that the table has because two sequences hold their value
+    learned = np.zeros(encoder.rows, dtype=bool)  # rows that are in the table because two sequences hold their value
     unknown = np.arange(encoder.rows, dtype=np.int32)
     for start, end in encoder.learned:
         learned[start + FIRST : end] = True
@@ -186,7 +186,7 @@ def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int)
 
 
 def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Int64 (N,), one of `count` parts for each sequence, drawn so that both strata are spread evenly."""
+    """Int64 (N,): assigns each sequence to one of `count` parts at random, with both strata spread evenly."""
     order = np.lexsort((np.random.default_rng(0).random(len(stratum)), stratum))
     part = np.empty(len(stratum), dtype=np.int64)
     part[order] = np.arange(len(stratum)) % count
@@ -201,9 +201,9 @@ def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
 
 
 def _silent(encoder: Encoder) -> NDArray[np.bool_]:
-    """Bool (rows,): rows that say no more than that an identifier is not one of training's.
+    """Bool (rows,): rows that only say that an identifier did not occur in training.
 
-    A catalogue grows, and all who use what is new would look strange for nothing else.
+    A catalogue grows, and everybody who uses its new items would look strange just for that.
     """
     identifiers = {f.name for f in encoder.vocabularies if f.identifier}
     silent = np.zeros(encoder.rows, dtype=bool)
@@ -216,13 +216,13 @@ def _silent(encoder: Encoder) -> NDArray[np.bool_]:
 
 
 def _idf(counts: sp.csr_matrix) -> Floats:
-    """Inverse document frequency of each row, 0 where no sequence uses it."""
+    """Inverse document frequency of each row; 0 if no sequence uses it."""
     holders = np.asarray((counts > 0).sum(axis=0)).ravel()
     return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
 
 
 def _features(counts: sp.csr_matrix, idf: Floats, described: Floats) -> sp.csr_matrix:
-    """What `service.model.linear` weighs, (N, rows + 4 F)."""
+    """The features that `service.model.linear` weighs, (N, rows + 4 F)."""
     return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
 
 
@@ -237,7 +237,7 @@ def _fit_linear(
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
         model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features[named], types[named])
-        two = len(model.classes_) == 2  # then there is one line between them; half of it for each
+        two = len(model.classes_) == 2  # then there is only one logit for both; each class gets half of it
         coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
         bias[1 + model.classes_] = (
             np.concatenate((-model.intercept_, model.intercept_)) / 2 if two else model.intercept_
@@ -253,7 +253,7 @@ def _crossed_logits(
     label: NDArray[np.int8],
     fold: NDArray[np.int64],
 ) -> Floats:
-    """Float64 (N,), the label's linear logit of each sequence, fitted without its fold."""
+    """Float64 (N,): the linear part's logit for the label of each sequence, fitted without its fold."""
     logits = np.zeros(len(label))
     for k in np.unique(fold):
         rest = fold != k
@@ -265,7 +265,7 @@ def _crossed_logits(
 
 
 def _fit_association(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> GuiltByAssociation:
-    """The suspicion of each value, from its holders' logits fitted without them."""
+    """The suspicion of each value, from logits of its holders that were fitted without them."""
     logits = np.clip(logits, -SURE, SURE)
     held = (counts > 0).astype(np.float64)
     holders = np.asarray(held.sum(axis=0)).ravel()

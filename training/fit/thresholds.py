@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
     """The review and block thresholds that a configuration asks for; review is never above block.
 
-    Precision and cost depend on how common anomalies are, so they are reckoned at `config.prevalence` where it is set.
+    Precision and cost depend on how common anomalies are, so they are computed for `config.prevalence` if it is set.
     """
-    weight = 1.0  # of an anomalous sequence
+    weight = 1.0  # weight of an anomalous sequence
     if config.prevalence is not None:
         weight = config.prevalence / (1 - config.prevalence) * (label == 0).sum() / (label == 1).sum()
     review = at_fpr(label, score, config.review_fpr)
@@ -33,13 +33,13 @@ def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
 
 
 def without_labels(score: Scores, contamination: float) -> Thresholds:
-    """Thresholds that flag the share `contamination`, and block the fifth of it that scores highest."""
+    """Thresholds that flag the share `contamination`, and block the highest-scoring fifth of it."""
     review, block = np.quantile(score, [1 - contamination, 1 - contamination / 5]).tolist()
     return Thresholds(review, max(review, block))
 
 
 def at_fpr(label: Labels, score: Scores, fpr: float) -> float:
-    """Threshold that the share `fpr` of the normal sequences reaches, at most; halfway to the next score above."""
+    """Threshold that at most the share `fpr` of the normal sequences reaches; halfway to the next score above."""
     normal = np.sort(score[label == 0])[::-1]
     first_below = normal[min(int(fpr * len(normal)), len(normal) - 1)]
     above = score[score > first_below]
@@ -47,10 +47,10 @@ def at_fpr(label: Labels, score: Scores, fpr: float) -> float:
 
 
 def at_precision(label: Labels, score: Scores, wanted: float, weight: float = 1.0) -> float:
-    """Lowest threshold with at least the wanted precision; with less, said on the log, where no threshold has it.
+    """Lowest threshold with at least the wanted precision; if none has it, logs a warning and takes the best.
 
     Args:
-        weight: of an anomalous sequence, where a normal one weighs 1.
+        weight: weight of an anomalous sequence, while a normal one weighs 1.
     """
     precision, _, thresholds = precision_recall_curve(label, score, sample_weight=np.where(label == 1, weight, 1.0))
     reached = np.flatnonzero(precision[:-1] >= wanted)
@@ -65,7 +65,7 @@ def at_precision(label: Labels, score: Scores, wanted: float, weight: float = 1.
 
 
 def at_cost(label: Labels, score: Scores, cost_fp: float, cost_fn: float) -> float:
-    """Threshold with the least sum of costs, `cost_fp` for each false alarm and `cost_fn` for each miss."""
+    """Threshold with the lowest total cost: `cost_fp` for each false alarm and `cost_fn` for each miss."""
     order = np.argsort(-score, kind="stable")
     flagged = np.concatenate(([0], np.flatnonzero(np.diff(score[order])) + 1, [len(score)]))  # highest n flagged
     misses = np.concatenate((label[order], [0]))[::-1].cumsum()[::-1]  # anomalies from place n on

@@ -1,4 +1,4 @@
-"""Searches the few settings that matter, by the average precision on what each fit holds out."""
+"""Searches the few settings that matter, for the best average precision on the data that each fit holds out."""
 
 import logging
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def tune(
     trials: int,
     advance: Callable[[str], None] = lambda _: None,
 ) -> FitConfig:
-    """The best of `trials` configurations; the first is `config` itself, so that the result is never worse there.
+    """The best of `trials` configurations. The first is `config` itself, so the result is never worse on that measure.
 
     The search is the tree-structured Parzen estimator of Bergstra et al., "Algorithms for hyper-parameter
     optimization", NeurIPS 2011.
@@ -34,7 +34,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def drawn(of: dict[str, Any]) -> FitConfig:
-        """Learning rates are drawn as factors: which of the encoder's counts is settled by the log."""
+        """Learning rates are drawn as factors, since only one of the encoder's two rates is in use."""
         rates = {name: getattr(config, name) * of[factor] for name, factor in FACTORS.items()}
         return replace(config, **rates, **{name: of[name] for name in SHARES})
 

@@ -1,4 +1,4 @@
-"""Changes training chunks a little, so that nothing is learned that a small change would undo.
+"""Changes training chunks a little, so that the network learns nothing that depends on small details.
 
 Events and words are dropped, gaps move to the next shorter or longer, neighbouring events swap their items, and words
 become the word nearest to them. The first three follow Xie et al., "Contrastive learning for sequential
@@ -21,12 +21,12 @@ CHUNK = 4096  # word pieces compared with all others at a time
 
 
 class Augment:
-    """Each change befalls a position with the probability `rate`.
+    """Applies each kind of change to a position with the probability `rate`.
 
     Args:
-        encoder: whose chunks are changed.
+        encoder: the encoder of the chunks.
         rate: in [0, 1).
-        table: (rows, H) embeddings, by which words are near one another; the table when training starts.
+        table: (rows, H) embeddings at the start of training, which say which words are near each other.
     """
 
     def __init__(self, encoder: Encoder, rate: float, table: Tensor, rng: np.random.Generator) -> None:

@@ -1,8 +1,8 @@
-"""What an interrupted fit leaves behind, so that it can go on.
+"""Keeps the state of a fit, so that it can go on after an interruption.
 
 A fit trains several networks. Each training has a name and keeps its state in a folder of that name: a checkpoint after
-every epoch, and what was learned once it is done. All that a fit does besides takes little time, and is done again. A
-checkpoint counts only when it is whole, so a fit may be killed at any moment.
+every epoch, and the learned weights once it is done. Everything else in a fit is fast and is simply repeated. Only
+complete checkpoints count, so a fit may be killed at any moment.
 """
 
 import json
@@ -33,7 +33,7 @@ DRAWS = "draws.json"  # states of the random generators that are not torch's
 
 
 class ResumeError(ValueError):
-    """What was left behind is of another fit."""
+    """The saved state belongs to another fit."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ def resumable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def training_folder(name: str) -> Iterator[Path]:
-    """The folder of a training that begins: the one of its name in a fit that is resumable, else one that goes with it.
+    """The folder of a training: in a resumable fit the folder of its name, else a temporary one.
 
     Raises:
         ValueError: another training of this fit has the same name, and so would go on from the other's state.
@@ -126,7 +126,7 @@ def save_done(folder: Path, objective: nn.Module, epochs: int) -> None:
 
 
 def load_done(folder: Path, objective: nn.Module) -> int | None:
-    """Loads what a training had learned; gives its epochs, or None where it was not done."""
+    """Loads what a training had learned; returns its epochs, or None if it was not finished."""
     file = folder / "done.safetensors"
     if not file.exists():
         return None

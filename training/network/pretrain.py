@@ -1,8 +1,8 @@
 """Masked-event pretraining: the encoder learns what behaviour looks like from sequences alone, labelled or not.
 
-A share of the events is hidden, each with all its values, and every value is to be told from the events around it. It
-is the masked language model of Devlin et al., "BERT", NAACL 2019, and for behaviour that of Sun et al., "BERT4Rec",
-CIKM 2019, over several values an event.
+A share of the events is hidden with all their values, and the network predicts each value from the events around it.
+This is the masked language model of Devlin et al., "BERT", NAACL 2019, which Sun et al., "BERT4Rec", CIKM 2019, applied
+to behaviour; here each event has several values.
 """
 
 from collections.abc import Sequence

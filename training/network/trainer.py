@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class LikeLengths(Sampler[int]):
-    """Deals sequences out so that those of like length share a batch; each epoch draws `count` of them."""
+    """Orders sequences so that those of similar length share a batch; each epoch draws `count` of them."""
 
     def __init__(self, lengths: Sequence[int], count: int, batch: int, seed: int) -> None:
         self.lengths, self.count, self.batch = lengths, count, batch
@@ -49,7 +49,7 @@ class LikeLengths(Sampler[int]):
         return self.count
 
     def skip(self, epochs: int) -> None:
-        """Draws as many epochs as were trained before, so that the next is as if they had just been."""
+        """Draws the epochs that were already trained, so that the next one is the same as without interruption."""
         for _ in range(epochs):
             deque(self, maxlen=0)
 
@@ -72,7 +72,7 @@ class Collates(Protocol):
 
 
 class _Trainer(Trainer):
-    """Trainer that draws its sequences as it is told to, and measures what it is told to measure."""
+    """A Trainer with its own order of sequences and its own measure."""
 
     sampler: LikeLengths
     measure: Callable[[], float]
@@ -97,14 +97,14 @@ class Training:
     """One training of a network.
 
     Attributes:
-        name: by which it is resumed; no other training of a fit has it.
-        model: what is trained.
+        name: unique name within a fit, by which the training is resumed.
+        model: the network that is trained.
         objective: a module that gives {"loss": ...} for what `collator` makes of examples; it holds the model.
         examples, encoded: what the collator takes, and the sequence of each.
-        epochs: at most, where there is a measure; else exactly.
-        measure: is asked after each epoch; the weights of the epoch where it was largest are kept, and training ends
+        epochs: exact number of epochs; the maximum if there is a measure.
+        measure: is called after each epoch; the weights of the epoch with the largest value are kept, and training ends
             after `config.patience` epochs without a larger one.
-        share: of the examples, drawn anew for each epoch.
+        share: share of the examples that is drawn for each epoch.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Training:
 def train(training: Training, config: FitConfig, quiet: bool) -> int:
     """Trains in place with AdamW, a short warm-up and a linear fall to zero.
 
-    In a fit that is resumable it goes on where it was interrupted, and learns what it would have learned. Where several
+    In a resumable fit, it goes on where it was interrupted, with the same result as without interruption. If several
     processes train together, each takes its part of every batch.
 
     Returns:
@@ -177,7 +177,7 @@ def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> 
 def _optimizers(
     training: Training, config: FitConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, at one rate for the encoder and another for what is new to it, and how the rates rise and fall."""
+    """AdamW with one rate for the encoder and another for new weights, and the schedule of both rates."""
     bert = training.model.bert
     encoder = [p for n, p in bert.named_parameters() if "word_embeddings" not in n and "lora_" not in n]
     known = {id(p) for p in encoder}
@@ -236,7 +236,7 @@ def _board(directory: Path, name: str) -> TrainerCallback:
 
 
 def _adapters(model: BehaviourBert, config: FitConfig) -> Any:
-    """Low-rank adapters in the encoder, in place of whose weights they are trained (Hu et al., "LoRA", ICLR 2022)."""
+    """Low-rank adapters, trained instead of the encoder's weights (Hu et al., "LoRA", ICLR 2022)."""
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
@@ -249,7 +249,7 @@ def _adapters(model: BehaviourBert, config: FitConfig) -> Any:
 
 
 def _bfloat16_pays() -> bool:
-    """Whether products in bfloat16 run in hardware here; where they are emulated they are slower than float32."""
+    """Whether this machine computes bfloat16 products in hardware; if emulated, they are slower than float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
@@ -262,6 +262,6 @@ def positions(encoded: Encoded, config: FitConfig) -> int:
 
 
 def some_chunks(encoded: Encoded, most: int, rng: np.random.Generator) -> range:
-    """A run of at most `most` chunks of a sequence, drawn anew each time where it has more."""
+    """At most `most` consecutive chunks of a sequence; if it has more, they are drawn at random each time."""
     first = int(rng.integers(0, max(len(encoded.chunks) - most, 0) + 1))
     return range(first, min(first + most, len(encoded.chunks)))

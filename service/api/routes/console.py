@@ -1,4 +1,4 @@
-"""The console: a page that scores a sequence and shows why, made of three files of this package and nothing else."""
+"""The console: a page that scores a sequence and shows why. It consists of three files in `pages` and nothing else."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ MOST_SAMPLES = 16
 
 
 def router(serving: Serving, access: Access) -> APIRouter:
-    """The page, its parts, and the samples it offers; the page is open, what it shows asks for a key."""
+    """The page, its parts, and its samples. The page is open to all, but the data that it loads needs an API key."""
     routes = APIRouter(tags=["Console"])
 
     def page(name: str) -> Response:
@@ -46,7 +46,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
         summary="Sequences to try",
     )
     async def samples() -> messages.SamplesAnswer:
-        """Sequences that can be scored: golden samples of the bundle being served."""
+        """Sequences that can be scored: golden samples from the bundle being served."""
         golden = serving.registry.current().model.bundle.golden()[:MOST_SAMPLES]
         sequences = [
             messages.Sequence.model_validate({"id": f"sample-{i}", "events": s["events"]})

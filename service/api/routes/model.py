@@ -1,4 +1,4 @@
-"""The model that is served: which it is, and how another takes its place."""
+"""Routes that describe the model being served, and replace it by another."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
     @routes.post("/v1/model/reload", responses=ADMIN_PROBLEMS, summary="Swap the model without losing a request")
     async def reload(who: Annotated[str, admin], body: operations.ReloadBody) -> operations.ModelAnswer:
-        """Loads and verifies a bundle, then swaps to it; one that fails is refused and the old one serves on."""
+        """Loads and verifies a bundle, then swaps to it. A bundle that fails is refused, and the old one goes on."""
         await serving.registry.reload(body.bundle, who)
         return _describe(serving)
 
@@ -38,7 +38,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
     @routes.post("/v1/model/promote", responses=ADMIN_PROBLEMS | problems(409), summary="Swap champion and challenger")
     async def promote(who: Annotated[str, admin]) -> operations.ModelAnswer:
-        """Loses no request, is kept over a restart, and taken back by doing it again."""
+        """Loses no request and outlives a restart. A second call swaps them back."""
         await serving.registry.promote(who)
         return _describe(serving)
 

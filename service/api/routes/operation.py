@@ -1,4 +1,4 @@
-"""What watches the service: health, metrics, drift; and the forgetting of live windows."""
+"""Routes for operating the service: health, metrics, drift, and forgetting a live window."""
 
 from typing import Annotated
 
@@ -43,7 +43,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
         dependencies=needs(access, "metrics", "admin"),
     )
     async def drift() -> operations.DriftAnswer:
-        """Each field with the shares of its values in training and recently, what moved most first."""
+        """Each field with the shares of its values in training and in recent traffic; what moved most comes first."""
         sequences, fields = serving.drift.moved()
         fields.sort(key=lambda field: -field["psi"])
         return operations.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})

@@ -1,4 +1,4 @@
-"""The routes of review: what waits for a verdict, and the verdicts."""
+"""The routes of review: which answers wait for a verdict, and giving a verdict."""
 
 from typing import Annotated
 
@@ -21,9 +21,9 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
     @routes.post("/v1/feedback", responses=REVIEW_PROBLEMS, summary="Say whether an answer was right")
     async def feedback(who: Annotated[str, reviewer], body: operations.FeedbackBody) -> operations.FeedbackAnswer:
-        """Names an answer by its `score_id`, or sends the sequence, which is then scored for it.
+        """Give the answer's `score_id`, or send the sequence itself, which is then scored.
 
-        The verdict is durable before this answers. To say the same again changes nothing.
+        The verdict is durable before the request is answered. Sending the same verdict again changes nothing.
         """
         score_id, sent = body.score_id, None
         if body.sequence is not None:
@@ -38,7 +38,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
     async def review(
         _: Annotated[str, reviewer], most: Annotated[int, Query(ge=1, le=200)] = 20
     ) -> operations.ReviewAnswer:
-        """Kept answers that nobody has judged, what a verdict teaches most on first; some are of the random sample."""
+        """Kept answers without a verdict, the most useful ones to judge first; some come from the random sample."""
         return operations.ReviewAnswer.model_validate({"answers": await serving.feedback.queue(most)})
 
     return routes

@@ -31,7 +31,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
     async def put_thresholds(
         who: Annotated[str, admin], body: operations.ThresholdsBody
     ) -> operations.ThresholdsAnswer:
-        """Takes effect at once, outlives a restart, and belongs to the bundle version being served."""
+        """Takes effect at once, outlives a restart, and applies only to the bundle version being served."""
         await serving.registry.set_policy(_policy(body), who)
         return operations.ThresholdsAnswer(**body.model_dump(), source="override")
 

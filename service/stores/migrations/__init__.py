@@ -1,4 +1,4 @@
-"""The steps of the store's schema, one a file, as Alembic's revisions "1", "2", ... in a line; additive only.
+"""The steps of the store's schema, one per file: Alembic's revisions "1", "2", ... in one line, which only add things.
 
-A step says in literal terms what it makes, and never changes again: the tables of `verdicts` move on without it.
+A step spells out what it makes and does not import the tables of `verdicts`. It never changes again, while they do.
 """
