@@ -19,7 +19,7 @@ from prometheus_client import start_http_server
 from pydantic import SecretStr
 from uvicorn.supervisors import Multiprocess
 
-from service.api.app import create_app
+from service.api.app import access_of, build
 from service.api.connection import Protocol
 from service.encoding.columns import columns_of
 from service.engine.server import hosted
@@ -27,11 +27,11 @@ from service.engine.session import ProviderError, Runtime, cores
 from service.model.bundle import Bundle, BundleError
 from service.model.scorer import UNKNOWN_TYPE, Model
 from service.serving.registry import ENGINE
-from service.serving.service import Serving
 from service.settings import Settings
 from service.stores.verdicts import Store
 from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
+from service.telemetry.metrics import Metrics
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
 MOST_KEPT = 1 << 40  # means no limit
@@ -64,7 +64,7 @@ def run(
         logs.configure(settings.log_format)
         if settings.workers > 1 or settings.shared_engine:
             raise typer.Exit(_supervise(settings))
-        application = create_app(Serving(settings))
+        application = build(settings)
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
     server = Server(_config(settings, application))
@@ -94,7 +94,8 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
 
 def _supervise(settings: Settings) -> int:
     """Runs several workers on one socket, and replaces a worker that dies."""
-    # check the bundle and the store here, so that an error is shown once and not by each worker
+    # check these here, so that an error is shown once and not by each worker
+    access_of(settings, Metrics())
     Bundle.open(settings.bundle, settings.bundle_public_key)
     Store(settings.store_url.get_secret_value(), settings.state_dir).close()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -131,8 +132,8 @@ def forget(
     store_url: StoreUrl = "",
 ) -> None:
     """Deletes everything kept for review about one user, with the verdicts on it."""
-    kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
     store = _store(store_url, state_dir)
+    kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
 
 

@@ -14,30 +14,41 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service.api.auth import Access
-from service.api.front import CRASH, HOT, Front, ScoringRoutes
-from service.api.openapi import describe
-from service.api.routes import console, inference_protocol, model, operation, review, thresholds
+from service.api.front import CRASH, Front
+from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
+from service.api.routes.scoring import Scoring
 from service.schemas.problems import Problem, of_validation
 from service.serving.service import Serving
 from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.logs import RequestLog
+from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
 
 
-def create_app(serving: Serving) -> ASGIApp:
-    """The application around a service whose first model is loaded.
+def build(settings: Settings) -> ASGIApp:
+    """The application that settings describe, its first model loaded. What is quickly checked is checked first.
 
     Raises:
-        ValueError, OSError: an API key, the file of API keys, or the export of traces cannot be used.
+        BundleError, ProviderError: the first model cannot serve.
+        ValueError, OSError: a setting cannot be used.
     """
-    s = serving.settings
-    access = Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, serving.metrics)
-    traces = Traces() if s.traces else None
+    metrics = Metrics()
+    access, traces = access_of(settings, metrics), Traces() if settings.traces else None
+    return create_app(Serving(settings, metrics), access, traces)
+
+
+def access_of(settings: Settings, metrics: Metrics) -> Access:
+    """The API keys that settings name; raises ValueError or OSError where they cannot be used."""
+    s = settings
+    return Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, metrics)
+
+
+def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIApp:
+    """The application around a service whose first model is loaded."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,13 +71,11 @@ def create_app(serving: Serving) -> ASGIApp:
         redoc_url=None,
     )
     _answer_problems(app)
-    scoring = ScoringRoutes(serving, access)
-    for path in HOT:  # `Front` answers POST before the app sees it, so this only refuses other methods
-        app.router.routes.append(Route(path, scoring, methods=["POST"]))
+    scored = Scoring(serving, access)
+    app.include_router(scoring.router(scored))
     for part in (operation, model, thresholds, inference_protocol, review, console):
         app.include_router(part.router(serving, access))
-    describe(app)
-    return Front(app, scoring, RequestLog(s.log_requests, serving.pseudonyms), traces)
+    return Front(app, scored, RequestLog(serving.settings.log_requests, serving.pseudonyms), traces)
 
 
 def _answer_problems(app: FastAPI) -> None:
@@ -99,7 +108,7 @@ def worker() -> ASGIApp:
     settings = Settings()  # type: ignore[call-arg]
     logs.configure(settings.log_format)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    return create_app(Serving(settings))
+    return build(settings)
 
 
 def _end_with_parent() -> None:

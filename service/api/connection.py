@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.front import FULL, HOT
+from service.api.routes.scoring import FULL, HOT
 from service.serving.service import Serving
 from service.telemetry.logs import Call
 

@@ -111,7 +111,7 @@ class Batcher(Generic[Answer]):
         self.requests = 0  # that wait for an answer
         self.numbers = count()  # of arrival, where two are due at once
         self.activity = 0  # grows with every request, also with one that is refused
-        self.unencoded = 0  # positions in it
+        self.unencoded = 0  # positions in `arrived`
         self.chunks: list[Chunk[Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions

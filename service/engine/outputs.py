@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graph says of chunks, one row each; `combine` makes of them what it says of sequences.
+    """What the graph says of chunks, one row each; `model.pooling` makes of them what it says of sequences.
 
     Attributes:
-        sequence_logit: float32 (B,), the deep score.
+        sequence_logit: float32 (B,), the network's logit.
         type_logits: float32 (B, K), one for each anomaly type.
         event_logits: float32 (B, P), one for each position; only event positions mean anything.
     """

@@ -10,7 +10,6 @@ A message is a line of JSON and, behind it, the bytes of arrays.
 """
 
 import json
-import logging
 import os
 import threading
 import time
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from service.engine.outputs import Outputs
 from service.engine.session import Engine, GraphError, ProviderError, Runtime
 
-logger = logging.getLogger(__name__)
 START_SECONDS = 60.0  # for the process to be there, again too
 RAISED = {kind.__name__: kind for kind in (GraphError, ProviderError, FloatingPointError)}
 
@@ -53,7 +51,7 @@ class HostedEngine:
         self.host = runtime.host
         cache = str(runtime.tensorrt_cache) if runtime.tensorrt_cache else None
         its = {**asdict(runtime), "host": None, "tensorrt_cache": cache}
-        self.wanted = _message({"path": str(path), "runtime": its, "max_positions": max_positions})
+        self.wanted = packed({"path": str(path), "runtime": its, "max_positions": max_positions})
         self.lock = threading.Lock()
         self.link: Connection | None = None
         told = self._connect()
@@ -66,10 +64,10 @@ class HostedEngine:
         end = time.monotonic() + START_SECONDS
         while True:
             try:
-                with _address(self.host) as address:
+                with socket_address(self.host) as address:
                     link = Client(address, "AF_UNIX")
                 link.send_bytes(self.wanted)
-                told, _ = _read(link.recv_bytes())
+                told, _ = unpacked(link.recv_bytes())
                 break
             except (OSError, EOFError) as error:
                 if time.monotonic() > end:
@@ -85,13 +83,13 @@ class HostedEngine:
                 self._connect()
             assert self.link is not None
             try:
-                self.link.send_bytes(_message({"shape": ids.shape}, ids))
+                self.link.send_bytes(packed({"shape": ids.shape}, ids))
                 answer = self.link.recv_bytes()
             except (OSError, EOFError) as error:
                 self.link.close()
                 self.link = None
                 raise EngineLost("the engine's process ended before it answered") from error
-        told, values = _read(answer)
+        told, values = unpacked(answer)
         found, at = [], 0
         for shape in told["shapes"]:
             size = 4 * int(np.prod(shape))
@@ -109,8 +107,8 @@ def open_engine(path: Path, runtime: Runtime, max_positions: int) -> AnyEngine:
 
 
 @contextmanager
-def _address(host: Path) -> Iterator[str]:
-    """A name of the socket that is short enough: its own path may have but 107 bytes."""
+def socket_address(host: Path) -> Iterator[str]:
+    """A name of the socket that is short enough: its own path may have at most 107 bytes."""
     directory = os.open(host.parent, os.O_RDONLY)
     try:
         yield f"/proc/self/fd/{directory}/{host.name}"
@@ -118,11 +116,12 @@ def _address(host: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def _message(told: dict[str, Any], *arrays: NDArray[Any]) -> bytes:
+def packed(told: dict[str, Any], *arrays: NDArray[Any]) -> bytes:
+    """A message: a line of JSON, and the bytes of arrays behind it."""
     return b"".join((json.dumps(told).encode(), b"\n", *(np.ascontiguousarray(a).data for a in arrays)))
 
 
-def _read(message: bytes) -> tuple[dict[str, Any], memoryview]:
+def unpacked(message: bytes) -> tuple[dict[str, Any], memoryview]:
     """What a message tells, and the bytes behind; raises what it says was raised."""
     end = message.index(b"\n")
     told = json.loads(message[:end])

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from service.engine.remote import _address, _message, _read
+from service.engine.remote import packed, socket_address, unpacked
 from service.engine.session import Engine, GraphError, Runtime, trim
 from service.telemetry import logs
 
@@ -33,7 +33,7 @@ class Host:
 
     def engine(self, wanted: bytes) -> Engine:
         """The session that a message asks for; another one where the file has changed since it was loaded."""
-        told, _ = _read(wanted)
+        told, _ = unpacked(wanted)
         path, its = Path(told["path"]), dict(told["runtime"])
         its["tensorrt_cache"] = Path(its["tensorrt_cache"]) if its["tensorrt_cache"] else None
         with self.lock:
@@ -57,13 +57,13 @@ class Host:
                     if engine is None:
                         engine = self.engine(message)
                         told = ("provider", "precision", "slots", "types", "threads", "batch_tokens")
-                        answer = _message({name: getattr(engine, name) for name in told})
+                        answer = packed({name: getattr(engine, name) for name in told})
                     else:
-                        head, values = _read(message)
+                        head, values = unpacked(message)
                         found = list(vars(engine.run(np.frombuffer(values, np.int32).reshape(head["shape"]))).values())
-                        answer = _message({"shapes": [v.shape for v in found]}, *found)
+                        answer = packed({"shapes": [v.shape for v in found]}, *found)
                 except Exception as error:  # whatever it is, the front end that asked must hear of it
-                    answer = _message({"raised": type(error).__name__, "message": str(error)})
+                    answer = packed({"raised": type(error).__name__, "message": str(error)})
                 link.send_bytes(answer)
                 if engine is None:
                     return
@@ -86,7 +86,7 @@ def host(address: Path, log_format: LogFormat) -> None:
     threading.Thread(target=end, daemon=True).start()
     address.unlink(missing_ok=True)  # of the process before
     its = Host()
-    with _address(address) as short, Listener(short, "AF_UNIX", backlog=64) as listener:
+    with socket_address(address) as short, Listener(short, "AF_UNIX", backlog=64) as listener:
         while True:
             link = listener.accept()
             threading.Thread(target=its.attend, args=(link,), daemon=True).start()

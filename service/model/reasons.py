@@ -11,7 +11,7 @@ from service.model.linear import dense
 from service.model.tabular import Tabular
 
 NETWORK = "events in their order"
-ASSOCIATION = "company"
+ASSOCIATION = "company"  # as callers know guilt by association
 NOVELTY = "distance from normal"
 
 

@@ -189,7 +189,7 @@ class Result(BaseModel):
     )
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
-    windows: int = Field(ge=1, description="Windows that a long sequence was cut into.")
+    windows: int = Field(ge=1, description="Chunks that a long sequence was cut into.")
     reasons: list[ScoreReason] = Field(
         default_factory=list, description="If asked for; the largest reason comes first."
     )

@@ -71,12 +71,11 @@ class Admission:
             known, found = self.positions_per_byte[route], positions / size
             self.positions_per_byte[route] = known + SIZE_MEMORY * (found - known) if known else found
 
-    def refuse(self) -> Problem:
-        """Counts a request for which there is no room; returns the answer to it."""
+    def refuse(self) -> None:
+        """Counts a request for which there is no room."""
         if self.registry.active is not None:
             self.registry.active.batcher.activity += 1
         self.metrics.queue_full.inc()
-        return full()
 
 
 def full() -> Problem:

@@ -8,7 +8,7 @@ import asyncio
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.scorer import Model
-from service.serving.admission import Admission
+from service.serving.admission import Admission, full
 
 MOST_WAITING = 32  # requests
 
@@ -28,7 +28,8 @@ class BareGraph:
             Problem: 429 if too many requests wait.
         """
         if self.waiting >= MOST_WAITING:
-            raise self.admission.refuse()
+            self.admission.refuse()
+            raise full()
         self.waiting += 1
         try:
             async with self.turn:

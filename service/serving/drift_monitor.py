@@ -35,13 +35,11 @@ class DriftMonitor:
         self._values = np.zeros((0, BINS))
         self._cells: list[Gauge] = []
         self._described = 0
-        self._watched: list[Encoded] = []
 
     def serving(self, validation_scores: Sequence[int], fields: FieldValues | None) -> None:
         """From now on compares with the training data of another model, and forgets the old model's traffic."""
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
-        self._watched.clear()
         for name in self._fields.names if self._fields else ():
             self.metrics.field_drift.labels(name).set(0)
         for child in self._cells:
@@ -61,9 +59,9 @@ class DriftMonitor:
         """Takes in the values of one sequence in WATCHED."""
         first = -self._described % WATCHED
         self._described += len(sequences)
-        self._watched += sequences[first::WATCHED]
-        if len(self._watched) * WATCHED >= STEP:
-            self._fold()
+        if self._fields and (some := sequences[first::WATCHED]):
+            self._values *= 0.5 ** (WATCHED * len(some) / MEMORY)
+            self._values += self._fields.count(some)
 
     def moved(self) -> tuple[float, list[dict[str, Any]]]:
         """How many recent sequences were looked at in all workers, and how the values of each field moved."""
@@ -97,10 +95,6 @@ class DriftMonitor:
 
     def _fold(self) -> None:
         """Adds what came since the last call to the fading histograms, and puts these into the metrics."""
-        if self._fields and self._watched:
-            self._values *= 0.5 ** (WATCHED * len(self._watched) / MEMORY)
-            self._values += self._fields.count(self._watched)
-        self._watched.clear()
         self._recent *= 0.5 ** (len(self._pending) / MEMORY)
         bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
         self._recent += np.bincount(bins, minlength=SCORE_BINS)

@@ -13,7 +13,7 @@ from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
 from service.serving.webhook import Webhook
 from service.telemetry.logs import CALL
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import UNLISTED, Metrics
 
 RECENT = 10_000  # how many of the latest sequences new thresholds are tried on
 UNTOLD = ("events", "reasons", "repair")  # parts of a result that are not sent to the webhook
@@ -33,16 +33,19 @@ class Publisher:
         self.metrics, self.drift, self.feedback, self.webhook = metrics, drift, feedback, webhook
         self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)  # score and segment
 
-    def judged(self, judged: Sequence[Judged | Exception], watched: bool) -> None:
+    def judged(self, judged: Sequence[Judged | Exception], unlisted: int, watched: bool) -> None:
         """Counts judged sequences and watches their drift; answers from the cache are not among them.
 
         Args:
+            unlisted: values of fields that the model does not read.
             watched: whether the model that judged them still serves; drift is compared with the serving model only.
         """
         encoded = [one.encoded for one in judged if not isinstance(one, Exception)]
         self.metrics.events.inc(sum(e.length for e in encoded))
         if watched:
             self.drift.described(encoded)
+        if unlisted:
+            self.metrics.unknown_values.labels(UNLISTED).inc(unlisted)
         for one in encoded:
             for name, count in one.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
@@ -52,6 +55,7 @@ class Publisher:
         sequences: Sequence[messages.Sequence | dict[str, Any]],
         results: Sequence[dict[str, Any]],
         model: dict[str, str],
+        watched: bool,
     ) -> None:
         """Publishes a request's results for the sequences that could be scored."""
         call, scores = CALL.get(), []
@@ -72,7 +76,8 @@ class Publisher:
                 if self.webhook:
                     told = {name: value for name, value in result.items() if name not in UNTOLD}
                     self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
-        self.drift.scored(scores)
+        if watched:
+            self.drift.scored(scores)
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""

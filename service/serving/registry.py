@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 ENGINE = "engine"  # socket of a run's shared engine
 SERVED = "served.json"  # file of a run: champion and challenger, once they differ from the settings
 SOON = {"Retry-After": "1"}
+Loaded = tuple[Model, Policy]  # a model that may serve, with the policy for its version
 
 
 @dataclass(frozen=True)
@@ -75,36 +76,36 @@ class Registry:
         )
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
-        self.first: Model | None = self._load(champion)  # until it serves
-        self._policy_of(self.first)  # reports a damaged file of overrides now, before the port is open
+        self.first: Loaded | None = self._load(champion)  # until it serves
         self.challenger: Challenger | None = None
         self.active: Active | None = None
         self.draining = False
         self.changing = asyncio.Lock()
 
-    def _load(self, path: Path) -> Model:
-        return Model.load(Bundle.open(path, self.settings.bundle_public_key), self.runtime)
+    def _load(self, path: Path) -> Loaded:
+        model = Model.load(Bundle.open(path, self.settings.bundle_public_key), self.runtime)
+        return model, self._policy_of(model)
 
     async def start(self) -> None:
         """Starts serving."""
         async with self.workers.lock():
             served = self.settings.run_dir and self.settings.run_dir / SERVED
-            model, self.first = self.first, None
-            assert model is not None
+            assert self.first is not None
+            (model, _), self.first = self.first, None
             if served and served.exists():
                 champion, second = json.loads(served.read_text())
                 self.second = Path(second) if second else None
                 if Path(champion) != model.bundle.path:
-                    model = await asyncio.to_thread(lambda: self._load(Path(champion)))
+                    model, _ = await asyncio.to_thread(lambda: self._load(Path(champion)))
             self.workers.bury()
-            self._activate(model)
+            self._activate(model, self._policy_of(model))  # thresholds may have changed while it was loaded
             try:
                 await self._challenge(self.second)
             except BundleError as error:
                 logger.error("no challenger, and the champion serves alone: %s", error)
             await self.workers.listen(self._follow)
 
-    def _activate(self, model: Model) -> None:
+    def _activate(self, model: Model, policy: Policy) -> None:
         s = self.settings
         batcher = Batcher(
             model.bundle.encoder.encode_all,
@@ -116,11 +117,11 @@ class Registry:
             in_thread=model.engine.frees_the_core,
         )
         batcher.start()
-        self.active = Active(model, self._policy_of(model), batcher, self._cache())
+        self.active = Active(model, policy, batcher, self._cache())
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info)
         self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
-        self.metrics.thresholds(self.active.policy.by_segment)
+        self.metrics.thresholds(policy.by_segment)
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
@@ -203,22 +204,22 @@ class Registry:
         """Swaps every worker to the bundle at `path`, with the one at `second` in shadow."""
         old, swapped = self.current().model.bundle, second != self.second
         try:
-            model = await asyncio.to_thread(lambda: self._load(path))
+            loaded = await asyncio.to_thread(lambda: self._load(path))
             message = {"do": "serve", "path": str(path), "second": str(second) if second else None}
             async with self.workers.prepared(message) as commit:
-                new = model.bundle.version
+                new = loaded[0].bundle.version
                 await asyncio.to_thread(self.audit.note, who, what, bundle=str(path), old=old.version, new=new)
                 self._note_served(path, second)
                 if swapped:
                     note_promotion(self.settings.state_dir, self.configured, (path, second))
-                await self._swap(model, second)
+                await self._swap(loaded, second)
                 await commit()
         except (BundleError, ProviderError, EngineLost, WorkerError) as error:
             self.metrics.reloads.labels("failed").inc()
             logger.error("%s refused, %s goes on serving: %s", what, old.version, error)
             raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
         self.metrics.reloads.labels("ok").inc()
-        return model
+        return loaded[0]
 
     def _note_served(self, path: Path, second: Path | None) -> None:
         """Writes down what workers that start later must serve."""
@@ -226,9 +227,9 @@ class Registry:
             content = json.dumps([str(path), str(second) if second else None])
             (self.settings.run_dir / SERVED).write_text(content)
 
-    async def _swap(self, model: Model, second: Path | None) -> None:
+    async def _swap(self, loaded: Loaded, second: Path | None) -> None:
         old = self.current()
-        self._activate(model)
+        self._activate(*loaded)
         await old.batcher.close()
         del old
         await asyncio.to_thread(trim)
@@ -267,8 +268,8 @@ class Registry:
         """Prepares a change that another worker makes."""
         second = Path(message["second"]) if message.get("second") else None
         if message["do"] == "serve":
-            model = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
-            return partial(self._swap, model, second)
+            loaded = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
+            return partial(self._swap, loaded, second)
         if message["do"] == "challenge":
             return partial(self._challenge, second)
 

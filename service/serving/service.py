@@ -17,7 +17,7 @@ from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, Admission
+from service.serving.admission import EVENTS, SCORE, Admission, full
 from service.serving.bare_graph import BareGraph
 from service.serving.cache import Cache
 from service.serving.drift_monitor import DriftMonitor
@@ -60,9 +60,9 @@ class Serving:
         ValueError, OSError: a setting cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, s, state = settings, settings, settings.state_dir
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.metrics.queue_capacity.set(s.queue_tokens)
         self.metrics.objective.set(s.objective_ms / 1000)
         self.drift = DriftMonitor(self.metrics)
@@ -118,6 +118,7 @@ class Serving:
         asking = Asking(EVENTS, size, time.perf_counter(), timeout_ms)
         active = self._admitted()
         taken = await self.ingest.take(body, active.model.bundle)
+        active = self._admitted()  # another model may serve by now, and the old one's batcher is closed
         if taken.due.sequences:
             results = await self._results(active, taken.due, asking)
             for place, result in zip(taken.places, results, strict=True):
@@ -137,7 +138,12 @@ class Serving:
         active = self._admitted()
         [result] = await self._results(active, Asked([sequence], 0, False, trial=True), asking)
         if "error" in result:
-            raise Problem(result["error"]["status"], result["error"]["detail"])
+            error = result["error"]
+            errors = [
+                e | {"pointer": "/sequence" + e["pointer"].removeprefix("/sequences/0")}
+                for e in error.get("errors", ())
+            ]
+            raise Problem(error["status"], error["detail"], errors)
         return result, active.model.bundle.version
 
     def _admitted(self) -> Active:
@@ -153,7 +159,7 @@ class Serving:
     async def _results(self, active: Active, asked: Asked, asking: Asking) -> list[Result]:
         """The results of a request, in its order; publishes them unless the request is only a trial."""
         stages, model = self.metrics.stages, active.model
-        prepared = prepare(asked, model, self.settings, self.metrics)
+        prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, prepared, results) if cache is not None else {}
@@ -171,8 +177,9 @@ class Serving:
         if call := CALL.get():
             call.sequences = len(whole)
         if not asked.trial:
-            self.publisher.judged(judged, watched=self.registry.in_force(active))
-            self.publisher.answered(asked.sequences, whole, _named(active))
+            watched = self.registry.in_force(active)
+            self.publisher.judged(judged, sum(one.unlisted for _, one in waiting), watched)
+            self.publisher.answered(asked.sequences, whole, _named(active), watched)
             if self.registry.challenger:
                 self.registry.challenger.offer(asking.body or to_json({"sequences": asked.sequences}), whole)
         return whole
@@ -190,7 +197,8 @@ class Serving:
         try:
             return await active.batcher.score([(one.columns, one.length) for one in waiting], due, spans)
         except QueueFull:
-            raise self.admission.refuse() from None
+            self.admission.refuse()
+            raise full() from None
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {asking.timeout_ms:g} ms") from None

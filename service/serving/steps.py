@@ -15,7 +15,6 @@ from service.schemas.problems import pointer
 from service.schemas.terms import Decision
 from service.settings import Settings
 from service.telemetry.logs import fresh_id
-from service.telemetry.metrics import UNLISTED, Metrics
 
 Result = dict[str, Any]  # one sequence's part of the answer
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
@@ -29,25 +28,24 @@ class Prepared:
         sequence: the sequence as it was sent.
         columns, length: its events, without those that repeat an `event_id`.
         places: for each sent event, its index among the events kept; None if all were kept.
+        unlisted: values in fields that the model does not read.
     """
 
     sequence: messages.Sequence
     columns: Columns
     length: int
     places: list[int] | None
+    unlisted: int
 
 
-def prepare(asked: Asked, model: Model, settings: Settings, metrics: Metrics) -> list[Prepared | Result]:
+def prepare(asked: Asked, model: Model, settings: Settings) -> list[Prepared | Result]:
     """A request's sequences, in its order; in place of one that cannot be scored, an answer that says why."""
     return [
-        s if isinstance(s, dict) else _prepare_one(index, s, model, settings, metrics)
-        for index, s in enumerate(asked.sequences)
+        s if isinstance(s, dict) else _prepare_one(index, s, model, settings) for index, s in enumerate(asked.sequences)
     ]
 
 
-def _prepare_one(
-    index: int, sequence: messages.Sequence, model: Model, settings: Settings, metrics: Metrics
-) -> Prepared | Result:
+def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings: Settings) -> Prepared | Result:
     try:
         columns, length = columns_of(sequence.events)
     except EventError as error:
@@ -60,13 +58,12 @@ def _prepare_one(
         if isinstance(text, str) and len(text) > settings.max_text:
             reason = f"{len(text)} characters; at most {settings.max_text} may be sent"
             return refused(index, sequence, EventError(at, texts, reason))
-    if unlisted := columns.keys() - model.bundle.encoder.columns - {"event_id"}:
-        count = sum(length - list(columns[name]).count(None) for name in unlisted)
-        metrics.unknown_values.labels(UNLISTED).inc(count)
+    names = columns.keys() - model.bundle.encoder.columns - {"event_id"}
+    unlisted = sum(length - list(columns[name]).count(None) for name in names)
     places = None
     if "event_id" in columns:
         columns, length, places = distinct(columns, length)
-    return Prepared(sequence, columns, length, places)
+    return Prepared(sequence, columns, length, places, unlisted)
 
 
 def compose(

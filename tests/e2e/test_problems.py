@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.problems import assert_problem
-from tests.support.service import Service, score
+from tests.support.service import Service, sample, score
 
 JSON = {"Content-Type": "application/json"}
 
@@ -59,7 +59,9 @@ def test_a_body_of_ten_megabytes_is_refused_announced_or_not(service: Service) -
 
 def test_other_problems_have_the_same_shape(service: Service) -> None:
     assert_problem(service.client.get("/nowhere"), 404, "Not Found")
+    refused = sample(service, "recguard_requests_total", route="/v1/score", code="405")
     assert_problem(service.client.get("/v1/score"), 405, "Method Not Allowed")
+    assert sample(service, "recguard_requests_total", route="/v1/score", code="405") == refused + 1
     assert_problem(score(service, {"sequences": []}, **{"X-Request-Timeout-Ms": "soon"}), 400, "X-Request-Timeout-Ms")
     assert_problem(service.client.put("/v1/thresholds", content=b"{", headers=JSON), 400, "documented form")
     assert_problem(service.client.put("/v1/thresholds", json={"review": 2, "block": 3}), 422, "/review")

@@ -116,9 +116,20 @@ def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bu
     wait_until(lambda: not any(map(alive, started)))
 
 
-def test_a_store_that_cannot_be_used_ends_the_service_and_is_said_once(bundle: Bundle, tmp_path: Path) -> None:
-    settings = {"RECGUARD_WORKERS": str(WORKERS), "RECGUARD_STORE_URL": "nodb://x", "RECGUARD_STATE_DIR": str(tmp_path)}
+@pytest.mark.parametrize("workers", [1, WORKERS])
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("RECGUARD_STORE_URL", "nodb://x", "error: RECGUARD_STORE_URL nodb://x: "),
+        ("RECGUARD_API_KEYS", "bad", "error: RECGUARD_API_KEYS: key 1 is not name:scope+scope:secret"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_ends_the_service_and_is_said_once(
+    bundle: Bundle, tmp_path: Path, workers: int, setting: str, value: str, says: str
+) -> None:
+    settings = {"RECGUARD_WORKERS": str(workers), "RECGUARD_STATE_DIR": str(tmp_path), setting: value}
     done = recguard_serve("run", "--bundle", bundle.path, "--port", free_port(), **settings)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: RECGUARD_STORE_URL nodb://x: ")
+    assert done.stderr.startswith(says)
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing was begun"

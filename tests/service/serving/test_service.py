@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 import weakref
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from service.model.bundle import Bundle
 from service.serving.admission import EVENTS, SCORE
 from service.serving.service import Serving
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.support.logs import sequences
 
 
@@ -21,7 +23,7 @@ def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
     assert isinstance(events, list)
 
     async def main() -> None:
-        serving = Serving(settings)
+        serving = Serving(settings, Metrics())
         await serving.start()
         try:
             body = json.dumps({"sequences": [sequence]}).encode()
@@ -44,7 +46,7 @@ def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
 
 def test_a_model_that_was_replaced_is_let_go(bundle: Bundle, tmp_path: Path) -> None:
     async def main() -> None:
-        serving = Serving(Settings(bundle=bundle.path, state_dir=tmp_path))
+        serving = Serving(Settings(bundle=bundle.path, state_dir=tmp_path), Metrics())
         await serving.start()
         try:
             assert serving.registry.active is not None
@@ -55,3 +57,25 @@ def test_a_model_that_was_replaced_is_let_go(bundle: Bundle, tmp_path: Path) -> 
             await serving.close()
 
     asyncio.run(main())
+
+
+def test_a_promotion_that_fails_leaves_nothing_behind(bundle: Bundle, tmp_path: Path) -> None:
+    state, other = tmp_path / "state", tmp_path / "other"
+    shutil.copytree(bundle.path, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "version": "2"}))
+
+    async def main() -> None:
+        serving = Serving(Settings(bundle=bundle.path, bundles=tmp_path, challenger=other, state_dir=state), Metrics())
+        await serving.start()
+        try:
+            (state / "thresholds.json").write_text(json.dumps({"2": {"review": 2, "block": 1}}))
+            with pytest.raises(ValueError, match="0 <= review <= block <= 1"):
+                await serving.registry.promote("test")
+            assert serving.registry.current().model.bundle.version == bundle.version
+        finally:
+            await serving.close()
+
+    asyncio.run(main())
+    assert not (state / "audit.jsonl").exists()
+    assert not (state / "promoted.json").exists()

@@ -1,0 +1,124 @@
+"""The scoring routes: `front` calls `Scoring.answer` before the app sees a request, and the app has it as a route."""
+
+import zlib
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.auth import Access, header
+from service.api.openapi import DEADLINE, body_of
+from service.api.responses import SCORING_PROBLEMS
+from service.schemas import messages
+from service.schemas.problems import Problem
+from service.serving.admission import EVENTS, SCORE, full
+from service.serving.service import Serving
+
+HOT = {SCORE, EVENTS}  # routes that are called at least once for each action of a user
+FULL = full().response  # built once, since under overload it is the most frequent answer
+
+
+def router(scoring: "Scoring") -> APIRouter:
+    """The routes, as the app describes them and refuses other methods."""
+    routes = APIRouter()
+
+    def add(path: str, name: str, summary: str, description: str, asks: type[BaseModel], answers: Any) -> None:
+        routes.add_api_route(
+            path,
+            scoring.answer,
+            methods=["POST"],
+            name=name,
+            summary=summary,
+            description=description,
+            response_model=answers,
+            responses=SCORING_PROBLEMS,
+            openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE]},
+        )
+
+    add(
+        SCORE,
+        "score",
+        "Score sequences",
+        "Scores each sequence and its events, in the request's order.\n\n"
+        "A sequence that cannot be scored has an `error` in its place; the others are not affected.",
+        messages.ScoreRequest,
+        messages.ScoreResponse,
+    )
+    add(
+        EVENTS,
+        "events",
+        "Take in events as they happen",
+        "Puts each event into the window of its key, and scores the windows that are due, in the request's order.\n\n"
+        "Settings decide when a window is due: at every event, at every N-th event, or at certain actions. An event "
+        "that is refused has an `error` in its place. A request without an answer may be sent again: each `event_id` "
+        "counts only once.",
+        messages.EventsRequest,
+        messages.EventsResponse,
+    )
+    return routes
+
+
+class Scoring:
+    """Answers a POST to one of the `HOT` routes."""
+
+    def __init__(self, serving: Serving, access: Access) -> None:
+        self.serving, self.access = serving, access
+
+    async def answer(self, request: Request) -> Response:
+        """Answers a request; refuses it before reading its body if it would have to wait too long."""
+        serving, admission = self.serving, self.serving.admission
+        milliseconds = _timeout(request, serving.settings.timeout_ms)
+        self.access.allow(request.scope, "score")
+        length = header(request.scope, b"content-length") or b""
+        size = int(length) if length.isdigit() else 0
+        route = request.scope["path"]
+        if not admission.admits(route, size, milliseconds):
+            return FULL
+        with admission.arriving(route, size):
+            body = await request.body()
+        size = len(body)
+        if encoding := header(request.scope, b"content-encoding"):
+            body = _unpacked(serving, encoding.decode("latin-1"), body)
+        work = serving.score if route == SCORE else serving.take
+        return Response(await work(body, milliseconds, size), media_type="application/json")
+
+
+def too_large(serving: Serving, detail: str) -> Problem:
+    """Counts a body that is too large; returns the refusal."""
+    serving.metrics.rejected.labels("too_large").inc()
+    return Problem(413, f"{detail}; at most {serving.settings.max_body_bytes} may be sent")
+
+
+def _unpacked(serving: Serving, encoding: str, body: bytes) -> bytes:
+    """A gzip body unpacked; stops at the size limit of a body."""
+    most = serving.settings.max_body_bytes
+    if encoding.strip().lower() != "gzip":
+        raise Problem(415, f"Content-Encoding {encoding!r}: bodies are taken as they are, or with gzip")
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacker.decompress(body, most + 1)
+    except zlib.error as error:
+        raise Problem(400, f"the body is not gzip: {error}") from None
+    if len(found) > most:
+        raise too_large(serving, f"the body has more than {most} bytes when unpacked")
+    if not unpacker.eof:
+        raise Problem(400, "the body's gzip ends too early")
+    return found
+
+
+def _timeout(request: Request, default: float) -> float:
+    """Milliseconds until the request's deadline."""
+    given = header(request.scope, b"x-request-timeout-ms")
+    if given is None:
+        return default
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = 0.0
+    if not 0 < milliseconds < 1e9:
+        raise Problem(
+            400, f"X-Request-Timeout-Ms: {given.decode('latin-1')!r} is not a positive number of milliseconds"
+        )
+    return milliseconds
