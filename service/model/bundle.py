@@ -124,8 +124,8 @@ class Bundle:
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """Events that 99, 50 and 1 in 100 of the training sequences had at least; ones where a bundle does not say."""
-        shortest, usual, longest = self.manifest["training_data"].get("lengths", (1, 1, 1))
+        """Events that 99, 50 and 1 in 100 of the training sequences had at least."""
+        shortest, usual, longest = self.manifest["training_data"]["lengths"]
         return int(shortest), int(usual), int(longest)
 
     @property
@@ -159,10 +159,9 @@ class Bundle:
         return tabular
 
     @cached_property
-    def field_values(self) -> FieldValues | None:
-        """What the fields' values were in training; None for a bundle that was fitted before this was kept."""
-        kept = self.manifest.get("field_values")
-        return FieldValues.of(self.encoder, kept) if kept else None
+    def field_values(self) -> FieldValues:
+        """What the fields' values were in training."""
+        return FieldValues.of(self.encoder, self.manifest["field_values"])
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -30,7 +30,6 @@ def psi(monitor: DriftMonitor) -> dict[str, float]:
 
 def test_counts_are_of_sequences_each_once_in_a_field(bundle: Bundle) -> None:
     values = bundle.field_values
-    assert values is not None
     sequences = described(bundle, 5)
     counts = values.count(sequences)
     assert counts.sum(axis=1) == pytest.approx(np.full(len(values.names), len(sequences)))
