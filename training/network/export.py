@@ -43,6 +43,10 @@ def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
         )
     assert program is not None
     program.save(str(path), external_data=False)
+    written = onnx.load(path)
+    for node in written.graph.node:  # the exporter notes where on this machine the code of each node stands
+        del node.metadata_props[:]
+    onnx.save(written, path)
 
 
 def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
@@ -52,7 +56,7 @@ def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
     export_onnx(half, slots, path)
 
 
-class _Windows(CalibrationDataReader):  # type: ignore[misc]
+class _Chunks(CalibrationDataReader):  # type: ignore[misc]
     """Feeds real chunks to the quantiser, a few of like length at a time."""
 
     def __init__(self, sequences: Sequence[Encoded], most: int = 256) -> None:
@@ -83,7 +87,7 @@ def quantize(source: Path, target: Path, sequences: Sequence[Encoded]) -> None:
         quantize_static(
             str(prepared),
             str(target),
-            _Windows(sequences),
+            _Chunks(sequences),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_exclude=heads,

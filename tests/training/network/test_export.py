@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from service.encoding.chunks import pad
+from tests.support.paths import ROOT
 from training.config import PRESETS
 from training.network.export import export_onnx
 from training.network.finetune import run_torch
@@ -28,3 +29,4 @@ def test_the_graph_answers_as_torch_does(preset: str, tmp_path: Path) -> None:
         vars(Engine(tmp_path / "model.onnx").run(ids)).values(), vars(run_torch(model)(ids)).values(), strict=True
     ):
         assert np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-theirs))).max() < 1e-4
+    assert str(ROOT).encode() not in (tmp_path / "model.onnx").read_bytes()
