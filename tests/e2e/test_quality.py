@@ -8,13 +8,13 @@ from tests.support.logs import shared
 from training.config import FitConfig
 from training.data.clean import clean_events
 from training.data.labels import read_labels
-from training.evaluation.quality import Metrics
+from training.evaluation.quality import Quality
 from training.experiments.cross_validation import evaluate_folds
 
 pytestmark = pytest.mark.slow
 
 
-def five_folds(name: str, out: Path) -> Metrics:
+def five_folds(name: str, out: Path) -> Quality:
     folder = shared(name)
     log, report = clean_events(folder / "events.csv")
     return evaluate_folds(log, read_labels(folder / "labels.csv", log, report), 5, FitConfig(), out)

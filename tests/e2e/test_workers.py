@@ -74,7 +74,7 @@ def test_workers_change_together_and_one_that_dies_comes_back(
 def test_workers_share_one_engine_which_may_die_under_load(
     start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
 ) -> None:
-    service = start_service(bundles / "one", workers=WORKERS, shared_engine=True, timeout_ms=20_000)
+    service = start_service(bundles / "one", workers=WORKERS, shared_engine=True, timeout_ms=20_000, max_wait_ms=20_000)
     wait_until(lambda: len(workers(service)) == WORKERS)
     body = {"sequences": sequences(attacked / "events.csv", 3)}
     expected = start_service(bundles / "one").client.post("/v1/score", json=body).json()["results"]
