@@ -1,7 +1,7 @@
 """Plain ASGI around the app: counts, times and limits every request, and answers the scoring routes itself.
 
 The framework's router, middleware and dependencies take longer than parsing and encoding do, so a POST to a scoring
-route never reaches them. `openapi` describes these routes beside those of the app.
+route never reaches them: `routes.scoring` answers it here.
 """
 
 import logging

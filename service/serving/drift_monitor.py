@@ -36,7 +36,7 @@ class DriftMonitor:
         self._cells: list[Gauge] = []
         self._described = 0
 
-    def serving(self, validation_scores: Sequence[int], fields: FieldValues | None) -> None:
+    def serving(self, validation_scores: Sequence[int], fields: FieldValues) -> None:
         """From now on compares with the training data of another model, and forgets the old model's traffic."""
         self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
@@ -44,9 +44,8 @@ class DriftMonitor:
             self.metrics.field_drift.labels(name).set(0)
         for child in self._cells:
             child.set(0)
-        names = fields.names if fields else []
-        self._fields, self._values = fields, np.zeros((len(names), BINS))
-        self._cells = [self.metrics.values.labels(name, str(k)) for name in names for k in range(BINS)]
+        self._fields, self._values = fields, np.zeros((len(fields.names), BINS))
+        self._cells = [self.metrics.values.labels(name, str(k)) for name in fields.names for k in range(BINS)]
         self._fold()
 
     def scored(self, scores: Sequence[float]) -> None:

@@ -1,5 +1,6 @@
 """The commands of `recguard-train` that measure how good models are, and how much they help."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,14 @@ from training.cli.common import (
 )
 from training.cli.options import Preset, Pretrained, Seed, configure
 from training.config import FitConfig
+
+
+def named(option: str, given: str, known: Collection[str]) -> list[str]:
+    """The names that an option was given, separated by commas; raises ValueError on one that is not known."""
+    names = given.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{option} {unknown[0]}: there are {', '.join(known)}")
+    return names
 
 
 def evaluate(
@@ -114,9 +123,7 @@ def study(
         from training.experiments.study import PARTS
         from training.experiments.study import study as run
 
-        wanted = parts.split(",")
-        if unknown := [part for part in wanted if part not in PARTS]:
-            raise ValueError(f"--parts {unknown[0]}: there are {', '.join(PARTS)}")
+        wanted = named("--parts", parts, PARTS)
         log, known = labelled(events, labels, columns, None)
         with bar(show, "studying") as advance:
             run(log, known, out, configure(seed=seed, preset=preset, pretrained=pretrained), folds, wanted, advance)
@@ -141,9 +148,7 @@ def impact(
         from training.experiments.impact import AUTO, PUSHING
         from training.experiments.impact import impact as run
 
-        wanted = types.split(",") if types else list(PUSHING)
-        if unknown := [kind for kind in wanted if kind not in PUSHING]:
-            raise ValueError(f"--types {unknown[0]}: there are {', '.join(PUSHING)}")
+        wanted = named("--types", types, PUSHING) if types else list(PUSHING)
         shares = [float(part) for part in sizes.split(",")]
         if not all(0 < share <= 1 for share in shares):
             raise ValueError(f"--sizes {sizes}: shares of the genuine users, above 0 and at most 1")
@@ -181,9 +186,7 @@ def stream(
         from training.experiments.stream import TYPES, Plan, caught
         from training.experiments.stream import stream as run
 
-        wanted = types.split(",") if types else list(TYPES)
-        if unknown := [kind for kind in wanted if kind not in ATTACKS]:
-            raise ValueError(f"--types {unknown[0]}: there are {', '.join(ATTACKS)}")
+        wanted = named("--types", types, ATTACKS) if types else list(TYPES)
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
         with bar(show, "streaming", len(wanted)) as advance:
             plan = Plan(days, periods, verdicts)

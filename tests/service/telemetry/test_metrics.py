@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.drift import SCORE_BINS, population_stability
+from service.model.drift import BINS, SCORE_BINS, FieldValues, population_stability
 from service.serving.drift_monitor import LEAST, DriftMonitor
 from service.telemetry.metrics import Metrics
 
+NO_FIELDS = FieldValues([], np.zeros(0, np.int64), np.zeros((0, BINS)), [])
 histogram = st.lists(st.integers(0, 1000), min_size=SCORE_BINS, max_size=SCORE_BINS).map(lambda h: np.array(h, float))
 
 
@@ -26,7 +27,7 @@ def test_drift_shows_scores_that_moved_and_not_the_first_few() -> None:
     rng = np.random.default_rng(0)
     scores = rng.beta(1, 9, 3000)
     monitor = DriftMonitor(Metrics())
-    monitor.serving(np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist(), None)
+    monitor.serving(np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist(), NO_FIELDS)
     for s in rng.beta(1, 9, LEAST - 10):
         monitor.scored([float(s)])
     assert drift(monitor) == 0
