@@ -132,6 +132,7 @@ def test_what_moved_is_shown_value_by_value(
     moved = service.client.get("/v1/drift").json()["fields"]
     assert moved[0]["psi"] == max(field["psi"] for field in moved) > 0.25
     browser.get(f"{service.client.base_url}/console")
+    wait_until(lambda: len(texts(browser, "#samples button")) > 0)  # until then the page moves under the click
     browser.find_element("css selector", "#drift summary").click()
     wait_until(lambda: any(text.startswith("category, PSI") for text in texts(browser, "#fields .major")))
     assert len(texts(browser, "#fields .strip")) == 2 * len(moved)
