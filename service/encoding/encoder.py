@@ -42,7 +42,8 @@ from service.encoding.fields import (
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.summaries import Leader, Length, Span, Variety
-from service.encoding.values import Columns, EventError, Ids, numbers, timestamps
+from service.encoding.times import timestamps
+from service.encoding.values import Columns, EventError, Ids, numbers
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
 ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.encoding.values import Columns, EventError, Floats, numbers, timestamps
+from service.encoding.times import timestamps
+from service.encoding.values import Columns, EventError, Floats, numbers
 
 
 @dataclass(frozen=True)

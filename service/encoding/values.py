@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from reprlib import Repr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ Columns = Mapping[str, Sequence[object]]  # column name -> one value an event, N
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _NUMBERED = re.compile(r"(\D*)(\d{1,18})")
 
 
@@ -31,6 +32,11 @@ class EventError(ValueError):
         self.index, self.field, self.reason = index, field, reason
 
 
+def quoted(value: object) -> str:
+    """A value as messages show it: as Python writes it, in at most 80 characters."""
+    return _SHORT.repr(value)
+
+
 def numbers(name: str, values: Sequence[object]) -> Floats:
     """Float64 (T,) of the values, NaN where None; raises EventError on what is not a finite number."""
     try:
@@ -48,34 +54,6 @@ def numbers(name: str, values: Sequence[object]) -> Floats:
         if bad:
             raise EventError(index, name, f"{value!r} is not a finite number; send a number, or null if unknown")
     raise AssertionError("unreachable: some value was not finite")
-
-
-def timestamps(values: Sequence[object]) -> Floats:
-    """Float64 (T,) epoch seconds, NaN where None, from epoch seconds or RFC 3339 texts (UTC where no offset is given).
-
-    Raises EventError on a negative time, one that is not finite, unreadable, or beyond the year 5138.
-    """
-    if str in set(map(type, values)):
-        values = [_parse_time(i, v) if type(v) is str else v for i, v in enumerate(values)]
-    seconds = numbers("ts", values)
-    wrong = np.flatnonzero((seconds < 0) | (seconds > MAX_TIMESTAMP))
-    if wrong.size:
-        index = int(wrong[0])
-        fix = "times are not negative" if seconds[index] < 0 else "this looks like milliseconds; send seconds"
-        raise EventError(index, "ts", f"{values[index]!r} is out of range: {fix}")
-    return seconds
-
-
-def _parse_time(index: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise EventError(index, "ts", f"{text!r} is neither epoch seconds nor an RFC 3339 time") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def canonical(value: object) -> str:

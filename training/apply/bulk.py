@@ -18,7 +18,9 @@ from service.encoding.values import EventError
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
 from training.data.clean import clean_table, ids_of
-from training.data.log import ROW, Log, LogError
+from training.data.log import ROW, Log, LogError, brief
+from training.data.read import AS_FOUND, ReadOptions, parquet_files, read_parquet
+from training.data.tables import moments_as_text, stacked
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
@@ -65,35 +67,37 @@ class Plan:
         version: version of the model.
         columns: renames columns, {ours: theirs}.
         parts: number of parts that the sequences are dealt out into.
+        root: the folder that the log is, if it is one; names of folders within it are columns.
+        how: the `ReadOptions`.
     """
 
     files: list[tuple[str, int, float]]
     version: str
     columns: dict[str, str]
     parts: int
+    root: str | None
+    how: dict[str, str | None]
 
     @classmethod
-    def of(cls, events: Path, version: str, columns: Mapping[str, str], rows_of_part: int) -> "Plan":
+    def of(
+        cls, events: Path, version: str, columns: Mapping[str, str], rows_of_part: int, how: ReadOptions = AS_FOUND
+    ) -> "Plan":
         """A plan for a log; raises LogError if there is nothing to read."""
-        paths = sorted(events.rglob("*.parquet")) if events.is_dir() else [events]
-        if not paths or not paths[0].is_file():
-            raise LogError(f"{events}: no such Parquet file, and no folder with some in it")
+        root = events.absolute() if events.is_dir() else None
         files = []
-        for path in paths:
-            try:
-                names = list(pl.read_parquet_schema(path))
-                rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
-            except (OSError, pl.exceptions.PolarsError) as error:
-                raise LogError(f"{path}: cannot be read: {error}") from error
+        for path in parquet_files(events):
+            names = read_parquet(path.absolute(), root, rows=0).columns
+            rows = int(pl.scan_parquet(path, hive_partitioning=False).select(pl.len()).collect().item())
             if (theirs := columns.get("sequence_id", "sequence_id")) not in names:
                 raise LogError(
-                    f"{path}: column {theirs!r} is missing; present: {', '.join(names)}. "
+                    f"{path}: column {theirs!r} is missing; present: {brief(', '.join(names))}. "
                     "Name it with --columns sequence_id=THEIRS"
                 )
             files.append((str(path.absolute()), rows, path.stat().st_mtime))
         if not (total := sum(rows for _, rows, _ in files)):
             raise LogError(f"{events}: no file has any rows")
-        return cls(files, version, dict(columns), min(-(-total // rows_of_part), MOST_PARTS))
+        parts = min(-(-total // rows_of_part), MOST_PARTS)
+        return cls(files, version, dict(columns), parts, None if root is None else str(root), asdict(how))
 
     @classmethod
     def begin(cls, out: Path, wanted: "Plan") -> None:
@@ -139,8 +143,9 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
     """Writes the rows of a piece, each with its number in the log, into the folders of their sequences' parts."""
     if dealt_mark(out, piece.number).exists():
         return
-    table = pl.scan_parquet(piece.file).slice(piece.offset, ROWS_OF_PIECE).collect()
-    table = table.rename({theirs: ours for ours, theirs in plan.columns.items()})
+    root = None if plan.root is None else Path(plan.root)
+    table = read_parquet(Path(piece.file), root, piece.offset, ROWS_OF_PIECE)
+    table = moments_as_text(table.rename({theirs: ours for ours, theirs in plan.columns.items()}))
     rows = pl.int_range(piece.first, piece.first + table.height, dtype=pl.Int64, eager=True).alias(ROW)
     part = table["sequence_id"].cast(pl.String).fill_null("").hash() % plan.parts
     for (number,), some in table.with_columns(rows, part.alias("_part")).partition_by("_part", as_dict=True).items():
@@ -150,7 +155,7 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
     dealt_mark(out, piece.number).touch()
 
 
-def score_part(model: Model, part: int, out: Path) -> int:
+def score_part(model: Model, part: int, out: Path, how: ReadOptions = AS_FOUND) -> int:
     """Scores the sequences of a part; returns how many there are. Each gets a row, in first-seen order.
 
     Raises:
@@ -161,8 +166,8 @@ def score_part(model: Model, part: int, out: Path) -> int:
         pieces = sorted(folder.glob("*.parquet"))
         if not pieces:
             return 0
-        table = pl.concat((pl.read_parquet(piece) for piece in pieces), how="diagonal_relaxed")
-        log, _ = clean_table(table, folder, aside=out / f"part-{part:05d}.rejected.csv")
+        table = stacked([pl.read_parquet(piece) for piece in pieces])
+        log, _ = clean_table(table, folder, aside=out / f"part-{part:05d}.rejected.csv", how=how)
         found = {row[0]: row for row, _ in score_rows(model, log)}
         rows: list[ScoreRow] = [found.get(i, (i, None, None, None, ALL_BAD)) for i in ids_of(table)]
         write_whole(file, pl.DataFrame(rows, SCHEMA, orient="row").write_parquet)
@@ -177,9 +182,9 @@ def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> int:
         LogError: the folder holds something else, or more than a twentieth of a part's rows are bad.
     """
     Plan.begin(out, plan)
-    pieces = plan.pieces()
+    pieces, how = plan.pieces(), ReadOptions(**plan.how)
     for piece in track(pieces, "dealing", len(pieces)):
         deal(plan, piece, out)
-    sequences = sum(score_part(model, part, out) for part in track(range(plan.parts), "scoring", plan.parts))
+    sequences = sum(score_part(model, part, out, how) for part in track(range(plan.parts), "scoring", plan.parts))
     shutil.rmtree(out / WORK)
     return sequences

@@ -22,8 +22,9 @@ import polars as pl
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
 from training.apply.lossless_rewrite import Records, Values, records_of
-from training.data.clean import clean_events, read_table
+from training.data.clean import clean_events
 from training.data.log import ROW, Log, LogError
+from training.data.read import AS_FOUND, ReadOptions, read_table
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -88,6 +89,7 @@ def repair_log(
     columns: Mapping[str, str] | None = None,
     part_bytes: int = PART_BYTES,
     track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+    how: ReadOptions = AS_FOUND,
 ) -> Summary:
     """Writes the repaired log under its own name, the weights of sequences and events, and the audit into `out`.
 
@@ -105,6 +107,7 @@ def repair_log(
         columns: renames the log's columns, {ours: theirs}.
         part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
+        how: how the log's times are read.
 
     Raises:
         LogError: the log is unusable, `out` holds the log itself, or the bundle cannot correct.
@@ -127,7 +130,7 @@ def repair_log(
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows = records.deal(Path(folder), part_bytes)
-        run = Run(model, choice, corrector, theirs, changes, of_sequences, of_events)
+        run = Run(model, choice, corrector, theirs, how, changes, of_sequences, of_events)
         for part in track(parts):
             run.judge(part)
     _write_with_audit(records, changes, out, events.name)
@@ -167,6 +170,7 @@ class Run:
     choice: LogChoice
     corrector: "Corrector | None"
     columns: Mapping[str, str]
+    how: ReadOptions
     changes: Changes
     of_sequences: Any  # writers of the csv module
     of_events: Any
@@ -174,7 +178,7 @@ class Run:
 
     def judge(self, part: Path) -> None:
         """Judges the sequences of a part of the log, writes their weights and notes what changes."""
-        log, report = clean_events(part, self.columns)
+        log, report = clean_events(part, self.columns, how=self.how)
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
         for i, answer in enumerate(self.model.scores(log.sequences())):

@@ -19,6 +19,7 @@ from training.verbosity import quieten
 if TYPE_CHECKING:
     from training.data.labels import Labels
     from training.data.log import Log
+    from training.data.read import ReadOptions
 
 console = Console()
 EXTRAS = {
@@ -29,12 +30,23 @@ EXTRAS = {
     "optuna": "options",
     "tensorboard": "options",
     "ray": "ray",
+    "s3fs": "s3",
+    "gcsfs": "gs",
+    "adlfs": "az",
+    "adbc_driver_postgresql": "sql",
 }  # packages that only some commands need, and the extra that installs them
 
 EventsFile = Annotated[
-    Path, typer.Option("--events", help="Event log: .csv, .jsonl (also .gz) or .parquet, one event per row.")
+    Path,
+    typer.Option(
+        "--events",
+        help="Event log, one event per row: .csv, .jsonl, .parquet, or a folder of Parquet files; s3://, gs://, az:// "
+        "or postgresql:// (with --query) too.",
+    ),
 ]
-LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
+LabelsFile = Annotated[
+    Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1, see --positive), optional type.")
+]
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
 GroupBy = Annotated[
@@ -85,13 +97,15 @@ def bar(show: bool, title: str, total: int | None = None) -> Iterator[Callable[[
         yield lambda done: bar.update(task, advance=1, description=done)
 
 
-def labelled(events: Path, labels: Path, columns: str | None, group_by: str | None) -> "tuple[Log, Labels]":
+def labelled(
+    events: Path, labels: Path, columns: str | None, group_by: str | None, how: "ReadOptions"
+) -> "tuple[Log, Labels]":
     """A clean log and its labels."""
-    from training.data.clean import parse_columns
     from training.data.dataset import WHOLE, Dataset
+    from training.data.read import parse_columns
     from training.data.split import grouped_by
 
-    data = Dataset.read(events, labels, WHOLE, parse_columns(columns))
+    data = Dataset.read(events, labels, WHOLE, parse_columns(columns), how=how)
     return data.log, grouped_by(data.log, data.labels, group_by) if group_by else data.labels
 
 

@@ -18,12 +18,13 @@ from rich.table import Table
 from service.model.bundle import Bundle
 from training.data.clean import clean_events
 from training.data.log import Log
+from training.data.read import AS_FOUND, ReadOptions
 
 GENUINE = 5  # genuine users in the table, next to one attack user of each type
 START_SECONDS = 60.0
 
 
-def run(path: Path, events: Path, port: int, console: Console) -> int:
+def run(path: Path, events: Path, port: int, console: Console, how: ReadOptions = AS_FOUND) -> int:
     """Runs the demonstration; returns the server's exit code, or 0 if the user stops it with Ctrl-C.
 
     Raises:
@@ -31,7 +32,7 @@ def run(path: Path, events: Path, port: int, console: Console) -> int:
     """
     bundle = Bundle.open(path)
     held_back = _pick(json.loads((path / "evaluation.json").read_text()))
-    log, _ = clean_events(events)
+    log, _ = clean_events(events, how=how)
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]

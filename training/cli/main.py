@@ -26,8 +26,9 @@ from training.cli.common import (
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
-from training.cli.options import Seed, configure, with_fit_options
+from training.cli.options import Seed, configure, reads_log, with_fit_options
 from training.config import FitConfig
+from training.data.read import AS_FOUND, ReadOptions, parse_columns
 
 if TYPE_CHECKING:
     from training.data.labels import Labels
@@ -47,6 +48,7 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
 
 @app.command()
+@reads_log
 @with_fit_options
 def fit(
     events: EventsFile,
@@ -60,12 +62,12 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
     ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
     **settings: Any,
 ) -> None:
     """Fits a model on a log, preferably with labels, and writes a bundle for the service."""
     with session(quiet) as show:
-        from training.data.clean import parse_columns
         from training.fit.bundle import fit_bundle
 
         config = configure(**settings)
@@ -81,13 +83,14 @@ def fit(
                 raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
             fit_here = partial(fit_on_ray, ray, workers)
         mapping = parse_columns(columns)
-        bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume)
+        bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume, how=how)
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
 
 
 @app.command()
+@reads_log
 def refit(
     bundle: BundleDir,
     feedback: Annotated[Path, typer.Option("--feedback", help="Directory that `recguard-serve export` wrote.")],
@@ -96,15 +99,15 @@ def refit(
     out: Annotated[Path, typer.Option("--out", help="Directory of the new bundle.")],
     columns: ColumnMap = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; by default the old one's.")] = None,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Refits a bundle with people's verdicts on its answers; exit code 3 if the new one is not better."""
     with session(quiet) as show:
-        from training.data.clean import parse_columns
         from training.fit.refit import BETTER
         from training.fit.refit import refit as run
 
-        found = run(Bundle.open(bundle), feedback, events, labels, out, parse_columns(columns), name, not show)
+        found = run(Bundle.open(bundle), feedback, events, labels, out, parse_columns(columns), name, not show, how)
         print_comparison(found)
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
         if found["verdict"] != BETTER:
@@ -112,6 +115,7 @@ def refit(
 
 
 @app.command()
+@reads_log
 def score(
     bundle: BundleDir,
     events: EventsFile,
@@ -123,6 +127,7 @@ def score(
     ] = None,
     ray: RayAddress = None,
     columns: ColumnMap = None,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Scores a log with a bundle: one row per sequence, in first-seen order, with a reason if it cannot be scored.
@@ -131,20 +136,24 @@ def score(
     some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray.
     """
     with session(quiet) as show:
-        from training.data.clean import parse_columns
-
         follow = partial(track, console=Console(stderr=True), disable=not show)
         if ray is None and not events.is_dir():
-            _score_file(bundle, events, out, event_scores, parse_columns(columns), follow)
+            _score_file(bundle, events, out, event_scores, parse_columns(columns), how, follow)
         elif event_scores:
             raise ValueError("--event-scores is for a log of one file, scored without --ray")
         else:
-            count = _score_parts(bundle, events, out, ray, parse_columns(columns), follow)
+            count = _score_parts(bundle, events, out, ray, parse_columns(columns), how, follow)
             console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
 
 
 def _score_parts(
-    bundle: Path, events: Path, out: Path, ray: str | None, columns: dict[str, str], follow: Callable[..., Any]
+    bundle: Path,
+    events: Path,
+    out: Path,
+    ray: str | None,
+    columns: dict[str, str],
+    how: ReadOptions,
+    follow: Callable[..., Any],
 ) -> int:
     """Scores a log of any size into a folder, here or on Ray; returns how many sequences it has."""
     from service.model.scorer import Model
@@ -152,11 +161,11 @@ def _score_parts(
 
     opened = Bundle.open(bundle)
     if ray is None:
-        plan = Plan.of(events, opened.version, columns, ROWS_OF_PART)
+        plan = Plan.of(events, opened.version, columns, ROWS_OF_PART, how)
         return score_in_parts(Model.load(opened), plan, out, follow)
     from training.distributed.scoring import score_on_ray
 
-    return score_on_ray(ray, opened, events, out, columns, follow)
+    return score_on_ray(ray, opened, events, out, columns, follow, how=how)
 
 
 def _score_file(
@@ -165,6 +174,7 @@ def _score_file(
     out: Path,
     event_scores: Path | None,
     columns: dict[str, str],
+    how: ReadOptions,
     follow: Callable[..., Any],
 ) -> None:
     """Scores a log of one file into a CSV file, and its events into another one if asked for."""
@@ -173,7 +183,7 @@ def _score_file(
     from training.data.clean import clean_events, first_seen
 
     model = Model.load(Bundle.open(bundle))
-    log, _ = clean_events(events, columns, aside=out.with_name(out.name + ".rejected.csv"))
+    log, _ = clean_events(events, columns, aside=out.with_name(out.name + ".rejected.csv"), how=how)
     out.parent.mkdir(parents=True, exist_ok=True)
     answers: dict[str, list[object]] = {}
     with ExitStack() as files:
@@ -187,11 +197,12 @@ def _score_file(
     with out.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
-        for sequence_id in first_seen(events, columns):
+        for sequence_id in first_seen(events, columns, how):
             rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
 
 
 @app.command()
+@reads_log
 def repair(
     events: Annotated[
         Path,
@@ -206,6 +217,7 @@ def repair(
     ] = "auto",
     undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
     columns: ColumnMap = None,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Writes a log without its anomalies, with weights for sequences and events; --undo restores the log."""
@@ -213,7 +225,6 @@ def repair(
         from service.model.repair import Choice
         from service.model.scorer import Model
         from training.apply import repair as repairing
-        from training.data.clean import parse_columns
         from training.data.log import LogError
 
         if undo:
@@ -230,6 +241,7 @@ def repair(
             out,
             cast(repairing.LogChoice, strategy),
             parse_columns(columns),
+            how=how,
             track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
         )
         done = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(found.strategies.items()))
@@ -238,6 +250,7 @@ def repair(
 
 
 @app.command()
+@reads_log
 def inject(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for events.csv, labels.csv and sources.csv.")],
@@ -257,20 +270,22 @@ def inject(
     ] = "0.03,0.05",
     columns: ColumnMap = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Adds labelled attack users to a log: shilling, click farms, crawlers, order rings, account takeovers."""
     with session(quiet):
         from training.data import injection
         from training.data.attacks import InjectConfig
-        from training.data.clean import clean_events, parse_columns, read_table
+        from training.data.clean import clean_events
+        from training.data.labels import read_label_table
 
         shares = [float(part) for part in filler.split(",")]
         if len(shares) > 2 or not all(0 < share < 1 for share in shares):
             raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
         config = InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
-        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
-        carried = read_table(labels) if labels else None
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv", how=how)
+        carried = read_label_table(labels, how) if labels else None
         injection.write(out, *injection.inject(log, carried, config, types.split(",") if types else None))
         console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
 
@@ -300,16 +315,18 @@ def movielens(
 
 
 @app.command()
+@reads_log
 def demo(
     bundle: BundleDir,
     events: EventsFile,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    how: ReadOptions = AS_FOUND,
 ) -> None:
     """Serves a bundle, scores some of its held-back sequences over HTTP, and keeps serving until Ctrl-C."""
     with session(quiet=False):
         from training.cli.demo import run
 
-        raise typer.Exit(run(bundle, events, port, console))
+        raise typer.Exit(run(bundle, events, port, console, how))
 
 
 for command in (evaluate, compare, study, impact, stream):

@@ -20,8 +20,9 @@ from training.cli.common import (
     print_metrics,
     session,
 )
-from training.cli.options import Preset, Pretrained, Seed, configure
+from training.cli.options import Preset, Pretrained, Seed, configure, reads_log
 from training.config import FitConfig
+from training.data.read import AS_FOUND, ReadOptions, parse_columns
 
 
 def named(option: str, given: str, known: Collection[str]) -> list[str]:
@@ -32,6 +33,7 @@ def named(option: str, given: str, known: Collection[str]) -> list[str]:
     return names
 
 
+@reads_log
 def evaluate(
     events: EventsFile,
     labels: LabelsFile,
@@ -47,11 +49,11 @@ def evaluate(
     preset: Preset = FitConfig.preset,
     pretrained: Pretrained = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Measures quality: of a bundle on a labelled log, or of refits over folds."""
     with session(quiet) as show:
-        from training.data.clean import parse_columns
         from training.experiments.cross_validation import evaluate_bundle, evaluate_folds
 
         if (bundle is None) == (folds is None):
@@ -59,17 +61,18 @@ def evaluate(
         if bundle is not None and group_by is not None:
             raise ValueError("--group-by is about folds; a bundle is evaluated on the whole log")
         if bundle is not None:
-            found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns))
+            found = evaluate_bundle(Bundle.open(bundle), events, labels, out, parse_columns(columns), how)
         else:
             if out is None:
                 raise ValueError("--folds needs --out, where each fold is kept as it finishes")
-            log, known = labelled(events, labels, columns, group_by)
+            log, known = labelled(events, labels, columns, group_by, how)
             found = evaluate_folds(
                 log, known, folds or 0, configure(seed=seed, preset=preset, pretrained=pretrained), out, not show
             )
         print_metrics(found.to_json(), f"{events}")
 
 
+@reads_log
 def compare(
     events: EventsFile,
     labels: LabelsFile,
@@ -83,6 +86,7 @@ def compare(
     group_by: GroupBy = None,
     pretrained: Pretrained = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
@@ -93,7 +97,7 @@ def compare(
         names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
         if unknown := [name for name in names if name not in METHODS]:
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
-        log, known = labelled(events, labels, columns, group_by)
+        log, known = labelled(events, labels, columns, group_by, how)
         with bar(show, "comparing", len(names) * folds) as advance:
             found = run(log, known, out, configure(seed=seed, pretrained=pretrained), folds, names, advance)
         table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
@@ -104,6 +108,7 @@ def compare(
         console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
 
 
+@reads_log
 def study(
     events: EventsFile,
     labels: LabelsFile,
@@ -116,6 +121,7 @@ def study(
     preset: Preset = FitConfig.preset,
     pretrained: Pretrained = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
@@ -124,12 +130,13 @@ def study(
         from training.experiments.study import study as run
 
         wanted = named("--parts", parts, PARTS)
-        log, known = labelled(events, labels, columns, None)
+        log, known = labelled(events, labels, columns, None, how)
         with bar(show, "studying") as advance:
             run(log, known, out, configure(seed=seed, preset=preset, pretrained=pretrained), folds, wanted, advance)
         console.print(f"wrote {out / 'study.html'} and {out / 'study.json'}", soft_wrap=True)
 
 
+@reads_log
 def impact(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for impact.html, impact.json and the cells.")],
@@ -140,11 +147,12 @@ def impact(
     preset: Preset = FitConfig.preset,
     pretrained: Pretrained = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Poisons a genuine log, repairs it, and measures recommenders on each; a stopped run goes on where it was."""
     with session(quiet) as show:
-        from training.data.clean import clean_events, parse_columns
+        from training.data.clean import clean_events
         from training.experiments.impact import AUTO, PUSHING
         from training.experiments.impact import impact as run
 
@@ -152,7 +160,7 @@ def impact(
         shares = [float(part) for part in sizes.split(",")]
         if not all(0 < share <= 1 for share in shares):
             raise ValueError(f"--sizes {sizes}: shares of the genuine users, above 0 and at most 1")
-        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv", how=how)
         with bar(show, "measuring", len(wanted) + 2) as advance:
             found = run(
                 log, out, configure(seed=seed, preset=preset, pretrained=pretrained), wanted, shares, attacks, advance
@@ -166,6 +174,7 @@ def impact(
         console.print(f"wrote {out / 'impact.html'} and {out / 'impact.json'}", soft_wrap=True)
 
 
+@reads_log
 def stream(
     events: EventsFile,
     out: Annotated[Path, typer.Option("--out", help="Directory for stream.html, stream.json and the cells.")],
@@ -177,17 +186,18 @@ def stream(
     preset: Preset = FitConfig.preset,
     pretrained: Pretrained = None,
     seed: Seed = 0,
+    how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Counts verdicts and time until a new attack in a stream is caught; a stopped run goes on where it was."""
     with session(quiet) as show:
         from training.data.attacks import ATTACKS
-        from training.data.clean import clean_events, parse_columns
+        from training.data.clean import clean_events
         from training.experiments.stream import TYPES, Plan, caught
         from training.experiments.stream import stream as run
 
         wanted = named("--types", types, ATTACKS) if types else list(TYPES)
-        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv")
+        log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv", how=how)
         with bar(show, "streaming", len(wanted)) as advance:
             plan = Plan(days, periods, verdicts)
             found = run(log, out, configure(seed=seed, preset=preset, pretrained=pretrained), wanted, plan, advance)

@@ -1,12 +1,18 @@
-"""The options of commands that fit, made from what `FitConfig` says of each setting."""
+"""The options that commands share: those of a fit, from what `FitConfig` says of each setting, and those of reading."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typer
 
+from training.cli.common import session
 from training.config import PRESETS, FitConfig, Option
+from training.data.fetch import local
+from training.data.read import ReadOptions
 
 Command = TypeVar("Command", bound=Callable[..., None])
 SETTINGS: dict[str, tuple[Any, Option]] = {
@@ -45,6 +51,53 @@ def with_fit_options(command: Command) -> Command:
         added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
     command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # not in stubs
     return command
+
+
+READING = {
+    "separator": "Separator of the cells of a CSV file: one character, :: or tab; else found out.",
+    "encoding": "Encoding of a file of text, such as utf-16 or gbk; else found out where it is plain.",
+    "time_unit": "Unit of times that are numbers: s, ms, us or ns; else seconds, or what they plainly are.",
+    "time_zone": "Zone of times without an offset, such as Europe/Berlin; else UTC.",
+    "time_format": "How times are written, as strptime takes it: '%d/%m/%Y %H:%M:%S'.",
+    "positive": "The label that means anomalous; any other then means normal.",
+}  # what `ReadOptions` say of a log and its labels, each with its words
+
+
+def reads_log(command: Command) -> Command:
+    """Gives a command the options of READING and --query instead of its `how`, and brings its log and labels here.
+
+    `--events` and `--labels` may then name what lives elsewhere; the command gets the paths of copies.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = {name: p for name, p in signature.parameters.items() if name != "how"}
+    for name in own.keys() & {"events", "labels"}:
+        _, option = get_args(own[name].annotation)
+        kind = str if own[name].default is inspect.Parameter.empty else str | None
+        own[name] = own[name].replace(annotation=Annotated[kind, option])  # a Path would lose a slash of s3://
+    help_of = {**READING, "query": "Query whose rows are the log, for --events postgresql://..."}
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(f"--{name.replace('_', '-')}", help=said)],
+        )
+        for name, said in help_of.items()
+    ]
+
+    @functools.wraps(command)
+    def reading(**given: Any) -> None:
+        told = {name: given.pop(name) for name in READING}
+        query = given.pop("query")
+        with session(bool(given.get("quiet"))), TemporaryDirectory(prefix="recguard-") as folder:
+            given["how"] = ReadOptions(**told)
+            given["events"] = local(given["events"], query, Path(folder))
+            if given.get("labels") is not None:
+                given["labels"] = local(given["labels"], None, Path(folder))
+            command(**given)
+
+    reading.__signature__ = signature.replace(parameters=[*own.values(), *added])  # type: ignore[attr-defined]
+    return cast(Command, reading)
 
 
 def configure(**given: Any) -> FitConfig:

@@ -1,7 +1,5 @@
 """Reads behaviour logs and cleans them: every bad row is counted, explained and set aside."""
 
-import gzip
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from service.encoding.values import MAX_TIMESTAMP
-from training.data.log import ROW, Log, LogError
+from training.data.classes import read_classes
+from training.data.log import ROW, Log, LogError, brief
+from training.data.read import AS_FOUND, ReadOptions, read_table
+from training.data.times import read_times
 
 logger = logging.getLogger(__name__)
 NOT_FEATURES = frozenset({"sequence_id", "user_id", "event_id", "event_label", "ts", ROW})  # describe no event
@@ -43,58 +43,9 @@ class CleaningReport:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
-    """Reads `ours=theirs,...` into {ours: theirs}."""
-    if not text:
-        return {}
-    pairs = [part.split("=", 1) for part in text.split(",")]
-    if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise LogError(f"--columns {text!r}: write ours=theirs,... for example sequence_id=user,ts=time")
-    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
-
-
-def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
-    """Reads CSV, Parquet or JSONL (the first and last also gzipped), CSV cells as text, and renames columns.
-
-    Raises:
-        LogError: no such file, an unknown ending, an empty or unreadable file, or a renamed column that is missing.
-    """
-    if not path.is_file():
-        raise LogError(f"{path}: no such file")
-    try:
-        table = _parsed(path)
-    except (pl.exceptions.PolarsError, gzip.BadGzipFile, EOFError, OSError) as error:
-        raise LogError(f"{path}: cannot be read: {error}") from error
-    if table.height == 0:
-        raise LogError(f"{path}: the file has a header but no rows")
-    for ours, theirs in (columns or {}).items():
-        if theirs not in table.columns:
-            raise LogError(
-                f"{path}: --columns {ours}={theirs}: no column {theirs!r}; present: {', '.join(table.columns)}"
-            )
-        if ours != theirs and ours in table.columns:
-            raise LogError(f"{path}: --columns {ours}={theirs}: a column {ours!r} exists already")
-    return table.rename({theirs: ours for ours, theirs in (columns or {}).items()})
-
-
-def _parsed(path: Path) -> pl.DataFrame:
-    """The table that a file holds, by its ending."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return pl.read_parquet(path)
-    if not name.endswith((".csv", ".jsonl", ".ndjson")):
-        raise LogError(f"{path}: unknown kind of file; use .csv, .jsonl, .parquet, or the first two with .gz")
-    raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-    if not raw.strip():
-        raise LogError(f"{path}: the file is empty")
-    if name.endswith(".csv"):
-        return pl.read_csv(io.BytesIO(raw), infer_schema=False)
-    return pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
-
-
-def first_seen(path: Path, columns: Mapping[str, str] | None = None) -> list[str]:
+def first_seen(path: Path, columns: Mapping[str, str] | None = None, how: ReadOptions = AS_FOUND) -> list[str]:
     """Every sequence the file names, bad rows included, in first-seen order."""
-    return ids_of(read_table(path, columns))
+    return ids_of(read_table(path, columns, how))
 
 
 def ids_of(table: pl.DataFrame) -> list[str]:
@@ -119,39 +70,12 @@ def _numeric(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return pl.Series(column.name, as_float).fill_nan(None), bad
 
 
-def _timestamps(column: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """The column as epoch seconds, and the bad rows by reason."""
-    if column.dtype.is_temporal():
-        seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-    else:
-        text = column.cast(pl.String).str.strip_chars()
-        seconds = text.cast(pl.Float64, strict=False)
-        written = text.filter(seconds.is_null() & text.is_not_null())
-        if len(written):
-            zoned = pl.coalesce(
-                pl.col("t").str.to_datetime(
-                    time_zone="UTC", time_unit="us", strict=False, format="%Y-%m-%dT%H:%M:%S%.f%#z"
-                ),
-                pl.col("t").str.to_datetime(
-                    time_zone="UTC", time_unit="us", strict=False, format="%Y-%m-%dT%H:%M:%S%.f"
-                ),
-                pl.col("t").str.to_datetime(time_zone="UTC", time_unit="us", strict=False, format="%Y-%m-%dT%H:%M%#z"),
-            )
-            normal = pl.col("t").str.replace(r"^(\d{4}-\d\d-\d\d)[ t]", "${1}T").str.replace(r"[zZ]$", "+00:00")
-            parsed = pl.DataFrame({"t": text}).with_columns(normal).select(zoned.dt.epoch("us") / 1e6).to_series()
-            seconds = seconds.fill_null(parsed) if parsed.dtype == pl.Float64 else seconds
-    present = column.is_not_null()
-    nan = seconds.is_nan().fill_null(False)
-    return seconds.fill_nan(None).cast(pl.Float64), {
-        "ts is not a number": present & nan,
-        "ts is neither epoch seconds nor RFC 3339": present & seconds.is_null(),
-        "ts is negative": (seconds < 0).fill_null(False),
-        "ts is infinite or in milliseconds, not seconds": (seconds > MAX_TIMESTAMP).fill_null(False) & ~nan,
-    }
-
-
 def clean_events(
-    path: Path, columns: Mapping[str, str] | None = None, max_bad_share: float = 0.05, aside: Path | None = None
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    max_bad_share: float = 0.05,
+    aside: Path | None = None,
+    how: ReadOptions = AS_FOUND,
 ) -> tuple[Log, CleaningReport]:
     """Reads and cleans an event log.
 
@@ -162,23 +86,27 @@ def clean_events(
     Raises:
         LogError: the file is unusable, a needed column is missing, or more than `max_bad_share` of the rows are bad.
     """
-    return clean_table(read_table(path, columns), path, max_bad_share, aside)
+    return clean_table(read_table(path, columns, how), path, max_bad_share, aside, how)
 
 
 def clean_table(
-    table: pl.DataFrame, path: Path, max_bad_share: float = 0.05, aside: Path | None = None
+    table: pl.DataFrame,
+    path: Path,
+    max_bad_share: float = 0.05,
+    aside: Path | None = None,
+    how: ReadOptions = AS_FOUND,
 ) -> tuple[Log, CleaningReport]:
     """The same as `clean_events` for a table that is already read; `path` names it in errors."""
     if "sequence_id" not in table.columns:
         raise LogError(
-            f"{path}: column 'sequence_id' is missing; present: {', '.join(table.columns)}. "
+            f"{path}: column 'sequence_id' is missing; present: {brief(', '.join(table.columns))}. "
             "Name it with --columns sequence_id=THEIRS"
         )
     report = CleaningReport(rows=table.height)
     table = _blank_as_null(table)
     features = [name for name in table.columns if name not in NOT_FEATURES]
     reasons = _unusable(table, features, path)
-    table, not_readable = _typed(table, path, max_bad_share)
+    table, not_readable = _typed(table, path, max_bad_share, how)
     bad_rows = _set_aside(path, table, {**reasons, **not_readable}, report.rejected, max_bad_share, aside)
     table = table.filter(~bad_rows)
     if "event_id" in table.columns:
@@ -216,20 +144,21 @@ def _unusable(table: pl.DataFrame, features: list[str], path: Path) -> dict[str,
     return reasons
 
 
-def _typed(table: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+def _typed(
+    table: pl.DataFrame, path: Path, max_bad_share: float, how: ReadOptions
+) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
     """The table with `ts` as epoch seconds and all other columns as numbers or text, and the bad rows by reason."""
     reasons: dict[str, pl.Series] = {}
-    for name, dtype in table.schema.items():
+    for name in table.columns:
         column = table[name]
         if name == "ts":
-            column, bad = _timestamps(column)
+            column, bad = read_times(column, path, how)
             reasons.update(bad)
+        elif name == "event_label":
+            column, bad_labels = read_classes(column, path, how.positive)
+            reasons["event_label is neither normal nor anomalous"] = bad_labels
         elif name in TEXT_COLUMNS or name.endswith("_id"):
             column = as_text(column)
-        elif isinstance(dtype, pl.List | pl.Struct | pl.Array | pl.Object):
-            logger.warning("%s: column %r holds lists or objects and is left out", path, name)
-            table = table.drop(name)
-            continue
         else:
             column, not_numbers = _numbers_or_text(column, max_bad_share)
             if not_numbers is not None:
@@ -237,9 +166,6 @@ def _typed(table: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.Da
         table = table.with_columns(column.alias(name))
     if "ts" not in table.columns:
         table = table.with_columns(pl.lit(None, dtype=pl.Float64).alias("ts"))
-    if "event_label" in table.columns:
-        label = table["event_label"].cast(pl.Float64, strict=False)
-        reasons["event_label is neither 0 nor 1"] = ~label.is_in([0.0, 1.0]).fill_null(True)
     return table, reasons
 
 

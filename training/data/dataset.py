@@ -17,6 +17,7 @@ from training.data.clean import CleaningReport, clean_events
 from training.data.labels import Labels, read_labels
 from training.data.live_windows import at_moments
 from training.data.log import Log, LogError
+from training.data.read import AS_FOUND, ReadOptions, parquet_files
 from training.data.split import Indices, Split, split
 
 WHOLE = FitConfig(test_share=0.0)  # for reading a log without a test part
@@ -47,6 +48,7 @@ class Dataset:
         config: FitConfig,
         columns: dict[str, str] | None = None,
         aside: Path | None = None,
+        how: ReadOptions = AS_FOUND,
     ) -> "Dataset":
         """Reads a log and its labels.
 
@@ -56,12 +58,13 @@ class Dataset:
             config: how much may be bad, the live window, the share of the test part (0: no test part) and the seed.
             columns: renames the log's columns, {ours: theirs}.
             aside: file for bad rows.
+            how: what the files do not tell by themselves.
 
         Raises:
             LogError: the log or the labels cannot be used.
         """
-        log, cleaning = clean_events(events, columns, config.max_bad_share, aside)
-        truth = read_labels(labels, log, cleaning, config.max_bad_share) if labels else Labels.none(len(log))
+        log, cleaning = clean_events(events, columns, config.max_bad_share, aside, how)
+        truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
         if config.live_window:
             log, truth = at_moments(log, truth, config.live_window, config.seed)
         if labels is None:
@@ -94,8 +97,10 @@ class Dataset:
 
 
 def files_fingerprint(events: Path, labels: Path | None) -> str:
-    """Identifies a log and its labels by the contents of their files."""
-    digests = [sha256(file) for file in (events, labels) if file is not None]
+    """Identifies a log and its labels by the contents of their files; a log may be a folder of Parquet files."""
+    digests = [sha256(file) for file in (events, labels) if file is not None and not file.is_dir()]
+    if events.is_dir():
+        digests += [str(file.relative_to(events)) + sha256(file) for file in parquet_files(events)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

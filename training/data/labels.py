@@ -1,15 +1,18 @@
 """What is known of a log's sequences: reads label tables and aligns them with the log."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from training.data.clean import CleaningReport, as_text, read_table
-from training.data.log import Log, LogError
+from service.encoding.values import quoted
+from training.data.classes import not_plain, read_classes
+from training.data.clean import CleaningReport, as_text
+from training.data.log import Log, LogError, brief
+from training.data.read import AS_FOUND, ReadOptions, read_table
 
 logger = logging.getLogger(__name__)
 UNLABELLED = -100  # an event without a label, a sequence without a type
@@ -66,56 +69,57 @@ class Labels:
         )
 
 
-def read_label_table(path: Path) -> pl.DataFrame:
-    """Reads a label table: `sequence_id`, `label` as a number, and its other columns, one row per sequence.
+def read_label_table(path: Path, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
+    """Reads a label table: `sequence_id`, `label` (Int8, null where unknown), and the others, one row per sequence.
 
     Raises:
-        LogError: a missing column, a label other than 0 or 1, two labels for one sequence.
+        LogError: a missing column, a label that is neither normal nor anomalous, two labels for one sequence.
     """
-    table = read_table(path)
+    table = read_table(path, how=replace(how, separator=None))  # that of the log need not be that of its labels
     for name in ("sequence_id", "label"):
         if name not in table.columns:
-            raise LogError(f"{path}: column {name!r} is missing; present: {', '.join(table.columns)}")
-    table = table.with_columns(
-        as_text(table["sequence_id"]).alias("sequence_id"),
-        table["label"].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).alias("_label"),
-    )
-    wrong = table.with_row_index("row", offset=2).filter(~pl.col("_label").is_in([0.0, 1.0]).fill_null(False))
-    if wrong.height:
-        raise LogError(
-            f"{path}, row {wrong['row'][0]}: label is {wrong['label'][0]!r}; it must be 0 (normal) or 1 (anomalous)"
-        )
-    clash = (
-        table.group_by("sequence_id", maintain_order=True).agg(pl.col("_label").n_unique()).filter(pl.col("_label") > 1)
-    )
+            raise LogError(f"{path}: column {name!r} is missing; present: {brief(', '.join(table.columns))}")
+    label, wrong = read_classes(table["label"], path, how.positive)
+    if wrong.any():
+        raise not_plain(table["label"], wrong, path, how.positive)
+    table = table.with_columns(as_text(table["sequence_id"]).alias("sequence_id"), label)
+    classes = table.group_by("sequence_id", maintain_order=True).agg(pl.col("label").drop_nulls().n_unique())
+    clash = classes.filter(pl.col("label") > 1)
     if clash.height:
         raise LogError(
-            f"{path}: sequence {clash['sequence_id'][0]!r} has both labels, and {clash.height - 1} more do; keep one"
+            f"{path}: sequence {quoted(clash['sequence_id'][0])} has both labels, and {clash.height - 1} more do; "
+            "keep one"
         )
-    table = table.unique("sequence_id", keep="first", maintain_order=True)
-    return table.with_columns(label=pl.col("_label")).drop("_label")
+    first_known = table.filter(pl.col("label").is_not_null()).unique("sequence_id", keep="first", maintain_order=True)
+    rest = table.join(first_known, on="sequence_id", how="anti", maintain_order="left")
+    return pl.concat([first_known, rest.unique("sequence_id", keep="first", maintain_order=True)])
 
 
-def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:
+def read_labels(
+    path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05, how: ReadOptions = AS_FOUND
+) -> Labels:
     """Reads a label table and aligns it with a log.
 
     Raises:
-        LogError: a missing column, a label other than 0 or 1, two labels for one sequence, no sequence in common, more
-            than `max_bad_share` of the labels for sequences that the log lacks, or only one class left.
+        LogError: as `read_label_table`; no label at all, no sequence in common, more than `max_bad_share` of the labels
+            for sequences that the log lacks, or only one class left.
     """
-    table = read_label_table(path)
+    table = read_label_table(path, how)
     labels = Labels.of(log.ids, table)
+    table = table.filter(pl.col("label").is_not_null())
+    if not table.height:
+        raise LogError(f"{path}: no sequence has a label, all are blank; leave --labels out, or fill some in")
     known = labels.known
     orphans, unlabelled = table.height - int(known.sum()), int((~known).sum())
     report.labels = {"labels": table.height, "labels without events": orphans, "sequences without a label": unlabelled}
     if not known.any():
         raise LogError(
             f"{path}: none of its {table.height} sequences is in the log; it names "
-            f"{table['sequence_id'][0]!r}, the log {log.ids[0]!r}"
+            f"{quoted(table['sequence_id'][0])}, the log {quoted(log.ids[0])}"
         )
     if orphans:
         missing = table.join(pl.DataFrame({"sequence_id": log.ids}), on="sequence_id", how="anti")["sequence_id"][0]
-        message = f"{path}: {orphans} of {table.height} labels have no events, first for sequence {missing!r}"
+        message = f"{path}: {orphans} of {table.height} labels have no events, first for sequence {quoted(missing)}"
         if orphans > max_bad_share * table.height:
             raise LogError(f"{message}. More than {max_bad_share:.0%} is taken for the wrong file")
         logger.warning(message)

@@ -17,6 +17,12 @@ class LogError(ValueError):
     """A log or label table that cannot be used; the message names the file, the place and the fix."""
 
 
+def brief(what: object, most: int = 200) -> str:
+    """What a message quotes, in one line of at most `most` characters."""
+    line = " ".join(str(what)[: 10 * most].split())
+    return line if len(line) <= most else f"{line[: most - 4]} ..."
+
+
 @dataclass(frozen=True)
 class Log:
     """Clean events. Each sequence's rows are together, in the file's order; sequences are in first-seen order.

@@ -11,6 +11,7 @@ from service.engine.session import Runtime
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from training.apply.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
+from training.data.read import AS_FOUND, ReadOptions
 from training.verbosity import quieten
 
 LOCAL = "local"
@@ -42,13 +43,13 @@ def connect(address: str) -> Any:
 class ScorePart:
     """Scores parts in one process, with one session of its own."""
 
-    def __init__(self, bundle: Path, out: Path, cuda: bool) -> None:
+    def __init__(self, bundle: Path, out: Path, cuda: bool, how: ReadOptions) -> None:
         quieten(logging.WARNING)
-        self.out = out
+        self.out, self.how = out, how
         self.model = Model.load(Bundle.open(bundle), Runtime("cuda" if cuda else "cpu", threads=1))
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"sequences": score_part(self.model, int(row["part"]), self.out)}
+        return {"sequences": score_part(self.model, int(row["part"]), self.out, self.how)}
 
 
 def score_on_ray(
@@ -59,6 +60,7 @@ def score_on_ray(
     columns: Mapping[str, str],
     track: Track = lambda steps, *_: steps,
     rows_of_part: int = ROWS_OF_PART,
+    how: ReadOptions = AS_FOUND,
 ) -> int:
     """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
 
@@ -67,6 +69,7 @@ def score_on_ray(
 
     Args:
         rows_of_part: rows that are held in memory together, roughly.
+        how: how the log's times are read.
 
     Returns:
         How many sequences there are.
@@ -75,7 +78,7 @@ def score_on_ray(
         LogError: the log cannot be read, or the folder holds something else.
     """
     out, path = out.absolute(), bundle.path.absolute()
-    plan = Plan.of(events, bundle.version, columns, rows_of_part)
+    plan = Plan.of(events, bundle.version, columns, rows_of_part, how)
     Plan.begin(out, plan)
     ray = connect(address)
     logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
@@ -101,7 +104,7 @@ def score_on_ray(
     workers = min(gpus or cpus, len(parts))
     scored = steps(parts).map(
         ScorePart,
-        fn_constructor_args=(path, out, gpus > 0),
+        fn_constructor_args=(path, out, gpus > 0, how),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,

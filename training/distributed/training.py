@@ -8,6 +8,7 @@ import torch
 from service.model.bundle import Bundle
 from training.config import FitConfig
 from training.data.dataset import files_fingerprint
+from training.data.read import AS_FOUND, ReadOptions
 from training.distributed.scoring import connect
 from training.fit.bundle import fit_bundle, unfinished
 from training.network.checkpoints import begin
@@ -27,6 +28,7 @@ def fit_on_ray(
     name: str | None = None,
     quiet: bool = True,
     resume: bool = False,
+    how: ReadOptions = AS_FOUND,
 ) -> Bundle:
     """The same as `training.fit.bundle.fit_bundle`, in several processes that share every training batch.
 
@@ -45,7 +47,7 @@ def fit_on_ray(
 
     def work() -> None:
         quieten(level)
-        fit_bundle(events, labels, out, config, columns, name, quiet, resume=True)
+        fit_bundle(events, labels, out, config, columns, name, quiet, resume=True, how=how)
 
     gpu = torch.cuda.is_available()
     TorchTrainer(

@@ -14,6 +14,7 @@ from training.config import FitConfig
 from training.data.dataset import WHOLE, Dataset
 from training.data.labels import Labels
 from training.data.log import Log
+from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import Indices, check_classes, folds
 from training.evaluation.quality import Quality
 from training.experiments.result_cache import cell, fingerprint
@@ -62,10 +63,15 @@ def evaluate_folds(log: Log, labels: Labels, count: int, config: FitConfig, out:
 
 
 def evaluate_bundle(
-    bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
+    bundle: Bundle,
+    events: Path,
+    label_file: Path,
+    out: Path | None,
+    columns: dict[str, str] | None = None,
+    how: ReadOptions = AS_FOUND,
 ) -> Quality:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
-    data = Dataset.read(events, label_file, WHOLE, columns)
+    data = Dataset.read(events, label_file, WHOLE, columns, how=how)
     log, labels = data.log, data.labels
     if data.fingerprint == bundle.manifest["training_data"]["fingerprint"]:
         logger.warning(

@@ -28,6 +28,7 @@ from training.config import FitConfig
 from training.data.dataset import Dataset
 from training.data.labels import Labels
 from training.data.log import Log
+from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
@@ -55,22 +56,24 @@ def fit_bundle(
     quiet: bool = True,
     search: Callable[[Log, Labels, Indices, FitConfig], FitConfig] | None = None,
     resume: bool = False,
+    how: ReadOptions = AS_FOUND,
 ) -> Bundle:
     """Fits on a log and writes a bundle; an old bundle at `out` is replaced only once the new one is complete.
 
     Args:
         search: finds a better configuration on the training part, see `training.fit.tune`.
         resume: whether to go on where an earlier call for the same `out` was interrupted.
+        how: what the files do not tell by themselves.
 
     Raises:
         LogError: the log or the labels cannot be used.
         ResumeError: the earlier call was for other data or settings.
     """
     set_seed(config.seed)
-    data = Dataset.read(events, label_file, config, columns, out.with_name(out.name + ".rejected.csv"))
+    data = Dataset.read(events, label_file, config, columns, out.with_name(out.name + ".rejected.csv"), how)
     parts = data.split
-    how = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"
-    logger.info("%d sequences, %d events%s", len(data.log), data.log.events.height, how)
+    divided = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"
+    logger.info("%d sequences, %d events%s", len(data.log), data.log.events.height, divided)
     state = unfinished(out)
     found = begin(state, data.fingerprint, config, resume)
     if search is not None:

@@ -23,6 +23,7 @@ from training.data.clean import clean_events
 from training.data.dataset import Dataset, files_fingerprint
 from training.data.labels import Labels, read_label_table
 from training.data.log import Log, LogError
+from training.data.read import AS_FOUND, ReadOptions
 from training.fit.bundle import write_bundle
 from training.fit.networks import WEIGHTS, Start
 from training.fit.pipeline import Fitted, fit_model
@@ -45,6 +46,7 @@ def refit(
     columns: dict[str, str] | None = None,
     name: str | None = None,
     quiet: bool = True,
+    how: ReadOptions = AS_FOUND,
 ) -> dict[str, Any]:
     """Fits on the old log and the judged sequences, from the old weights, and writes a bundle.
 
@@ -53,6 +55,7 @@ def refit(
         feedback: directory with `events.jsonl` and `labels.csv`, as `recguard-serve export` writes them.
         events, label_file: what the old bundle was fitted on.
         out: directory of the new bundle.
+        how: how the log and its labels were read.
 
     Returns:
         The comparison, as in the new bundle's manifest under "refit".
@@ -69,7 +72,7 @@ def refit(
             "old and new could not be compared on sequences that neither has seen"
         )
     config = FitConfig(**bundle.manifest["config"])
-    old = Dataset.read(events, label_file, config, columns)
+    old = Dataset.read(events, label_file, config, columns, how=how)
     aside = out.with_name(out.name + ".rejected.csv")
     judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside)
     said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may have the same class

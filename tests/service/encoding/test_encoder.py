@@ -15,8 +15,9 @@ from service.encoding.change import Change
 from service.encoding.events import Events
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Word
+from service.encoding.times import timestamps
 from service.encoding.usage import Usage
-from service.encoding.values import EventError, timestamps
+from service.encoding.values import EventError
 from training.config import pretrained_directory
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from training.data.clean import clean_events, first_seen, parse_columns
+from training.data.clean import clean_events, first_seen
 from training.data.log import LogError
+from training.data.read import parse_columns
 
 GOOD = "sequence_id,ts,action,item_id,price\n" + "".join(
     f"s{i // 10},{1000 + i},click,i{i % 7},{i}.5\n" for i in range(100)
@@ -39,11 +40,11 @@ def test_every_format_gives_the_same_log(tmp_path: Path, kind: str) -> None:
     ("row", "reason"),
     [
         (",1,click,i1,1", "sequence_id is missing"),
-        ("s1,nan,click,i1,1", "ts is not a number"),
+        ("s1,nan,click,i1,1", "ts is no time"),
         ("s1,-5,click,i1,1", "ts is negative"),
-        ("s1,soon,click,i1,1", "ts is neither epoch seconds nor RFC 3339"),
+        ("s1,soon,click,i1,1", "ts is no time"),
         ("s1,1700000000000,click,i1,1", "ts is infinite or in milliseconds, not seconds"),
-        ("s1,inf,click,i1,1", "ts is infinite or in milliseconds, not seconds"),
+        ("s1,inf,click,i1,1", "ts is no time"),
         ("s1,1,click,i1,dear", "price is not a number"),
         ("s1,1,,,", "the event has no value in any column"),
     ],

@@ -20,7 +20,9 @@ def write(path: Path, text: str) -> Path:
     [
         ("id,label\ns1,1\n", "column 'sequence_id' is missing; present: id, label"),
         ("sequence_id,y\ns1,1\n", "column 'label' is missing"),
-        ("sequence_id,label\ns1,1\ns2,yes\n", "row 3: label is 'yes'; it must be 0"),
+        ("sequence_id,label\ns1,1\ns2,odd\n", "row 3: label is 'odd', neither 0 .normal. nor 1 .*--positive 'odd'"),
+        ("sequence_id,label\ns1,1\ns2,0\ns3,odd\n", "row 4: label is 'odd'"),
+        ("sequence_id,label\ns1,\ns2,-\n", "no sequence has a label, all are blank"),
         ("sequence_id,label\ns1,1\ns1,0\n", "'s1' has both labels"),
         ("sequence_id,label\nx,1\ny,0\n", "none of its 2 sequences is in the log"),
         ("sequence_id,label\ns1,0\ns2,0\n", "every labelled sequence has label 0"),
@@ -35,13 +37,13 @@ def test_unusable_labels_say_why(tmp_path: Path, text: str, says: str) -> None:
 
 def test_labels_are_lined_up_and_gaps_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log, report = clean_events(write(tmp_path / "e.csv", GOOD))
-    text = "sequence_id,label,type,gender\ns3,1,bot,f\ns1,0,,m\ns0,1.0,,f\n"
+    text = "sequence_id,label,type,gender\ns3,1,bot,f\ns4,,,m\ns1,0,,m\ns0,1.0,,f\ns4,N/A,,f\n"
     with caplog.at_level(logging.WARNING):
         labels = read_labels(write(tmp_path / "l.csv", text), log, report)
     assert labels.known.tolist() == [True, True, False, True] + [False] * 6
     assert labels.label.tolist()[:4] == [1, 0, 0, 1]
     assert labels.types[:4] == [None, None, None, "bot"]
-    assert labels.groups["gender"].to_list()[:4] == ["f", "m", None, "f"]
+    assert labels.groups["gender"].to_list()[:5] == ["f", "m", None, "f", "m"]
     assert report.labels == {"labels": 3, "labels without events": 0, "sequences without a label": 7}
     assert "7 of 10 sequences have no label" in caplog.text
     assert isinstance(report, CleaningReport)

@@ -1,0 +1,148 @@
+"""The times of a whole log, read by the rules of `service.encoding.times` and by what `ReadOptions` say beyond them."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
+from functools import partial
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from service.encoding.times import MAX_TIMESTAMP, NUMBER, date_of, seconds_of, spells_date
+from service.encoding.values import Floats, quoted
+from training.data.log import LogError
+from training.data.read import AS_FOUND, UNITS, ReadOptions
+
+logger = logging.getLogger(__name__)
+PLAIN = (1980, 2100)  # years; numbers are taken for milliseconds only where their median then lies between these
+DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d %b %Y")
+HOURS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", " %H:%M:%S.%f")
+LOOKED_AT = 1000  # unreadable times from which a format is suggested
+
+
+def read_times(column: pl.Series, path: Path, how: ReadOptions = AS_FOUND) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """A log's times as epoch seconds, float64, null where there is none; and the bad rows by reason, bool.
+
+    Raises:
+        LogError: most of the times cannot be read; `path` names the file.
+    """
+    zone = ZoneInfo(how.time_zone or "UTC")
+    present = column.is_not_null()
+    reasons: dict[str, pl.Series] = {}
+    if column.dtype.is_temporal():
+        seconds = _of_moments(column, how.time_zone or "UTC")
+    elif how.time_format:
+        seconds = _of_texts(column.cast(pl.String), partial(_formatted, form=how.time_format, zone=zone))
+    else:
+        seconds, other_unit = _of_numbers_and_texts(column, path, how.time_unit, zone)
+        if other_unit is not None:
+            reasons["ts is not in the unit of the others"] = other_unit
+    unread = present & seconds.is_null()
+    if 2 * unread.sum() > present.sum():
+        raise _unreadable(column, unread, path, how)
+    return seconds, {
+        "ts is no time": unread,
+        "ts is negative": (seconds < 0).fill_null(False),
+        "ts is infinite or in milliseconds, not seconds": (seconds > MAX_TIMESTAMP).fill_null(False),
+        **reasons,
+    }
+
+
+def _of_moments(column: pl.Series, zone: str) -> pl.Series:
+    moments = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column.dt.cast_time_unit("us")
+    if moments.dtype.time_zone is None:  # type: ignore[attr-defined]  # every Datetime has it
+        moments = moments.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return moments.dt.epoch("us") / 1e6
+
+
+def _of_numbers_and_texts(
+    column: pl.Series, path: Path, unit: str | None, zone: tzinfo
+) -> tuple[pl.Series, pl.Series | None]:
+    """Epoch seconds, and which numbers are not in the unit that was found out, if one was."""
+    if column.dtype.is_numeric():
+        numbers, texts = column.cast(pl.Float64).fill_nan(None), pl.Series([None] * len(column), dtype=pl.String)
+    else:
+        texts = column.cast(pl.String).str.strip_chars()
+        is_number = texts.str.contains(f"^{NUMBER}$")
+        both = pl.DataFrame({"t": texts, "n": is_number})
+        numbers = both.select(pl.when("n").then("t")).to_series().cast(pl.Float64, strict=False)
+        texts = both.select(pl.when(~pl.col("n")).then("t")).to_series()
+    values = numbers.to_numpy().astype(np.float64)  # NaN where null
+    found = unit or _unit_of(values, path)
+    other = None
+    if found is None:
+        values = _with_dates(values, path, zone)
+    else:
+        values = values * UNITS[found]
+        if unit is None:  # a second among milliseconds would be a moment of January 1970
+            other = pl.Series(values < MAX_TIMESTAMP * UNITS[found])
+    moments = _of_texts(texts, partial(seconds_of, zone=zone))
+    return moments.fill_null(pl.Series(values, nan_to_null=True)), other
+
+
+def _unit_of(numbers: Floats, path: Path) -> str | None:
+    """The unit of a log's numbers if it is plainly not the second: their median is then of our days."""
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return None
+    first, last = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in PLAIN)
+    for unit in ("ms", "us", "ns"):
+        if first <= np.median(finite) * UNITS[unit] <= last:
+            logger.warning("%s: ts is read as %s, as most of its numbers are; --time-unit says otherwise", path, unit)
+            return unit
+    return None
+
+
+def _with_dates(numbers: Floats, path: Path, zone: tzinfo) -> Floats:
+    """The numbers, those that spell a date as epoch seconds; NaN where there is no such day."""
+    among = spells_date(numbers)
+    if not among.any():
+        return numbers
+    spelt, places = np.unique(numbers[among], return_inverse=True)
+    seconds = pl.Series(spelt.astype(np.int64)).cast(pl.String)
+    numbers = numbers.copy()
+    numbers[among] = _of_texts(seconds, lambda text: date_of(float(text), zone)).to_numpy()[places]
+    logger.warning(
+        "%s: ts: %d numbers such as %d are read as dates; --time-unit s reads them as seconds",
+        path,
+        among.sum(),
+        spelt[0],
+    )
+    return numbers
+
+
+def _of_texts(texts: pl.Series, read: Callable[[str], float]) -> pl.Series:
+    """Epoch seconds of texts, null where one is no time; each different text is read once."""
+    seconds: dict[str, float | None] = {}
+    for text in texts.unique().drop_nulls():
+        try:
+            seconds[text] = read(text)
+        except (ValueError, OverflowError):
+            seconds[text] = None
+    if not seconds:
+        return pl.Series(texts.name, [None] * len(texts), dtype=pl.Float64)
+    return texts.replace_strict(
+        list(seconds), pl.Series(list(seconds.values()), dtype=pl.Float64), default=None, return_dtype=pl.Float64
+    )
+
+
+def _formatted(text: str, form: str, zone: tzinfo) -> float:
+    moment = datetime.strptime(text.strip(), form)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _unreadable(column: pl.Series, unread: pl.Series, path: Path, how: ReadOptions) -> LogError:
+    """What is wrong with a column of which most cannot be read, with a format that would read it, if there is one."""
+    texts = column.filter(unread).cast(pl.String).head(LOOKED_AT)
+    row = int(unread.arg_max() or 0) + 2  # row 1 is the header of a CSV file, as an editor shows it
+    message = f"{path}, row {row}: ts is {quoted(texts[0])}"
+    if how.time_format:
+        return LogError(f"{message}, which is not written like --time-format {how.time_format!r}")
+    forms = [day + hour for day in DAYS for hour in HOURS]
+    fitting = [form for form in forms if not _of_texts(texts, partial(_formatted, form=form, zone=UTC)).null_count()]
+    fix = " or ".join(f"--time-format {form!r}" for form in fitting[:2]) or "--time-format, as strptime takes it"
+    return LogError(
+        f"{message}, which is neither epoch seconds, RFC 3339, nor YYYY-MM-DD HH:MM:SS; say how it is written: {fix}"
+    )
