@@ -28,7 +28,7 @@ def read_times(column: pl.Series, path: Path, how: ReadOptions = AS_FOUND) -> tu
     Raises:
         LogError: most of the times cannot be read; `path` names the file.
     """
-    zone = ZoneInfo(how.time_zone or "UTC")
+    zone = ZoneInfo(how.time_zone) if how.time_zone else UTC
     present = column.is_not_null()
     reasons: dict[str, pl.Series] = {}
     if column.dtype.is_temporal():
@@ -108,24 +108,22 @@ def _with_dates(numbers: Floats, path: Path, zone: tzinfo) -> Floats:
         "%s: ts: %d numbers such as %d are read as dates; --time-unit s reads them as seconds",
         path,
         among.sum(),
-        spelt[0],
+        spelt[-1],
     )
     return numbers
 
 
 def _of_texts(texts: pl.Series, read: Callable[[str], float]) -> pl.Series:
     """Epoch seconds of texts, null where one is no time; each different text is read once."""
-    seconds: dict[str, float | None] = {}
-    for text in texts.unique().drop_nulls():
+    different = texts.unique().drop_nulls()
+    seconds: list[float | None] = []
+    for text in different.to_list():
         try:
-            seconds[text] = read(text)
+            seconds.append(read(text))
         except (ValueError, OverflowError):
-            seconds[text] = None
-    if not seconds:
-        return pl.Series(texts.name, [None] * len(texts), dtype=pl.Float64)
-    return texts.replace_strict(
-        list(seconds), pl.Series(list(seconds.values()), dtype=pl.Float64), default=None, return_dtype=pl.Float64
-    )
+            seconds.append(None)
+    found = pl.DataFrame({"text": different, "seconds": pl.Series(seconds, dtype=pl.Float64)})
+    return pl.DataFrame({"text": texts}).join(found, on="text", how="left", maintain_order="left")["seconds"]
 
 
 def _formatted(text: str, form: str, zone: tzinfo) -> float:
