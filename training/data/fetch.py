@@ -49,7 +49,7 @@ def _copied(scheme: str, rest: str, folder: Path) -> Path:
     """Copies an object, or all Parquet files below a prefix."""
     import fsspec
 
-    store, root = fsspec.filesystem(scheme), PurePosixPath(rest)
+    store, root = fsspec.filesystem(scheme, skip_instance_cache=True), PurePosixPath(rest)
     target = folder / scheme / root
     if store.isfile(str(root)):
         objects = [root]

@@ -35,13 +35,14 @@ def say_left_out(names: Iterable[str], path: Path) -> None:
 
 
 def _flat(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The table with each struct as a column for each of its fields, `geo.country`."""
+    """The table with each struct as a column for each of its fields, `geo.country`, and extension types taken off."""
     columns: list[pl.Series] = []
     for column in table.get_columns():
         if isinstance(column.dtype, pl.Struct) and column.dtype.fields:
             columns += [column.struct.field(f.name).alias(f"{column.name}.{f.name}") for f in column.dtype.fields]
         else:
             columns.append(column)
+    columns = [column.ext.storage() if column.dtype.is_extension() else column for column in columns]
     if twice := [name for name, count in Counter(column.name for column in columns).items() if count > 1]:
         raise clash(path, twice[0])
     return pl.DataFrame(columns)

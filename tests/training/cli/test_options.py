@@ -1,16 +1,21 @@
 """The command line offers what FitConfig says of its settings, and nothing else."""
 
-from dataclasses import replace
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.main import get_group
 from typer.testing import CliRunner
 
+from tests.support.stores import BUCKET, object_store
+from training.cli.common import EventsFile, LabelsFile
 from training.cli.main import app
-from training.cli.options import SETTINGS, configure, fit_option, with_fit_options
+from training.cli.options import READING, SETTINGS, configure, fit_option, reads_log, with_fit_options
 from training.config import FitConfig
+from training.data.read import AS_FOUND, ReadOptions
 
 runner = CliRunner()
 
@@ -71,3 +76,69 @@ def test_help_shows_every_option_with_its_words_and_its_default() -> None:
         assert f"--{said.name or name.replace('_', '-')} " in shown
         assert said.help in shown
     assert "Encoder: tiny, small, base; only base starts from pretrained weights. [default: tiny]" in shown
+
+
+def read_with(*arguments: str) -> dict[str, Any]:
+    """What a command that reads a log gets for these arguments."""
+    caught: list[dict[str, Any]] = []
+    small = typer.Typer()
+
+    @small.command()
+    @reads_log
+    def command(events: EventsFile, labels: LabelsFile, how: ReadOptions = AS_FOUND) -> None:
+        caught.append({"events": events, "labels": labels, "how": how, "content": events.read_text()})
+
+    done = runner.invoke(small, arguments)
+    assert done.exit_code == 0, done.output
+    return caught[0]
+
+
+def test_every_command_with_a_log_has_the_options_of_reading() -> None:
+    commands = get_group(app).commands.items()
+    options = {name: {option for p in one.params for option in p.opts} for name, one in commands}
+    reading = {f"--{name.replace('_', '-')}" for name in [*READING, "query"]}
+    assert set(READING) == {field.name for field in fields(ReadOptions)}
+    assert {name for name, given in options.items() if "--events" in given} == {
+        name for name, given in options.items() if reading <= given
+    }
+
+
+def test_what_is_told_of_a_log_reaches_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("x")
+    files = ["--events", str(tmp_path / "e.csv"), "--labels", "l.csv"]
+    assert read_with(*files)["how"] == AS_FOUND
+    told = ["--separator", "tab", "--encoding", "gbk", "--time-unit", "ms", "--time-zone", "Asia/Tokyo"]
+    told += ["--time-format", "%d/%m/%Y", "--positive", "fraud"]
+    got = read_with(*files, *told)
+    assert got["how"] == ReadOptions("\t", "gbk", "ms", "Asia/Tokyo", "%d/%m/%Y", "fraud")
+    assert (got["events"], got["labels"]) == (tmp_path / "e.csv", Path("l.csv"))
+
+
+def test_a_log_of_an_object_store_is_there_while_the_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_store(monkeypatch) as store:
+        for name in ("e.csv", "l.csv"):
+            store.put_object(Bucket=BUCKET, Key=name, Body=name.encode())
+        got = read_with("--events", f"s3://{BUCKET}/e.csv", "--labels", f"s3://{BUCKET}/l.csv")
+    assert got["content"] == "e.csv"
+    assert got["labels"].name == "l.csv"
+    assert not got["events"].exists()
+
+
+def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    done = runner.invoke(app, ["inject", "--events", "s3://logs/e.csv", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "error: s3fs is not installed; pip install 'recguard[s3]'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (["--time-zone", "Mars"], "--time-zone 'Mars': no such zone"),
+        (["--query", "select 1"], "--query is for a database, and e.csv is none"),
+    ],
+)
+def test_what_cannot_be_told_of_a_log_ends_in_one_line(tmp_path: Path, told: list[str], says: str) -> None:
+    done = runner.invoke(app, ["inject", "--events", "e.csv", "--out", str(tmp_path), *told])
+    assert done.exit_code == 2
+    assert f"error: {says}" in done.output
