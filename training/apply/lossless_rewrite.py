@@ -20,8 +20,10 @@ import numpy as np
 import polars as pl
 
 from training.data.log import ROW, LogError
+from training.data.text_files import separator_of
 
 MOST_PARTS = 512  # files open at the same time; if a log is larger than 32 GB, its parts are larger
+HEAD = 1 << 16  # bytes that the separator is found out from
 ORIGINALS = "originals.parquet"  # the old rows of a Parquet log that were changed
 Values = Mapping[str, Any]  # values of a record by column
 
@@ -48,16 +50,20 @@ class Records(Protocol):
         """
 
 
-def records_of(path: Path, key: str | None = None) -> Records:
+def records_of(path: Path, key: str | None = None, separator: str | None = None) -> Records:
     """The records of a file; its ending says which kind.
 
     Args:
         path: .csv or .jsonl, plain or gzipped, or .parquet.
         key: the column of the sequence; None if records are not dealt out.
+        separator: of the cells of a CSV file; None: found out.
+
+    Raises:
+        LogError: no such file, or one that cannot be written back as it was.
     """
     if not path.is_file():
-        raise LogError(f"{path}: no such file")
-    return ParquetRecords(path, key) if path.name.endswith(".parquet") else TextRecords(path, key)
+        raise LogError(f"{path}: repair takes one file, and there is none of that name")
+    return ParquetRecords(path, key) if path.name.endswith(".parquet") else TextRecords(path, key, separator)
 
 
 class ParquetRecords:
@@ -143,12 +149,17 @@ class ParquetRecords:
 class TextRecords:
     """The records of a CSV or JSONL file, plain or gzipped."""
 
-    def __init__(self, path: Path, key: str | None) -> None:
+    def __init__(self, path: Path, key: str | None, separator: str | None = None) -> None:
         self.path, self.key = path, key
         name = path.name.removesuffix(".gz")
         if not name.endswith((".csv", ".jsonl", ".ndjson")):
             raise LogError(f"{path}: repair takes .csv, .jsonl or .parquet, the first two also with .gz")
         self.is_csv = name.endswith(".csv")
+        with self._open(path, "rb") as file:
+            head = file.read(HEAD).decode("utf-8", "replace")
+        self.separator = separator or (separator_of(head) if self.is_csv and head.strip() else ",")
+        if "\0" in head or len(self.separator) > 1:
+            raise LogError(f"{path}: repair takes UTF-8 and separators of one character; write the log so")
 
     def _open(self, path: Path, mode: str) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
@@ -161,7 +172,7 @@ class TextRecords:
         number = 0
         with self._open(self.path, "rb") as file:
             header = self.is_csv
-            for raw, cells in _csv_records(self.path, file) if self.is_csv else _lines(file):
+            for raw, cells in _csv_records(self.path, file, self.separator) if self.is_csv else _lines(file):
                 if header or not cells:
                     header = header and not cells
                     yield None, raw, cells
@@ -239,7 +250,7 @@ class TextRecords:
         if not self.is_csv:
             return (json.dumps({**self._json(cells[0], None), **values}, ensure_ascii=False) + end).encode()
         written = {**dict(zip(header, cells, strict=False)), **values}
-        return _csv([written.get(name, "") for name in header], end).encode()
+        return _csv([written.get(name, "") for name in header], end, self.separator).encode()
 
     def restore(self, audit: Iterable[Mapping[str, Any]], out: Path) -> int:
         count = 0
@@ -276,7 +287,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
         yield raw, [text] if text.strip() else []
 
 
-def _csv_records(path: Path, file: IO[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+def _csv_records(path: Path, file: IO[bytes], separator: str) -> Iterator[tuple[bytes, list[str]]]:
     """Each record's bytes and cells; the csv module itself says where a record ends."""
     taken: list[bytes] = []
 
@@ -285,7 +296,7 @@ def _csv_records(path: Path, file: IO[bytes]) -> Iterator[tuple[bytes, list[str]
             taken.append(raw)
             yield raw.decode("utf-8", "replace")
 
-    reader = csv.reader(lines())
+    reader = csv.reader(lines(), delimiter=separator)
     try:
         for cells in reader:
             yield b"".join(taken), cells
@@ -294,7 +305,7 @@ def _csv_records(path: Path, file: IO[bytes]) -> Iterator[tuple[bytes, list[str]
         raise LogError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
 
 
-def _csv(cells: list[Any], end: str = "\n") -> str:
+def _csv(cells: list[Any], end: str = "\n", separator: str = ",") -> str:
     line = io.StringIO(newline="")
-    csv.writer(line, lineterminator=end).writerow(cells)
+    csv.writer(line, delimiter=separator, lineterminator=end).writerow(cells)
     return line.getvalue()

@@ -5,13 +5,14 @@ is read again and written with the changes (`lossless_rewrite`). Memory holds on
 and the new values of each corrected row.
 """
 
+import codecs
 import csv
 import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,7 +108,7 @@ def repair_log(
         columns: renames the log's columns, {ours: theirs}.
         part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
-        how: how the log's times are read.
+        how: what the log does not tell by itself.
 
     Raises:
         LogError: the log is unusable, `out` holds the log itself, or the bundle cannot correct.
@@ -121,7 +122,9 @@ def repair_log(
 
         corrector = Corrector(model.bundle)
     out.mkdir(parents=True, exist_ok=True)
-    records = records_of(events, theirs.get("sequence_id", "sequence_id"))
+    if how.encoding is not None and codecs.lookup(how.encoding).name != "utf-8":
+        raise LogError(f"{events}: repair writes a log back as it was, and takes UTF-8 only; write the log so")
+    records = records_of(events, theirs.get("sequence_id", "sequence_id"), how.separator)
     changes = Changes()
     with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
         of_sequences, of_events = (
@@ -130,7 +133,8 @@ def repair_log(
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows = records.deal(Path(folder), part_bytes)
-        run = Run(model, choice, corrector, theirs, how, changes, of_sequences, of_events)
+        parts_as = replace(how, separator=",", encoding="utf-8")  # as the parts are written
+        run = Run(model, choice, corrector, theirs, parts_as, changes, of_sequences, of_events)
         for part in track(parts):
             run.judge(part)
     _write_with_audit(records, changes, out, events.name)
@@ -193,7 +197,7 @@ class Run:
         if report.kept < report.rows and gone:
             self._drop_unscored(part, gone)
         if fixes:
-            self.changes.corrected |= _in_their_words(read_table(part, self.columns), fixes, self.columns)
+            self.changes.corrected |= _in_their_words(read_table(part, self.columns, self.how), fixes, self.columns)
 
     def _judge_sequence(
         self, log: Log, i: int, rows: Sequence[int], answer: Score
@@ -220,7 +224,9 @@ class Run:
 
     def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
         """If a sequence is dropped as a whole, also drops its rows that could not be scored."""
-        table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
+        table = read_table(part, self.columns, self.how).select(
+            pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int)
+        )
         for name, row in table.iter_rows():
             known = gone.get((name or "").strip())
             if known and row not in known[1]:

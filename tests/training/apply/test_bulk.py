@@ -60,6 +60,18 @@ def assert_same(out: Path, whole: pl.DataFrame) -> None:
     assert "nobody" in bad["sequence_id"]
 
 
+def test_a_column_in_the_names_of_folders_counts_as_in_the_files(
+    folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
+) -> None:
+    log = pl.read_parquet(folder / "*.parquet")
+    for (action,), some in log.partition_by("action", as_dict=True).items():
+        (tmp_path / "log" / f"action={action}").mkdir(parents=True)
+        some.drop("action").write_parquet(tmp_path / "log" / f"action={action}" / "0.parquet")
+    plan = Plan.of(tmp_path / "log", bundle.version, {}, PART)
+    score_in_parts(model, plan, tmp_path / "out", lambda steps, *_: steps)
+    assert_same(tmp_path / "out", whole)
+
+
 def test_parts_score_as_the_whole_and_an_interrupted_run_goes_on(
     folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from training.apply.lossless_rewrite import ORIGINALS, ParquetRecords, TextRecor
 from training.apply.repair import AUDIT, EVENT_WEIGHTS, WEIGHTS, repair_log, undo
 from training.cli.main import app
 from training.data.log import LogError
+from training.data.read import ReadOptions
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,30 @@ def test_attackers_leave_the_log_and_genuine_users_stay(
         assert before[line["row"]]["sequence_id"] == line["sequence_id"]
         assert line["what"] == weights[line["sequence_id"]]["strategy"]
         assert line["reason"]
+
+
+def test_another_separator_stays(model: Model, log: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(log.read_text().replace(",", ";"))
+    found = repair_log(model, other, tmp_path / "a")
+    assert found == repair_log(model, log, tmp_path / "b")
+    assert (tmp_path / "a" / "other.csv").read_text() == (tmp_path / "b" / log.name).read_text().replace(",", ";")
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("sequence_id,action\na,b\n".encode("utf-16"), ReadOptions()),
+        (b"sequence_id::action\na::b\n", ReadOptions()),
+        (b"sequence_id,action\na,b\n", ReadOptions(encoding="gbk")),
+    ],
+)
+def test_a_log_that_cannot_be_written_back_is_refused(
+    model: Model, tmp_path: Path, text: bytes, how: ReadOptions
+) -> None:
+    (tmp_path / "e.csv").write_bytes(text)
+    with pytest.raises(LogError, match="UTF-8"):
+        repair_log(model, tmp_path / "e.csv", tmp_path / "out", how=how)
 
 
 def exact(change: dict[str, object]) -> dict[str, object]:
