@@ -6,7 +6,6 @@ field counts as damaged if its value is far less likely than the likeliest one.
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -139,15 +138,13 @@ def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, even
 
 
 def as_written(value: object, old: object) -> object:
-    """A value in the same form as the old one: a whole number, a decimal number, text, or an RFC 3339 time."""
+    """A value in the same form as the old one: a whole number, a decimal number, or text."""
     if not isinstance(value, float):
         return value
-    if isinstance(old, datetime):
-        return datetime.fromtimestamp(value, old.tzinfo or UTC).replace(tzinfo=old.tzinfo)
     text = str(old).strip()
     try:
-        number = float(text)
+        whole = float(text) % 1 == 0 and "." not in text
     except ValueError:
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    written = round(value) if number % 1 == 0 and "." not in text else round(value, 3)
+        whole = False  # nothing was there, or no number
+    written = round(value) if whole else round(value, 3)
     return str(written) if isinstance(old, str) else written

@@ -26,6 +26,7 @@ from training.apply.lossless_rewrite import Records, Values, records_of
 from training.data.clean import clean_events
 from training.data.log import ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, read_table
+from training.data.times import time_as_written
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -197,7 +198,9 @@ class Run:
         if report.kept < report.rows and gone:
             self._drop_unscored(part, gone)
         if fixes:
-            self.changes.corrected |= _in_their_words(read_table(part, self.columns, self.how), fixes, self.columns)
+            self.changes.corrected |= _in_their_words(
+                read_table(part, self.columns, self.how), fixes, self.columns, self.how
+            )
 
     def _judge_sequence(
         self, log: Log, i: int, rows: Sequence[int], answer: Score
@@ -234,7 +237,7 @@ class Run:
 
 
 def _in_their_words(
-    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str]
+    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str], how: ReadOptions
 ) -> dict[int, tuple[Values, str]]:
     """New values with the log's own column names and formats, and the reasons, by row."""
     from training.apply.correct import as_written
@@ -242,7 +245,12 @@ def _in_their_words(
     found: dict[int, tuple[Values, str]] = {}
     for old in table.filter(pl.col(ROW).cast(int).is_in(list(fixes))).iter_rows(named=True):
         row = int(old[ROW])
-        values = {theirs.get(c.column, c.column): as_written(c.value, old[c.column]) for c in fixes[row]}
+        values = {
+            theirs.get(c.column, c.column): time_as_written(float(str(c.value)), old["ts"], how)
+            if c.column == "ts"
+            else as_written(c.value, old[c.column])
+            for c in fixes[row]
+        }
         found[row] = values, "; ".join(c.reason for c in fixes[row])
     return found
 

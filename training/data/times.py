@@ -1,8 +1,9 @@
 """The times of a whole log, read by the rules of `service.encoding.times` and by what `ReadOptions` say beyond them."""
 
 import logging
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -129,6 +130,29 @@ def _of_texts(texts: pl.Series, read: Callable[[str], float]) -> pl.Series:
 def _formatted(text: str, form: str, zone: tzinfo) -> float:
     moment = datetime.strptime(text.strip(), form)
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def time_as_written(seconds: float, old: object, how: ReadOptions = AS_FOUND) -> object:
+    """A time in the same form as an old one of its log, so that it is read back with the same options."""
+    zone = ZoneInfo(how.time_zone) if how.time_zone else UTC
+    if isinstance(old, datetime):
+        return datetime.fromtimestamp(seconds, old.tzinfo or zone).replace(tzinfo=old.tzinfo)
+    moment = datetime.fromtimestamp(seconds, zone)
+    if isinstance(old, date):
+        return moment.date()
+    if how.time_format:
+        return moment.strftime(how.time_format)
+    text = str(old).strip()
+    if not re.fullmatch(NUMBER, text):
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    number = float(text)
+    if how.time_unit is None and spells_date(np.array([number]))[0]:
+        written: float = int(moment.strftime("%Y%m%d%H%M%S")[: len(str(int(number)))])
+    else:
+        unit = how.time_unit or next((u for u, size in UNITS.items() if abs(number) * size <= MAX_TIMESTAMP), "ns")
+        scaled = seconds / UNITS[unit]
+        written = round(scaled) if number % 1 == 0 and "." not in text else round(scaled, 3)
+    return str(written) if isinstance(old, str) else written
 
 
 def _unreadable(column: pl.Series, unread: pl.Series, path: Path, how: ReadOptions) -> LogError:

@@ -1,7 +1,6 @@
 """Damaged fields are found and set right, in each form a log may have, and it can be undone."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -98,20 +97,10 @@ def test_a_time_is_set_right_between_its_neighbours(masking: Bundle) -> None:
 
 
 def test_values_are_written_as_the_log_writes_them() -> None:
-    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
-    for old, new in (
-        ("2026-01-01T00:00:00Z", "2026-01-02T12:00:00.000Z"),
-        (noon.replace(tzinfo=None), noon.replace(tzinfo=None)),
-        (noon, noon),
-        (1767312000, 1767355200),
-        ("1767312000", "1767355200"),
-        (1767312000.5, 1767355200.0),
-    ):
-        assert as_written(noon.timestamp(), old) == new
-        assert type(as_written(noon.timestamp(), old)) is type(new)
     assert as_written("C1", "C2") == "C1"
     assert as_written(4.0, "5") == "4"
     assert as_written(4.25, "5.0") == "4.25"
+    assert as_written(4.25, None) == 4.25
 
 
 def test_a_bundle_without_a_masked_model_says_so(bundle: Bundle) -> None:

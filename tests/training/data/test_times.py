@@ -10,7 +10,7 @@ from service.encoding.times import timestamps
 from service.encoding.values import EventError
 from training.data.log import LogError
 from training.data.read import ReadOptions
-from training.data.times import read_times
+from training.data.times import read_times, time_as_written
 
 LOG = Path("log.csv")
 START = datetime(2020, 10, 24, 9, 0, 5, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_small_numbers_stay_seconds() -> None:
 def test_a_column_of_dates_is_read_as_dates_and_said(caplog: pytest.LogCaptureFixture) -> None:
     days = [20240101, 20240102, 20240229]
     assert seconds(days) == seconds(list(map(str, days))) == seconds(["2024-01-01", "2024-01-02", "2024-02-29"])
-    assert "3 numbers such as 20240101 are read as dates" in caplog.text
+    assert "3 numbers such as 20240229 are read as dates" in caplog.text
     assert bad(["20240101"] * 9 + ["20240132"]) == {"ts is no time": [9]}
     assert seconds([20240101], time_unit="s") == [20240101.0]
 
@@ -121,3 +121,35 @@ def test_a_log_and_a_request_read_every_text_alike(text: str) -> None:
     else:
         assert not is_bad
         assert found[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("2026-01-01T00:00:00Z", "2020-10-24T09:00:05.000Z", {}),
+        (START.replace(tzinfo=None), START.replace(tzinfo=None), {}),
+        (START + timedelta(days=1), START, {}),
+        (1767312000, 1603530005, {}),
+        ("1767312000", "1603530005", {}),
+        (1767312000.5, 1603530005.0, {}),
+        (1767312000000, 1603530005000, {}),
+        ("1767312000", "1603530005000", {"time_unit": "ms"}),
+        ("20260101000000", "20201024090005", {}),
+        (
+            "01/01/2026 00:00:00",
+            "24/10/2020 11:00:05",
+            {"time_format": "%d/%m/%Y %H:%M:%S", "time_zone": "Europe/Berlin"},
+        ),
+    ],
+)
+def test_a_time_is_written_as_its_log_writes_times_and_read_back(
+    old: object, new: object, told: dict[str, str]
+) -> None:
+    written = time_as_written(FIRST, old, ReadOptions(**told))
+    assert (written, type(written)) == (new, type(new))
+    assert seconds([written], **told) == [FIRST]
+
+
+def test_a_date_stays_a_date() -> None:
+    assert time_as_written(FIRST, date(2026, 1, 1)) == date(2020, 10, 24)
+    assert time_as_written(FIRST, 20260101) == 20201024
