@@ -12,8 +12,8 @@ EVENT_SCHEMA = {
     "properties": {
         "ts": {
             "anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}, {"type": "null"}],
-            "description": "Epoch seconds, an RFC 3339 time, or YYYY-MM-DD with or without HH:MM:SS, in UTC where it does "
-            "not say otherwise. Events are put in this order.",
+            "description": "Epoch seconds, an RFC 3339 time, or YYYY-MM-DD with or without HH:MM:SS; in UTC where "
+            "none is named. Events are put in this order.",
         },
         "action": {"type": ["string", "null"]},
         "item_id": {"type": ["string", "number", "null"]},

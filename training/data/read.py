@@ -20,7 +20,7 @@ from training.data.text_files import COMPRESSED, csv_table, decoded, jsonl_table
 
 CSV, JSONL, PARQUET = (".csv", ".tsv", ".txt", ".dat"), (".jsonl", ".ndjson", ".json"), ".parquet"
 KINDS = ".csv, .tsv, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet or a folder of Parquet files"
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}  # seconds of each
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # how many make a second
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes that the value is missing
 _PARTITION = re.compile(r"([^=]+)=(.*)")
 _WRITTEN = {"\\t": "\t", "tab": "\t"}  # separators as one types them

@@ -76,9 +76,9 @@ def _of_numbers_and_texts(
     if found is None:
         values = _with_dates(values, path, zone)
     else:
-        values = values * UNITS[found]
+        values = values / UNITS[found]
         if unit is None:  # a second among milliseconds would be a moment of January 1970
-            other = pl.Series(values < MAX_TIMESTAMP * UNITS[found])
+            other = pl.Series(values < MAX_TIMESTAMP / UNITS[found])
     moments = _of_texts(texts, partial(seconds_of, zone=zone))
     return moments.fill_null(pl.Series(values, nan_to_null=True)), other
 
@@ -90,7 +90,7 @@ def _unit_of(numbers: Floats, path: Path) -> str | None:
         return None
     first, last = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in PLAIN)
     for unit in ("ms", "us", "ns"):
-        if first <= np.median(finite) * UNITS[unit] <= last:
+        if first <= np.median(finite) / UNITS[unit] <= last:
             logger.warning("%s: ts is read as %s, as most of its numbers are; --time-unit says otherwise", path, unit)
             return unit
     return None
@@ -149,8 +149,8 @@ def time_as_written(seconds: float, old: object, how: ReadOptions = AS_FOUND) ->
     if how.time_unit is None and spells_date(np.array([number]))[0]:
         written: float = int(moment.strftime("%Y%m%d%H%M%S")[: len(str(int(number)))])
     else:
-        unit = how.time_unit or next((u for u, size in UNITS.items() if abs(number) * size <= MAX_TIMESTAMP), "ns")
-        scaled = seconds / UNITS[unit]
+        unit = how.time_unit or next((u for u, size in UNITS.items() if abs(number) / size <= MAX_TIMESTAMP), "ns")
+        scaled = seconds * UNITS[unit]
         written = round(scaled) if number % 1 == 0 and "." not in text else round(scaled, 3)
     return str(written) if isinstance(old, str) else written
 

@@ -43,6 +43,11 @@ def test_a_second_among_milliseconds_and_the_reverse_are_bad_rows() -> None:
     assert bad([int(FIRST)] * 50 + [int(FIRST * 1e3)]) == {"ts is infinite or in milliseconds, not seconds": [50]}
 
 
+def test_a_finer_unit_gives_the_very_float_that_seconds_give() -> None:
+    written = [int(FIRST * 1e3) + i for i in range(0, 1000, 7)]
+    assert seconds(written) == seconds([f"{w // 1000}.{w % 1000:03}" for w in written])
+
+
 def test_small_numbers_stay_seconds() -> None:
     assert seconds([0, 5, 1e9]) == [0, 5, 1e9]
     assert seconds([5], time_unit="ms") == [0.005]
