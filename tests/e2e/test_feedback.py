@@ -53,7 +53,7 @@ def test_verdicts_are_taken_by_id_or_by_sequence_and_show_in_the_metrics(
     assert_problem(say(service, verdict="normal"), 422, "either score_id or sequence")
     bad = {"id": "s", "events": [{"ts": "soon"}]}
     answer = say(service, verdict="normal", sequence=bad)
-    assert_problem(answer, 422, "neither epoch seconds")
+    assert_problem(answer, 422, "is no time; send epoch seconds")
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/sequence/events/0/ts"]
     assert_problem(say(service, sequence={"id": "a", "events": [{"price": "x"}]}, verdict="normal"), 422, "finite")
 
