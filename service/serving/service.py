@@ -51,6 +51,12 @@ class Asking:
     timeout_ms: float
     body: bytes | None = None
 
+    @property
+    def due(self) -> float:
+        """When the answer is due, in the event loop's time."""
+        now = asyncio.get_running_loop().time()
+        return now + self.start + self.timeout_ms / 1000 - time.perf_counter()
+
 
 class Serving:
     """One service process: the parts that outlive a request, and how a request goes through them.
@@ -117,7 +123,7 @@ class Serving:
         """
         asking = Asking(EVENTS, size, time.perf_counter(), timeout_ms)
         active = self._admitted()
-        taken = await self.ingest.take(body, active.model.bundle)
+        taken = await self.ingest.take(body, active.model.bundle, asking.due)
         active = self._admitted()  # another model may serve by now, and the old one's batcher is closed
         if taken.due.sequences:
             results = await self._results(active, taken.due, asking)
@@ -193,9 +199,8 @@ class Serving:
         if spans is not None:
             spans.append(("parse", asking.start, parsed))
         self.admission.learn(asking.route, asking.size, sum(one.length + 1 for one in waiting))
-        due = asyncio.get_running_loop().time() + asking.start + asking.timeout_ms / 1000 - time.perf_counter()
         try:
-            return await active.batcher.score([(one.columns, one.length) for one in waiting], due, spans)
+            return await active.batcher.score([(one.columns, one.length) for one in waiting], asking.due, spans)
         except QueueFull:
             self.admission.refuse()
             raise full() from None

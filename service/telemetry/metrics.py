@@ -104,7 +104,14 @@ class Metrics:
             buckets=LATENCY,
             registry=r,
         )
-        self.live_errors = Counter(name("live_store_errors"), "Requests whose events could not be kept.", registry=r)
+        self.live_errors = Counter(
+            name("live_store_errors"), "Requests whose events could not be kept, by why.", ["cause"], registry=r
+        )
+        for cause in ("connection", "timeout", "memory", "readonly", "loading", "disk", "other"):
+            self.live_errors.labels(cause)
+        self.live_store_evicted = gauge(
+            "live_store_evicted_keys", "Keys that Redis has evicted since it started, ours or others.", "livemostrecent"
+        )
         self.live_keys = gauge("live_keys", "Live windows in memory; none are counted that Redis holds.", "livesum")
         self.live_evicted = Counter(
             name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r

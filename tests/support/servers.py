@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -53,22 +54,28 @@ class RedisServer:
     Args:
         folder: for its log and its data.
         durable: whether each write is on disk before it is answered; else nothing is written.
+        options: more of its own, as on its command line.
 
     Attributes:
         url: as Redis clients take it.
     """
 
-    def __init__(self, folder: Path, durable: bool = True) -> None:
+    def __init__(self, folder: Path, durable: bool = True, options: Sequence[str] = ()) -> None:
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
         self.command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
         if durable:
             self.command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.command += options
         self.log = folder / "log"
         self.start()
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Starts it without waiting until it has loaded its data."""
         self.process = start(self.command, self.log)
+
+    def start(self) -> None:
+        self.launch()
         client = redis.Redis.from_url(self.url)
 
         def answers() -> bool:
