@@ -7,7 +7,7 @@ import random
 import signal
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from socket import socket
 from types import FrameType
 from typing import Annotated, Any
 from urllib.error import HTTPError, URLError
@@ -17,10 +17,10 @@ import typer
 import uvicorn
 from prometheus_client import start_http_server
 from pydantic import SecretStr
-from uvicorn.supervisors import Multiprocess
 
-from service.api.app import access_of, build
+from service.api.app import build, prove
 from service.api.connection import Protocol
+from service.api.supervisor import Supervisor, run_folder
 from service.encoding.columns import columns_of
 from service.engine.server import hosted
 from service.engine.session import ProviderError, Runtime, cores
@@ -31,7 +31,6 @@ from service.settings import Settings
 from service.stores.verdicts import Store
 from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
-from service.telemetry.metrics import Metrics
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
 MOST_KEPT = 1 << 40  # means no limit
@@ -63,14 +62,24 @@ def run(
         settings = Settings(**given)
         logs.configure(settings.log_format)
         if settings.workers > 1 or settings.shared_engine:
-            raise typer.Exit(_supervise(settings))
+            _supervise(settings)
+            return
+        link = _bound(_config(settings, None))
         application = build(settings)
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
     server = Server(_config(settings, application))
-    server.run()
+    server.run([link])
     if not server.started:
         raise typer.Exit(1)
+
+
+def _bound(config: uvicorn.Config) -> socket:
+    """The socket to listen on; it takes no connection before the service is ready."""
+    try:
+        return config.bind_socket()
+    except SystemExit:
+        raise typer.Exit(2) from None  # uvicorn has said why
 
 
 def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config:
@@ -92,26 +101,24 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
     )
 
 
-def _supervise(settings: Settings) -> int:
-    """Runs several workers on one socket, and replaces a worker that dies."""
-    # check these here, so that an error is shown once and not by each worker
-    access_of(settings, Metrics())
-    Bundle.open(settings.bundle, settings.bundle_public_key)
-    Store(settings.store_url.get_secret_value(), settings.state_dir).close()
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
-        settings.run_dir = Path(run).absolute()
+def _supervise(settings: Settings) -> None:
+    """Runs several workers; raises ValueError or OSError where they could not start."""
+    prove(settings)
+    with run_folder(settings.workers) as run:
+        settings.run_dir = run
         apart = cores() - settings.workers if settings.shared_engine else cores() // settings.workers
         settings.threads = settings.threads or max(apart, 1)
         for name, value in settings.model_dump(exclude_none=True).items():
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run)
         config = _config(settings, "service.api.app:worker", factory=True, workers=settings.workers)
         engine = hosted(settings.run_dir / ENGINE, settings.log_format) if settings.shared_engine else nullcontext()
         with engine:
-            Multiprocess(config, [config.bind_socket()]).run()
-    return 0
+            supervisor = Supervisor(config, [_bound(config)], run)
+            supervisor.run()
+        if supervisor.failure:
+            raise ValueError(supervisor.failure)
 
 
 StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]

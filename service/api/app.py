@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,17 +16,22 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 
 from service.api.auth import Access
 from service.api.front import CRASH, Front
 from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
 from service.api.routes.scoring import Scoring
+from service.api.supervisor import REFUSED
+from service.engine.session import ProviderError
+from service.model.bundle import Bundle, BundleError
 from service.schemas.problems import Problem, of_validation
-from service.serving.service import Serving
+from service.serving.service import Parts, Serving
 from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.telemetry.sharing import take_place
 from service.telemetry.traces import Traces
 
 
@@ -39,6 +45,20 @@ def build(settings: Settings) -> ASGIApp:
     metrics = Metrics()
     access, traces = access_of(settings, metrics), Traces() if settings.traces else None
     return create_app(Serving(settings, metrics), access, traces)
+
+
+def prove(settings: Settings) -> None:
+    """Proves all that settings name, but for what only a loaded model can show; leaves nothing behind.
+
+    Raises:
+        BundleError, ValueError, OSError: something cannot be used.
+    """
+    metrics = Metrics()
+    access_of(settings, metrics)
+    if settings.traces:
+        Traces().close()
+    Bundle.open(settings.bundle, settings.bundle_public_key)  # without its challenger the champion serves on
+    Parts(settings, metrics).store.close()
 
 
 def access_of(settings: Settings, metrics: Metrics) -> Access:
@@ -108,7 +128,13 @@ def worker() -> ASGIApp:
     settings = Settings()  # type: ignore[call-arg]
     logs.configure(settings.log_format)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    return build(settings)
+    assert settings.run_dir is not None
+    try:
+        take_place(settings.run_dir)
+        return build(settings)
+    except (BundleError, ProviderError, ValueError, OSError) as error:
+        (settings.run_dir / REFUSED).write_text(str(error))  # the supervisor says it, once for all workers
+        sys.exit(STARTUP_FAILURE)
 
 
 def _end_with_parent() -> None:

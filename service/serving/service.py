@@ -58,6 +58,23 @@ class Asking:
         return now + self.start + self.timeout_ms / 1000 - time.perf_counter()
 
 
+class Parts:
+    """What settings alone make, without a model; to make it proves the settings.
+
+    Raises:
+        ValueError, OSError: a setting cannot be used.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        s, state = settings, settings.state_dir
+        self.listed = user_lists(s)
+        self.webhook = (
+            Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, metrics) if s.webhook_url else None
+        )
+        self.ingest = Ingest(s, metrics)
+        self.store = Store(s.store_url.get_secret_value(), state)
+
+
 class Serving:
     """One service process: the parts that outlive a request, and how a request goes through them.
 
@@ -67,23 +84,21 @@ class Serving:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings, s, state = settings, settings, settings.state_dir
+        self.settings, s = settings, settings
         self.metrics = metrics
         self.metrics.queue_capacity.set(s.queue_tokens)
         self.metrics.objective.set(s.objective_ms / 1000)
         self.drift = DriftMonitor(self.metrics)
-        self.listed = user_lists(s)
-        self.webhook = (
-            Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, self.metrics) if s.webhook_url else None
+        parts = Parts(s, metrics)
+        self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
+        self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
+        self.feedback = Feedback(
+            parts.store, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics
         )
-        self.pseudonyms = Pseudonyms(state, s.log_ids)
-        store = Store(s.store_url.get_secret_value(), state)
-        self.feedback = Feedback(store, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.publisher = Publisher(self.metrics, self.drift, self.feedback, self.webhook)
         self.registry = Registry(s, self.metrics, self.drift)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
-        self.ingest = Ingest(s, self.metrics)
 
     async def start(self) -> None:
         """Starts serving."""

@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from service.telemetry.metrics import Metrics
-
 Message = dict[str, Any]
 Commit = Callable[[], Awaitable[None]]
 Handler = Callable[
@@ -109,7 +107,6 @@ class Workers:
         """Forgets a worker that is gone."""
         assert self.run is not None
         (self.run / name).unlink(missing_ok=True)
-        Metrics.forget(int(name.removesuffix(".sock")))
 
     def bury(self) -> None:
         """Forgets all workers that are gone."""
