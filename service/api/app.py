@@ -23,10 +23,12 @@ from service.api.front import CRASH, Front
 from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
 from service.api.routes.scoring import Scoring
 from service.api.supervisor import REFUSED
+from service.engine.remote import EngineLost
 from service.engine.session import ProviderError
 from service.model.bundle import Bundle, BundleError
 from service.schemas.problems import Problem, of_validation
 from service.serving.service import Parts, Serving
+from service.serving.workers import WorkerError
 from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.logs import RequestLog
@@ -72,7 +74,12 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await serving.start()
+        try:
+            await serving.start()
+        except (BundleError, ProviderError, EngineLost, WorkerError, ValueError, OSError) as error:
+            if run := serving.settings.run_dir:
+                (run / REFUSED).write_text(str(error))
+            raise
         gc.collect()
         gc.freeze()  # loaded objects stay for good; looking through them took 10 % of the time under load
         gc.set_threshold(50_000, 20, 20)

@@ -118,6 +118,7 @@ class Supervisor(Multiprocess):
             return
         refused = self.folder / REFUSED
         why = refused.read_text() if process.exitcode == STARTUP_FAILURE and refused.exists() else ""
+        refused.unlink(missing_ok=True)
         if process.exitcode == STARTUP_FAILURE and not self.served:
             self.failure = why or "the first worker could not start; the log has the reason"
             self.should_exit.set()

@@ -192,6 +192,14 @@ class Metrics:
             "livemax",
             ["name", "version", "provider", "precision", "requested"],
         )
+        self.state_errors = Counter(
+            name("state_errors"),
+            "Times that something could not be kept in the state directory, or read there.",
+            ["what"],
+            registry=r,
+        )
+        for what in ("audit", "thresholds", "webhook", "salt", "store"):
+            self.state_errors.labels(what)
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         for label in ("anomalous", "normal"):
             for decision in DECISIONS:

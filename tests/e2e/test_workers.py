@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.model.bundle import Bundle
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
-from tests.support.processes import alive, children, environment, free_port, spawned, wait_until
+from tests.support.processes import alive, answers, children, environment, free_port, spawned, wait_until
 from tests.support.service import Service, Starter, sample
 
 WORKERS = 2
@@ -81,6 +82,42 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(30) == 0
     assert not run.exists()
+
+
+def test_workers_serve_one_content_whatever_becomes_of_the_path(
+    start_service: Starter, bundles: Path, bundle: Bundle
+) -> None:
+    link = bundles / "current"
+    link.symlink_to("one")
+    service = start_service(link, workers=WORKERS, bundles=bundles)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+
+    def kill_one() -> int:
+        victim = workers(service)[0]
+        os.kill(victim, signal.SIGKILL)
+        return victim
+
+    def versions() -> set[str]:
+        return {m["version"] for m in everywhere(service, "/v1/model")}
+
+    (bundles / "next").symlink_to("two")
+    (bundles / "next").rename(link)
+    victim = kill_one()
+    wait_until(lambda: len(workers(service)) == WORKERS and victim not in workers(service), 60)
+    assert versions() == {bundle.version}, "what the link leads to now was not reloaded"
+    assert service.client.post("/v1/model/reload", json={}, timeout=60).status_code == 200
+    assert versions() == {"2"}, "a reload follows the link"
+
+    manifest = json.loads((bundles / "two" / "manifest.json").read_text())
+    (bundles / "two" / "manifest.json").write_text(json.dumps({**manifest, "version": "3"}))
+    kill_one()
+    wait_until(lambda: "its content has changed meanwhile" in service.log.read_text(), 60)
+    assert versions() == {"2"}, "no worker serves beside the one that is left what that one does not serve"
+    for pid in workers(service):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: answers(service.client, "/health/ready"), 90)
+    assert versions() == {"3"}, "nobody is left who serves what was there"
 
 
 def test_workers_share_one_engine_which_may_die_under_load(
