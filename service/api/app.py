@@ -60,7 +60,8 @@ def prove(settings: Settings) -> None:
     if settings.traces:
         Traces().close()
     Bundle.open(settings.bundle, settings.bundle_public_key)  # without its challenger the champion serves on
-    Parts(settings, metrics).store.close()
+    if (store := Parts(settings, metrics).store) is not None:
+        store.close()
 
 
 def access_of(settings: Settings, metrics: Metrics) -> Access:

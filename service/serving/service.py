@@ -5,9 +5,11 @@ in, `steps` holds the steps that are pure functions, `registry` knows the model 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic_core import to_json
 
@@ -28,9 +30,12 @@ from service.serving.registry import Active, Registry
 from service.serving.steps import Prepared, Result, compose, prepare, user_lists
 from service.serving.webhook import Webhook
 from service.settings import Settings
-from service.stores.verdicts import Store
+from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import CALL, Pseudonyms, fresh_id
 from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+CLOSING_SECONDS = 15.0  # for each part
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,13 @@ class Parts:
             Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, metrics) if s.webhook_url else None
         )
         self.ingest = Ingest(s, metrics)
-        self.store = Store(s.store_url.get_secret_value(), state)
+        self.reopen = partial(Store, s.store_url.get_secret_value(), state)
+        self.store: Store | None = None
+        try:
+            self.store = self.reopen()
+        except Unopened as error:  # scoring needs no state directory
+            metrics.state_errors.labels("store").inc()
+            logger.error("no answer is kept for review until the state directory can be written: %s", error)
 
 
 class Serving:
@@ -92,8 +103,10 @@ class Serving:
         parts = Parts(s, metrics)
         self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
         self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
+        if not self.pseudonyms.lasting:
+            self.metrics.state_errors.labels("salt").inc()
         self.feedback = Feedback(
-            parts.store, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics
+            parts.store, parts.reopen, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics
         )
         self.publisher = Publisher(self.metrics, self.drift, self.feedback, self.webhook)
         self.registry = Registry(s, self.metrics, self.drift)
@@ -108,12 +121,16 @@ class Serving:
             self.webhook.start()
 
     async def close(self) -> None:
-        """Answers the requests that were accepted, then stops."""
-        await self.registry.close()
-        await self.feedback.close()
-        await self.ingest.windows.close()
+        """Answers the requests that were accepted, then stops, and waits for nothing outside for long."""
+        closing = [self.registry.close, self.feedback.close, self.ingest.windows.close]
         if self.webhook:
-            await self.webhook.close()
+            closing.append(self.webhook.close)
+        for close in closing:
+            try:
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await close()
+            except TimeoutError:
+                logger.error("%s took more than %.0f s and was given up", close.__qualname__, CLOSING_SECONDS)
 
     async def score(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
         """The answer, as JSON, to the body of an admitted `POST /v1/score`; the client sent `size` bytes for it.
@@ -149,13 +166,13 @@ class Serving:
         self.metrics.failed.inc(sum("error" in result for result in taken.results))
         return self._content(active, taken.results)
 
-    async def try_one(self, sequence: messages.Sequence) -> tuple[Result, str]:
+    async def try_one(self, sequence: messages.Sequence, timeout_ms: float) -> tuple[Result, str]:
         """The result of one sequence, and the version of the bundle that gave it; the result is not published.
 
         Raises:
             Problem: as `score`, and if the sequence cannot be scored.
         """
-        asking = Asking(SCORE, 0, time.perf_counter(), self.settings.timeout_ms)
+        asking = Asking(SCORE, 0, time.perf_counter(), timeout_ms)
         active = self._admitted()
         [result] = await self._results(active, Asked([sequence], 0, False, trial=True), asking)
         if "error" in result:

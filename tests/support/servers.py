@@ -3,13 +3,15 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 
-from tests.support.processes import free_port, start, wait_until
+from tests.support.processes import children, free_port, start, wait_until
 
 
 class Postgres:
@@ -46,6 +48,19 @@ class Postgres:
 
     def stop(self) -> None:
         self._run("pg_ctl", "-m", "fast", "-w", "stop")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """While it takes connections and answers nothing."""
+        main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        processes = [main, *children(main)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
 
 
 class RedisServer:

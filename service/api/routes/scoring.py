@@ -69,7 +69,7 @@ class Scoring:
     async def answer(self, request: Request) -> Response:
         """Answers a request; refuses it before reading its body if it would have to wait too long."""
         serving, admission = self.serving, self.serving.admission
-        milliseconds = _timeout(request, serving.settings.timeout_ms)
+        milliseconds = timeout_of(request, serving.settings.timeout_ms)
         self.access.allow(request.scope, "score")
         length = header(request.scope, b"content-length") or b""
         size = int(length) if length.isdigit() else 0
@@ -108,7 +108,7 @@ def _unpacked(serving: Serving, encoding: str, body: bytes) -> bytes:
     return found
 
 
-def _timeout(request: Request, default: float) -> float:
+def timeout_of(request: Request, default: float) -> float:
     """Milliseconds until the request's deadline."""
     given = header(request.scope, b"x-request-timeout-ms")
     if given is None:
