@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from service.api.auth import Access
 from service.api.front import CRASH, Front
+from service.api.rates import Buckets
 from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
 from service.api.routes.scoring import Scoring
 from service.api.supervisor import REFUSED
@@ -67,7 +68,9 @@ def prove(settings: Settings) -> None:
 def access_of(settings: Settings, metrics: Metrics) -> Access:
     """The API keys that settings name; raises ValueError or OSError where they cannot be used."""
     s = settings
-    return Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, metrics)
+    buckets = Buckets(s.key_rate, s.run_dir) if s.key_rate else None
+    hosts = frozenset(filter(None, map(str.strip, s.hosts.lower().split(","))))
+    return Access(s.api_keys.get_secret_value(), s.api_keys_file, buckets, s.host, metrics, hosts)
 
 
 def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIApp:
@@ -96,7 +99,9 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
         summary="Scores behaviour sequences for anomalies before they poison a recommender.",
         lifespan=lifespan,
         openapi_url="/openapi.json",
+        docs_url=None,  # `routes.console` serves that page, from files of our own
         redoc_url=None,
+        redirect_slashes=False,  # a redirect sends body and key again, behind TLS in plain text
     )
     _answer_problems(app)
     scored = Scoring(serving, access)

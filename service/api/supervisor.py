@@ -123,7 +123,10 @@ class Supervisor(Multiprocess):
             self.failure = why or "the first worker could not start; the log has the reason"
             self.should_exit.set()
             return
-        count_death(self.folder)
+        try:
+            count_death(self.folder)
+        except OSError as error:
+            logger.error("the death of a worker could not be counted: %s", error)
         steady = time.monotonic() - self.started.get(at, 0.0) > STEADY
         pause = self.pauses[at] = (
             0.0 if steady or at not in self.pauses else min(2 * self.pauses[at] + 1, LONGEST_PAUSE)
@@ -136,6 +139,12 @@ class Supervisor(Multiprocess):
             f"{how}: {why}" if why else how,
             pause,
         )
+
+    def end(self) -> None:
+        """Sends away workers that are left, whatever ended the supervisor, or the process would wait for them."""
+        for process in self.processes:
+            if process.process.is_alive():
+                process.process.terminate()
 
     def _replace(self, at: int) -> None:
         del self.due[at]

@@ -228,9 +228,13 @@ class Store:
             return _remove(connection, answers.c.time <= oldest)
 
     def forget(self, user: str) -> int:
-        """Removes all answers of a user, named as in the store; returns how many there were."""
+        """Removes all answers of a user, named as in the store; returns how many there were.
+
+        A sequence that came without a user is taken for the user that it is called after.
+        """
+        alone = answers.c.user_id.is_(None) & (answers.c.sequence_id == user)
         with self.engine.begin() as connection:
-            return _remove(connection, answers.c.user_id == user)
+            return _remove(connection, (answers.c.user_id == user) | alone)
 
     def close(self) -> None:
         self.engine.dispose()

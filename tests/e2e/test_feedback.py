@@ -1,5 +1,6 @@
 """Feedback as its callers give it, and that what was acknowledged is never lost."""
 
+import json
 import os
 import random
 import resource
@@ -209,8 +210,40 @@ def test_one_users_data_is_deleted_by_a_command(
     after = service.client.get("/v1/review", params={"most": 200}).json()["answers"]
     assert {a["user_id"] for a in before} - {a["user_id"] for a in after} != set()
     assert len(after) == len(some) - len(some) // 4
+    own = {**some[0], "id": "u-42"}
+    own.pop("user_id", None)
+    score(service, {"sequences": [own]}).raise_for_status()
+    wait_until(lambda: len(service.client.get("/v1/review", params={"most": 200}).json()["answers"]) > len(after))
+    assert said("forget", "u-42") == "1 answers deleted\n"
     assert said("prune", "--days", "1") == "0 answers deleted\n"
     assert said("prune", "--days", "0") == f"{len(after)} answers deleted\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["forget", "u"], ["prune", "--days", "1"], ["export", "--out", "out"], ["upgrade-store"]]
+)
+def test_a_command_in_a_wrong_directory_says_so_and_makes_nothing(tmp_path: Path, command: list[str]) -> None:
+    arguments = [str(tmp_path / a) if a == "out" else a for a in command]
+    done = recguard_serve(*arguments, "--state-dir", tmp_path / "wrong")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'wrong'}: it holds no recguard.db; " + (
+        "name the service's state directory with --state-dir\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_event_has_the_id_of_its_label_whatever_it_brought(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, review_share=1, state_dir=tmp_path / "state")
+    events = [{**event, "sequence_id": "in clear"} for event in some[0]["events"]]
+    [result] = score(service, {"sequences": [{**some[0], "events": events}]}).json()["results"]
+    say(service, score_id=result["score_id"], verdict="anomalous").raise_for_status()
+    done = recguard_serve("export", "--out", tmp_path / "out", "--state-dir", tmp_path / "state")
+    assert done.returncode == 0, done.stderr
+    written = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert {event["sequence_id"] for event in written} == {result["score_id"]}
+    assert result["score_id"] in (tmp_path / "out" / "labels.csv").read_text()
 
 
 @pytest.mark.slow
