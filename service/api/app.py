@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from service.api.auth import Access
 from service.api.front import CRASH, Front
+from service.api.openapi import complete
 from service.api.rates import Buckets
 from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
 from service.api.routes.scoring import Scoring
@@ -27,6 +28,7 @@ from service.api.supervisor import REFUSED
 from service.engine.remote import EngineLost
 from service.engine.session import ProviderError
 from service.model.bundle import Bundle, BundleError
+from service.schemas import messages
 from service.schemas.problems import Problem, of_validation
 from service.serving.service import Parts, Serving
 from service.serving.workers import WorkerError
@@ -108,6 +110,7 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
     app.include_router(scoring.router(scored))
     for part in (operation, model, thresholds, inference_protocol, review, console):
         app.include_router(part.router(serving, access))
+    complete(app, messages.ScoreRequest, messages.EventsRequest, inference_protocol.InferRequest)
     return Front(app, scored, RequestLog(serving.settings.log_requests, serving.pseudonyms), traces)
 
 

@@ -34,7 +34,7 @@ def router(scoring: "Scoring") -> APIRouter:
             description=description,
             response_model=answers,
             responses=SCORING_PROBLEMS,
-            openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE]},
+            openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE], "security": [{"HTTPBearer": []}]},
         )
 
     add(
