@@ -1,26 +1,28 @@
 """The command `recguard-serve`."""
 
 import csv
+import fcntl
 import json
 import os
 import random
 import signal
 from contextlib import nullcontext
+from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from socket import socket
 from types import FrameType
 from typing import Annotated, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import typer
 import uvicorn
 from prometheus_client import start_http_server
 from pydantic import SecretStr
-from uvicorn.supervisors import Multiprocess
 
-from service.api.app import access_of, build
+from service.api.app import build, prove
 from service.api.connection import Protocol
+from service.api.supervisor import Supervisor, run_folder
 from service.encoding.columns import columns_of
 from service.engine.server import hosted
 from service.engine.session import ProviderError, Runtime, cores
@@ -28,12 +30,12 @@ from service.model.bundle import Bundle, BundleError
 from service.model.scorer import UNKNOWN_TYPE, Model
 from service.serving.registry import ENGINE
 from service.settings import Settings
-from service.stores.verdicts import Store
+from service.stores.verdicts import NAME, Store
 from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
-from service.telemetry.metrics import Metrics
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
+LIVE_SECONDS, PROMOTE_SECONDS = 5.0, 180.0  # how long `promote` waits for a sign of life, and for the model
 MOST_KEPT = 1 << 40  # means no limit
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
 
@@ -62,15 +64,39 @@ def run(
     try:
         settings = Settings(**given)
         logs.configure(settings.log_format)
+        _claim(settings.state_dir)
         if settings.workers > 1 or settings.shared_engine:
-            raise typer.Exit(_supervise(settings))
+            _supervise(settings)
+            return
+        link = _bound(_config(settings, None))
         application = build(settings)
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
     server = Server(_config(settings, application))
-    server.run()
+    server.run([link])
     if not server.started:
         raise typer.Exit(1)
+
+
+def _claim(state: Path) -> None:
+    """Holds the state directory until this process ends; raises ValueError if another service has it."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        held = os.open(state, os.O_RDONLY)
+    except OSError:
+        return  # what needs it says so, and scoring does not
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{state}: another recguard has it; give each its own RECGUARD_STATE_DIR") from None
+
+
+def _bound(config: uvicorn.Config) -> socket:
+    """The socket to listen on; it takes no connection before the service is ready."""
+    try:
+        return config.bind_socket()
+    except SystemExit:
+        raise typer.Exit(2) from None  # uvicorn has said why
 
 
 def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config:
@@ -92,26 +118,27 @@ def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config
     )
 
 
-def _supervise(settings: Settings) -> int:
-    """Runs several workers on one socket, and replaces a worker that dies."""
-    # check these here, so that an error is shown once and not by each worker
-    access_of(settings, Metrics())
-    Bundle.open(settings.bundle, settings.bundle_public_key)
-    Store(settings.store_url.get_secret_value(), settings.state_dir).close()
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="run-", dir=settings.state_dir) as run:
-        settings.run_dir = Path(run).absolute()
+def _supervise(settings: Settings) -> None:
+    """Runs several workers; raises ValueError or OSError where they could not start."""
+    prove(settings)
+    with run_folder(settings.workers) as run:
+        settings.run_dir = run
         apart = cores() - settings.workers if settings.shared_engine else cores() // settings.workers
         settings.threads = settings.threads or max(apart, 1)
         for name, value in settings.model_dump(exclude_none=True).items():
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = run
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run)
         config = _config(settings, "service.api.app:worker", factory=True, workers=settings.workers)
         engine = hosted(settings.run_dir / ENGINE, settings.log_format) if settings.shared_engine else nullcontext()
         with engine:
-            Multiprocess(config, [config.bind_socket()]).run()
-    return 0
+            supervisor = Supervisor(config, [_bound(config)], run)
+            try:
+                supervisor.run()
+            finally:
+                supervisor.end()
+        if supervisor.failure:
+            raise ValueError(supervisor.failure)
 
 
 StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]
@@ -119,6 +146,9 @@ StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL
 
 
 def _store(url: str, state: Path) -> Store:
+    """The store of a service, which must be there already."""
+    if not url and not (state / NAME).exists():
+        raise _fail(ValueError(f"{state}: it holds no {NAME}; name the service's state directory with --state-dir"))
     try:
         return Store(url, state)
     except (ValueError, OSError) as error:
@@ -161,16 +191,18 @@ def export(
     store_url: StoreUrl = "",
 ) -> None:
     """Writes all sequences with a verdict in the form that `recguard-train refit` and `fit` read; the latest counts."""
+    store = _store(store_url, state_dir)
     out.mkdir(parents=True, exist_ok=True)
     count = conflicts = 0
     with (out / "events.jsonl").open("w") as events, (out / "labels.csv").open("w", newline="") as file:
         labels = csv.writer(file)
         labels.writerow(["sequence_id", "label", "type", "split_group"])
-        for answer in _store(store_url, state_dir).judged():
+        for answer in store.judged():
             columns, length = columns_of(answer["events"])
             for at in range(length):
                 event = {name: values[at] for name, values in columns.items() if values[at] is not None}
-                events.write(json.dumps({"sequence_id": answer["score_id"], **event}) + "\n")
+                # ours last: an event may bring a sequence_id of its own, in clear and unknown to the labels
+                events.write(json.dumps({**event, "sequence_id": answer["score_id"]}) + "\n")
             anomalous = answer["verdict"] == "anomalous"
             kind = answer["said_type"] or (answer["type"] if answer["type"] != UNKNOWN_TYPE else None)
             group = answer["user_id"] or answer["sequence_id"]
@@ -189,14 +221,24 @@ def promote(
         f"{url.rstrip('/')}/v1/model/promote", method="POST", headers={"Authorization": f"Bearer {key}"} if key else {}
     )
     try:
-        with urlopen(request) as answer:
+        with urlopen(f"{url.rstrip('/')}/health/live", timeout=LIVE_SECONDS):
+            pass  # it answers, so what takes longer below is the model
+        with urlopen(request, timeout=PROMOTE_SECONDS) as answer:
             now = json.load(answer)
+        second = now["challenger"]
     except HTTPError as error:
-        raise _fail(RuntimeError(f"{error.code}: {json.load(error).get('detail', error.reason)}")) from error
-    except (URLError, ValueError) as error:
-        raise _fail(error) from error
-    second = now["challenger"]
+        raise _fail(RuntimeError(f"{error.code}: {_detail(error)}")) from error
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        raise _fail(RuntimeError(f"{url}: no recguard answers there: {error}")) from error
     typer.echo(f"{now['name']} {now['version']} is champion now; {second['name']} {second['version']} runs in shadow")
+
+
+def _detail(error: HTTPError) -> str:
+    """What a refusal says, where it is one of recguard's."""
+    try:
+        return str(json.load(error)["detail"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return f"{error.reason}; this is no answer of recguard"
 
 
 @app.command()

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, description="Number of processes that serve; with few cores, one is best.")
     run_dir: Path | None = Field(None, description="Set by the service itself when it has several workers.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    hosts: str = Field(
+        "",
+        description="Host names, separated by commas, that admin and review routes may be called by, beside loopback.",
+    )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     max_body_bytes: int = Field(8_000_000, gt=0, description="Largest request body; a larger one gets 413.")
     max_sequences: int = Field(1024, gt=0, description="Most sequences in one request; on `/v1/events`, most events.")

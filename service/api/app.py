@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,17 +16,27 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 
 from service.api.auth import Access
 from service.api.front import CRASH, Front
+from service.api.openapi import complete
+from service.api.rates import Buckets
 from service.api.routes import console, inference_protocol, model, operation, review, scoring, thresholds
 from service.api.routes.scoring import Scoring
+from service.api.supervisor import REFUSED
+from service.engine.remote import EngineLost
+from service.engine.session import ProviderError
+from service.model.bundle import Bundle, BundleError
+from service.schemas import messages
 from service.schemas.problems import Problem, of_validation
-from service.serving.service import Serving
+from service.serving.service import Parts, Serving
+from service.serving.workers import WorkerError
 from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
+from service.telemetry.sharing import take_place
 from service.telemetry.traces import Traces
 
 
@@ -41,10 +52,27 @@ def build(settings: Settings) -> ASGIApp:
     return create_app(Serving(settings, metrics), access, traces)
 
 
+def prove(settings: Settings) -> None:
+    """Proves all that settings name, but for what only a loaded model can show; leaves nothing behind.
+
+    Raises:
+        BundleError, ValueError, OSError: something cannot be used.
+    """
+    metrics = Metrics()
+    access_of(settings, metrics)
+    if settings.traces:
+        Traces().close()
+    Bundle.open(settings.bundle, settings.bundle_public_key)  # without its challenger the champion serves on
+    if (store := Parts(settings, metrics).store) is not None:
+        store.close()
+
+
 def access_of(settings: Settings, metrics: Metrics) -> Access:
     """The API keys that settings name; raises ValueError or OSError where they cannot be used."""
     s = settings
-    return Access(s.api_keys.get_secret_value(), s.api_keys_file, s.key_rate / s.workers, s.host, metrics)
+    buckets = Buckets(s.key_rate, s.run_dir) if s.key_rate else None
+    hosts = frozenset(filter(None, map(str.strip, s.hosts.lower().split(","))))
+    return Access(s.api_keys.get_secret_value(), s.api_keys_file, buckets, s.host, metrics, hosts)
 
 
 def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIApp:
@@ -52,7 +80,12 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await serving.start()
+        try:
+            await serving.start()
+        except (BundleError, ProviderError, EngineLost, WorkerError, ValueError, OSError) as error:
+            if run := serving.settings.run_dir:
+                (run / REFUSED).write_text(str(error))
+            raise
         gc.collect()
         gc.freeze()  # loaded objects stay for good; looking through them took 10 % of the time under load
         gc.set_threshold(50_000, 20, 20)
@@ -68,13 +101,16 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
         summary="Scores behaviour sequences for anomalies before they poison a recommender.",
         lifespan=lifespan,
         openapi_url="/openapi.json",
+        docs_url=None,  # `routes.console` serves that page, from files of our own
         redoc_url=None,
+        redirect_slashes=False,  # a redirect sends body and key again, behind TLS in plain text
     )
     _answer_problems(app)
     scored = Scoring(serving, access)
     app.include_router(scoring.router(scored))
     for part in (operation, model, thresholds, inference_protocol, review, console):
         app.include_router(part.router(serving, access))
+    complete(app, messages.ScoreRequest, messages.EventsRequest, inference_protocol.InferRequest)
     return Front(app, scored, RequestLog(serving.settings.log_requests, serving.pseudonyms), traces)
 
 
@@ -108,7 +144,13 @@ def worker() -> ASGIApp:
     settings = Settings()  # type: ignore[call-arg]
     logs.configure(settings.log_format)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    return build(settings)
+    assert settings.run_dir is not None
+    try:
+        take_place(settings.run_dir)
+        return build(settings)
+    except (BundleError, ProviderError, ValueError, OSError) as error:
+        (settings.run_dir / REFUSED).write_text(str(error))  # the supervisor says it, once for all workers
+        sys.exit(STARTUP_FAILURE)
 
 
 def _end_with_parent() -> None:

@@ -8,16 +8,17 @@ withdrawn. Instead of a secret, a key may have `sha256:` and the hex digest of t
 import hmac
 import ipaddress
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from service.api.rates import Buckets
 from service.schemas.problems import Problem
 from service.telemetry.logs import CALL
 from service.telemetry.metrics import Metrics
@@ -26,6 +27,7 @@ Permission = Literal["score", "review", "admin", "metrics"]
 SCOPES = ", ".join(get_args(Permission))
 LEAST_SECRET = 16  # characters
 HASHED = "sha256:"
+GUARDED: set[tuple[Permission, ...]] = {("admin",), ("review",)}  # of routes that change something or show answers
 LOCAL = "local"  # name of the caller if there are no keys
 
 
@@ -72,26 +74,32 @@ class Access:
     Args:
         text: keys, in the form of RECGUARD_API_KEYS.
         file: a file with more keys.
-        rate: requests per second that one name may make, 0 for no limit; one second's worth may come at once.
+        buckets: how often each name may call; None for no limit.
         host: the address that the service listens on.
         metrics: where refusals are counted.
+        hosts: names, beside loopback ones, under which admin and review routes may be called.
 
     Raises:
         ValueError: a malformed key, or a file without one.
         OSError: the file cannot be read.
     """
 
-    def __init__(self, text: str, file: Path | None, rate: float, host: str, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        text: str,
+        file: Path | None,
+        buckets: Buckets | None,
+        host: str,
+        metrics: Metrics,
+        hosts: Collection[str] = (),
+    ) -> None:
         self.keys = read_keys(text, "RECGUARD_API_KEYS")
         if file is not None:
             self.keys += read_keys(file.read_text(), str(file))
             if not self.keys:
                 raise ValueError(f"{file}: it holds no key, so nobody could call the service")
-        self.rate, self.metrics = rate, metrics
-        self.loopback = _is_loopback(host)
-        self.buckets: dict[
-            str, tuple[float, float]
-        ] = {}  # by name: requests it may still make, and when that was computed
+        self.buckets, self.metrics = buckets, metrics
+        self.loopback, self.hosts = _is_loopback(host), hosts
 
     def allow(self, scope: Mapping[str, Any], *permissions: Permission) -> str:
         """The same as `check`, but counts a refusal and puts the caller's name into the request's log line."""
@@ -108,8 +116,11 @@ class Access:
         """The name of an ASGI request's caller, who must have one of the permissions.
 
         Raises:
-            Problem: 401 no key or an unknown key, 403 the key does not allow this, 429 too many requests.
+            Problem: 401 no key or an unknown key, 403 the key does not allow this, or a page of another site asks,
+                429 too many requests.
         """
+        if permissions in GUARDED:
+            self._own_page(scope)
         if not self.keys:
             return self._local(scope) if permissions == ("admin",) else LOCAL
         key = self._key(scope)
@@ -142,18 +153,22 @@ class Access:
             raise Problem(403, "without API keys this route answers only calls from the service's own host")
         return LOCAL
 
+    def _own_page(self, scope: Mapping[str, Any]) -> None:
+        """Refuses what a page of another site has a browser send, under our own name or a rebound one."""
+        host = (header(scope, b"host") or b"").decode("latin-1")
+        if host and not _is_loopback(name := _name_of(host)) and name not in self.hosts:
+            raise Problem(403, f"Host {host!r} is not known here; name it in RECGUARD_HOSTS, or call by 127.0.0.1")
+        origin = (header(scope, b"origin") or b"").decode("latin-1")
+        if origin and (not host or _address_of(origin.partition("://")[2]) != _address_of(host)):
+            raise Problem(403, f"a page of {origin} may not call this; only the service's own pages may")
+
     def _spend(self, name: str) -> None:
-        if not self.rate:
-            return
-        now = time.monotonic()
-        most = max(self.rate, 1.0)
-        left, since = self.buckets.get(name, (most, now))
-        left = min(most, left + (now - since) * self.rate)
-        if left < 1:
-            self.buckets[name] = left, now
-            wait = max(round((1 - left) / self.rate), 1)
-            raise Problem(429, f"more than {self.rate:g} requests a second", headers={"Retry-After": str(wait)})
-        self.buckets[name] = left - 1, now
+        if self.buckets is not None and (wait := self.buckets.spend(name)):
+            raise Problem(
+                429,
+                f"more than {self.buckets.rate:g} requests a second",
+                headers={"Retry-After": str(max(round(wait), 1))},
+            )
 
 
 def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
@@ -169,6 +184,19 @@ def needs(access: Access, *permissions: Permission) -> list[Any]:
         return access.allow(request.scope, *permissions)
 
     return [Depends(caller)]
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, in lower case and without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _address_of(host: str) -> str:
+    """A Host without the port that the scheme implies, which one side may name and the other may not."""
+    return host.lower().removesuffix(":443").removesuffix(":80")
 
 
 def _is_loopback(host: str) -> bool:

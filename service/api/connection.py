@@ -2,24 +2,30 @@
 
 Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. This
 protocol also closes the connection of a client that sends endless headers, or is too slow to send a request or to read
-its answer. uvicorn itself would wait for such clients.
+its answer. uvicorn itself would wait for such clients. An offer to speak another protocol (`Upgrade: h2c`), which some
+clients make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
 """
 
+import logging
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.routes.scoring import FULL, HOT
 from service.serving.service import Serving
 from service.telemetry.logs import Call
 
+logger = logging.getLogger(__name__)
 REFUSAL_HEAD = b"".join(
     (b"HTTP/1.1 429 Too Many Requests\r\n", *(name + b": " + value + b"\r\n" for name, value in FULL.raw_headers))
 )
 MOST_HEAD = 65_536  # bytes of a request before its body
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 REFUSAL_BODY = bytes(FULL.body)
+INVALID = "Invalid HTTP request received."
+OFFER = {b"upgrade", b"http2-settings"}  # headers, and options of the header Connection, that offer another protocol
 
 
 class Protocol(HttpToolsProtocol):
@@ -47,7 +53,12 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError:
+            logger.warning(INVALID)
+            self.send_400_response(INVALID)
         self.head = self.head + len(data) if self.in_head else 0
         if self.head > MOST_HEAD:
             self.serving.metrics.rejected.labels("too_large").inc()
@@ -56,6 +67,26 @@ class Protocol(HttpToolsProtocol):
             return
         if self.arriving != (self.slow is not None):  # a request that came in one piece never starts the timer
             self._wait_for_client(self.arriving)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self.parser.get_method() == b"CONNECT":
+                raise HttpParserError("this is no proxy") from None
+            head = self._without_offer()
+            self.parser = HttpRequestParser(self)
+            self._parse(head + data[offer.args[0] :])
+
+    def _without_offer(self) -> bytes:
+        """The head of the request that offers an upgrade, without the offer."""
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(t for t in map(bytes.strip, value.split(b",")) if t.lower() not in OFFER)
+            if name not in OFFER:
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -82,6 +113,8 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is read again, without the offer
         self.in_head = False
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
@@ -111,6 +144,8 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self.arriving = False
         if self.refused:
             self.refused = False

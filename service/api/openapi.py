@@ -1,9 +1,18 @@
-"""Parts of the OpenAPI description that the framework cannot find by itself."""
+"""Parts of the OpenAPI description that the framework cannot find by itself.
 
+What is said in several places is said once, under the components, and referred to: generators of clients make a type of
+each component, and stumble over the same type described twice.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
+from service.schemas.messages import ProblemDocument
+
+REFERENCE = "#/components/schemas/{model}"
 DEADLINE = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
@@ -13,17 +22,28 @@ DEADLINE = {
 }
 
 
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """A reference to a model's component; `complete` must be told of the model."""
+    return {"$ref": REFERENCE.format(model=model.__name__)}
+
+
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description, without references, of a request body that the framework does not parse."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
+    """OpenAPI's description of a request body that the framework does not parse; for `complete`, as `reference`."""
+    return {"required": True, "content": {"application/json": {"schema": reference(model)}}}
 
-    def inlined(part: Any) -> Any:
-        if isinstance(part, list):
-            return [inlined(p) for p in part]
-        if not isinstance(part, dict):
-            return part
-        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
-        return inlined(definitions[name]) if name in definitions else {k: inlined(v) for k, v in part.items()}
 
-    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}
+def complete(app: FastAPI, *bodies: type[BaseModel]) -> None:
+    """Adds the components of problems and of bodies that the framework does not parse to an app's description."""
+    describe: Callable[[], dict[str, Any]] = app.openapi
+    models: tuple[type[BaseModel], ...] = (ProblemDocument, *bodies)
+
+    def described() -> dict[str, Any]:
+        api = describe()
+        schemas = api.setdefault("components", {}).setdefault("schemas", {})
+        for model in models:
+            found = model.model_json_schema(ref_template=REFERENCE)
+            for name, schema in {**found.pop("$defs", {}), model.__name__: found}.items():
+                schemas.setdefault(name, schema)
+        return api
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from service.schemas import messages
+from service.api.openapi import reference
+from service.schemas.messages import ProblemDocument
 
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
     status: {
         "description": text,
-        "content": {"application/problem+json": {"schema": messages.ProblemDocument.model_json_schema()}},
+        "content": {"application/problem+json": {"schema": reference(ProblemDocument)}},
     }
     for status, text in {
         400: "The body is not JSON",
@@ -18,7 +19,7 @@ PROBLEMS: Responses = {
         404: "No such model, or no such answer",
         409: "There is no challenger",
         413: "Body or number of sequences too large",
-        415: "A content encoding other than gzip",
+        415: "Another type than JSON, or another encoding than gzip and deflate",
         422: "The envelope, or every sequence, is bad",
         429: "The queue is full, or the API key calls too often",
         500: "The model failed on it",

@@ -8,8 +8,9 @@ directory or in any database that SQLAlchemy has a URL for.
 import asyncio
 import logging
 import random
+import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
-from service.stores.verdicts import Store
+from service.serving.patience import Apart
+from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
 
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
+MOST_THREADS = 4  # that may wait for the database
+CLOSING_SECONDS = 5.0
+SILENT = "the database of verdicts did not answer in time"
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
 
 
@@ -33,7 +38,8 @@ class Feedback:
     """Keeps answers without delaying scoring, and takes verdicts.
 
     Args:
-        store: the database.
+        store: the database; None if it cannot be opened yet.
+        reopen: opens it then.
         pseudonyms: replace ids.
         share: share of the allowed answers that is kept.
         days, most: how long answers are kept, and how many.
@@ -41,12 +47,22 @@ class Feedback:
     """
 
     def __init__(
-        self, store: Store, pseudonyms: Pseudonyms, share: float, days: float, most: int, metrics: Metrics
+        self,
+        store: Store | None,
+        reopen: Callable[[], Store],
+        pseudonyms: Pseudonyms,
+        share: float,
+        days: float,
+        most: int,
+        metrics: Metrics,
     ) -> None:
-        self.store, self.pseudonyms, self.share, self.metrics = store, pseudonyms, share, metrics
+        self.store, self.reopen, self.opening = store, reopen, threading.Lock()
+        self.apart = Apart(MOST_THREADS)
+        self.pseudonyms, self.share, self.metrics = pseudonyms, share, metrics
         self.days, self.most = days, most
         self.buffer: list[tuple[SentSequence, dict[str, Any], str, float, float]] = []
         self.writing = asyncio.Lock()
+        self.writing_now = 0  # answers on their way into the database
         self.heard = False  # whether a verdict came since precision and recall were last computed
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -59,8 +75,23 @@ class Feedback:
         for task in self.tasks:
             with suppress(asyncio.CancelledError):
                 await task
-        await self.flush()
-        self.store.close()
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            logger.error("the database of verdicts does not answer; %d answers are lost for review", self.writing_now)
+            self.metrics.review_dropped.inc(self.writing_now)
+            return
+        if self.store is not None:
+            self.store.close()
+
+    def _opened(self) -> Store:
+        """The database; raises Unopened while it cannot be opened."""
+        with self.opening:
+            if self.store is None:
+                self.store = self.reopen()
+                logger.info("answers are kept for review again")
+            return self.store
 
     def offer(self, sequence: SentSequence, result: dict[str, Any], version: str) -> None:
         """Keeps an answer if it is flagged or drawn; returns at once."""
@@ -78,11 +109,16 @@ class Feedback:
             waiting, self.buffer = self.buffer, []
             if not waiting:
                 return
+            self.writing_now = len(waiting)
             try:
-                await asyncio.to_thread(lambda: self.store.keep([self._row(*one) for one in waiting]))
+                await self.apart(lambda: self._opened().keep([self._row(*one) for one in waiting]))
+            except Unopened as error:
+                self.metrics.review_dropped.inc(len(waiting))
+                logger.error("%d answers could not be kept for review: %s", len(waiting), error)
             except Exception:  # a database that is down must not stop scoring; these answers are lost for review
                 self.metrics.review_dropped.inc(len(waiting))
                 logger.exception("%d answers could not be kept for review", len(waiting))
+            self.writing_now = 0
 
     def _row(
         self, sequence: SentSequence, result: dict[str, Any], version: str, share: float, at: float
@@ -109,7 +145,7 @@ class Feedback:
 
     async def _look_after(self) -> None:
         while True:
-            await self._unharmed(asyncio.to_thread(self.store.prune, self.days, self.most))
+            await self._unharmed(self.apart(lambda: self._opened().prune(self.days, self.most)))
             await self._unharmed(self._show())
             await asyncio.sleep(PRUNE_SECONDS)
 
@@ -117,11 +153,17 @@ class Feedback:
     async def _unharmed(work: Awaitable[object]) -> None:
         try:
             await work
+        except Unopened as error:
+            logger.error("what is kept for review could not be looked after: %s", error)
         except Exception:  # a database that is down for a while must not end the task
             logger.exception("what is kept for review could not be looked after")
 
     async def say(
-        self, score_id: str, verdict: dict[str, Any], sent: tuple[SentSequence, dict[str, Any], str] | None
+        self,
+        score_id: str,
+        verdict: dict[str, Any],
+        sent: tuple[SentSequence, dict[str, Any], str] | None,
+        until: float,
     ) -> tuple[dict[str, Any], bool]:
         """Records a verdict; it is durable when this returns.
 
@@ -129,15 +171,21 @@ class Feedback:
             score_id: of the answer it is about.
             verdict: verdict, type, note, who.
             sent: if the sequence itself was sent: the sequence, its answer and the bundle's version.
+            until: when the answer is due, in the event loop's time.
 
         Raises:
-            Problem: 404 if no such answer is kept; 503 if the database cannot write, and then nothing is recorded.
+            Problem: 404 if no such answer is kept; 503 if the database cannot write, and then nothing is recorded;
+                504 if it did not answer in time, and then it may be.
         """
-        await self.flush()
         row = self._row(*sent, 0.0, time.time()) if sent else None
         try:
-            found = await asyncio.to_thread(self.store.say, score_id, verdict, row)
-        except SQLAlchemyError as error:
+            async with asyncio.timeout_at(until):
+                await self.flush()
+                found = await self.apart(lambda: self._opened().say(score_id, verdict, row))
+        except TimeoutError:
+            detail = f"{SILENT}; the verdict may be recorded or not, and saying it again changes nothing"
+            raise Problem(504, detail) from None
+        except (SQLAlchemyError, Unopened) as error:
             logger.exception("a verdict could not be recorded")
             raise Problem(503, f"{UNREACHABLE}; nothing was recorded", headers={"Retry-After": "10"}) from error
         if found is None:
@@ -150,16 +198,19 @@ class Feedback:
 
     async def _show(self) -> None:
         self.heard = False
-        quality = await asyncio.to_thread(self.store.quality)
+        quality = await self.apart(lambda: self._opened().quality())
         for bounds, gauge in ((quality.precision, self.metrics.precision), (quality.recall, self.metrics.recall)):
             for name, value in vars(bounds).items():
                 gauge.labels(name).set(value)
 
-    async def queue(self, most: int) -> list[dict[str, Any]]:
-        """Answers that wait for a verdict."""
-        await self.flush()
+    async def queue(self, most: int, until: float) -> list[dict[str, Any]]:
+        """Answers that wait for a verdict; raises Problem 503 or 504 as `say`."""
         try:
-            return await asyncio.to_thread(self.store.queue, most)
-        except SQLAlchemyError as error:
+            async with asyncio.timeout_at(until):
+                await self.flush()
+                return await self.apart(lambda: self._opened().queue(most))
+        except TimeoutError:
+            raise Problem(504, SILENT) from None
+        except (SQLAlchemyError, Unopened) as error:
             logger.exception("what waits for a verdict could not be read")
             raise Problem(503, UNREACHABLE, headers={"Retry-After": "10"}) from error

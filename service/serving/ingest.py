@@ -1,5 +1,6 @@
 """What `POST /v1/events` does before scoring: checks each event, and puts it into the window of its key."""
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from service.schemas.problems import Problem, pointer
 from service.schemas.terms import ARRIVALS
 from service.serving.registry import SOON
 from service.settings import Settings
-from service.stores.windows import Event, Limits, Memory, Unreachable, Windows
+from service.stores.windows import Event, Kept, Limits, Memory, Unreachable, Windows
 from service.stores.windows_redis import Redis
 from service.telemetry.logs import fresh_id
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+AGAIN = "send the request again, events with their event_id"
 UNSHARED = "live windows of several workers need a Redis that they share: RECGUARD_LIVE_URL"
 
 
@@ -57,11 +59,15 @@ class Ingest:
         self.evicted = 0
         self.known = ""  # version of the bundle that `_compare` has checked
 
-    async def take(self, body: bytes, bundle: Bundle) -> Taken:
+    async def take(self, body: bytes, bundle: Bundle, until: float) -> Taken:
         """Puts a request's events into their windows.
 
+        Args:
+            until: when the answer is due, in the event loop's time.
+
         Raises:
-            Problem: 400 not JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached.
+            Problem: 400 not JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached,
+                504 they did not answer in time.
         """
         if not self.shared:
             raise Problem(503, UNSHARED)
@@ -75,15 +81,7 @@ class Ingest:
         if not events:
             bad = [e["error"] for e in checked if isinstance(e, dict)]
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
-        start = time.perf_counter()
-        try:
-            kept = iter(await self.windows.add(events))
-        except Unreachable as error:
-            self.metrics.live_errors.inc()
-            logger.error("the live windows cannot be reached: %s", error)
-            detail = "the windows of events cannot be reached; send the events again, with their event_id"
-            raise Problem(503, detail, headers=SOON) from error
-        self.metrics.live_seconds.observe(time.perf_counter() - start)
+        kept = iter(await self._added(events, until))
         # a window shorter than any training sequence would be flagged just for being short
         least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
         due: list[messages.Sequence] = []
@@ -115,7 +113,29 @@ class Ingest:
             self.metrics.live_keys.set(len(self.windows.kept))
             self.metrics.live_evicted.inc(self.windows.evicted - self.evicted)
             self.evicted = self.windows.evicted
+        elif isinstance(self.windows, Redis):
+            self.metrics.live_store_evicted.set(self.windows.evicted)
         return taken
+
+    async def _added(self, events: list[Event], until: float) -> list[Kept]:
+        """What became of each event; raises Problem 503 or 504 if the windows cannot tell, or not in time."""
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout_at(until):
+                kept = await self.windows.add(events)
+        except Unreachable as error:
+            raise self._unreachable(error) from error
+        except TimeoutError:
+            self.metrics.live_errors.labels("timeout").inc()
+            self.metrics.rejected.labels("deadline").inc()
+            raise Problem(504, f"the windows of events did not answer in time; {AGAIN}") from None
+        self.metrics.live_seconds.observe(time.perf_counter() - start)
+        return kept
+
+    def _unreachable(self, error: Unreachable) -> Problem:
+        self.metrics.live_errors.labels(error.cause).inc()
+        logger.error("the live windows cannot be used (%s): %s", error.cause, error)
+        return Problem(503, f"the windows of events cannot be used now ({error.cause}); {AGAIN}", headers=SOON)
 
     def _compare(self, bundle: Bundle) -> None:
         """Warns if windows are shorter than the sequences that the model was fitted on."""
@@ -154,5 +174,4 @@ class Ingest:
         try:
             return await self.windows.forget(key)
         except Unreachable as error:
-            self.metrics.live_errors.inc()
-            raise Problem(503, "the windows of events cannot be reached", headers=SOON) from error
+            raise self._unreachable(error) from error

@@ -7,6 +7,7 @@ A change takes effect in all workers or in none. It is on disk before it takes e
 import asyncio
 import json
 import logging
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,18 +23,37 @@ from service.schemas.problems import Problem
 from service.serving.cache import Cache
 from service.serving.challenger import Challenger
 from service.serving.drift_monitor import DriftMonitor
+from service.serving.proof import content_of, proved
 from service.serving.workers import Commit, WorkerError, Workers
 from service.settings import Settings
 from service.stores.audit import Audit
+from service.stores.disk import staged
 from service.stores.overrides import Overrides
-from service.stores.promotion import Pair, note_promotion, promoted
+from service.stores.promotion import Pair, promoted, staged_promotion
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 ENGINE = "engine"  # socket of a run's shared engine
 SERVED = "served.json"  # file of a run: champion and challenger, once they differ from the settings
 SOON = {"Retry-After": "1"}
-Loaded = tuple[Model, Policy]  # a model that may serve, with the policy for its version
+UNKEPT = "the state directory cannot be written, and so nothing was changed"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A state that is made in full and proved, and not yet in force.
+
+    Attributes:
+        path: the bundle as it was named, perhaps a link.
+        model: made of what the path led to.
+        second: the challenger's bundle as it was named, if there is one.
+        shadow: the challenger's bundle, opened; None if there is none, or if it stays the one that runs already.
+    """
+
+    path: Path
+    model: Model
+    second: Path | None
+    shadow: Bundle | None
 
 
 @dataclass(frozen=True)
@@ -41,10 +61,16 @@ class Active:
     """A model with its policy, the batcher that feeds it, and its cache of recent answers if there is one.
 
     A request keeps using the one that was in force when it was admitted.
+
+    Attributes:
+        path: its bundle as it was named, perhaps a link.
+        overridden: whether an operator set the policy, or the bundle brought it.
     """
 
+    path: Path
     model: Model
     policy: Policy
+    overridden: bool
     batcher: Batcher[Judged]
     cache: Cache | None
 
@@ -76,37 +102,57 @@ class Registry:
         )
         self.configured: Pair = (s.bundle.absolute(), s.challenger.absolute() if s.challenger else None)
         champion, self.second = promoted(s.state_dir, self.configured)
-        self.first: Loaded | None = self._load(champion)  # until it serves
+        served = self._served()
+        real = Path(served["real"]) if served and Path(served["real"]).exists() else champion
+        self.first: Ready | None = Ready(champion, self._proved(real), None, None)  # until it serves
+        self.overrides.get(self.first.model.bundle.version)  # raises here where it cannot be used
         self.challenger: Challenger | None = None
         self.active: Active | None = None
         self.draining = False
         self.changing = asyncio.Lock()
 
-    def _load(self, path: Path) -> Loaded:
-        model = Model.load(Bundle.open(path, self.settings.bundle_public_key), self.runtime)
-        return model, self._policy_of(model)
+    def _proved(self, path: Path, content: str | None = None) -> Model:
+        return proved(path, self.settings.bundle_public_key, self.runtime, content)
+
+    def _ready(self, path: Path, second: Path | None, real: Path | None = None, content: str | None = None) -> Ready:
+        """Makes and proves a state, without putting it in force; blocks. Raises as `proved`."""
+        model = self._proved(real or path, content)
+        changed = second is not None and second != self.second
+        shadow = Bundle.open(second, self.settings.bundle_public_key) if second and changed else None
+        return Ready(path, model, second, shadow)
 
     async def start(self) -> None:
-        """Starts serving."""
+        """Starts serving what the other workers serve, if there are any.
+
+        Raises:
+            BundleError: they serve what is no longer on disk, so this worker must not serve beside them.
+        """
         async with self.workers.lock():
-            served = self.settings.run_dir and self.settings.run_dir / SERVED
             assert self.first is not None
-            (model, _), self.first = self.first, None
-            if served and served.exists():
-                champion, second = json.loads(served.read_text())
-                self.second = Path(second) if second else None
-                if Path(champion) != model.bundle.path:
-                    model, _ = await asyncio.to_thread(lambda: self._load(Path(champion)))
+            ready, self.first = self.first, None
             self.workers.bury()
-            self._activate(model, self._policy_of(model))  # thresholds may have changed while it was loaded
+            if served := self._served():
+                ready = replace(ready, path=Path(served["path"]))
+                self.second = Path(served["second"]) if served["second"] else None
+                if served["content"] != content_of(ready.model.bundle):
+                    # what the others serve, and nothing else; or what is there now, if nobody is left who serves
+                    content = served["content"] if self.workers.others() else None
+                    real = Path(served["real"] if content else served["path"])
+                    ready = replace(ready, model=await asyncio.to_thread(self._proved, real, content))
+            second, self.second = self.second, None
+            with self._noted(ready, second):
+                self._activate(ready)
             try:
-                await self._challenge(self.second)
+                await self._challenge(second, await self._shadow(second))
             except BundleError as error:
+                self.second = second
                 logger.error("no challenger, and the champion serves alone: %s", error)
             await self.workers.listen(self._follow)
 
-    def _activate(self, model: Model, policy: Policy) -> None:
-        s = self.settings
+    def _activate(self, ready: Ready) -> None:
+        """Puts a model in force, by one assignment after all that could fail."""
+        s, model = self.settings, ready.model
+        policy, overridden = self._policy_of(model)
         batcher = Batcher(
             model.bundle.encoder.encode_all,
             model.engine.run,
@@ -116,12 +162,12 @@ class Registry:
             self.metrics,
             in_thread=model.engine.frees_the_core,
         )
-        batcher.start()
-        self.active = Active(model, policy, batcher, self._cache())
+        self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info)
-        self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
         self.metrics.thresholds(policy.by_segment)
+        batcher.start()
+        self.active = Active(ready.path, model, policy, overridden, batcher, self._cache())
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
@@ -146,7 +192,7 @@ class Registry:
     def policy(self) -> tuple[Policy, str]:
         """The policy in force, and where it comes from: "bundle" or "override"."""
         active = self.current()
-        return active.policy, "override" if self.overrides.get(active.model.bundle.version) else "bundle"
+        return active.policy, "override" if active.overridden else "bundle"
 
     def policy_for(self, active: Active) -> Policy:
         """The latest policy of the model that a request uses; thresholds may have changed since it was admitted."""
@@ -156,26 +202,57 @@ class Registry:
         """Whether the model that a request uses still serves."""
         return self.active is not None and self.active.model is active.model
 
-    def _policy_of(self, model: Model) -> Policy:
-        """The operator's policy for this bundle version, else the bundle's own."""
-        return self.overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
+    def _policy_of(self, model: Model) -> tuple[Policy, bool]:
+        """The operator's policy for this bundle version, else the bundle's own; and whether it is the operator's.
+
+        Raises:
+            ValueError: the operator's cannot be used.
+        """
+        try:
+            found = self.overrides.get(model.bundle.version)
+        except OSError as error:
+            self.metrics.state_errors.labels("thresholds").inc()
+            logger.error("thresholds that an operator may have set cannot be read, the bundle's hold: %s", error)
+            found = None
+        return found or Policy(model.bundle.thresholds), found is not None
 
     async def set_policy(self, policy: Policy, who: str) -> None:
-        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart."""
-        async with self.changing, self.workers.lock(), self.workers.prepared({"do": "thresholds"}) as commit:
+        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart.
+
+        Raises:
+            Problem: 503 if it cannot be kept or a worker cannot take it, and then nothing has changed.
+        """
+        async with self.changing:
             active = self.current()
             version, old, new = active.model.bundle.version, active.policy.as_json(), policy.as_json()
-            await asyncio.to_thread(self.audit.note, who, "thresholds", version=version, old=old, new=new)
-            await asyncio.to_thread(self.overrides.put, version, policy)
-            self._apply_override()
-            await commit()
+
+            def keep() -> None:
+                with self.overrides.staged(version, policy):
+                    self.audit.note(who, "thresholds", version=version, old=old, new=new)
+
+            message = {"do": "thresholds", "version": version, "policy": new}
+            try:
+                async with self.workers.lock(), self.workers.prepared(message) as commit:
+                    await asyncio.to_thread(keep)
+                    self._override(version, policy)
+                    await commit()
+            except (OSError, ValueError, WorkerError) as error:
+                raise self._unkept("thresholds", error) from error
             logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
 
-    def _apply_override(self) -> None:
-        active = self.current()
-        policy = self._policy_of(active.model)
-        self.active = replace(active, policy=policy, cache=self._cache())
-        self.metrics.thresholds(policy.by_segment)
+    def _override(self, version: str, policy: Policy) -> None:
+        active = self.active
+        if active is not None and active.model.bundle.version == version:
+            self.active = replace(active, policy=policy, overridden=True, cache=self._cache())
+            self.metrics.thresholds(policy.by_segment)
+
+    def _unkept(self, what: str, error: Exception) -> Problem:
+        """Counts a change that could not be made, and says why."""
+        logger.error("%s: nothing was changed: %s", what, error)
+        if isinstance(error, OSError):
+            self.metrics.state_errors.labels("audit").inc()
+            return Problem(503, f"{UNKEPT}: {error.strerror or error}", headers={"Retry-After": "10"})
+        return Problem(503, f"nothing was changed: {error}", headers={"Retry-After": "10"})
 
     async def reload(self, name: str | None, who: str) -> Model:
         """Swaps every worker to another bundle without losing a request.
@@ -183,97 +260,137 @@ class Registry:
         The old model answers the requests that it accepted, then stops.
 
         Raises:
-            Problem: 422, with the reason, if the bundle must not serve; the old one goes on.
+            Problem: 422, with the reason, if the bundle must not serve; 503 if the change cannot be kept. The old one
+                goes on.
         """
-        async with self.changing, self.workers.lock():
-            path = self.current().model.bundle.path if name is None else self.bundles / name
+        async with self.changing:
+            path = self.current().path if name is None else self.bundles / name
             return await self._serve(path, self.second, who, "reload")
 
     async def promote(self, who: str) -> Model:
         """Swaps champion and challenger; a second call swaps them back.
 
         Raises:
-            Problem: 409 if there is no challenger; 422 if its bundle must not serve, and then the champion goes on.
+            Problem: 409 if there is no challenger; else as `reload`.
         """
-        async with self.changing, self.workers.lock():
+        async with self.changing:
             if self.second is None:
                 raise Problem(409, "there is no challenger; name one with PUT /v1/model/challenger")
-            return await self._serve(self.second, self.current().model.bundle.path, who, "promote")
+            return await self._serve(self.second, self.current().path, who, "promote")
 
     async def _serve(self, path: Path, second: Path | None, who: str, what: str) -> Model:
         """Swaps every worker to the bundle at `path`, with the one at `second` in shadow."""
-        old, swapped = self.current().model.bundle, second != self.second
+        old, promotes = self.current().model.bundle, second != self.second
+        s = self.settings
         try:
-            loaded = await asyncio.to_thread(lambda: self._load(path))
-            message = {"do": "serve", "path": str(path), "second": str(second) if second else None}
-            async with self.workers.prepared(message) as commit:
-                new = loaded[0].bundle.version
-                await asyncio.to_thread(self.audit.note, who, what, bundle=str(path), old=old.version, new=new)
-                self._note_served(path, second)
-                if swapped:
-                    note_promotion(self.settings.state_dir, self.configured, (path, second))
-                await self._swap(loaded, second)
-                await commit()
-        except (BundleError, ProviderError, EngineLost, WorkerError) as error:
+            async with self.workers.lock():
+                ready = await asyncio.to_thread(self._ready, path, second)
+                new = ready.model.bundle
+                self._policy_of(ready.model)
+
+                def keep() -> None:
+                    with ExitStack() as stack:
+                        stack.enter_context(self._noted(ready, second))
+                        if promotes:
+                            stack.enter_context(staged_promotion(s.state_dir, self.configured, (path, second)))
+                        self.audit.note(who, what, bundle=str(path), old=old.version, new=new.version)
+
+                told = {"do": "serve", "path": str(path), "second": str(second) if second else None}
+                told |= {"real": str(new.path), "content": content_of(new)}
+                async with self.workers.prepared(told) as commit:
+                    await asyncio.to_thread(keep)
+                    await self._swap(ready)
+                    await commit()
+        except (BundleError, ProviderError, EngineLost, WorkerError, ValueError) as error:
             self.metrics.reloads.labels("failed").inc()
             logger.error("%s refused, %s goes on serving: %s", what, old.version, error)
             raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
+        except OSError as error:
+            self.metrics.reloads.labels("failed").inc()
+            raise self._unkept(what, error) from error
         self.metrics.reloads.labels("ok").inc()
-        return loaded[0]
+        return ready.model
 
-    def _note_served(self, path: Path, second: Path | None) -> None:
-        """Writes down what workers that start later must serve."""
-        if self.settings.run_dir:
-            content = json.dumps([str(path), str(second) if second else None])
-            (self.settings.run_dir / SERVED).write_text(content)
+    def _served(self) -> dict[str, Any] | None:
+        """What the workers of this run serve; None if none does yet, or there is only one."""
+        if self.settings.run_dir is None or not (path := self.settings.run_dir / SERVED).exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
-    async def _swap(self, loaded: Loaded, second: Path | None) -> None:
+    def _noted(self, ready: Ready, second: Path | None) -> AbstractContextManager[None]:
+        """Writes down what workers that start later must serve; it counts once the block has ended well."""
+        if self.settings.run_dir is None:
+            return nullcontext()
+        bundle = ready.model.bundle
+        content = {"path": str(ready.path), "real": str(bundle.path), "content": content_of(bundle)}
+        return staged(self.settings.run_dir / SERVED, {**content, "second": str(second) if second else None})
+
+    async def _swap(self, ready: Ready) -> None:
         old = self.current()
-        self._activate(*loaded)
+        self._activate(ready)
         await old.batcher.close()
         del old
         await asyncio.to_thread(trim)
-        if second != self.second:
-            await self._challenge(second)
+        if ready.second != self.second:
+            await self._challenge(ready.second, ready.shadow)
 
     async def set_challenger(self, name: str | None, who: str) -> None:
-        """Runs another bundle in shadow, or none; raises Problem 422 if the bundle must not run."""
-        path = self.bundles / name if name else None
-        async with self.changing, self.workers.lock():
-            try:
-                if path:
-                    await asyncio.to_thread(Bundle.open, path, self.settings.bundle_public_key)
-            except BundleError as error:
-                raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
-            async with self.workers.prepared({"do": "challenge", "second": str(path) if path else None}) as commit:
-                await asyncio.to_thread(self.audit.note, who, "challenger", bundle=str(path) if path else None)
-                self._note_served(self.current().model.bundle.path, path)
-                await self._challenge(path)
-                await commit()
+        """Runs another bundle in shadow, or none.
 
-    async def _challenge(self, second: Path | None) -> None:
-        """Replaces the challenger by another one, or by none."""
-        s, old = self.settings, self.challenger
-        new = None
-        if second is not None:
-            bundle = await asyncio.to_thread(Bundle.open, second, s.bundle_public_key)
-            new = Challenger(bundle, s.state_dir, s.max_sequences, self.metrics)
+        Raises:
+            Problem: 422 if the bundle must not run; 503 if the change cannot be kept. Nothing has changed then.
+        """
+        path = self.bundles / name if name else None
+        async with self.changing:
+            active = self.current()
+
+            def keep() -> None:
+                with self._noted(Ready(active.path, active.model, None, None), path):
+                    self.audit.note(who, "challenger", bundle=str(path) if path else None)
+
+            message = {"do": "challenge", "second": str(path) if path else None}
+            try:
+                async with self.workers.lock():
+                    shadow = await self._shadow(path)
+                    async with self.workers.prepared(message) as commit:
+                        await asyncio.to_thread(keep)
+                        await self._challenge(path, shadow)
+                        await commit()
+            except (BundleError, WorkerError) as error:
+                raise Problem(422, str(error), [{"pointer": "/bundle", "detail": str(error)}]) from error
+            except OSError as error:
+                raise self._unkept("challenger", error) from error
+
+    async def _shadow(self, path: Path | None) -> Bundle | None:
+        return await asyncio.to_thread(Bundle.open, path, self.settings.bundle_public_key) if path else None
+
+    async def _challenge(self, second: Path | None, shadow: Bundle | None) -> None:
+        """Replaces the challenger by another one, or by none; one that cannot be started is said and left out."""
+        s, old, new = self.settings, self.challenger, None
         if old is not None:
             await old.close()
+        if shadow is not None:
+            new = Challenger(shadow, s.state_dir, s.max_sequences, self.metrics)
+            try:
+                await new.start()
+            except OSError as error:
+                new = None
+                logger.error("no challenger, and the champion serves alone: %s", error)
         self.challenger, self.second = new, second
-        if new is not None:
-            await new.start()
 
     async def _follow(self, message: dict[str, Any]) -> Commit:
-        """Prepares a change that another worker makes."""
+        """Prepares a change that another worker makes; what it returns can no longer fail."""
         second = Path(message["second"]) if message.get("second") else None
         if message["do"] == "serve":
-            loaded = await asyncio.to_thread(lambda: self._load(Path(message["path"])))
-            return partial(self._swap, loaded, second)
+            path, real = Path(message["path"]), Path(message["real"])
+            ready = await asyncio.to_thread(self._ready, path, second, real, message["content"])
+            return partial(self._swap, ready)
         if message["do"] == "challenge":
-            return partial(self._challenge, second)
+            return partial(self._challenge, second, await self._shadow(second))
+        policy = Policy.from_json(message["policy"])
 
         async def apply() -> None:
-            self._apply_override()
+            self._override(message["version"], policy)
 
         return apply

@@ -5,9 +5,11 @@ in, `steps` holds the steps that are pure functions, `registry` knows the model 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic_core import to_json
 
@@ -28,9 +30,12 @@ from service.serving.registry import Active, Registry
 from service.serving.steps import Prepared, Result, compose, prepare, user_lists
 from service.serving.webhook import Webhook
 from service.settings import Settings
-from service.stores.verdicts import Store
+from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import CALL, Pseudonyms, fresh_id
 from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+CLOSING_SECONDS = 15.0  # for each part
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,35 @@ class Asking:
     timeout_ms: float
     body: bytes | None = None
 
+    @property
+    def due(self) -> float:
+        """When the answer is due, in the event loop's time."""
+        now = asyncio.get_running_loop().time()
+        return now + self.start + self.timeout_ms / 1000 - time.perf_counter()
+
+
+class Parts:
+    """What settings alone make, without a model; to make it proves the settings.
+
+    Raises:
+        ValueError, OSError: a setting cannot be used.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        s, state = settings, settings.state_dir
+        self.listed = user_lists(s)
+        self.webhook = (
+            Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, metrics) if s.webhook_url else None
+        )
+        self.ingest = Ingest(s, metrics)
+        self.reopen = partial(Store, s.store_url.get_secret_value(), state)
+        self.store: Store | None = None
+        try:
+            self.store = self.reopen()
+        except Unopened as error:  # scoring needs no state directory
+            metrics.state_errors.labels("store").inc()
+            logger.error("no answer is kept for review until the state directory can be written: %s", error)
+
 
 class Serving:
     """One service process: the parts that outlive a request, and how a request goes through them.
@@ -61,23 +95,23 @@ class Serving:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings, s, state = settings, settings, settings.state_dir
+        self.settings, s = settings, settings
         self.metrics = metrics
         self.metrics.queue_capacity.set(s.queue_tokens)
         self.metrics.objective.set(s.objective_ms / 1000)
         self.drift = DriftMonitor(self.metrics)
-        self.listed = user_lists(s)
-        self.webhook = (
-            Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, self.metrics) if s.webhook_url else None
+        parts = Parts(s, metrics)
+        self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
+        self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
+        if not self.pseudonyms.lasting:
+            self.metrics.state_errors.labels("salt").inc()
+        self.feedback = Feedback(
+            parts.store, parts.reopen, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics
         )
-        self.pseudonyms = Pseudonyms(state, s.log_ids)
-        store = Store(s.store_url.get_secret_value(), state)
-        self.feedback = Feedback(store, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics)
         self.publisher = Publisher(self.metrics, self.drift, self.feedback, self.webhook)
         self.registry = Registry(s, self.metrics, self.drift)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
-        self.ingest = Ingest(s, self.metrics)
 
     async def start(self) -> None:
         """Starts serving."""
@@ -87,12 +121,16 @@ class Serving:
             self.webhook.start()
 
     async def close(self) -> None:
-        """Answers the requests that were accepted, then stops."""
-        await self.registry.close()
-        await self.feedback.close()
-        await self.ingest.windows.close()
+        """Answers the requests that were accepted, then stops, and waits for nothing outside for long."""
+        closing = [self.registry.close, self.feedback.close, self.ingest.windows.close]
         if self.webhook:
-            await self.webhook.close()
+            closing.append(self.webhook.close)
+        for close in closing:
+            try:
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await close()
+            except TimeoutError:
+                logger.error("%s took more than %.0f s and was given up", close.__qualname__, CLOSING_SECONDS)
 
     async def score(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
         """The answer, as JSON, to the body of an admitted `POST /v1/score`; the client sent `size` bytes for it.
@@ -117,7 +155,7 @@ class Serving:
         """
         asking = Asking(EVENTS, size, time.perf_counter(), timeout_ms)
         active = self._admitted()
-        taken = await self.ingest.take(body, active.model.bundle)
+        taken = await self.ingest.take(body, active.model.bundle, asking.due)
         active = self._admitted()  # another model may serve by now, and the old one's batcher is closed
         if taken.due.sequences:
             results = await self._results(active, taken.due, asking)
@@ -128,13 +166,13 @@ class Serving:
         self.metrics.failed.inc(sum("error" in result for result in taken.results))
         return self._content(active, taken.results)
 
-    async def try_one(self, sequence: messages.Sequence) -> tuple[Result, str]:
+    async def try_one(self, sequence: messages.Sequence, timeout_ms: float) -> tuple[Result, str]:
         """The result of one sequence, and the version of the bundle that gave it; the result is not published.
 
         Raises:
             Problem: as `score`, and if the sequence cannot be scored.
         """
-        asking = Asking(SCORE, 0, time.perf_counter(), self.settings.timeout_ms)
+        asking = Asking(SCORE, 0, time.perf_counter(), timeout_ms)
         active = self._admitted()
         [result] = await self._results(active, Asked([sequence], 0, False, trial=True), asking)
         if "error" in result:
@@ -193,9 +231,8 @@ class Serving:
         if spans is not None:
             spans.append(("parse", asking.start, parsed))
         self.admission.learn(asking.route, asking.size, sum(one.length + 1 for one in waiting))
-        due = asyncio.get_running_loop().time() + asking.start + asking.timeout_ms / 1000 - time.perf_counter()
         try:
-            return await active.batcher.score([(one.columns, one.length) for one in waiting], due, spans)
+            return await active.batcher.score([(one.columns, one.length) for one in waiting], asking.due, spans)
         except QueueFull:
             self.admission.refuse()
             raise full() from None

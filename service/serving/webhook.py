@@ -9,14 +9,20 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import random
+import socket
 import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+from service.serving.patience import Apart
+from service.stores.disk import append_line, mend
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -24,8 +30,9 @@ ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each pause is up to twice the one before
 MOST_WAITING = 10_000  # sequences
 MOST_IN_MESSAGE = 100
-TIMEOUT = 10.0  # seconds
-CLOSING = 3.0  # timeout in seconds of an attempt while the service stops
+TIMEOUT = 10.0  # seconds for an attempt in all, however slowly its answer comes
+CLOSING = 3.0  # the same while the service stops
+STOP_SECONDS = 10.0  # for all attempts while the service stops; the rest is written aside
 
 
 def signature(secret: str, at: int, body: bytes) -> str:
@@ -40,7 +47,35 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-OPENER = urllib.request.build_opener(_NoRedirect)
+class _Plain(urllib.request.HTTPHandler):
+    """Notes the connections that it opens, so that they can be cut."""
+
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self.opened = opened
+
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(_noted, self.opened, HTTPConnection), req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self.opened = opened
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(_noted, self.opened, HTTPSConnection), req)
+
+
+def _noted(opened: list[HTTPConnection], kind: type[HTTPConnection], *given: Any, **more: Any) -> HTTPConnection:
+    opened.append(connection := kind(*given, **more))
+    return connection
+
+
+def _cut(connection: HTTPConnection) -> None:
+    """Ends what another thread waits for on a connection."""
+    with suppress(OSError, AttributeError):  # it has no socket yet, or none any more
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Webhook:
@@ -62,8 +97,12 @@ class Webhook:
         self.filled = asyncio.Event()
         self.stopping = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.apart = Apart(2)
+        self.attempt: asyncio.Timeout | None = None  # of the attempt under way
+        self.end = math.inf  # when delivery must be over, in the event loop's time
 
     def start(self) -> None:
+        mend(self.dead)
         self.task = asyncio.create_task(self._deliver(), name="webhook")
 
     def offer(self, sequence: dict[str, Any]) -> None:
@@ -78,8 +117,13 @@ class Webhook:
 
     async def close(self) -> None:
         """Delivers what waits as long as the receiver accepts it, and writes the rest aside."""
+        now = asyncio.get_running_loop().time()
+        self.end = now + STOP_SECONDS
         self.stopping.set()
         self.filled.set()
+        if self.attempt is not None and (when := self.attempt.when()) is not None:
+            with suppress(RuntimeError):  # it is over at this very moment
+                self.attempt.reschedule(min(when, now + CLOSING))
         if self.task is not None:
             await self.task
 
@@ -89,10 +133,14 @@ class Webhook:
             self.filled.clear()
             while message := self.waiting[:MOST_IN_MESSAGE]:
                 failure = await self._send(message)
-                if failure and self.stopping.is_set():
-                    message = list(self.waiting)
-                if failure:
-                    await asyncio.to_thread(self._write_aside, message, failure)
+                late = asyncio.get_running_loop().time() > self.end
+                if self.stopping.is_set() and (failure or late):
+                    told = 0 if failure else len(message)
+                    message, failure = list(self.waiting), failure or "the service has stopped"
+                    if left := message[told:]:
+                        await self.apart(self._write_aside, left, failure)
+                elif failure:
+                    await self.apart(self._write_aside, message, failure)
                 del self.waiting[: len(message)]
                 self.metrics.webhook_waiting.set(len(self.waiting))
 
@@ -103,8 +151,17 @@ class Webhook:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await self._pause(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+            opened: list[HTTPConnection] = []
+            seconds = CLOSING if self.stopping.is_set() else TIMEOUT
             try:
-                await asyncio.to_thread(self._post, body)
+                async with asyncio.timeout(seconds) as self.attempt:
+                    await self.apart(self._post, body, opened)
+            except TimeoutError:
+                for connection in opened:
+                    _cut(connection)
+                failure = "no whole answer in time"
+                if self.stopping.is_set():
+                    break
             except (OSError, HTTPException) as error:  # urllib's URLError, HTTPError and timeouts are OSErrors
                 failure = str(error)
                 if self.stopping.is_set() or not self._passes(error):
@@ -112,6 +169,8 @@ class Webhook:
             else:
                 self.metrics.webhook.labels("delivered").inc(len(sequences))
                 return None
+            finally:
+                self.attempt = None
         return failure
 
     async def _pause(self, seconds: float) -> None:
@@ -125,23 +184,22 @@ class Webhook:
         """Whether another attempt may succeed: not if the receiver says that the message itself is bad."""
         return not isinstance(error, urllib.error.HTTPError) or error.code >= 500 or error.code in (408, 425, 429)
 
-    def _post(self, body: bytes) -> None:
+    def _post(self, body: bytes, opened: list[HTTPConnection]) -> None:
         headers = {"Content-Type": "application/json"}
         if self.secret:
             headers["X-Recguard-Signature"] = signature(self.secret, int(time.time()), body)
-        timeout = CLOSING if self.stopping.is_set() else TIMEOUT
         request = urllib.request.Request(self.url, body, headers)
-        with OPENER.open(request, timeout=timeout):
+        opener = urllib.request.build_opener(_NoRedirect, _Plain(opened), _Secure(opened))
+        with opener.open(request, timeout=TIMEOUT):
             pass
 
     def _write_aside(self, sequences: list[dict[str, Any]], reason: str) -> None:
         self.metrics.webhook.labels("dead").inc(len(sequences))
         try:
-            self.dead.parent.mkdir(parents=True, exist_ok=True)
-            with self.dead.open("a") as file:
-                file.write(json.dumps({"time": time.time(), "reason": reason, "sequences": sequences}) + "\n")
-        except OSError:  # a full disk must not end the delivery of what comes after
-            logger.exception("%d blocked sequences could not be told, nor written aside", len(sequences))
+            append_line(self.dead, json.dumps({"time": time.time(), "reason": reason, "sequences": sequences}))
+        except OSError as error:  # a full disk must not end the delivery of what comes after
+            self.metrics.state_errors.labels("webhook").inc()
+            logger.error("%d blocked sequences could not be told, nor written aside: %s", len(sequences), error)
             return
         logger.error(
             "%d blocked sequences could not be told to the webhook (%s): see %s", len(sequences), reason, self.dead

@@ -8,13 +8,12 @@ nothing changes. Only the worker that holds the run's lock may speak.
 import asyncio
 import fcntl
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-from service.telemetry.metrics import Metrics
 
 Message = dict[str, Any]
 Commit = Callable[[], Awaitable[None]]
@@ -22,6 +21,11 @@ Handler = Callable[
     [Message], Awaitable[Commit]
 ]  # prepares a change, or raises; the function it returns puts the change in force
 COMMIT = {"commit": True}
+CHANGE_SECONDS = 180.0  # for another worker to load a model, at most
+COMMIT_SECONDS = 30.0  # for another worker to put in force what it has prepared
+LOOK_SECONDS = 0.05  # between two looks whether the lock is free
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerError(RuntimeError):
@@ -46,13 +50,17 @@ class Workers:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        """Held by the one worker that makes a change."""
+        """Held by the one worker that makes a change; raises WorkerError if another one holds it for too long."""
         if self.run is None:
             yield
             return
         file = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        end = asyncio.get_running_loop().time() + CHANGE_SECONDS
         try:
-            await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+            while not _locks(file):
+                if asyncio.get_running_loop().time() > end:
+                    raise WorkerError(f"another worker has been making a change for {CHANGE_SECONDS:.0f} s")
+                await asyncio.sleep(LOOK_SECONDS)
             yield
         finally:
             os.close(file)
@@ -83,19 +91,24 @@ class Workers:
         Raises:
             WorkerError: one of them cannot make it, and so none has changed anything.
         """
-        links = [link for name in self._others() if (link := await self._connect(name))]
+        links = [link for name in self.others() if (link := await self._connect(name))]
         try:
-            await asyncio.gather(*(_ask(link, message) for link in links))
+            await asyncio.gather(*(_ask(link, message, CHANGE_SECONDS) for link in links))
 
             async def commit() -> None:
-                await asyncio.gather(*(_ask(link, COMMIT) for link in links))
+                for answer in await asyncio.gather(
+                    *(_ask(link, COMMIT, COMMIT_SECONDS) for link in links), return_exceptions=True
+                ):
+                    if isinstance(answer, BaseException):  # it is in force all the same, and the supervisor looks on
+                        logger.error("a worker did not say that it made a change: %s", answer)
 
             yield commit
         finally:
             for _, writer in links:
                 writer.close()
 
-    def _others(self) -> list[str]:
+    def others(self) -> list[str]:
+        """The names of the other workers' sockets."""
         return [] if self.run is None else sorted(p.name for p in self.run.glob("*.sock") if p.name != self.mine)
 
     async def _connect(self, name: str) -> "tuple[asyncio.StreamReader, asyncio.StreamWriter] | None":
@@ -109,11 +122,10 @@ class Workers:
         """Forgets a worker that is gone."""
         assert self.run is not None
         (self.run / name).unlink(missing_ok=True)
-        Metrics.forget(int(name.removesuffix(".sock")))
 
     def bury(self) -> None:
         """Forgets all workers that are gone."""
-        for name in self._others():
+        for name in self.others():
             try:
                 os.kill(int(name.removesuffix(".sock")), 0)
             except ProcessLookupError:
@@ -125,13 +137,23 @@ class Workers:
             (self.run / self.mine).unlink(missing_ok=True)
 
 
-async def _ask(link: "tuple[asyncio.StreamReader, asyncio.StreamWriter]", message: Message) -> None:
+def _locks(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _ask(link: "tuple[asyncio.StreamReader, asyncio.StreamWriter]", message: Message, seconds: float) -> None:
     reader, writer = link
     writer.write(json.dumps(message).encode() + b"\n")
     try:
-        line = await reader.readline()
+        line = await asyncio.wait_for(reader.readline(), seconds)
     except ConnectionError:
         line = b""
+    except TimeoutError:
+        raise WorkerError(f"a worker did not answer within {seconds:.0f} s") from None
     if not line:
         return  # it died; its replacement starts with whatever is in force by then
     if "error" in (answer := json.loads(line)):

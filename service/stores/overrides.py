@@ -1,11 +1,12 @@
 """Keeps an operator's policies, so that they outlive a restart."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from service.model.files import write_json
 from service.model.policy import Policy
+from service.stores.disk import staged
 
 
 class Overrides:
@@ -15,17 +16,23 @@ class Overrides:
         self.path = state / "thresholds.json"
 
     def get(self, version: str) -> Policy | None:
-        """The override for a bundle version; None if there is none."""
+        """The override for a bundle version; None if there is none. Raises ValueError for one that is none."""
         found = self._read().get(version)
-        return Policy.from_json(found) if found else None
+        try:
+            return Policy.from_json(found) if found else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}: the thresholds of {version} cannot be used: {error}") from error
 
-    def put(self, version: str, policy: Policy) -> None:
-        """Stores an override so that it survives a crash at any moment."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**self._read(), version: policy.as_json()}, indent=1)
+    def staged(self, version: str, policy: Policy) -> AbstractContextManager[None]:
+        """Writes an override; it counts once the block has ended well, and survives a crash at any moment."""
+        return staged(self.path, {**self._read(), version: policy.as_json()}, indent=1)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():
             return {}
-        content: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
+        try:
+            content: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
+            content.items()
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{self.path}: no JSON object of thresholds by bundle version: {error}") from error
         return content

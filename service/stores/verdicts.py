@@ -28,7 +28,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from service.model.active_learning import SAMPLED, teaching_order
 from service.stores.quality import Quality
@@ -72,6 +72,10 @@ verdicts = Table(
 )
 
 
+class Unopened(ValueError):
+    """The database in the state directory cannot be opened now; it may be later."""
+
+
 class Store:
     """The database; every method is one transaction, durable when it returns, and blocks.
 
@@ -84,14 +88,15 @@ class Store:
 
     Raises:
         ValueError: no such database, it cannot be reached, or a newer release upgraded it.
+        Unopened: the state directory cannot hold one now.
     """
 
     def __init__(self, url: str, state: Path) -> None:
-        if not url:
-            state.mkdir(parents=True, exist_ok=True)
         self.url = _parsed(url) if url else URL.create("sqlite", database=str(state / NAME))
         backend = self.url.get_backend_name()
         try:
+            if not url:
+                state.mkdir(parents=True, exist_ok=True)
             # test each connection before use, since the database may have been restarted
             limit = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
             self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
@@ -101,10 +106,11 @@ class Store:
             self.reading = self.engine.execution_options(**{READS: True})
             with self.engine.begin() as connection:
                 self.schema = upgrade(connection)
-        except (SQLAlchemyError, ImportError, ValueError) as error:
+        except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
             # the message leaves out the URL's query, since it may hold a password
             name = f"RECGUARD_STORE_URL {self.url.set(query={}).render_as_string()}" if url else str(state / NAME)
-            raise ValueError(f"{name}: {str(error).splitlines()[0]}") from error
+            kind = Unopened if not url and isinstance(error, OperationalError | OSError) else ValueError
+            raise kind(f"{name}: {str(error).splitlines()[0]}") from error
         if self.schema[0] != self.schema[1]:
             logger.info("verdict store: schema %s -> %s", *self.schema)
 
@@ -222,9 +228,13 @@ class Store:
             return _remove(connection, answers.c.time <= oldest)
 
     def forget(self, user: str) -> int:
-        """Removes all answers of a user, named as in the store; returns how many there were."""
+        """Removes all answers of a user, named as in the store; returns how many there were.
+
+        A sequence that came without a user is taken for the user that it is called after.
+        """
+        alone = answers.c.user_id.is_(None) & (answers.c.sequence_id == user)
         with self.engine.begin() as connection:
-            return _remove(connection, answers.c.user_id == user)
+            return _remove(connection, (answers.c.user_id == user) | alone)
 
     def close(self) -> None:
         self.engine.dispose()

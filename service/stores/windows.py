@@ -15,13 +15,23 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from service.schemas.terms import Arrival
 
+Cause = Literal["connection", "timeout", "memory", "readonly", "loading", "disk", "other"]
+
 
 class Unreachable(Exception):
-    """The windows cannot be reached. The events sent may or may not be kept, so they should be sent again."""
+    """The windows cannot be reached. The events sent may or may not be kept, so they should be sent again.
+
+    Attributes:
+        cause: why, as the metric counts it.
+    """
+
+    def __init__(self, detail: str, cause: Cause = "other") -> None:
+        super().__init__(detail)
+        self.cause: Cause = cause
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,30 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from service.schemas.terms import Arrival
-from service.stores.windows import Event, Kept, Limits, Unreachable
+from service.stores.windows import Cause, Event, Kept, Limits, Unreachable
 
 REDIS_SECONDS = 2.0  # for a connection, and for an answer
+ROUND_SECONDS = 2 * REDIS_SECONDS + 1.0  # for a round trip with its second attempt, however slowly bytes drip in
 MOST_AT_ONCE = 512  # events of one round trip
+EVICTED_SECONDS = 10.0  # between two questions how many keys Redis has evicted
 
-# A member of a window consists of its number in 12 digits, 16 bytes of its id's digest, and its content. Redis orders
-# members with equal times by their bytes, and so by their number.
+# A window is one key, so that whatever Redis evicts, loses or hands over is a whole window. A member consists of its
+# number in 12 digits, 16 bytes of its id's digest, and its content. Redis orders members with equal times by their
+# bytes, and so by their number. The latest number is always in the window: an event leaves only for one added after it.
 ADD = """
-local window, count = KEYS[1], KEYS[2]
+local window = KEYS[1]
 local ts, digest, most, every = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[6])
 local kept = redis.call('ZRANGE', window, 0, -1, 'WITHSCORES')
-local size, arrival, number = #kept / 2, 'new', nil
+local size, arrival, number, at, last = #kept / 2, 'new', nil, nil, 0
 for i = 1, #kept, 2 do
+  local found = tonumber(string.sub(kept[i], 1, 12))
+  last = math.max(last, found)
   if string.sub(kept[i], 13, 28) == digest then
-    arrival, number = 'duplicate', tonumber(string.sub(kept[i], 1, 12))
+    arrival, number, at = 'duplicate', found, (i - 1) / 2
   end
 end
 if not number then
@@ -31,30 +37,41 @@ if not number then
   if size > 0 and ts < tonumber(kept[#kept]) then
     arrival = 'out_of_order'
   end
-  number = redis.call('INCR', count)
-  redis.call('ZADD', window, ARGV[1], string.format('%012d', number) .. digest .. ARGV[3])
+  number = last + 1
+  local member = string.format('%012d', number) .. digest .. ARGV[3]
+  redis.call('ZADD', window, ARGV[1], member)
   size = size + 1
   if size > most then
     redis.call('ZREMRANGEBYRANK', window, 0, size - most - 1)
     size = most
   end
+  at = redis.call('ZRANK', window, member)
 end
 redis.call('PEXPIRE', window, ARGV[5])
-redis.call('PEXPIRE', count, ARGV[5])
 if ARGV[7] == '1' or (every > 0 and number % every == 0) then
-  return {arrival, size, number, redis.call('ZRANGE', window, 0, -1)}
+  return {arrival, size, at, redis.call('ZRANGE', window, 0, -1)}
 end
 return {arrival, size}
 """
 
-HEAD, DIGITS = 28, 12
+HEAD = 28  # bytes of a member before its content
+CAUSES: dict[str, Cause] = {  # of Redis's own refusals, by the word that they begin with
+    "OOM": "memory",
+    "READONLY": "readonly",
+    "LOADING": "loading",
+    "MASTERDOWN": "loading",
+    "MISCONF": "disk",
+}
 
 
 class Redis:
     """Windows in Redis: one script call per event, many events per round trip, one round trip at a time.
 
-    Events that arrive during a round trip wait for the next one: under more load, more are sent together. Redis sees
-    only digests of the keys.
+    Events that arrive during a round trip wait for the next one: under more load, more are sent together. Those whose
+    caller has given up meanwhile are not sent. Redis sees only digests of the keys.
+
+    Attributes:
+        evicted: number of keys that Redis has evicted since it started, as last asked.
 
     Raises:
         ValueError: the package is not installed, or the URL names no Redis.
@@ -65,12 +82,12 @@ class Redis:
             from redis import asyncio as aio
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
-            from redis.exceptions import NoScriptError, RedisError
+            from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
         except ImportError as error:
             raise ValueError(
                 f"RECGUARD_LIVE_URL needs the extra redis: pip install 'recguard[redis]' ({error})"
             ) from error
-        self.limits, self.error, self.no_script = limits, RedisError, NoScriptError
+        self.limits, self.error, self.no_script, self.read_only = limits, RedisError, NoScriptError, ReadOnlyError
         try:
             self.client: Any = aio.from_url(
                 url,
@@ -83,6 +100,7 @@ class Redis:
         self.digest = hashlib.sha1(ADD.encode(), usedforsecurity=False).hexdigest()
         self.waiting: deque[tuple[Event, asyncio.Future[Kept]]] = deque()
         self.sender: asyncio.Task[None] | None = None
+        self.evicted, self.asked = 0, -EVICTED_SECONDS
 
     async def add(self, events: Sequence[Event]) -> list[Kept]:
         loop = asyncio.get_running_loop()
@@ -98,18 +116,48 @@ class Redis:
 
     async def _send(self) -> None:
         while self.waiting:
-            some = [self.waiting.popleft() for _ in range(min(len(self.waiting), MOST_AT_ONCE))]
-            try:
-                answers = await self._run([event for event, _ in some])
-            except Exception as error:  # each of these callers must hear of it, whatever the client raises
-                answers = [error] * len(some)
-            for (event, future), answer in zip(some, answers, strict=True):
+            some: list[tuple[Event, asyncio.Future[Kept]]] = []
+            while self.waiting and len(some) < MOST_AT_ONCE:
+                event, future = self.waiting.popleft()
+                if not future.done():
+                    some.append((event, future))
+            answers = await self._round([event for event, _ in some])
+            for (_, future), answer in zip(some, answers, strict=True):
                 if future.done():
                     continue
-                if isinstance(answer, Exception):
-                    future.set_exception(Unreachable(str(answer)))
+                if isinstance(answer, Kept):
+                    future.set_result(answer)
                 else:
-                    future.set_result(self._kept(event, answer))
+                    future.set_exception(answer)
+
+    async def _round(self, events: Sequence[Event]) -> list[Kept | Unreachable]:
+        """What became of each event, in one round trip."""
+        try:
+            async with asyncio.timeout(ROUND_SECONDS):
+                answers = await self._run(events)
+                if any(isinstance(answer, self.read_only) for answer in answers):
+                    # this Redis is no longer the master: a new connection may find the one that is
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
+                await self._ask_evicted()
+            return [self._unreachable(a) if isinstance(a, Exception) else self._kept(a) for a in answers]
+        except Exception as error:  # each of these callers must hear of it, whatever the client raises
+            return [self._unreachable(error)] * len(events)
+
+    async def _ask_evicted(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self.asked >= EVICTED_SECONDS:
+            self.asked = now
+            with suppress(self.error):  # a Redis that does not tell still keeps windows
+                self.evicted = int((await self.client.info("stats")).get("evicted_keys", 0))
+
+    @staticmethod
+    def _unreachable(error: Exception) -> Unreachable:
+        kind, detail = type(error).__name__, str(error) or type(error).__name__
+        code = getattr(error, "status_code", None) or detail.partition(" ")[0]
+        if code in CAUSES:
+            return Unreachable(f"{code} {detail.removeprefix(code).strip()}", CAUSES[code])
+        cause: Cause = "timeout" if "Timeout" in kind else "connection" if "Connection" in kind else "other"
+        return Unreachable(detail, cause)
 
     async def _run(self, events: Sequence[Event]) -> list[Any]:
         """Redis's answer to each event, or the exception that it caused."""
@@ -117,8 +165,8 @@ class Redis:
         for event in events:
             pipeline.evalsha(
                 self.digest,
-                2,
-                *self._names(event.key),
+                1,
+                self._name(event.key),
                 repr(event.ts),
                 event.digest,
                 event.content,
@@ -136,25 +184,23 @@ class Redis:
         return answers
 
     @staticmethod
-    def _kept(event: Event, answer: list[Any]) -> Kept:
+    def _kept(answer: list[Any]) -> Kept:
         arrival = cast(Arrival, answer[0].decode())
         if len(answer) == 2:
             return Kept(arrival, answer[1])
-        _, size, number, members = answer
-        first = b"%012d" % number
-        at = next(i for i, member in enumerate(members) if member[:DIGITS] == first)
+        _, size, at, members = answer
         return Kept(arrival, size, [member[HEAD:] for member in members], at)
 
     @staticmethod
-    def _names(key: str) -> tuple[str, str]:
-        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        return f"recguard:{{{digest}}}:window", f"recguard:{{{digest}}}:count"
+    def _name(key: str) -> str:
+        return f"recguard:{{{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}}}:window"
 
     async def forget(self, key: str) -> bool:
         try:
-            return bool(await self.client.delete(*self._names(key)))
-        except self.error as error:
-            raise Unreachable(str(error)) from error
+            async with asyncio.timeout(ROUND_SECONDS):
+                return bool(await self.client.delete(self._name(key)))
+        except (self.error, TimeoutError) as error:
+            raise self._unreachable(error) from error
 
     async def close(self) -> None:
         if self.sender is not None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic_core import to_json
 logger = logging.getLogger("recguard.request")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")  # W3C Trace Context, version 00
+SALT = 32  # bytes
 MOST_BLOCKED = 10  # sequences named in one line
 
 
@@ -80,25 +82,40 @@ class Pseudonyms:
 
     def __init__(self, state: Path, clear: bool) -> None:
         self.state, self.clear = state, clear
-        self._salt: bytes | None = None
 
     def of(self, given: str) -> str:
         if self.clear:
             return given
-        if self._salt is None:
-            self._salt = self._read_salt()
-        return hmac.digest(self._salt, given.encode(), "sha256").hex()[:16]
+        salt, _ = self._salt
+        return hmac.digest(salt, given.encode(), "sha256").hex()[:16]
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the same id will be the same after a restart and in other workers."""
+        return self.clear or self._salt[1]
+
+    @cached_property
+    def _salt(self) -> tuple[bytes, bool]:
+        try:
+            return self._read_salt(), True
+        except OSError as error:  # a request must be answered, and its line written, without a state directory
+            logging.getLogger(__name__).error("ids are hashed anew after a restart, and by each worker: %s", error)
+            return secrets.token_bytes(SALT), False
 
     def _read_salt(self) -> bytes:
         self.state.mkdir(parents=True, exist_ok=True)
         path, new = self.state / "salt", self.state / f"salt.{os.getpid()}"
         if not path.exists():
-            new.touch(0o600)
-            new.write_bytes(secrets.token_bytes(32))
-            with suppress(FileExistsError):  # another worker was first, and its salt counts
-                os.link(new, path)
-            new.unlink()
-        return path.read_bytes()
+            try:
+                new.touch(0o600)
+                new.write_bytes(secrets.token_bytes(SALT))
+                with suppress(FileExistsError):  # another worker was first, and its salt counts
+                    os.link(new, path)
+            finally:
+                new.unlink(missing_ok=True)
+        if len(salt := path.read_bytes()) < SALT:
+            raise OSError(f"{path}: damaged; restore it or remove it")
+        return salt
 
 
 class RequestLog:

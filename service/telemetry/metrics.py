@@ -1,13 +1,24 @@
 """The service's Prometheus metrics, in base units and with few labels; never a user or an item."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from service.schemas.terms import ARRIVALS, DECISIONS
+from service.telemetry.sharing import Shared, deaths
 
 SCORE_BUCKETS = tuple(round(k / 20, 2) for k in range(1, 21))
 LATENCY = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096)
@@ -21,7 +32,7 @@ STAGES = (
     "respond",
 )  # encode and judge are timed for several sequences at once
 LEVELS = ("review", "block")
-SEVERAL_WORKERS = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # prometheus_client then keeps its values in files there
+SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # where prometheus_client keeps values of several workers
 UNLISTED = "_unlisted"  # label for all event fields that the feature spec does not name
 
 
@@ -104,7 +115,14 @@ class Metrics:
             buckets=LATENCY,
             registry=r,
         )
-        self.live_errors = Counter(name("live_store_errors"), "Requests whose events could not be kept.", registry=r)
+        self.live_errors = Counter(
+            name("live_store_errors"), "Requests whose events could not be kept, by why.", ["cause"], registry=r
+        )
+        for cause in ("connection", "timeout", "memory", "readonly", "loading", "disk", "other"):
+            self.live_errors.labels(cause)
+        self.live_store_evicted = gauge(
+            "live_store_evicted_keys", "Keys that Redis has evicted since it started, ours or others.", "livemostrecent"
+        )
         self.live_keys = gauge("live_keys", "Live windows in memory; none are counted that Redis holds.", "livesum")
         self.live_evicted = Counter(
             name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r
@@ -168,18 +186,20 @@ class Metrics:
             "livemostrecent",
             ["field"],
         )
-        self.threshold = gauge(
-            "threshold",
-            "Thresholds in force; everybody's where no segment is named.",
-            "livemostrecent",
-            ["level", "segment"],
-        )
         self.model_info = gauge(
             "model_info",
             "1 for the model being served, 0 for one before it.",
             "livemax",
             ["name", "version", "provider", "precision", "requested"],
         )
+        self.state_errors = Counter(
+            name("state_errors"),
+            "Times that something could not be kept in the state directory, or read there.",
+            ["what"],
+            registry=r,
+        )
+        for what in ("audit", "thresholds", "webhook", "salt", "store"):
+            self.state_errors.labels(what)
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         for label in ("anomalous", "normal"):
             for decision in DECISIONS:
@@ -192,7 +212,8 @@ class Metrics:
         for outcome in ("delivered", "dead"):
             self.webhook.labels(outcome)
         self._routes: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._segments: set[str] = set()
+        self._alike = Alike(Path(SHARED) if SHARED else None)
+        r.register(self._alike)
         self._serving: tuple[str, ...] | None = None
 
     def serving(self, labels: Sequence[str]) -> None:
@@ -203,14 +224,8 @@ class Metrics:
         self.model_info.labels(*labels).set(1)
 
     def thresholds(self, shown: Mapping[str, Mapping[str, float]]) -> None:
-        """Shows the thresholds in force by segment, "" for everybody; those of a segment that has none left are NaN."""
-        for segment in self._segments - shown.keys():
-            for level in LEVELS:
-                self.threshold.labels(level, segment).set(float("nan"))
-        for segment, of_segment in shown.items():
-            for level in LEVELS:
-                self.threshold.labels(level, segment).set(of_segment[level])
-        self._segments |= shown.keys()
+        """Shows the thresholds in force by segment, "" for everybody."""
+        self._alike.thresholds = shown
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Counts and times one request."""
@@ -222,18 +237,37 @@ class Metrics:
 
     def collected(self) -> CollectorRegistry:
         """The registry of this process, or one that combines all workers."""
-        if not SEVERAL_WORKERS:
+        if not SHARED:
             return self.registry
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry = Shared(Path(SHARED)).registry()
+        registry.register(self._alike)
         return registry
 
     def text(self) -> bytes:
         """The text that Prometheus scrapes, for all workers together."""
         return generate_latest(self.collected())
 
-    @staticmethod
-    def forget(pid: int) -> None:
-        """Removes a worker that is gone from gauges that count only living workers."""
-        if SEVERAL_WORKERS:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+class Alike(Collector):
+    """What every worker of a service knows alike, so that whichever is scraped tells it for all.
+
+    Args:
+        run: folder of the run; None if the service has only one process.
+
+    Attributes:
+        thresholds: those in force by segment; a segment that has none any more is simply not there.
+    """
+
+    def __init__(self, run: Path | None) -> None:
+        self.run = run
+        self.thresholds: Mapping[str, Mapping[str, float]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        says = "Thresholds in force; everybody's where no segment is named."
+        shown = GaugeMetricFamily("recguard_threshold", says, labels=["level", "segment"])
+        for segment, of_segment in self.thresholds.items():
+            for level in LEVELS:
+                shown.add_metric([level, segment], of_segment[level])
+        yield shown
+        says = "Worker processes that ended without being asked to."
+        yield CounterMetricFamily("recguard_worker_deaths", says, deaths(self.run) if self.run else 0)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from service.model.bundle import Bundle
 from tests.support.cli import recguard_serve
+from tests.support.processes import free_port
+from tests.support.receiver import Receiver
 from tests.support.service import Service
 
 
@@ -13,6 +15,20 @@ def test_a_service_that_cannot_serve_does_not_start(bundle: Bundle, tmp_path: Pa
     assert (missing.returncode, "no such bundle" in missing.stderr) == (2, True)
     good = recguard_serve("check", "--bundle", bundle.path)
     assert (good.returncode, "golden samples" in good.stdout) == (0, True)
+
+
+def test_two_services_do_not_share_a_state_directory(service: Service, bundle: Bundle) -> None:
+    state = service.log.parent / "state"
+    second = recguard_serve("run", "--bundle", bundle.path, "--port", free_port(), RECGUARD_STATE_DIR=str(state))
+    assert second.returncode == 2
+    assert second.stderr == f"error: {state}: another recguard has it; give each its own RECGUARD_STATE_DIR\n"
+
+
+def test_promote_says_where_it_meets_no_recguard(receiver: Receiver) -> None:
+    for url in (receiver.url, f"http://127.0.0.1:{free_port()}"):
+        done = recguard_serve("promote", "--url", url)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:

@@ -136,3 +136,14 @@ def test_what_moved_is_shown_value_by_value(
     browser.find_element("css selector", "#drift summary").click()
     wait_until(lambda: any(text.startswith("category, PSI") for text in texts(browser, "#fields .major")))
     assert len(texts(browser, "#fields .strip")) == 2 * len(moved)
+
+
+@pytest.mark.parametrize("segment", ["constructor", "__proto__"])
+def test_a_segment_may_have_any_name(service: Service, browser: Any, some: list[dict[str, Any]], segment: str) -> None:
+    browser.get(f"{service.client.base_url}/console")
+    wait_until(lambda: len(texts(browser, "#samples button")) > 0)
+    field = browser.find_element("id", "input")
+    browser.execute_script("arguments[0].value = arguments[1]", field, json.dumps({**some[0], "segment": segment}))
+    browser.find_element("id", "score").click()
+    wait_until(lambda: texts(browser, "#legend")[0].startswith("review from "))
+    assert "NaN" not in texts(browser, "#legend")[0]

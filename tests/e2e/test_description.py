@@ -1,6 +1,7 @@
 """What the service says of itself: its API, the model in force, its metrics."""
 
 import json
+import re
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,8 +14,10 @@ from tests.support.service import Service, sample, score
 def test_openapi_documents_request_answer_and_problems(service: Service) -> None:
     api = service.client.get("/openapi.json").json()
     post = api["paths"]["/v1/score"]["post"]
-    assert post["requestBody"]["content"]["application/json"]["schema"]["examples"][0]["sequences"]
-    assert "#/$defs" not in json.dumps(api)  # nothing stands there in an OpenAPI document
+    schemas = api["components"]["schemas"]
+    name = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert schemas[name]["examples"][0]["sequences"]
+    assert set(re.findall(r'"#/([^"]+)"', json.dumps(api))) == {f"components/schemas/{name}" for name in schemas}
     assert {"200", "400", "413", "422", "429", "503", "504"} <= post["responses"].keys()
     assert service.client.get("/docs").status_code == 200
 

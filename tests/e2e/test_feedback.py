@@ -1,9 +1,11 @@
 """Feedback as its callers give it, and that what was acknowledged is never lost."""
 
+import json
 import os
 import random
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from service.model.bundle import Bundle
 from service.stores.verdicts import Store
 from tests.support.cli import recguard_serve
 from tests.support.problems import assert_problem
-from tests.support.processes import wait_until
+from tests.support.processes import spawned, wait_until
 from tests.support.servers import Postgres
 from tests.support.service import Service, Starter, sample, score
 
@@ -112,6 +114,58 @@ def test_a_database_that_goes_away_and_returns_is_used_again(
     assert {a["score_id"] for a in Store(postgres.url, Path()).judged()} == {r["score_id"] for r in results[:5]}
 
 
+def test_a_database_that_hangs_holds_neither_a_verdict_past_its_deadline_nor_the_end(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], postgres: Postgres
+) -> None:
+    service = start_service(bundle.path, review_share=1, store_url=postgres.url)
+    [result] = score(service, {"sequences": some[:1]}).json()["results"]
+    assert say(service, score_id=result["score_id"], verdict="normal").status_code == 200
+    soon = {"X-Request-Timeout-Ms": "300"}
+    with postgres.hanging():
+        score(service, {"sequences": some}).raise_for_status()
+        for _ in range(6):
+            start = time.monotonic()
+            body = {"score_id": result["score_id"], "verdict": "anomalous"}
+            assert_problem(service.client.post("/v1/feedback", json=body, headers=soon), 504, "did not answer in time")
+            assert_problem(service.client.get("/v1/review", headers=soon), 504, "did not answer in time")
+            assert time.monotonic() - start < 2 * (0.3 + 0.5)
+            assert score(service, {"sequences": some}).status_code == 200, "scoring goes on"
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+    assert "the database of verdicts does not answer; 40 answers are lost for review" in service.log.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_state_directory_that_is_not_there_stops_no_scoring_and_is_used_once_it_is(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "disk").touch()
+    service = start_service(bundle.path, state_dir=tmp_path / "disk" / "state", review_share=1, workers=workers)
+    [result, *_] = score(service, {"sequences": some}).json()["results"]
+    assert [service.client.get(path).status_code for path in ("/health/live", "/health/ready", "/metrics")] == [200] * 3
+    assert_problem(say(service, score_id=result["score_id"], verdict="normal"), 503, "nothing was recorded")
+    assert sample(service, "recguard_state_errors_total", what="store") == workers
+    assert sample(service, "recguard_state_errors_total", what="salt") == workers
+    wait_until(lambda: sample(service, "recguard_review_dropped_total") == len(some))
+    assert "no answer is kept for review until the state directory can be written" in service.log.read_text()
+    (tmp_path / "disk").unlink()
+    [result, *_] = score(service, {"sequences": some}).json()["results"]
+    wait_until(lambda: say(service, score_id=result["score_id"], verdict="normal").status_code == 200)
+
+
+def test_workers_on_a_full_disk_go_on(start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]) -> None:
+    service = start_service(bundle.path, review_share=1, workers=2)
+    for pid in [service.process.pid, *spawned(service.process.pid)]:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    for _ in range(8):  # fresh connections, so that each worker is met
+        with httpx.Client(base_url=service.client.base_url, timeout=30) as client:
+            assert client.post("/v1/score", json={"sequences": some}).status_code == 200
+            assert client.get("/health/live").status_code == 200
+            assert client.get("/metrics").status_code == 200
+    wait_until(lambda: sample(service, "recguard_review_dropped_total") == 8 * len(some))
+    assert sample(service, "recguard_worker_deaths_total") == 0
+
+
 def test_a_full_disk_acknowledges_nothing_and_once_there_is_room_all_goes_on(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -156,8 +210,40 @@ def test_one_users_data_is_deleted_by_a_command(
     after = service.client.get("/v1/review", params={"most": 200}).json()["answers"]
     assert {a["user_id"] for a in before} - {a["user_id"] for a in after} != set()
     assert len(after) == len(some) - len(some) // 4
+    own = {**some[0], "id": "u-42"}
+    own.pop("user_id", None)
+    score(service, {"sequences": [own]}).raise_for_status()
+    wait_until(lambda: len(service.client.get("/v1/review", params={"most": 200}).json()["answers"]) > len(after))
+    assert said("forget", "u-42") == "1 answers deleted\n"
     assert said("prune", "--days", "1") == "0 answers deleted\n"
     assert said("prune", "--days", "0") == f"{len(after)} answers deleted\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["forget", "u"], ["prune", "--days", "1"], ["export", "--out", "out"], ["upgrade-store"]]
+)
+def test_a_command_in_a_wrong_directory_says_so_and_makes_nothing(tmp_path: Path, command: list[str]) -> None:
+    arguments = [str(tmp_path / a) if a == "out" else a for a in command]
+    done = recguard_serve(*arguments, "--state-dir", tmp_path / "wrong")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'wrong'}: it holds no recguard.db; " + (
+        "name the service's state directory with --state-dir\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_event_has_the_id_of_its_label_whatever_it_brought(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, review_share=1, state_dir=tmp_path / "state")
+    events = [{**event, "sequence_id": "in clear"} for event in some[0]["events"]]
+    [result] = score(service, {"sequences": [{**some[0], "events": events}]}).json()["results"]
+    say(service, score_id=result["score_id"], verdict="anomalous").raise_for_status()
+    done = recguard_serve("export", "--out", tmp_path / "out", "--state-dir", tmp_path / "state")
+    assert done.returncode == 0, done.stderr
+    written = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert {event["sequence_id"] for event in written} == {result["score_id"]}
+    assert result["score_id"] in (tmp_path / "out" / "labels.csv").read_text()
 
 
 @pytest.mark.slow

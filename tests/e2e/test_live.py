@@ -1,5 +1,6 @@
 """Events sent one at a time to a real service: windows in memory, and in a Redis that two replicas share."""
 
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 
 from service.model.bundle import Bundle
 from tests.support.logs import click, sequences
+from tests.support.problems import assert_problem
 from tests.support.processes import wait_until
 from tests.support.servers import RedisServer
 from tests.support.service import Service, Starter, sample
@@ -151,4 +153,31 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
     assert set(unanswered) == {503}
     assert len(answers) == users * each
     assert set(answers.values()) == {1}
-    assert sum(sample(replica, "recguard_live_store_errors_total") for replica in replicas) == sum(unanswered.values())
+    counted = [
+        sample(replica, "recguard_live_store_errors_total", cause=cause)
+        for replica in replicas
+        for cause in ("connection", "timeout", "loading", "other")
+    ]
+    assert sum(counted) == sum(unanswered.values())
+
+
+def test_a_redis_that_hangs_holds_no_request_past_its_deadline(
+    start_service: Starter, bundle: Bundle, redis_server: RedisServer
+) -> None:
+    service = start_service(bundle.path, live_url=redis_server.url, live_least=1)
+    send(service, of("hangs", 1))
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        for number in range(3):
+            body = {"events": [of("hangs", 2 + number)]}
+            answer = service.client.post("/v1/events", json=body, headers={"X-Request-Timeout-Ms": "200"})
+            assert_problem(answer, 504, "did not answer in time")
+        assert time.monotonic() - start < 3 * (0.2 + 0.5)
+        assert service.client.get("/health/ready").status_code == 200
+        assert sample(service, "recguard_live_store_errors_total", cause="timeout") >= 3
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: service.client.post("/v1/events", json={"events": [of("hangs", 2)]}).status_code == 200)
+    [result] = send(service, of("hangs", 2))["results"]
+    assert (result["arrival"], result["kept"]) == ("duplicate", 2)

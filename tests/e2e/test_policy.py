@@ -77,6 +77,28 @@ def test_changes_are_audited_with_who_made_them(start_service: Starter, bundle: 
     assert (third["who"], third["what"], third["new"]) == ("bob", "reload", bundle.version)
 
 
+def test_a_change_that_cannot_be_kept_is_not_made(start_service: Starter, bundle: Bundle, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    service = start_service(bundle.path, state_dir=state)
+    before = service.client.get("/v1/thresholds").json()
+    (state / "audit.jsonl").symlink_to("/dev/full")
+    for method, path, body in (
+        ("PUT", "/v1/thresholds", {"review": 0.5, "block": 0.8}),
+        ("POST", "/v1/model/reload", {}),
+        ("PUT", "/v1/model/challenger", {"bundle": None}),
+    ):
+        answer = service.client.request(method, path, json=body, timeout=60)
+        assert_problem(answer, 503, "the state directory cannot be written, and so nothing was changed: No space left")
+    assert service.client.get("/v1/thresholds").json() == before
+    assert sample(service, "recguard_state_errors_total", what="audit") == 3
+    assert not list(state.glob("thresholds.json*"))
+    (state / "audit.jsonl").unlink()
+    (state / "audit.jsonl").write_text('{"torn')
+    service.client.put("/v1/thresholds", json={"review": 0.5, "block": 0.8}).raise_for_status()
+    [line] = (state / "audit.jsonl").read_text().splitlines()
+    assert json.loads(line)["new"]["block"] == 0.8
+
+
 def test_listed_users_are_decided_by_their_list(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
 ) -> None:

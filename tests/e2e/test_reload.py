@@ -1,15 +1,17 @@
 """Bundles are changed while requests come in."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from service.model.bundle import Bundle
 from tests.support.problems import assert_problem
-from tests.support.service import Starter, sample
+from tests.support.service import Starter, sample, score
 
 
 def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
@@ -43,3 +45,38 @@ def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
     assert sample(service, "recguard_model_info", version=bundle.version) == 0
     assert sample(service, "recguard_model_reloads_total", outcome="ok") == 3
     assert sample(service, "recguard_model_reloads_total", outcome="failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("validation_scores", None),
+        ("validation_scores", [1, 2]),
+        ("field_values", None),
+        ("metrics", None),
+        ("created", None),
+        ("calibration", None),
+        ("training_data", {"lengths": [1]}),
+        ("thresholds", {"review": 0.9, "block": 0.1}),
+    ],
+)
+def test_a_bundle_with_a_part_missing_or_wrong_is_refused_before_it_is_in_force(
+    start_service: Starter, bundles: Path, some: list[dict[str, Any]], key: str, value: Any
+) -> None:
+    service = start_service(bundles / "one")
+    before = service.client.get("/v1/model").json()
+    manifest = json.loads((bundles / "two" / "manifest.json").read_text())
+    if value is None:
+        del manifest[key]
+    else:
+        manifest[key] = value
+    (bundles / "two" / "manifest.json").write_text(json.dumps(manifest))
+    assert_problem(
+        service.client.post("/v1/model/reload", json={"bundle": "two"}, timeout=60), 422, str(bundles / "two")
+    )
+    assert sample(service, "recguard_model_reloads_total", outcome="failed") == 1
+    assert service.client.get("/v1/model").json() == before
+    assert service.client.get("/health/ready").status_code == 200
+    assert score(service, {"sequences": some}).status_code == 200
+    assert service.client.get("/metrics").status_code == 200
+    assert not (service.log.parent / "state" / "audit.jsonl").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from service.model.bundle import Bundle
 from tests.support.processes import free_port, wait_until
-from tests.support.receiver import GARBAGE, Receiver
+from tests.support.receiver import DRIPS, GARBAGE, Receiver
 from tests.support.service import Starter, sample, score
 
 SECRET = "a secret between the two"
@@ -90,3 +90,18 @@ def test_a_webhook_that_refuses_a_message_is_not_asked_again(
     wait_until(lambda: sample(service, "recguard_webhook_sequences_total", outcome="dead") == 1)
     assert len(receiver.got) == 1
     assert str(status) in (tmp_path / "state" / "webhook-dead.jsonl").read_text()
+
+
+def test_a_receiver_whose_answer_never_ends_holds_up_neither_the_end_nor_what_is_written_aside(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.statuses = [DRIPS] * 100
+    service = start_service(bundle.path, webhook_url=receiver.url, state_dir=tmp_path / "state")
+    service.client.put("/v1/thresholds", json={"review": 0.0, "block": 0.0}).raise_for_status()
+    score(service, {"sequences": some}).raise_for_status()
+    wait_until(lambda: bool(receiver.got))
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(15) == 0
+    dead = [json.loads(line) for line in (tmp_path / "state" / "webhook-dead.jsonl").read_text().splitlines()]
+    assert sum(len(d["sequences"]) for d in dead) == len(some)
+    assert {d["reason"] for d in dead} == {"no whole answer in time"}

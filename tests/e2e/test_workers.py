@@ -1,8 +1,12 @@
 """Several worker processes are one service: same thresholds, same model, one set of metrics."""
 
+import hashlib
+import json
 import os
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,21 @@ from service.model.bundle import Bundle
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
-from tests.support.processes import alive, children, free_port, spawned, wait_until
+from tests.support.processes import alive, answers, children, environment, free_port, spawned, wait_until
 from tests.support.service import Service, Starter, sample
 
 WORKERS = 2
 ASKED = 24  # fresh connections, so that each worker is met
 
 
+def run_folder(service: Service) -> Path:
+    """What the workers of a service share."""
+    return Path(environment(spawned(service.process.pid)[0])["RECGUARD_RUN_DIR"])
+
+
 def workers(service: Service) -> list[int]:
     """Process ids of the workers, which answer on the run's sockets."""
-    return sorted(int(p.stem) for p in (service.log.parent / "state").glob("run-*/*.sock"))
+    return sorted(int(p.stem) for p in run_folder(service).glob("*.sock"))
 
 
 def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
@@ -56,9 +65,13 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     assert service.client.post("/v1/model/reload", json={"bundle": "two"}, timeout=60).status_code == 200
     assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2"}
 
-    before = workers(service)
+    before, run = workers(service), run_folder(service)
+    files = sorted(path.name for path in run.glob("*.db"))
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: len(workers(service)) == WORKERS and before[0] not in workers(service), 60)
+    assert f"worker {before[0]} died (code -9); another takes its place" in service.log.read_text()
+    assert sample(service, "recguard_worker_deaths_total") == 1
+    assert sorted(path.name for path in run.glob("*.db")) == files, "it goes on in the files of the one before"
     assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2"}
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(one, range(ASKED))) == {200}
@@ -68,7 +81,43 @@ def test_workers_change_together_and_one_that_dies_comes_back(
 
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(30) == 0
-    assert not list((service.log.parent / "state").glob("run-*"))
+    assert not run.exists()
+
+
+def test_workers_serve_one_content_whatever_becomes_of_the_path(
+    start_service: Starter, bundles: Path, bundle: Bundle
+) -> None:
+    link = bundles / "current"
+    link.symlink_to("one")
+    service = start_service(link, workers=WORKERS, bundles=bundles)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+
+    def kill_one() -> int:
+        victim = workers(service)[0]
+        os.kill(victim, signal.SIGKILL)
+        return victim
+
+    def versions() -> set[str]:
+        return {m["version"] for m in everywhere(service, "/v1/model")}
+
+    (bundles / "next").symlink_to("two")
+    (bundles / "next").rename(link)
+    victim = kill_one()
+    wait_until(lambda: len(workers(service)) == WORKERS and victim not in workers(service), 60)
+    assert versions() == {bundle.version}, "what the link leads to now was not reloaded"
+    assert service.client.post("/v1/model/reload", json={}, timeout=60).status_code == 200
+    assert versions() == {"2"}, "a reload follows the link"
+
+    manifest = json.loads((bundles / "two" / "manifest.json").read_text())
+    (bundles / "two" / "manifest.json").write_text(json.dumps({**manifest, "version": "3"}))
+    kill_one()
+    wait_until(lambda: "its content has changed meanwhile" in service.log.read_text(), 60)
+    assert versions() == {"2"}, "no worker serves beside the one that is left what that one does not serve"
+    for pid in workers(service):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: answers(service.client, "/health/ready"), 90)
+    assert versions() == {"3"}, "nobody is left who serves what was there"
 
 
 def test_workers_share_one_engine_which_may_die_under_load(
@@ -122,6 +171,9 @@ def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bu
     [
         ("RECGUARD_STORE_URL", "nodb://x", "error: RECGUARD_STORE_URL nodb://x: "),
         ("RECGUARD_API_KEYS", "bad", "error: RECGUARD_API_KEYS: key 1 is not name:scope+scope:secret"),
+        ("RECGUARD_DENY_USERS", "absent", "error: [Errno 2] No such file or directory: 'absent'"),
+        ("RECGUARD_WEBHOOK_URL", "ftp://x", "error: RECGUARD_WEBHOOK_URL: 'ftp://x' is not an http or https address"),
+        ("RECGUARD_LIVE_URL", "http://x", "error: RECGUARD_LIVE_URL: "),
     ],
 )
 def test_a_setting_that_cannot_be_used_ends_the_service_and_is_said_once(
@@ -133,3 +185,49 @@ def test_a_setting_that_cannot_be_used_ends_the_service_and_is_said_once(
     assert done.stderr.startswith(says)
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_a_model_or_a_port_that_cannot_be_used_ends_the_service(bundles: Path, workers: int) -> None:
+    golden = bundles / "one" / "golden.jsonl"
+    samples = [json.loads(line) for line in golden.read_text().splitlines()]
+    for one in samples:
+        for expected in one["expected"].values():
+            expected["score"] = 0.123
+    golden.write_text("\n".join(map(json.dumps, samples)))
+    manifest = json.loads((bundles / "one" / "manifest.json").read_text())
+    manifest["files"]["golden.jsonl"] = hashlib.sha256(golden.read_bytes()).hexdigest()
+    (bundles / "one" / "manifest.json").write_text(json.dumps(manifest))
+    settings = {"RECGUARD_WORKERS": str(workers), "RECGUARD_STATE_DIR": str(bundles / "state")}
+    done = recguard_serve("run", "--bundle", bundles / "one", "--port", free_port(), **settings)
+    assert (done.returncode, "error: " in done.stderr, "golden" in done.stderr) == (2, True, True), done.stderr
+    assert "Traceback" not in done.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = recguard_serve("run", "--bundle", bundles / "two", "--port", taken.getsockname()[1], **settings)
+    assert (done.returncode, "in use" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_a_killed_supervisor_leaves_goes_with_the_next_and_a_damaged_file_of_metrics_stops_nothing(
+    start_service: Starter, bundle: Bundle
+) -> None:
+    left = []
+    for _ in range(2):
+        service = start_service(bundle.path, workers=WORKERS)
+        started, folder = children(service.process.pid), run_folder(service)
+        service.process.kill()
+        service.process.wait()
+        wait_until(lambda pids=started: not any(map(alive, pids)))  # type: ignore[misc]
+        left.append(folder)
+    assert [folder.exists() for folder in left] == [False, True]
+    service = start_service(bundle.path, workers=WORKERS)
+    assert not left[1].exists()
+    folder = run_folder(service)
+    assert "state" not in folder.parts
+    (folder / "counter_7.db").touch()
+    (folder / "histogram_7.db").write_bytes(b"\x40\0\0\0" + b"\x7f" * 100)
+    answer = service.client.get("/metrics")
+    assert answer.status_code == 200
+    assert "recguard_requests_total" in answer.text
+    assert "histogram_7.db" in service.log.read_text()

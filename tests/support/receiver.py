@@ -2,10 +2,12 @@
 
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 GARBAGE = 0  # in the place of a status: what is answered is no HTTP
+DRIPS = -1  # in the place of a status: an answer of which a line comes now and then, and that never ends
 
 
 class Received(NamedTuple):
@@ -20,7 +22,7 @@ class Receiver:
     """Keeps what is posted to it; answers with the statuses it is given in turn, and then with 200.
 
     Args:
-        statuses: of the first answers; `GARBAGE` among them breaks the protocol.
+        statuses: of the first answers; `GARBAGE` among them breaks the protocol, `DRIPS` never ends.
 
     Attributes:
         url: where it listens; any path is taken.
@@ -30,6 +32,7 @@ class Receiver:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.got: list[Received] = []
+        self.closed = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,6 +42,12 @@ class Receiver:
                 receiver.got.append(Received(status, dict(self.headers), body))
                 if status == GARBAGE:
                     self.wfile.write(b"no HTTP at all\r\n\r\n")
+                    return
+                if status == DRIPS:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                    with suppress(OSError):
+                        while not receiver.closed.wait(0.1):
+                            self.wfile.write(b"X-More: to come\r\n")
                     return
                 self.send_response(status)
                 self.send_header("Location", "/elsewhere")
@@ -56,5 +65,6 @@ class Receiver:
         return [json.loads(received.body) for received in self.got if received.status == 200]
 
     def close(self) -> None:
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()

@@ -3,12 +3,15 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 
-from tests.support.processes import free_port, start, wait_until
+from tests.support.processes import children, free_port, start, wait_until
 
 
 class Postgres:
@@ -46,6 +49,19 @@ class Postgres:
     def stop(self) -> None:
         self._run("pg_ctl", "-m", "fast", "-w", "stop")
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """While it takes connections and answers nothing."""
+        main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        processes = [main, *children(main)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+
 
 class RedisServer:
     """A Redis that can be killed and started again.
@@ -53,22 +69,28 @@ class RedisServer:
     Args:
         folder: for its log and its data.
         durable: whether each write is on disk before it is answered; else nothing is written.
+        options: more of its own, as on its command line.
 
     Attributes:
         url: as Redis clients take it.
     """
 
-    def __init__(self, folder: Path, durable: bool = True) -> None:
+    def __init__(self, folder: Path, durable: bool = True, options: Sequence[str] = ()) -> None:
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
         self.command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
         if durable:
             self.command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.command += options
         self.log = folder / "log"
         self.start()
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Starts it without waiting until it has loaded its data."""
         self.process = start(self.command, self.log)
+
+    def start(self) -> None:
+        self.launch()
         client = redis.Redis.from_url(self.url)
 
         def answers() -> bool:

@@ -112,7 +112,8 @@ function choose(sequences, results, at) {
 }
 
 function drawScale(score) {
-  const { review, block } = thresholds.segments[shown.sequence.segment] ?? thresholds;
+  const { segment } = shown.sequence;
+  const { review, block } = Object.hasOwn(thresholds.segments, segment ?? "") ? thresholds.segments[segment] : thresholds;
   const part = (name, from, to) => element("rect", { class: name, x: 1000 * from, y: 20, width: Math.max(1000 * (to - from), 1), height: 20 });
   const x = 1000 * score;
   $("scale").replaceChildren(

@@ -1,5 +1,8 @@
-"""The console: a page that scores a sequence and shows why. It consists of three files in `pages` and nothing else."""
+"""The pages: an index, the console, which scores a sequence and shows why, and the API's documentation."""
 
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -12,31 +15,40 @@ from service.schemas.problems import Problem
 from service.serving.service import Serving
 
 PAGES = Path(__file__).parents[1] / "pages"
-FILES = {"console.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
+SWAGGER = files("fastapi_offline") / "static"  # that package's copy of Swagger UI, so that no browser asks a CDN
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+OF_CONSOLE = {name: PAGES / name for name in ("console.css", "console.js")}
+OF_DOCS = {"docs.js": PAGES / "docs.js"} | {n: SWAGGER / n for n in ("swagger-ui.css", "swagger-ui-bundle.js")}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'{styles}; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MOST_SAMPLES = 16
 
 
 def router(serving: Serving, access: Access) -> APIRouter:
-    """The page, its parts, and its samples. The page is open to all, but the data that it loads needs an API key."""
+    """The pages, their parts, and samples. Pages are open to all, but the data that they load needs an API key."""
     routes = APIRouter(tags=["Console"])
 
-    def page(name: str) -> Response:
-        content = (PAGES / name).read_bytes()
-        return Response(content, media_type=FILES[name], headers={"Content-Security-Policy": POLICY})
+    @routes.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return _page(PAGES / "index.html")
 
     @routes.get("/console", include_in_schema=False)
     async def console() -> Response:
-        return page("console.html")
+        return _page(PAGES / "console.html")
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return _page(PAGES / "docs.html", " 'unsafe-inline'")  # Swagger UI sets styles of its elements
 
     @routes.get("/console/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
-        if name not in FILES:
-            raise Problem(404, "no such file")
-        return page(name)
+    async def part_of_console(name: str) -> Response:
+        return _part(OF_CONSOLE, name)
+
+    @routes.get("/docs/{name}", include_in_schema=False)
+    async def part_of_docs(name: str) -> Response:
+        return _part(OF_DOCS, name)
 
     @routes.get(
         "/v1/samples",
@@ -55,3 +67,14 @@ def router(serving: Serving, access: Access) -> APIRouter:
         return messages.SamplesAnswer(sequences=sequences)
 
     return routes
+
+
+def _part(parts: Mapping[str, Traversable], name: str) -> Response:
+    if name not in parts:
+        raise Problem(404, "no such file")
+    return _page(parts[name])
+
+
+def _page(file: Traversable, styles: str = "") -> Response:
+    policy = {"Content-Security-Policy": POLICY.format(styles=styles)}
+    return Response(file.read_bytes(), media_type=KINDS[Path(file.name).suffix], headers=policy)

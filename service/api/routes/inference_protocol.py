@@ -103,39 +103,55 @@ def router(serving: Serving, access: Access) -> APIRouter:
         return {"ready": True}
 
     @routes.get("/models/{name}/ready", **keyed)
+    async def model_ready(name: str) -> dict[str, Any]:
+        model_of(name)
+        return {"name": name, "ready": True}
+
     @routes.get("/models/{name}/versions/{version}/ready", **keyed)
-    async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
+    async def version_ready(name: str, version: str) -> dict[str, Any]:
         model_of(name, version)
         return {"name": name, "ready": True}
 
     @routes.get("/models/{name}", **keyed)
+    async def metadata(name: str) -> dict[str, Any]:
+        return _described(name, model_of(name))
+
     @routes.get("/models/{name}/versions/{version}", **keyed)
-    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
-        model = model_of(name, version)
-        sizes = {"slots": model.engine.slots, "types": model.engine.types}
-
-        def described(name: str, axes: tuple[str, ...], datatype: str) -> dict[str, Any]:
-            return {"name": name, "datatype": datatype, "shape": [sizes.get(axis, -1) for axis in axes]}
-
-        return {
-            "name": name,
-            "versions": [model.bundle.version],
-            "platform": "onnxruntime_onnx",
-            "inputs": [described(INPUT[0], INPUT[2], "INT32")],
-            "outputs": [described(name, axes, "FP32") for name, _, axes in OUTPUTS],
-        }
+    async def version_metadata(name: str, version: str) -> dict[str, Any]:
+        return _described(name, model_of(name, version))
 
     body = {"requestBody": body_of(InferRequest)}
 
     @routes.post("/models/{name}/infer", response_model=InferAnswer, openapi_extra=body, **keyed)
-    @routes.post("/models/{name}/versions/{version}/infer", response_model=InferAnswer, openapi_extra=body, **keyed)
-    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+    async def infer(request: Request, name: str) -> Response:
         """Runs the graph on encoded windows."""
-        model = model_of(name, version)
+        return await run(request, model_of(name))
+
+    @routes.post("/models/{name}/versions/{version}/infer", response_model=InferAnswer, openapi_extra=body, **keyed)
+    async def version_infer(request: Request, name: str, version: str) -> Response:
+        """Runs the graph of this version on encoded windows."""
+        return await run(request, model_of(name, version))
+
+    async def run(request: Request, model: Model) -> Response:
         asked, ids = _read(await request.body(), request.headers.get(JSON_LENGTH), model)
         return _answer(asked, model, vars(await serving.bare_graph.run(model, ids)))
 
     return routes
+
+
+def _described(name: str, model: Model) -> dict[str, Any]:
+    sizes = {"slots": model.engine.slots, "types": model.engine.types}
+
+    def described(name: str, axes: tuple[str, ...], datatype: str) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": [sizes.get(axis, -1) for axis in axes]}
+
+    return {
+        "name": name,
+        "versions": [model.bundle.version],
+        "platform": "onnxruntime_onnx",
+        "inputs": [described(INPUT[0], INPUT[2], "INT32")],
+        "outputs": [described(name, axes, "FP32") for name, _, axes in OUTPUTS],
+    }
 
 
 def _read(body: bytes, length: str | None, model: Model) -> tuple[InferRequest, NDArray[np.int32]]:

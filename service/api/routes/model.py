@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from service.api.auth import Access, needs
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
 from service.schemas import operations
+from service.serving.proof import described
 from service.serving.service import Serving
 
 
@@ -46,20 +47,5 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
 
 def _describe(serving: Serving) -> operations.ModelAnswer:
-    model, second = serving.registry.current().model, serving.registry.challenger
-    m = model.bundle.manifest
-    return operations.ModelAnswer(
-        name=model.bundle.name,
-        version=model.bundle.version,
-        created=m["created"],
-        schema_version=m["schema_version"],
-        preset=m["preset"],
-        provider=model.engine.provider,
-        requested_provider=serving.settings.provider,
-        precision=model.engine.precision,
-        types=model.bundle.types,
-        feature_spec=m["feature_spec"],
-        metrics=m["metrics"],
-        prevalence=model.bundle.calibration.prevalence,
-        challenger={"name": second.bundle.name, "version": second.bundle.version} if second else None,
-    )
+    second = serving.registry.challenger
+    return described(serving.registry.current().model, serving.settings.provider, second.bundle if second else None)

@@ -1,6 +1,5 @@
 """The scoring routes: `front` calls `Scoring.answer` before the app sees a request, and the app has it as a route."""
 
-import zlib
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.auth import Access, header
+from service.api.bodies import TooLarge, charset_of, json_of
 from service.api.openapi import DEADLINE, body_of
 from service.api.responses import SCORING_PROBLEMS
 from service.schemas import messages
@@ -34,7 +34,7 @@ def router(scoring: "Scoring") -> APIRouter:
             description=description,
             response_model=answers,
             responses=SCORING_PROBLEMS,
-            openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE]},
+            openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE], "security": [{"HTTPBearer": []}]},
         )
 
     add(
@@ -69,8 +69,9 @@ class Scoring:
     async def answer(self, request: Request) -> Response:
         """Answers a request; refuses it before reading its body if it would have to wait too long."""
         serving, admission = self.serving, self.serving.admission
-        milliseconds = _timeout(request, serving.settings.timeout_ms)
+        milliseconds = timeout_of(request, serving.settings.timeout_ms)
         self.access.allow(request.scope, "score")
+        charset = charset_of(request.scope)
         length = header(request.scope, b"content-length") or b""
         size = int(length) if length.isdigit() else 0
         route = request.scope["path"]
@@ -79,8 +80,10 @@ class Scoring:
         with admission.arriving(route, size):
             body = await request.body()
         size = len(body)
-        if encoding := header(request.scope, b"content-encoding"):
-            body = _unpacked(serving, encoding.decode("latin-1"), body)
+        try:
+            body = json_of(request.scope, body, charset, serving.settings.max_body_bytes)
+        except TooLarge:
+            raise too_large(serving, "the body is too large when unpacked") from None
         work = serving.score if route == SCORE else serving.take
         return Response(await work(body, milliseconds, size), media_type="application/json")
 
@@ -91,24 +94,7 @@ def too_large(serving: Serving, detail: str) -> Problem:
     return Problem(413, f"{detail}; at most {serving.settings.max_body_bytes} may be sent")
 
 
-def _unpacked(serving: Serving, encoding: str, body: bytes) -> bytes:
-    """A gzip body unpacked; stops at the size limit of a body."""
-    most = serving.settings.max_body_bytes
-    if encoding.strip().lower() != "gzip":
-        raise Problem(415, f"Content-Encoding {encoding!r}: bodies are taken as they are, or with gzip")
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        found = unpacker.decompress(body, most + 1)
-    except zlib.error as error:
-        raise Problem(400, f"the body is not gzip: {error}") from None
-    if len(found) > most:
-        raise too_large(serving, f"the body has more than {most} bytes when unpacked")
-    if not unpacker.eof:
-        raise Problem(400, "the body's gzip ends too early")
-    return found
-
-
-def _timeout(request: Request, default: float) -> float:
+def timeout_of(request: Request, default: float) -> float:
     """Milliseconds until the request's deadline."""
     given = header(request.scope, b"x-request-timeout-ms")
     if given is None:

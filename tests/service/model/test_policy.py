@@ -43,8 +43,9 @@ def test_a_policy_comes_back_from_json(policy: Policy) -> None:
 
 def test_an_override_outlives_the_process_and_belongs_to_its_version(tmp_path: Path) -> None:
     policy = Policy(Thresholds(0.2, 0.4), {"new": Thresholds(0.1, 0.3)})
-    Overrides(tmp_path / "state").put("1", policy)
-    Overrides(tmp_path / "state").put("2", Policy(Thresholds(0.3, 0.6)))
+    for version, kept in (("1", policy), ("2", Policy(Thresholds(0.3, 0.6)))):
+        with Overrides(tmp_path / "state").staged(version, kept):
+            pass
     again = Overrides(tmp_path / "state")
     assert again.get("1") == policy
     assert again.get("2") == Policy(Thresholds(0.3, 0.6))

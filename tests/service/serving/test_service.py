@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.model.bundle import Bundle
+from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE
 from service.serving.service import Serving
 from service.settings import Settings
@@ -70,7 +71,7 @@ def test_a_promotion_that_fails_leaves_nothing_behind(bundle: Bundle, tmp_path: 
         await serving.start()
         try:
             (state / "thresholds.json").write_text(json.dumps({"2": {"review": 2, "block": 1}}))
-            with pytest.raises(ValueError, match="0 <= review <= block <= 1"):
+            with pytest.raises(Problem, match="0 <= review <= block <= 1"):
                 await serving.registry.promote("test")
             assert serving.registry.current().model.bundle.version == bundle.version
         finally:

@@ -1,8 +1,10 @@
 """Live windows keep the same rules in memory and in Redis: those of a plain list of all that came."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Unreachable, Windows
 from service.stores.windows_redis import Redis
+from tests.support.processes import needs
 from tests.support.servers import RedisServer
 
 Step = tuple[str, int, int, bool]  # key, id, time, due
@@ -138,6 +141,129 @@ def test_redis_that_cannot_be_reached_says_so_and_comes_back(redis_server: Redis
         redis_server.start()  # which has forgotten the script, and nothing else
         again = await windows.add([one, two])
         assert [(k.arrival, k.size) for k in again] == [("duplicate", 1), ("new", 2)]
+        await windows.close()
+
+    asyncio.run(run())
+
+
+MANY = 400  # keys, each with an event of a kilobyte
+
+
+def big(key: int, number: int = 1) -> Event:
+    return Event(f"big {key}", f"e{number}", 1.7e9 + number, b'{"n":%d,"fill":"%s"}' % (number, b"x" * 1000), True)
+
+
+def small_redis(folder: Path, policy: str) -> RedisServer:
+    needs("redis-server")
+    return RedisServer(folder, durable=False, options=["--maxmemory", "2mb", "--maxmemory-policy", policy])
+
+
+def test_a_redis_that_evicts_forgets_whole_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.stores.windows_redis.EVICTED_SECONDS", 0)
+    server = small_redis(tmp_path, "allkeys-lru")
+
+    async def run() -> None:
+        windows = Redis(server.url, Limits())
+        sizes = set()
+        for number in range(1, 6):
+            events = [big(key, number) for key in range(MANY)]
+            for event, kept in zip(events, await windows.add(events), strict=True):
+                assert kept.window is not None
+                assert kept.at == kept.size - 1 == len(kept.window) - 1
+                assert kept.window[kept.at] == event.content
+                sizes.add(kept.size)
+        assert windows.evicted > 0
+        assert len(sizes) > 1, "some windows began anew, others did not"
+        await windows.close()
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.kill()
+
+
+def test_a_redis_that_is_full_says_so_and_takes_events_again_once_it_has_room(tmp_path: Path) -> None:
+    server = small_redis(tmp_path, "noeviction")
+
+    async def run() -> None:
+        windows = Redis(server.url, Limits())
+        with pytest.raises(Unreachable, match="OOM") as told:
+            await windows.add([big(key) for key in range(20 * MANY)])
+        assert told.value.cause == "memory"
+        await windows.client.config_set("maxmemory", 0)
+        [kept] = await windows.add([big(-1)])
+        assert (kept.arrival, kept.size) == ("new", 1)
+        await windows.close()
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.kill()
+
+
+def test_a_redis_that_is_demoted_says_so_and_takes_events_again_once_promoted(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        windows = Redis(redis_server.url, Limits())
+        await windows.client.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(Unreachable, match="READONLY") as told:
+                await windows.add([event(("demoted", 1, 1, True))])
+        finally:
+            await windows.client.replicaof("NO", "ONE")
+        assert told.value.cause == "readonly"
+        [kept] = await windows.add([event(("demoted", 1, 1, True))])
+        assert (kept.arrival, kept.size) == ("new", 1)
+        await windows.close()
+
+    asyncio.run(run())
+
+
+def test_a_redis_that_loads_its_data_says_so(tmp_path: Path) -> None:
+    needs("redis-server")
+    server = RedisServer(tmp_path, options=["--key-load-delay", "200"])  # microseconds
+    causes = set()
+
+    async def run() -> None:
+        windows = Redis(server.url, Limits())
+        await windows.add([big(key) for key in range(3000)])  # it answers after each 1,024 commands
+        server.kill()
+        server.launch()
+        while True:
+            try:
+                [kept] = await windows.add([big(0)])
+            except Unreachable as error:
+                causes.add(error.cause)
+                continue
+            assert (kept.arrival, kept.size) == ("duplicate", 1)
+            break
+        await windows.close()
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.kill()
+    assert "loading" in causes
+    assert causes <= {"loading", "connection"}
+
+
+def test_what_a_caller_no_longer_waits_for_is_not_sent(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        windows = Redis(redis_server.url, Limits())
+        await windows.add([event(("waited for", 1, 1, True))])
+        redis_server.process.send_signal(signal.SIGSTOP)
+        try:
+            under_way = asyncio.create_task(windows.add([event(("under way", 1, 1, True))]))
+            while windows.waiting or windows.sender is None or windows.sender.done():
+                await asyncio.sleep(0)  # until it is on its way
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await windows.add([event(("given up", 1, 1, True))])
+        finally:
+            redis_server.process.send_signal(signal.SIGCONT)
+        await under_way
+        await windows.close()
+        windows = Redis(redis_server.url, Limits())
+        assert not await windows.forget("given up")
         await windows.close()
 
     asyncio.run(run())
