@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from service.encoding.reading import MARKERS, Reading
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -106,7 +108,13 @@ class FitConfig:
     live_window: Annotated[
         int, Option("Fit on windows of this many events, for a service that scores live windows.", low=1)
     ] = 0
+    missing: Annotated[str, Option("Texts that stand for a missing value, separated by commas.")] = ",".join(MARKERS)
     max_bad_share: float = 0.05  # share of bad rows; more is fatal
+
+    @property
+    def reading(self) -> Reading:
+        """What stands for a missing value."""
+        return Reading.of(self.missing.split(","))
 
     @property
     def starts_pretrained(self) -> bool:

@@ -37,16 +37,18 @@ from service.encoding.fields import (
     Repeat,
     Rhythm,
     Step,
-    Vocabulary,
 )
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
+from service.encoding.reading import NEEDED, Reading
 from service.encoding.summaries import Leader, Length, Span, Variety
-from service.encoding.values import Columns, EventError, Ids, numbers, timestamps
+from service.encoding.values import Columns, EventError, Ids
+from service.encoding.vocabulary import Vocabulary
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
 ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words
 ROLE_OF: dict[Of, int] = {"event": EVENT, "sequence": CLS, "piece": PIECE}  # of the position that a field describes
+MOST_SHOWN = 60  # characters of an unreadable value
 AT_ONCE = 512  # sequences encoded together
 
 # the fields that a bundle keeps, by the name of their kind
@@ -65,6 +67,8 @@ class Encoded:
         owners: int32 (P,) each, the event (in the caller's order) a position speaks for, -1 for none.
         length: events in the sequence.
         unknown: values that the training log did not hold, counted by field.
+        unreadable: event (in the caller's order), field and value of each that is no number where numbers belong; the
+            encoder takes it for missing.
         rows: int32 (Q, slots), the table rows of [CLS] and of every position, pairs included.
         belongs: int32 (Q,), the event each of those is a part of (its own words included), -1 for [CLS].
         changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
@@ -74,6 +78,7 @@ class Encoded:
     owners: list[Ids]
     length: int
     unknown: dict[str, int]
+    unreadable: list[tuple[int, str, str]]
     rows: Ids
     belongs: Ids
     changed: NDArray[np.float64]
@@ -101,6 +106,7 @@ class Encoder:
         fields: of an event, in an order in which each field comes after those it builds on.
         text_column: the column of free text, or None for a log without text.
         tokenizer: word-piece tokenizer for the text column; None exactly where that is None.
+        reading: how the log spells its values.
         max_positions: of one pass, [CLS] included.
         piece_pairs: word pieces that follow one another, [piece, the one before it], sorted.
 
@@ -113,12 +119,14 @@ class Encoder:
     def __init__(
         self,
         fields: Sequence[Field],
+        reading: Reading,
         text_column: str | None = None,
         tokenizer: Tokenizer | None = None,
         max_positions: int = 128,
         piece_pairs: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.fields, self.text_column, self.tokenizer = tuple(fields), text_column, tokenizer
+        self.fields, self.reading = tuple(fields), reading
+        self.text_column, self.tokenizer = text_column, tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
         laid: list[Field] = [*self.fields, Length(), Span()]
@@ -147,7 +155,13 @@ class Encoder:
         return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
 
     @cached_property
-    def _number_columns(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:
+        """The columns without which a log is not the kind of log that was trained on."""
+        timed = any(isinstance(f, Gap | Rhythm | Hour) for f in self.fields)
+        return self.columns if timed else self.columns - {"ts"}
+
+    @cached_property
+    def number_columns(self) -> frozenset[str]:
         return frozenset(c for f in self.fields if isinstance(f, Bins | Deviation) for c in f.reads)
 
     def check(self, event: Mapping[str, object]) -> float:
@@ -156,14 +170,9 @@ class Encoder:
         Raises EventError where `encode` would because of its values.
         """
         for name in self.columns & event.keys():
-            value = event[name]
-            if isinstance(value, list | dict):
-                raise EventError(0, name, "a text, number, boolean or null is needed")
-            if name in self._number_columns:
-                numbers(name, [value])
-            elif name == self.text_column and not isinstance(value, str | None):
-                raise EventError(0, name, f"{value!r} is not a text")
-        return float(timestamps([event.get("ts")])[0])
+            if isinstance(event[name], list | dict):
+                raise EventError(0, name, NEEDED)
+        return float(self.reading.times([event.get("ts")])[0])
 
     def encode(self, columns: Columns, length: int) -> Encoded:
         """Encodes one sequence of `length` >= 1 events; raises EventError on a value of the wrong kind."""
@@ -187,9 +196,10 @@ class Encoder:
 
     def _encode(self, sequences: Sequence[tuple[Columns, int]]) -> list[Encoded]:
         lengths = [length for _, length in sequences]
-        events = Events(joined(sequences, self.columns), lengths, self.text)
+        events = Events(joined(sequences, self.columns), lengths, self.reading, self.text)
         rows = self._rows("event", events, events.length)
         unknown = []
+        unreadable = _unreadable(events)
         changed = np.zeros(events.length)
         moved = slice(None) if events.order is None else events.order
         for f, *_ in self.of("event"):
@@ -231,6 +241,7 @@ class Encoder:
                     owners=owners_of,
                     length=lengths[i],
                     unknown={name: counts[i] for name, counts in unknown if counts[i]},
+                    unreadable=unreadable.get(i, []),
                     rows=of_sequence,
                     belongs=belongs[start : start + 1 + size],
                     changed=changed[event : event + lengths[i]],
@@ -321,13 +332,28 @@ class Encoder:
             "max_positions": self.max_positions,
             "text_column": self.text_column,
             "piece_pairs": self.piece_pairs,
+            "missing": sorted(self.reading.missing),
+            "decimal_commas": sorted(self.reading.commas),
             "fields": [{"kind": f.kind, **asdict(f)} for f in self.fields],  # type: ignore[call-overload]
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
-        return cls(fields, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
+        reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
+        return cls(fields, reading, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
+
+
+def _unreadable(events: Events) -> dict[int, list[tuple[int, str, str]]]:
+    """By sequence: event in the caller's order, field and value of what is no number where numbers belong."""
+    found: dict[int, list[tuple[int, str, str]]] = {}
+    for column, places in events.unreadable.items():
+        for place in places:
+            sequence = int(events.owner[place])
+            index = events.caller_index(place) - int(events.starts[sequence])
+            value = str(events.values(column)[place])[:MOST_SHOWN]
+            found.setdefault(sequence, []).append((index, column, value))
+    return found
 
 
 def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:

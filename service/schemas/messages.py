@@ -169,6 +169,14 @@ class ScoreReason(BaseModel):
     contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
 
 
+class UnreadableValue(BaseModel):
+    """A value that is no finite number, in a field where the model reads numbers; it counts as missing."""
+
+    event: int = Field(description="Index of the event.")
+    field: str
+    value: str = Field(description="As it was sent, cut where it is long.")
+
+
 class RepairAdvice(BaseModel):
     """What a recommender may still learn from a sequence."""
 
@@ -190,6 +198,10 @@ class Result(BaseModel):
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Chunks that a long sequence was cut into.")
+    unreadable: list[UnreadableValue] = Field(
+        default_factory=list,
+        description="Values taken for missing, since they are no numbers; only where there are some.",
+    )
     reasons: list[ScoreReason] = Field(
         default_factory=list, description="If asked for; the largest reason comes first."
     )

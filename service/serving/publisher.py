@@ -16,7 +16,7 @@ from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
 
 RECENT = 10_000  # how many of the latest sequences new thresholds are tried on
-UNTOLD = ("events", "reasons", "repair")  # parts of a result that are not sent to the webhook
+UNTOLD = ("events", "unreadable", "reasons", "repair")  # parts of a result that are not sent to the webhook
 
 
 class Publisher:
@@ -49,6 +49,8 @@ class Publisher:
         for one in encoded:
             for name, count in one.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
+            for _, name, _ in one.unreadable:
+                self.metrics.unreadable_values.labels(name).inc()
 
     def answered(
         self,

@@ -62,7 +62,7 @@ def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings
     unlisted = sum(length - list(columns[name]).count(None) for name in names)
     places = None
     if "event_id" in columns:
-        columns, length, places = distinct(columns, length)
+        columns, length, places = distinct(columns, length, model.bundle.encoder.reading)
     return Prepared(sequence, columns, length, places, unlisted)
 
 
@@ -99,6 +99,8 @@ def compose(
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(judged.encoded.chunks),
     }
+    if judged.encoded.unreadable:
+        result["unreadable"] = [{"event": e, "field": f, "value": v} for e, f, v in judged.encoded.unreadable]
     if on_list:
         result["listed"] = on_list
     if asked.reasons:
@@ -113,6 +115,8 @@ def compose(
 def _as_sent(result: Result, places: Sequence[int]) -> None:
     """Restores the events that were left out as repeats: `places` says which kept event stands for each sent one."""
     result["events"] = [result["events"][place] for place in places]
+    for value in result.get("unreadable", ()):
+        value["event"] = places.index(value["event"])
     for reason in result.get("reasons", ()):
         if reason["event"] is not None:
             reason["event"] = places.index(reason["event"])

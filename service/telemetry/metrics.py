@@ -153,6 +153,9 @@ class Metrics:
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
         )
+        self.unreadable_values = Counter(
+            name("unreadable_values"), "Values that are no number where one is read, by field.", ["field"], registry=r
+        )
         self.recent = gauge("recent_scores", "Recent scores by bin; older ones fade.", "livesum", ["bin"])
         self.drift = gauge(
             "score_drift_psi",

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, MASK, Encoded
-from service.encoding.fields import FIRST, GAP_EDGES, Bins, Field, Gap, Vocabulary
+from service.encoding.fields import FIRST, GAP_EDGES, Bins, Field, Gap
+from service.encoding.reading import Reading
 from service.encoding.values import Columns
+from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle
 from service.model.repair import BLAMED
 from service.model.scorer import Score
@@ -75,7 +77,9 @@ class Corrector:
             encoded: the sequence.
         """
         found: dict[int, list[Correction]] = {}
-        spelt = {f.name: _spellings(f, columns) for f, *_ in self.fields if isinstance(f, Vocabulary)}
+        spelt = {
+            f.name: _spellings(f, columns, self.encoder.reading) for f, *_ in self.fields if isinstance(f, Vocabulary)
+        }
         for chunk, owners in zip(encoded.chunks, encoded.owners, strict=True):
             events = np.flatnonzero(chunk[:, 0] == EVENT)
             passes = [events[k::PASSES] for k in range(min(PASSES, len(events)))]
@@ -113,9 +117,9 @@ def _is_correctable(field: Field) -> bool:
     return isinstance(field, Bins | Gap) or (isinstance(field, Vocabulary) and not field.identifier)
 
 
-def _spellings(field: Vocabulary, columns: Columns) -> dict[str, Any]:
+def _spellings(field: Vocabulary, columns: Columns, reading: Reading) -> dict[str, Any]:
     """How the sequence itself spells values."""
-    return {field.known_as(v): v for v in columns.get(field.name, ()) if v is not None}
+    return {field.known_as(v): v for v in columns.get(field.name, ()) if not reading.is_missing(v)}
 
 
 def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, event: int) -> Any:
@@ -138,13 +142,19 @@ def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, even
     return float(min(moved, after))  # events keep their order
 
 
-def as_written(value: object, old: object) -> object:
-    """A value in the same form as the old one: a whole number, a decimal number, text, or an RFC 3339 time."""
+def as_written(value: object, old: object, comma: bool = False) -> object:
+    """A value in the same form as the old one: a whole number, a decimal number, text, or an RFC 3339 time.
+
+    Args:
+        comma: whether the log may write the column's numbers with a decimal comma.
+    """
     if not isinstance(value, float):
         return value
     if isinstance(old, datetime):
         return datetime.fromtimestamp(value, old.tzinfo or UTC).replace(tzinfo=old.tzinfo)
     text = str(old).strip()
+    if comma and "," in text:
+        return str(round(value, 3)).replace(".", ",")
     try:
         number = float(text)
     except ValueError:

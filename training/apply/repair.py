@@ -9,7 +9,7 @@ import csv
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ import polars as pl
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
 from training.apply.lossless_rewrite import Records, Values, records_of
-from training.data.clean import clean_events, read_table
+from training.data.clean import read_table
+from training.data.columns import names
 from training.data.log import ROW, Log, LogError
+from training.data.to_score import check_columns, table_to_score
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -86,6 +88,7 @@ def repair_log(
     out: Path,
     choice: LogChoice = "auto",
     columns: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
     part_bytes: int = PART_BYTES,
     track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
 ) -> Summary:
@@ -103,6 +106,7 @@ def repair_log(
             sequence that is blamed as a whole, or has no damage, is treated as with "drop_events". "correct" is for
             accidental damage; no attack needs it, since attackers make up whole events.
         columns: renames the log's columns, {ours: theirs}.
+        allow_missing: whether the log may lack columns that the bundle reads.
         part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
 
@@ -126,7 +130,9 @@ def repair_log(
         )
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
-        parts, rows = records.deal(Path(folder), part_bytes)
+        parts, rows, present = records.deal(Path(folder), part_bytes)
+        ours = {name: own for own, name in theirs.items()}
+        check_columns([ours.get(name, name) for name in present], model.bundle.encoder, events, allow_missing)
         run = Run(model, choice, corrector, theirs, changes, of_sequences, of_events)
         for part in track(parts):
             run.judge(part)
@@ -174,7 +180,9 @@ class Run:
 
     def judge(self, part: Path) -> None:
         """Judges the sequences of a part of the log, writes their weights and notes what changes."""
-        log, report = clean_events(part, self.columns)
+        encoder = self.model.bundle.encoder
+        given = table_to_score(read_table(part, self.columns), part, encoder)
+        log, report = given.log, given.report
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
         for i, answer in enumerate(self.model.scores(log.sequences())):
@@ -189,7 +197,9 @@ class Run:
         if report.kept < report.rows and gone:
             self._drop_unscored(part, gone)
         if fixes:
-            self.changes.corrected |= _in_their_words(read_table(part, self.columns), fixes, self.columns)
+            self.changes.corrected |= _in_their_words(
+                read_table(part, self.columns), fixes, self.columns, encoder.reading.commas
+            )
 
     def _judge_sequence(
         self, log: Log, i: int, rows: Sequence[int], answer: Score
@@ -216,15 +226,18 @@ class Run:
 
     def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
         """If a sequence is dropped as a whole, also drops its rows that could not be scored."""
-        table = read_table(part, self.columns).select(pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int))
-        for name, row in table.iter_rows():
-            known = gone.get((name or "").strip())
+        table = read_table(part, self.columns)
+        for name, row in zip(names(table["sequence_id"]), table[ROW].cast(int), strict=True):
+            known = gone.get(name or "")
             if known and row not in known[1]:
                 self.changes.add(known[0], [row], [known[0].score])
 
 
 def _in_their_words(
-    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str]
+    table: pl.DataFrame,
+    fixes: Mapping[int, Sequence["Correction"]],
+    theirs: Mapping[str, str],
+    commas: Collection[str],
 ) -> dict[int, tuple[Values, str]]:
     """New values with the log's own column names and formats, and the reasons, by row."""
     from training.apply.correct import as_written
@@ -232,7 +245,9 @@ def _in_their_words(
     found: dict[int, tuple[Values, str]] = {}
     for old in table.filter(pl.col(ROW).cast(int).is_in(list(fixes))).iter_rows(named=True):
         row = int(old[ROW])
-        values = {theirs.get(c.column, c.column): as_written(c.value, old[c.column]) for c in fixes[row]}
+        values = {
+            theirs.get(c.column, c.column): as_written(c.value, old[c.column], c.column in commas) for c in fixes[row]
+        }
         found[row] = values, "; ".join(c.reason for c in fixes[row])
     return found
 

@@ -37,6 +37,9 @@ EventsFile = Annotated[
 LabelsFile = Annotated[Path, typer.Option("--labels", help="Label table: sequence_id, label (0 or 1), optional type.")]
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Score without columns that the bundle reads and the log lacks.")
+]
 GroupBy = Annotated[
     str | None, typer.Option("--group-by", help="Column; sequences with the same value stay in one fold.")
 ]

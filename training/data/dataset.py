@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.encoder import Encoder
 from service.model.bundle import sha256
 from training.config import FitConfig
 from training.data.clean import CleaningReport, clean_events
@@ -18,6 +19,7 @@ from training.data.labels import Labels, read_labels
 from training.data.live_windows import at_moments
 from training.data.log import Log, LogError
 from training.data.split import Indices, Split, split
+from training.data.to_score import events_to_score
 
 WHOLE = FitConfig(test_share=0.0)  # for reading a log without a test part
 
@@ -47,6 +49,7 @@ class Dataset:
         config: FitConfig,
         columns: dict[str, str] | None = None,
         aside: Path | None = None,
+        encoder: Encoder | None = None,
     ) -> "Dataset":
         """Reads a log and its labels.
 
@@ -56,11 +59,16 @@ class Dataset:
             config: how much may be bad, the live window, the share of the test part (0: no test part) and the seed.
             columns: renames the log's columns, {ours: theirs}.
             aside: file for bad rows.
+            encoder: a bundle's, if the log is only to be scored: it then reads the columns.
 
         Raises:
             LogError: the log or the labels cannot be used.
         """
-        log, cleaning = clean_events(events, columns, config.max_bad_share, aside)
+        if encoder is not None:
+            to_score = events_to_score(events, encoder, columns, aside)
+            log, cleaning = to_score.log, to_score.report
+        else:
+            log, cleaning = clean_events(events, columns, config.max_bad_share, aside, config.reading)
         truth = read_labels(labels, log, cleaning, config.max_bad_share) if labels else Labels.none(len(log))
         if config.live_window:
             log, truth = at_moments(log, truth, config.live_window, config.seed)
@@ -121,4 +129,4 @@ def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[
         [g for b in both for g in b.split_group],
         pl.DataFrame(),
     )
-    return Log.of(events), labels
+    return Log.of(events, old.reading), labels

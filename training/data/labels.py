@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from training.data.clean import CleaningReport, as_text, read_table
+from training.data.clean import CleaningReport, read_table
+from training.data.columns import names
 from training.data.log import Log, LogError
 
 logger = logging.getLogger(__name__)
@@ -76,24 +77,21 @@ def read_label_table(path: Path) -> pl.DataFrame:
     for name in ("sequence_id", "label"):
         if name not in table.columns:
             raise LogError(f"{path}: column {name!r} is missing; present: {', '.join(table.columns)}")
-    table = table.with_columns(
-        as_text(table["sequence_id"]).alias("sequence_id"),
-        table["label"].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).alias("_label"),
-    )
-    wrong = table.with_row_index("row", offset=2).filter(~pl.col("_label").is_in([0.0, 1.0]).fill_null(False))
-    if wrong.height:
-        raise LogError(
-            f"{path}, row {wrong['row'][0]}: label is {wrong['label'][0]!r}; it must be 0 (normal) or 1 (anomalous)"
-        )
+    ids, given = names(table["sequence_id"]), table["label"]
+    label = given.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+    wrong = (~label.is_in([0.0, 1.0]).fill_null(False)).arg_true()
+    if len(wrong):
+        at = int(wrong[0])
+        raise LogError(f"{path}, row {at + 2}: label is {given[at]!r}; it must be 0 (normal) or 1 (anomalous)")
+    table = table.with_columns(ids, label.alias("label"))
     clash = (
-        table.group_by("sequence_id", maintain_order=True).agg(pl.col("_label").n_unique()).filter(pl.col("_label") > 1)
+        table.group_by("sequence_id", maintain_order=True).agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
     )
     if clash.height:
         raise LogError(
             f"{path}: sequence {clash['sequence_id'][0]!r} has both labels, and {clash.height - 1} more do; keep one"
         )
-    table = table.unique("sequence_id", keep="first", maintain_order=True)
-    return table.with_columns(label=pl.col("_label")).drop("_label")
+    return table.unique("sequence_id", keep="first", maintain_order=True)
 
 
 def read_labels(path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05) -> Labels:

@@ -51,4 +51,4 @@ def at_moments(log: Log, labels: Labels, window: int, seed: int) -> tuple[Log, L
         told = ~np.logical_or.reduceat(np.isnan(said), at)
         label = np.where(told & (np.fmax.reduceat(said, at) < 1), 0, label).astype(np.int8)
     types = [t if y else None for t, y in zip(found.types, label, strict=True)]
-    return Log.of(cut), replace(found, label=label, types=types, split_group=groups)
+    return Log.of(cut, log.reading), replace(found, label=label, types=types, split_group=groups)

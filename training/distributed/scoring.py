@@ -1,5 +1,6 @@
 """Scores one log in many processes of a Ray cluster, with the steps of `apply.bulk`."""
 
+import json
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from service.engine.session import Runtime
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from training.apply.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
+from training.apply.tally import Tally
 from training.verbosity import quieten
 
 LOCAL = "local"
@@ -48,7 +50,7 @@ class ScorePart:
         self.model = Model.load(Bundle.open(bundle), Runtime("cuda" if cuda else "cpu", threads=1))
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"sequences": score_part(self.model, int(row["part"]), self.out)}
+        return {"tally": json.dumps(score_part(self.model, int(row["part"]), self.out).to_json())}
 
 
 def score_on_ray(
@@ -59,7 +61,8 @@ def score_on_ray(
     columns: Mapping[str, str],
     track: Track = lambda steps, *_: steps,
     rows_of_part: int = ROWS_OF_PART,
-) -> int:
+    allow_missing: bool = False,
+) -> Tally:
     """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
 
     One session a core, or a GPU where the cluster has some. An interrupted run goes on when it is called again. On
@@ -67,15 +70,16 @@ def score_on_ray(
 
     Args:
         rows_of_part: rows that are held in memory together, roughly.
+        allow_missing: whether the log may lack columns that the bundle reads.
 
     Returns:
-        How many sequences there are.
+        What was done.
 
     Raises:
         LogError: the log cannot be read, or the folder holds something else.
     """
     out, path = out.absolute(), bundle.path.absolute()
-    plan = Plan.of(events, bundle.version, columns, rows_of_part)
+    plan = Plan.of(events, bundle, columns, rows_of_part, allow_missing)
     Plan.begin(out, plan)
     ray = connect(address)
     logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
@@ -106,6 +110,6 @@ def score_on_ray(
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
     )
-    sequences = sum(int(row["sequences"]) for row in done(scored, "scoring", len(parts)))
+    tally = Tally.sum(Tally.of_json(json.loads(row["tally"])) for row in done(scored, "scoring", len(parts)))
     shutil.rmtree(out / WORK)
-    return sequences
+    return tally

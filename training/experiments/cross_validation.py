@@ -65,7 +65,7 @@ def evaluate_bundle(
     bundle: Bundle, events: Path, label_file: Path, out: Path | None, columns: dict[str, str] | None = None
 ) -> Quality:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
-    data = Dataset.read(events, label_file, WHOLE, columns)
+    data = Dataset.read(events, label_file, WHOLE, columns, encoder=bundle.encoder)
     log, labels = data.log, data.labels
     if data.fingerprint == bundle.manifest["training_data"]["fingerprint"]:
         logger.warning(

@@ -21,11 +21,11 @@ from service.encoding.fields import (
     Repeat,
     Rhythm,
     Step,
-    Vocabulary,
 )
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.values import catalogue_order
-from training.data.log import Log
+from service.encoding.vocabulary import Vocabulary, spelling
+from training.data.log import Log, LogError
 
 RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
 SMALL = 64  # distinct values up to which a column may be crossed with another
@@ -76,6 +76,9 @@ def fit_encoder(
         tokenizer: tokenizer for the text column; needed if `kinds` has one.
         max_positions: most positions in one pass.
         old: an encoder whose bins and known values are kept; the log adds to them.
+
+    Raises:
+        LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
     numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == "numeric"]
@@ -95,8 +98,13 @@ def fit_encoder(
     text_column = next((n for n, k in kinds.items() if k == "text"), None)
     if text_column is None:
         tokenizer = None
+    if not fields and text_column is None:
+        raise LogError(
+            "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
+            f"each row ({', '.join(name for name in log.events.columns if name not in RESERVED)})"
+        )
     pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
-    return Encoder(fields, text_column, tokenizer, max_positions, pairs)
+    return Encoder(fields, log.reading, text_column, tokenizer, max_positions, pairs)
 
 
 def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
@@ -145,10 +153,9 @@ def _holders(log: Log, column: str) -> Counter[str]:
 
 
 def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
-    empty = Vocabulary(name, [], identifier)
     holders: Counter[str] = Counter()
     for value, count in _holders(log, name).items():
-        holders[empty.known_as(value)] += count
+        holders[spelling(value, identifier)] += count
     values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
     if isinstance(old, Vocabulary):
         values |= set(old.values)
@@ -156,7 +163,9 @@ def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Voc
 
 
 def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
-    holders = _holders(log, vocabulary.name)
+    holders: Counter[str] = Counter()
+    for value, count in _holders(log, vocabulary.name).items():
+        holders[vocabulary.known_as(value)] += count
     return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
 
 
@@ -165,13 +174,15 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # four imaginary events at the overall mean pull an item with few numbers towards it
-    sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
-    means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
+    total, count = Counter[str](), Counter[str]()
+    for value, of_value, times in pairs.group_by(vocabulary.name).agg(pl.col(number).sum(), pl.len()).iter_rows():
+        total[vocabulary.known_as(value)] += of_value
+        count[vocabulary.known_as(value)] += times
     return Deviation(
         f"{number} against {vocabulary.name}",
         number,
         vocabulary.name,
-        [float(means.get(value, overall)) for value in vocabulary.values],
+        [(total[value] + 4 * overall) / (count[value] + 4) for value in vocabulary.values],
         spread or 1.0,
     )
 
@@ -205,7 +216,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
 def _change(fields: Sequence[Field], log: Log) -> list[Change]:
     """The change point over the fields that are stable, which means that most sequences do not change in them."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
-    events = Events(*log.subset(np.array(drawn)).whole)
+    events = Events(*log.subset(np.array(drawn)).whole, log.reading)
     several = events.lengths > 1
     stable, frequencies = [], []
     for f in fields:
@@ -243,7 +254,7 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
     for left, right, lag in wanted:
         available = [*fields, *crosses]
         needed = _with_sources(available, {left, right})
-        events = Events(*log.whole)
+        events = Events(*log.whole, log.reading)
         for f in needed:
             events.ids[f.name] = f.encode(events)
         keys = pair_keys(events.ids[left], events.ids[right], lag, events.at)

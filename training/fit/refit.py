@@ -71,7 +71,7 @@ def refit(
     config = FitConfig(**bundle.manifest["config"])
     old = Dataset.read(events, label_file, config, columns)
     aside = out.with_name(out.name + ".rejected.csv")
-    judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside)
+    judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside, config.reading)
     said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may have the same class
     tested = np.array([held_out(g or i) for g, i in zip(said.split_group, judged.ids, strict=True)])
     data = old.with_judged(judged, said, tested)

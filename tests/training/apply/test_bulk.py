@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,8 +12,8 @@ from service.model.bundle import Bundle
 from service.model.scorer import Model
 from tests.support.processes import wait_until
 from training.apply.bulk import ALL_BAD, WORK, Plan, deal, score_in_parts, score_part, score_rows, scored_file
-from training.data.clean import clean_events
 from training.data.log import LogError
+from training.data.to_score import events_to_score
 
 PART = 700  # rows
 
@@ -40,7 +41,7 @@ def whole(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) 
     """The scores of the log when it is read at once."""
     file = tmp_path_factory.mktemp("whole") / "events.parquet"
     pl.read_parquet(folder / "*.parquet").write_parquet(file)
-    rows = [row for row, _ in score_rows(model, clean_events(file)[0])]
+    rows = [row for row, _ in score_rows(model, events_to_score(file, model.bundle.encoder).log)]
     return pl.DataFrame(rows, ["sequence_id", "score", "decision", "type", "reason"], orient="row")
 
 
@@ -64,45 +65,48 @@ def test_parts_score_as_the_whole_and_an_interrupted_run_goes_on(
     folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    plan = Plan.of(folder, bundle.version, {}, PART)
+    plan = Plan.of(folder, bundle, {}, PART)
     Plan.begin(out, plan)
     for piece in plan.pieces():
         deal(plan, piece, out)
-    first = [score_part(model, part, out) for part in range(plan.parts // 2)]
+    first = [score_part(model, part, out).sequences for part in range(plan.parts // 2)]
     times = [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)]
     Plan.begin(out, plan)  # as after a crash, with half a file there
     (out / "part-00099.parquet.new").write_bytes(b"half")
-    assert score_in_parts(model, plan, out, lambda steps, *_: steps) == len(whole) + 1
+    tally = score_in_parts(model, plan, out, lambda steps, *_: steps)
+    assert (tally.scored, tally.unscored, tally.aside) == (len(whole), {ALL_BAD: 1}, 2)
     assert sum(first) == sum(pl.read_parquet(scored_file(out, part)).height for part in range(plan.parts // 2))
     assert [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)] == times
     assert_same(out, whole)
 
 
-def test_what_cannot_be_scored_says_why(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_says_why(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no such Parquet file"):
-        Plan.of(tmp_path, "1", {}, PART)
-    with pytest.raises(LogError, match="column 'user' is missing; present: sequence_id"):
-        Plan.of(folder, "1", {"sequence_id": "user"}, PART)
+        Plan.of(tmp_path, bundle, {}, PART)
+    with pytest.raises(LogError, match="--columns sequence_id=user: a column 'sequence_id' exists already"):
+        Plan.of(folder, bundle, {"sequence_id": "user"}, PART)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(LogError, match=r"broken\.parquet: cannot be read"):
-        Plan.of(tmp_path, "1", {}, PART)
+        Plan.of(tmp_path, bundle, {}, PART)
     out = tmp_path / "out"
-    Plan.begin(out, Plan.of(folder, "1", {}, PART))
+    plan = Plan.of(folder, bundle, {}, PART)
+    Plan.begin(out, plan)
     with pytest.raises(LogError, match="another model"):
-        Plan.begin(out, Plan.of(folder, "2", {}, PART))
+        Plan.begin(out, replace(plan, version="2"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
     with pytest.raises(LogError, match="holds files already"):
-        Plan.begin(tmp_path / "full", Plan.of(folder, "1", {}, PART))
+        Plan.begin(tmp_path / "full", plan)
 
 
 RUN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from service.model.bundle import Bundle
 from training.distributed.scoring import score_on_ray
 bundle, events, out = map(Path, sys.argv[1:])
-print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%d))
+print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%d).sequences)
 """
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from training.data.clean import clean_events, first_seen, parse_columns
+from training.data.clean import clean_events, parse_columns
 from training.data.log import LogError
 
 GOOD = "sequence_id,ts,action,item_id,price\n" + "".join(
@@ -39,12 +39,12 @@ def test_every_format_gives_the_same_log(tmp_path: Path, kind: str) -> None:
     ("row", "reason"),
     [
         (",1,click,i1,1", "sequence_id is missing"),
-        ("s1,nan,click,i1,1", "ts is not a number"),
         ("s1,-5,click,i1,1", "ts is negative"),
         ("s1,soon,click,i1,1", "ts is neither epoch seconds nor RFC 3339"),
         ("s1,1700000000000,click,i1,1", "ts is infinite or in milliseconds, not seconds"),
         ("s1,inf,click,i1,1", "ts is infinite or in milliseconds, not seconds"),
         ("s1,1,click,i1,dear", "price is not a number"),
+        ("s1,1,click,i1,inf", "price is not a number"),
         ("s1,1,,,", "the event has no value in any column"),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_bad_row_is_counted_by_reason_and_written_aside(
 
 def test_too_many_bad_rows_are_fatal(tmp_path: Path) -> None:
     path = write(tmp_path / "e.csv", GOOD + "s1,-5,click,i1,1\n" * 10)
-    with pytest.raises(LogError, match=r"10 of 110 rows are bad: 10 where ts is negative \(first at row 102\)"):
+    with pytest.raises(LogError, match=r"10 of 110 rows are bad: 10 where ts is negative \(first at row 102: '-5'\)"):
         clean_events(path)
 
 
@@ -121,7 +121,6 @@ def test_scattered_sequences_are_gathered_and_disorder_counted(tmp_path: Path) -
     assert log.ids == ["b", "a"]
     assert log.events["action"].to_list() == ["x", "y", "z", "x", "y"]
     assert report.out_of_order == 1
-    assert first_seen(path) == ["b", "a"]
 
 
 def test_times_in_words_and_numbers_with_leading_zeros_survive(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from service.encoding.fields import Bins, Deviation, Popularity, Vocabulary
+from service.encoding.fields import Bins, Deviation, Popularity
 from service.encoding.pairs import Cross
+from service.encoding.vocabulary import Vocabulary
 from tests.support.logs import genuine_log
 from training.data.clean import clean_events
 from training.data.log import Log
