@@ -110,7 +110,6 @@ class Plan:
         paths = sorted(events.rglob("*.parquet")) if events.is_dir() else [events]
         if not paths or not paths[0].is_file():
             raise LogError(f"{events}: no such Parquet file, and no folder with some in it")
-        ours = {theirs: name for name, theirs in columns.items()}
         files, present = [], dict[str, None]()
         for path in paths:
             try:
@@ -118,18 +117,12 @@ class Plan:
                 rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
             except (OSError, pl.exceptions.PolarsError) as error:
                 raise LogError(f"{path}: cannot be read: {error}") from error
-            if clash := {name for name in schema if name in columns and ours.get(name, name) != name} - ours.keys():
-                name = min(clash)
-                raise LogError(f"{path}: --columns {name}={columns[name]}: a column {name!r} exists already")
-            named = {ours.get(name, name): kind for name, kind in schema.items()}
+            named = _renamed(schema, columns, path)
             if "sequence_id" not in named:
-                check_columns(schema, bundle.encoder, path)
+                check_columns(named, bundle.encoder, path)
             check_types(named, bundle.encoder, path)
             present |= dict.fromkeys(named)
             files.append((str(path.absolute()), rows, path.stat().st_mtime))
-        for name, theirs in columns.items():
-            if name not in present:
-                raise LogError(f"{events}: --columns {name}={theirs}: no column {theirs!r}")
         check_columns(present, bundle.encoder, events, allow_missing)
         if not (total := sum(rows for _, rows, _ in files)):
             raise LogError(f"{events}: no file has any rows")
@@ -197,6 +190,17 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
         folder.mkdir(exist_ok=True)
         write_whole(folder / f"{piece.number:06d}.parquet", rows.drop(PART).write_parquet)
     dealt_mark(out, piece.number).touch()
+
+
+def _renamed(schema: Mapping[str, pl.DataType], columns: Mapping[str, str], path: Path) -> dict[str, pl.DataType]:
+    """A file's columns by our names; raises LogError if `columns` does not fit them."""
+    ours = {theirs: name for name, theirs in columns.items()}
+    for name, theirs in columns.items():
+        if theirs not in schema:
+            raise LogError(f"{path}: --columns {name}={theirs}: no column {theirs!r}; present: {', '.join(schema)}")
+        if name in schema and name not in ours:
+            raise LogError(f"{path}: --columns {name}={theirs}: a column {name!r} exists already")
+    return {ours.get(name, name): kind for name, kind in schema.items()}
 
 
 def _in_seconds(column: pl.Series) -> pl.Series:

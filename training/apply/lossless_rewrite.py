@@ -86,7 +86,10 @@ class ParquetRecords:
         _check_names(self.path, present)
         # the file is compressed, so a part's rows take more memory than its share of the file
         count = min(max(math.ceil(8 * self.path.stat().st_size / part_bytes), 1), MOST_PARTS)
-        part = pl.col(str(self.key)).map_batches(names, return_dtype=pl.String).fill_null("").hash() % count
+        part = (
+            pl.col(str(self.key)).map_batches(names, return_dtype=pl.String, is_elementwise=True).fill_null("").hash()
+            % count
+        )
         self._scan(self.path).sink_parquet(
             pl.PartitionBy(
                 folder,

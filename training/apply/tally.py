@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,13 @@ class Tally:
         return cls(content["rows"], content["aside"], **counts)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "rows": self.rows,
+            "aside": self.aside,
+            "decisions": dict(self.decisions),
+            "unscored": dict(self.unscored),
+            "unreadable": dict(self.unreadable),
+        }
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally"]) -> "Tally":

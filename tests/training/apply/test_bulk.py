@@ -83,8 +83,10 @@ def test_parts_score_as_the_whole_and_an_interrupted_run_goes_on(
 def test_what_cannot_be_scored_says_why(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no such Parquet file"):
         Plan.of(tmp_path, bundle, {}, PART)
-    with pytest.raises(LogError, match="--columns sequence_id=user: a column 'sequence_id' exists already"):
+    with pytest.raises(LogError, match="--columns sequence_id=user: no column 'user'; present: sequence_id"):
         Plan.of(folder, bundle, {"sequence_id": "user"}, PART)
+    with pytest.raises(LogError, match="--columns ts=item_id: a column 'ts' exists already"):
+        Plan.of(folder, bundle, {"ts": "item_id"}, PART)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(LogError, match=r"broken\.parquet: cannot be read"):
         Plan.of(tmp_path, bundle, {}, PART)
