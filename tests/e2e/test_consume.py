@@ -46,7 +46,7 @@ def test_events_become_decisions_and_what_is_wrong_is_said_in_its_place(
     no_id = [("u9", {"event": {"ts": 1.7e9 + n, "action": "click"}}) for n in range(4)]
     bad: list[tuple[str | None, Any]] = [
         (None, b"\xffnot JSON"),
-        ("u0", {"event_id": "bad", "event": {"ts": 1.7e9, "price": "dear"}}),
+        ("u0", {"event_id": "bad", "event": {"ts": 1.7e9, "price": ["dear"]}}),
         (None, {"event": {"ts": 1.7e9}}),
     ]
     brokers.send("plain", [*good[:20], *bad, *good[20:], *no_id])

@@ -6,6 +6,7 @@ in the same way. `clean` has what is learned from.
 
 import difflib
 import logging
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +107,15 @@ def check_columns(present: Collection[str], encoder: Encoder, path: Path, allow_
             meant[ours] = likely
     ways = []
     if meant:
-        ways.append(f"name them with --columns {','.join(f'{ours}={theirs}' for ours, theirs in meant.items())}")
+        mapping = shlex.quote(",".join(f"{ours}={theirs}" for ours, theirs in meant.items()))
+        ways.append(f"name them with --columns {mapping}")
     if "sequence_id" not in lacking:
         ways.append("score without them with --allow-missing")
     elif not meant:
         ways.append("name them with --columns sequence_id=THEIRS")
     raise LogError(
         f"{path}: the model reads {_listed(lacking)}, which the log lacks; present: {_listed(present)}. "
-        f"{' or '.join(ways).capitalize()}"
+        f"You may {' or '.join(ways)}"
     )
 
 
