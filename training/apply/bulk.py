@@ -22,7 +22,7 @@ from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
 from training.apply.tally import Tally, unreadable_values
-from training.data.columns import as_it_came, names
+from training.data.columns import as_it_came, epoch_seconds, names
 from training.data.log import OURS, ROW, Log, LogError
 from training.data.to_score import ToScore, check_columns, check_types, table_to_score
 
@@ -206,7 +206,7 @@ def _renamed(schema: Mapping[str, pl.DataType], columns: Mapping[str, str], path
 def _in_seconds(column: pl.Series) -> pl.Series:
     """The column; `ts` as epoch seconds if it has a type of its own for times, which other files may not have."""
     if column.name == "ts" and column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+        return epoch_seconds(column)
     return column
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from service.encoding.reading import PLAIN, Reading
 from service.encoding.values import MAX_TIMESTAMP
 from training.data.aside import Bad, set_aside
-from training.data.columns import as_text, names, typed, without_markers
+from training.data.columns import as_text, epoch_seconds, names, typed, without_markers
 from training.data.log import OURS, Log, LogError
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _parsed(path: Path) -> pl.DataFrame:
 def _timestamps(column: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
     """The column as epoch seconds, and the bad rows by reason."""
     if column.dtype.is_temporal():
-        seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+        seconds = epoch_seconds(column)
     else:
         text = column.cast(pl.String).str.strip_chars()
         seconds = text.cast(pl.Float64, strict=False)
@@ -114,8 +114,8 @@ def _timestamps(column: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
                 pl.col("t").str.to_datetime(time_zone="UTC", time_unit="us", strict=False, format="%Y-%m-%dT%H:%M%#z"),
             )
             normal = pl.col("t").str.replace(r"^(\d{4}-\d\d-\d\d)[ t]", "${1}T").str.replace(r"[zZ]$", "+00:00")
-            parsed = pl.DataFrame({"t": text}).with_columns(normal).select(zoned.dt.epoch("us") / 1e6).to_series()
-            seconds = seconds.fill_null(parsed) if parsed.dtype == pl.Float64 else seconds
+            parsed = pl.DataFrame({"t": text}).with_columns(normal).select(zoned).to_series()
+            seconds = seconds.fill_null(epoch_seconds(parsed))
     present = column.is_not_null()
     nan = seconds.is_nan().fill_null(False)
     return seconds.fill_nan(None).cast(pl.Float64), {

@@ -47,6 +47,15 @@ def as_text(column: pl.Series) -> pl.Series:
     return column.cast(pl.String)
 
 
+def epoch_seconds(moments: pl.Series) -> pl.Series:
+    """Dates or times as float64 epoch seconds, to the last digit as the same seconds in a text are read.
+
+    Polars multiplies by the inverse in place of dividing, and a gap between two such times can fall into another bin.
+    """
+    microseconds = moments.cast(pl.Datetime("us")).dt.epoch("us").to_numpy()
+    return pl.Series(moments.name, microseconds / 1e6, dtype=pl.Float64).fill_nan(None)
+
+
 def without_markers(column: pl.Series, reading: Reading) -> pl.Series:
     """The column with null where a value is missing."""
     if column.dtype.is_float():

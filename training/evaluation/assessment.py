@@ -156,25 +156,21 @@ def importance(
             if name == "ts"
             else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
         )
-        changed = calibration.score(evidence(Log.of(dealt)))
+        changed = calibration.score(evidence(Log.of(dealt, log.reading)))
         rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
     return sorted(rows, key=lambda r: -float(r["loss"]))
 
 
 def _dealt_times(log: Log, rng: np.random.Generator) -> pl.DataFrame:
-    ordered = log.events.sort("sequence_id", "ts", maintain_order=True)
-    ts, owner = ordered["ts"].to_numpy(), ordered["sequence_id"].rle_id().to_numpy()
+    owner = np.repeat(np.arange(len(log)), np.diff(log.offsets))
+    given = log.events["ts"].to_numpy().astype(np.float64)  # NaN where there is none
+    ordered = np.lexsort((given, owner))
+    ts = given[ordered]
     gaps = np.diff(ts, prepend=np.nan)
     inside = np.append([False], owner[1:] == owner[:-1]) & ~np.isnan(gaps)
     gaps[inside] = rng.permutation(gaps[inside])
     starts = np.where(inside, 0.0, ts)
     first = np.maximum.accumulate(np.where(inside, 0, np.arange(len(ts))))  # where each event's sequence starts
     elapsed = np.cumsum(np.where(inside, gaps, 0.0))
-    dealt = starts[first] + elapsed - elapsed[first]
-    order = pl.DataFrame({"sequence_id": log.ids, "_at": np.arange(len(log))})
-    return (
-        ordered.with_columns(ts=pl.Series(dealt))
-        .join(order, on="sequence_id", how="left", maintain_order="left")
-        .sort("_at", maintain_order=True)
-        .drop("_at")
-    )
+    dealt = pl.Series(starts[first] + elapsed - elapsed[first]).fill_nan(None)
+    return log.events[ordered].with_columns(ts=dealt)

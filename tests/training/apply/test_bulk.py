@@ -101,6 +101,34 @@ def test_what_cannot_be_scored_says_why(folder: Path, bundle: Bundle, tmp_path: 
         Plan.begin(tmp_path / "full", plan)
 
 
+def test_files_that_differ_in_types_and_columns_in_folder_names_are_one_log(
+    attacked: Path, bundle: Bundle, model: Model, tmp_path: Path
+) -> None:
+    log = pl.read_csv(attacked / "events.csv", infer_schema=False).drop("event_label").head(1500)
+    log = log.unique(["sequence_id", "ts"], maintain_order=True)  # the order of equal times is that of the files
+    ids = {name: str(at) for at, name in enumerate(log["sequence_id"].unique(maintain_order=True))}
+    log = log.with_columns(pl.col("sequence_id").replace_strict(ids), ts=pl.col("ts").cast(pl.Float64))
+    log.write_csv(tmp_path / "whole.csv")
+    expected = [row for row, _ in score_rows(model, events_to_score(tmp_path / "whole.csv", bundle.encoder).log)]
+    root = tmp_path / "log"
+    as_moments = pl.from_epoch((pl.col("ts") * 1e6).round().cast(pl.Int64), "us")
+    for number, ((action,), part) in enumerate(log.partition_by("action", as_dict=True, include_key=False).items()):
+        (root / f"action={action}").mkdir(parents=True)
+        half = part.height // 2
+        typed = part.head(half).with_columns(pl.col("sequence_id").cast(pl.Int64), pl.col("price").cast(pl.Float64))
+        other = part.tail(-half).with_columns(pl.col("sequence_id").cast(pl.Float64), ts=as_moments)
+        typed.write_parquet(root / f"action={action}" / f"{number}-typed.parquet")
+        other.write_parquet(root / f"action={action}" / f"{number}-other.parquet")
+    plan = Plan.of(root, bundle, {}, PART)
+    tally = score_in_parts(model, plan, tmp_path / "out", lambda steps, *_: steps)
+    assert (tally.scored, tally.unscored, tally.aside) == (len(ids), {}, 0)
+    found = {row[0]: row for row in pl.read_parquet(tmp_path / "out" / "*.parquet").iter_rows()}
+    assert found.keys() == set(ids.values())
+    for row in expected:
+        assert row[1] is not None
+        assert found[row[0]][1] == pytest.approx(row[1], abs=1e-5)
+
+
 RUN = """
 import sys
 from dataclasses import replace
