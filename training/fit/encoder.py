@@ -1,7 +1,8 @@
 """Learns the encoder from a training log: the kind of each column, and the fields that read the columns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -146,16 +147,21 @@ def _bins(name: str, column: pl.Series) -> Bins:
     return Bins(name, edges.tolist(), exact.tolist())
 
 
-def _holders(log: Log, column: str) -> Counter[str]:
-    """How many sequences hold each raw value."""
-    counts = log.events.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("sequence_id").n_unique())
-    return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
+def _spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
+    """A column without nulls, each value as it is known."""
+    given = column.unique()
+    return column.replace_strict(given, [spell(value) for value in given], return_dtype=pl.String)
+
+
+def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[str]:
+    """How many sequences hold each value, under all its spellings."""
+    held = log.events.select("sequence_id", column).drop_nulls()
+    held = held.with_columns(_spelt(held[column], spell)).unique()
+    return Counter(dict(held[column].value_counts(name="sequences").iter_rows()))
 
 
 def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
-    holders: Counter[str] = Counter()
-    for value, count in _holders(log, name).items():
-        holders[spelling(value, identifier)] += count
+    holders = _holders(log, name, partial(spelling, identifier=identifier))
     values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
     if isinstance(old, Vocabulary):
         values |= set(old.values)
@@ -163,26 +169,23 @@ def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Voc
 
 
 def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
-    holders: Counter[str] = Counter()
-    for value, count in _holders(log, vocabulary.name).items():
-        holders[vocabulary.known_as(value)] += count
+    holders = _holders(log, vocabulary.name, vocabulary.known_as)
     return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
 
 
 def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     pairs = log.events.select(vocabulary.name, number).drop_nulls()
+    pairs = pairs.with_columns(_spelt(pairs[vocabulary.name], vocabulary.known_as))
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # four imaginary events at the overall mean pull an item with few numbers towards it
-    total, count = Counter[str](), Counter[str]()
-    for value, of_value, times in pairs.group_by(vocabulary.name).agg(pl.col(number).sum(), pl.len()).iter_rows():
-        total[vocabulary.known_as(value)] += of_value
-        count[vocabulary.known_as(value)] += times
+    sums = pairs.group_by(vocabulary.name).agg(pl.col(number).sum(), pl.len().alias(f"{number} {vocabulary.name}"))
+    means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
     return Deviation(
         f"{number} against {vocabulary.name}",
         number,
         vocabulary.name,
-        [(total[value] + 4 * overall) / (count[value] + 4) for value in vocabulary.values],
+        [float(means.get(value, overall)) for value in vocabulary.values],
         spread or 1.0,
     )
 
@@ -190,8 +193,8 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
 def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
     """The field, if two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
-    seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
-    values = sorted({*seen.values(), *vocabulary.values}, key=catalogue_order)
+    seen = _spelt(column[vocabulary.name], vocabulary.known_as)
+    values = sorted({*seen.unique(), *vocabulary.values}, key=catalogue_order)
     size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
     if len(values) < 4 * size:
         return []
@@ -203,10 +206,10 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
         [stretch_of[v] for v in vocabulary.values],
     )
     # compare pairs of different values from one sequence with pairs from the whole log
-    at = np.array([stretch_of[seen[v]] for v in column[vocabulary.name].to_list()])
+    at = np.array([stretch_of[value] for value in seen])
     owner = column["sequence_id"].rle_id().to_numpy()
     order = np.lexsort((np.random.default_rng(0).random(len(at)), owner))
-    value = column[vocabulary.name].to_numpy()[order]
+    value = seen.to_numpy()[order]
     pairs = (owner[1:] == owner[:-1]) & (value[1:] != value[:-1])
     together = (at[order][1:] == at[order][:-1])[pairs]
     chance = np.sum((np.bincount(at) / len(at)) ** 2)

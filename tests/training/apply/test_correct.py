@@ -112,6 +112,7 @@ def test_values_are_written_as_the_log_writes_them() -> None:
     assert as_written("C1", "C2") == "C1"
     assert as_written(4.0, "5") == "4"
     assert as_written(4.25, "5.0") == "4.25"
+    assert as_written(4.25, "5,5", comma=True) == "4,25"
 
 
 def test_a_bundle_without_a_masked_model_says_so(bundle: Bundle) -> None:

@@ -3,9 +3,11 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from service.encoding.reading import Reading
 from training.data.clean import clean_events, parse_columns
 from training.data.log import LogError
 
@@ -137,3 +139,63 @@ def test_a_column_of_lists_is_left_out(tmp_path: Path, caplog: pytest.LogCapture
     assert "tags" not in log.events.columns
     assert report.missing == {}
     assert "column 'tags' holds lists or objects" in caplog.text
+
+
+def test_markers_are_missing_values_and_make_no_bad_rows(tmp_path: Path) -> None:
+    text = GOOD + "".join(
+        f"s9,{2000 + i},{mark},-,{mark}\n" for i, mark in enumerate(["-", " N/A", "NULL", "\\N", "nan"] * 9)
+    )
+    log, report = clean_events(write(tmp_path / "e.csv", text))
+    assert (report.rejected, report.kept) == ({}, 145)
+    assert report.missing == {"action": 45, "item_id": 45, "price": 45}
+    assert log.events["price"].dtype == pl.Float64
+    own, _ = clean_events(
+        write(tmp_path / "e.csv", GOOD + "s9,1,?,i1,-\n"), reading=Reading.of(["?"]), max_bad_share=0.0
+    )
+    assert own.events["action"][-1] is None
+    assert own.events["price"].dtype == pl.String, "one value in a hundred may not be bad here, and - is now a word"
+
+
+def test_a_sequence_that_is_called_like_a_missing_value_is_kept_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "e.csv", GOOD + "\\N,1,click,i1,1\n" * 50)
+    with caplog.at_level(logging.WARNING):
+        log, _ = clean_events(path)
+    assert log.ids[-1] == "\\N"
+    assert "sequence '\\\\N' holds 50 of 150 rows, and looks like a missing id" in caplog.text
+
+
+def test_decimal_commas_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "e.csv", 'sequence_id,action,price\na,x,"1,5"\na,y,"1.000,25"\na,z,2\n')
+    with caplog.at_level(logging.WARNING):
+        log, _ = clean_events(path)
+    assert log.events["price"].to_list() == [1.5, 1000.25, 2.0]
+    assert log.reading.commas == {"price"}
+    assert log.subset(np.array([0])).reading == log.reading
+    assert "column 'price' has decimal commas" in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "row"), [("csv", 104), ("jsonl", 101), ("parquet", 101)])
+def test_a_bad_row_is_named_as_an_editor_shows_it_with_its_value(tmp_path: Path, kind: str, row: int) -> None:
+    table = pl.read_csv(write(tmp_path / "plain.csv", GOOD)).with_columns(action=pl.lit("click"))
+    first = table.head(1).with_columns(action=pl.lit("two\nmore\nlines"))
+    table = pl.concat([first, table.tail(-1), table.tail(1).with_columns(ts=pl.lit(-5))], how="vertical_relaxed")
+    path = tmp_path / f"e.{kind}"
+    {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}[kind](path)
+    with pytest.raises(LogError, match=rf"1 where ts is negative \(first at row {row}: '?-5'?\)"):
+        clean_events(path, max_bad_share=0.0)
+
+
+def test_a_long_value_is_cut_in_a_message_and_whole_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.csv", GOOD + f"s1,{'x' * 5000},click,i1,1\n")
+    with pytest.raises(LogError) as caught:
+        clean_events(path, max_bad_share=0.0, aside=tmp_path / "aside.csv")
+    assert len(str(caught.value)) < 400
+    assert pl.read_csv(tmp_path / "aside.csv", infer_schema=False)["ts"].to_list() == ["x" * 5000]
+
+
+def test_an_event_id_is_of_its_sequence(tmp_path: Path) -> None:
+    text = "sequence_id,event_id,action\na,1,x\nb,1,y\na,1.0,z\na,-,z\na,-,z\n"
+    log, report = clean_events(write(tmp_path / "e.csv", text))
+    assert (log.events.height, report.duplicates) == (4, 1)
