@@ -64,7 +64,7 @@ def test_what_comes_again_late_or_out_of_order(live: Service) -> None:
 
 def test_a_bad_event_is_refused_in_its_place_and_spoils_no_window(live: Service) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
-        (of("bad", 1, price="dear"), "/events/1/event/price"),
+        (of("bad", 1, price=["dear"]), "/events/1/event/price"),
         (of("bad", 2, ts=None), "/events/2/event/ts"),
         (of("bad", 3, ts=time.time() + 3600), "/events/3/event/ts"),
         (of("bad", 4, item_id=["i1"]), "/events/4/event/item_id"),
