@@ -106,11 +106,6 @@ class Settings(BaseSettings):
         description="Redis for the windows of `/v1/events` (extra `redis`); by default this process's memory.",
     )
     live_window: int = Field(64, gt=0, description="How many of the latest events of a key make its window.")
-    live_least: int = Field(
-        0,
-        ge=0,
-        description="Fewest events with which a window is scored; 0: the 1st percentile of lengths in training.",
-    )
     live_every: int = Field(
         1, ge=0, description="A window is scored at every N-th event of its key; 0: only at the actions named."
     )

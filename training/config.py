@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from service.encoding.reading import MARKERS, Reading
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -102,11 +104,13 @@ class FitConfig:
     prevalence: Annotated[
         float | None, Option("Share of anomalies in live traffic; by default as in the log.", 1e-6, 0.999999)
     ] = None
-    # see `training.data.live_windows`; 0: whole sequences
-    live_window: Annotated[
-        int, Option("Fit on windows of this many events, for a service that scores live windows.", low=1)
-    ] = 0
+    missing: Annotated[str, Option("Texts that stand for a missing value, separated by commas.")] = ",".join(MARKERS)
     max_bad_share: float = 0.05  # share of bad rows; more is fatal
+
+    @property
+    def reading(self) -> Reading:
+        """What stands for a missing value."""
+        return Reading.of(self.missing.split(","))
 
     @property
     def starts_pretrained(self) -> bool:

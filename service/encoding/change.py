@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.events import Events, run_lengths, run_starts
-from service.encoding.fields import FIRST, Kind, special
+from service.encoding.fields import FIRST, MISSING, Kind, special
 from service.encoding.values import Floats
 
 CHANGE_PRIOR = 3.0  # imaginary events of a stretch, spread as the log's are
@@ -52,17 +52,25 @@ class Change(Kind):
         earlier.reshape(-1)[order] = place
         later.reshape(-1)[order] = np.repeat(counts - 1, counts) - place
         prior = self._prior[values]
+        there = self._there(ids, events)  # a source without any value in a sequence says nothing there
+        sources = there.sum(axis=0)
         # each event, given those before it, and given those after it
-        drawn = np.log(earlier + prior).sum(axis=0) - len(ids) * np.log(at + CHANGE_PRIOR)
-        drawn_back = np.log(later + prior).sum(axis=0) - len(ids) * np.log(last - at + CHANGE_PRIOR)
+        drawn = (np.log(earlier + prior) * there).sum(axis=0) - sources * np.log(at + CHANGE_PRIOR)
+        drawn_back = (np.log(later + prior) * there).sum(axis=0) - sources * np.log(last - at + CHANGE_PRIOR)
         before = _running(drawn, events) - drawn  # the stretch before each event
         whole, whole_back = (np.add.reduceat(x, events.starts)[events.owner] for x in (drawn, drawn_back))
         after = whole_back - _running(drawn_back, events) + drawn_back  # the stretch from it on
         return np.where(at == 0, -np.inf, (before + after - whole) / 2)
 
+    @staticmethod
+    def _there(ids: NDArray[np.integer], events: Events) -> NDArray[np.bool_]:
+        """Bool (sources, T), whether a source has a value in any event of the sequence."""
+        return np.logical_or.reduceat(ids != MISSING, events.starts, axis=1)[:, events.owner]
+
     def encode(self, events: Events) -> NDArray[np.integer]:
         several = np.maximum(events.lengths[events.owner] - 1, 1)
-        support = self.support(np.stack([events.ids[name] for name in self.sources]), events) - np.log(several)
+        ids = np.stack([events.ids[name] for name in self.sources])
+        support = self.support(ids, events) - np.log(several)
         most = np.maximum(np.maximum.reduceat(support, events.starts), 0.0)[events.owner]
         likely = np.exp(support - most)
         changed = _running(likely, events)
@@ -71,12 +79,13 @@ class Change(Kind):
         odds = np.log(np.maximum(changed, 1e-12) / np.maximum(not_yet, 1e-12))
         # rounded first, so that sums over other neighbours do not tip a tie
         steps = np.clip(np.rint(odds.round(6)), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
-        return np.where(events.at == 0, FIRST, FIRST + steps)
+        found = np.where(events.at == 0, FIRST, FIRST + steps)
+        return np.where(self._there(ids, events).any(axis=0), found, MISSING)
 
     @staticmethod
     def log_odds(ids: NDArray[np.integer]) -> Floats:
-        """What ids (T,) stand for."""
-        return np.asarray(ids - FIRST - CHANGE_LIMIT, dtype=np.float64)
+        """What ids (T,) stand for; 0 where it is not known."""
+        return np.where(ids == MISSING, 0.0, ids - FIRST - CHANGE_LIMIT)
 
     def label(self, row: int) -> str:
         return special(row) or f"{1 / (1 + np.exp(FIRST + CHANGE_LIMIT - row)):.2%} likely"

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import cast
 
-from service.encoding.values import Columns, EventError
+from service.encoding.reading import Reading
+from service.encoding.values import Columns, EventError, canonical
 
 
 def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns, int]:
@@ -34,25 +35,25 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
     return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 
-def distinct(columns: Columns, length: int) -> tuple[Columns, int, list[int] | None]:
+def distinct(columns: Columns, length: int, reading: Reading) -> tuple[Columns, int, list[int] | None]:
     """Columns and number of events without those that repeat an `event_id`, as `training.data.clean` drops them.
 
     Returns:
         also each given event's place among those that are left; None where none repeats another.
     """
-    ids = columns.get("event_id") or ()
+    ids = [None if reading.is_missing(i) else canonical(i) for i in columns.get("event_id") or ()]
     known = [i for i in ids if i is not None]
-    if len({*map(str, known)}) == len(known):
+    if len(set(known)) == len(known):
         return columns, length, None
     place: dict[str, int] = {}
     kept: list[int] = []
     places = []
     for at, given in enumerate(ids):
-        if given is not None and (before := place.get(str(given))) is not None:
+        if given is not None and (before := place.get(given)) is not None:
             places.append(before)
             continue
         if given is not None:
-            place[str(given)] = len(kept)
+            place[given] = len(kept)
         places.append(len(kept))
         kept.append(at)
     return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places

@@ -25,6 +25,7 @@ from service.encoding.columns import joined
 from service.encoding.events import Events, Text
 from service.encoding.fields import (
     FIRST,
+    MISSING,
     UNKNOWN,
     Bins,
     Deviation,
@@ -37,13 +38,13 @@ from service.encoding.fields import (
     Repeat,
     Rhythm,
     Step,
-    Vocabulary,
 )
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
+from service.encoding.reading import NEEDED, Reading
 from service.encoding.summaries import Leader, Length, Span, Variety
-from service.encoding.times import timestamps
-from service.encoding.values import Columns, EventError, Ids, numbers
+from service.encoding.values import Columns, EventError, Ids
+from service.encoding.vocabulary import Vocabulary
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
 ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words
@@ -66,6 +67,9 @@ class Encoded:
         owners: int32 (P,) each, the event (in the caller's order) a position speaks for, -1 for none.
         length: events in the sequence.
         unknown: values that the training log did not hold, counted by field.
+        missing: bool (C,), which columns of `Encoder.read` hold no value in any event.
+        unreadable: event (in the caller's order), field and value of each that is no number where numbers belong; the
+            encoder takes it for missing.
         rows: int32 (Q, slots), the table rows of [CLS] and of every position, pairs included.
         belongs: int32 (Q,), the event each of those is a part of (its own words included), -1 for [CLS].
         changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
@@ -75,6 +79,8 @@ class Encoded:
     owners: list[Ids]
     length: int
     unknown: dict[str, int]
+    missing: NDArray[np.bool_]
+    unreadable: list[tuple[int, str, str]]
     rows: Ids
     belongs: Ids
     changed: NDArray[np.float64]
@@ -102,6 +108,7 @@ class Encoder:
         fields: of an event, in an order in which each field comes after those it builds on.
         text_column: the column of free text, or None for a log without text.
         tokenizer: word-piece tokenizer for the text column; None exactly where that is None.
+        reading: how the log spells its values.
         max_positions: of one pass, [CLS] included.
         piece_pairs: word pieces that follow one another, [piece, the one before it], sorted.
 
@@ -114,12 +121,14 @@ class Encoder:
     def __init__(
         self,
         fields: Sequence[Field],
+        reading: Reading,
         text_column: str | None = None,
         tokenizer: Tokenizer | None = None,
         max_positions: int = 128,
         piece_pairs: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.fields, self.text_column, self.tokenizer = tuple(fields), text_column, tokenizer
+        self.fields, self.reading = tuple(fields), reading
+        self.text_column, self.tokenizer = text_column, tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
         laid: list[Field] = [*self.fields, Length(), Span()]
@@ -136,6 +145,9 @@ class Encoder:
         self.deep_rows, self.rows = deep[-1].end, self.stretches[-1].end
         self.deep_slots, self.slots = (1 + max(s.slot for s in some) for some in (deep, self.stretches))
         self._by_what: dict[Of, list[Stretch]] = {of: [s for s in self.stretches if s.field.of == of] for of in ROLE_OF}
+        self._missing_row = np.full(self.slots, -1, dtype=np.int32)  # the row for "missing" in each slot of an event
+        for s in self.of("event"):
+            self._missing_row[s.slot] = s.start + MISSING
 
     def of(self, what: Of) -> list[Stretch]:
         """The fields that describe an event, the sequence or a word piece, in the table's order."""
@@ -148,7 +160,14 @@ class Encoder:
         return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
 
     @cached_property
-    def _number_columns(self) -> frozenset[str]:
+    def read(self) -> tuple[str, ...]:
+        """Columns from which values come, in order of name; a log that lacks one is not of the kind trained on."""
+        found = {f.name for f in self.fields if isinstance(f, Bins | Vocabulary)}
+        found |= {"ts"} if any(isinstance(f, Gap) for f in self.fields) else set()
+        return tuple(sorted(found | ({self.text_column} if self.text_column else set())))
+
+    @cached_property
+    def number_columns(self) -> frozenset[str]:
         return frozenset(c for f in self.fields if isinstance(f, Bins | Deviation) for c in f.reads)
 
     def check(self, event: Mapping[str, object]) -> float:
@@ -157,14 +176,9 @@ class Encoder:
         Raises EventError where `encode` would because of its values.
         """
         for name in self.columns & event.keys():
-            value = event[name]
-            if isinstance(value, list | dict):
-                raise EventError(0, name, "a text, number, boolean or null is needed")
-            if name in self._number_columns:
-                numbers(name, [value])
-            elif name == self.text_column and not isinstance(value, str | None):
-                raise EventError(0, name, f"{value!r} is not a text")
-        return float(timestamps([event.get("ts")])[0])
+            if isinstance(event[name], list | dict):
+                raise EventError(0, name, NEEDED)
+        return float(self.reading.times([event.get("ts")])[0])
 
     def encode(self, columns: Columns, length: int) -> Encoded:
         """Encodes one sequence of `length` >= 1 events; raises EventError on a value of the wrong kind."""
@@ -188,11 +202,11 @@ class Encoder:
 
     def _encode(self, sequences: Sequence[tuple[Columns, int]]) -> list[Encoded]:
         lengths = [length for _, length in sequences]
-        events = Events(joined(sequences, self.columns), lengths, self.text)
+        events = Events(joined(sequences, self.columns), lengths, self.reading, self.text)
         rows = self._rows("event", events, events.length)
+        missing, unreadable = self._missing(events), events.unreadable_values()
         unknown = []
-        changed = np.zeros(events.length)
-        moved = slice(None) if events.order is None else events.order
+        changed, moved = np.zeros(events.length), slice(None) if events.order is None else events.order
         for f, *_ in self.of("event"):
             ids = events.ids[f.name]
             if isinstance(f, Vocabulary) and (ids == UNKNOWN).any():
@@ -212,8 +226,11 @@ class Encoder:
         starts = np.cumsum(sizes) - sizes
         is_cls = np.zeros(len(rows) + len(starts), dtype=bool)
         is_cls[starts + np.arange(len(starts))] = True
-        positions = _between(is_cls, self._rows("sequence", events, len(lengths)), rows)
-        nobody = np.full(len(starts), -1, dtype=np.int32)
+        of_cls, nobody = self._rows("sequence", events, len(lengths)), np.full(len(starts), -1, dtype=np.int32)
+        for f, slot, *_ in self.of("sequence"):
+            for column in set(f.reads).intersection(self.read):
+                of_cls[missing[:, self.read.index(column)], slot] = PAD
+        positions = _between(is_cls, of_cls, rows)
         speaks, belongs = _between(is_cls, nobody, speaks), _between(is_cls, nobody, belongs)
         found = []
         unit = event = 0
@@ -232,6 +249,8 @@ class Encoder:
                     owners=owners_of,
                     length=lengths[i],
                     unknown={name: counts[i] for name, counts in unknown if counts[i]},
+                    missing=missing[i],
+                    unreadable=unreadable.get(i, []),
                     rows=of_sequence,
                     belongs=belongs[start : start + 1 + size],
                     changed=changed[event : event + lengths[i]],
@@ -250,7 +269,22 @@ class Encoder:
             rows[:, slot] = ids + start
             if what == "event":
                 events.ids[f.name] = ids
+        if what == "event":  # what a field lacks in all of a sequence is unknown, not a value that is "missing"
+            lacks = np.logical_and.reduceat(rows == self._missing_row, events.starts)
+            rows[lacks[events.owner]] = PAD
         return rows
+
+    def _missing(self, events: Events) -> NDArray[np.bool_]:
+        """Bool (N, C), whether a sequence has no value in a column of `read`."""
+        there = np.empty((events.length, len(self.read)), dtype=bool)
+        for k, name in enumerate(self.read):
+            if name == "ts":
+                there[:, k] = ~np.isnan(events.ts)
+            elif name == self.text_column:
+                there[:, k] = list(map(bool, events.texts))
+            else:
+                there[:, k] = events.ids[name] != MISSING
+        return ~np.logical_or.reduceat(there, events.starts)
 
     def _with_text(
         self, rows: Ids, owners: Ids, events: Events
@@ -322,13 +356,16 @@ class Encoder:
             "max_positions": self.max_positions,
             "text_column": self.text_column,
             "piece_pairs": self.piece_pairs,
+            "missing": sorted(self.reading.missing),
+            "decimal_commas": sorted(self.reading.commas),
             "fields": [{"kind": f.kind, **asdict(f)} for f in self.fields],  # type: ignore[call-overload]
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
-        return cls(fields, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
+        reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
+        return cls(fields, reading, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
 
 
 def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:

@@ -1,6 +1,7 @@
 """Events of several sequences side by side, in arrays, with what several fields derive from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.encoding.times import timestamps
-from service.encoding.values import Columns, EventError, Floats, numbers
+from service.encoding.reading import Reading
+from service.encoding.values import Columns, EventError, Floats
+
+MOST_SHOWN = 60  # characters of an unreadable value
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,38 @@ class Events:
     Args:
         columns: column name -> one value an event, in the callers' order.
         lengths: events of each sequence, at least 1; int64 (N,), T together.
+        reading: how their values are spelt.
         text: where they have text, if they have any.
 
     Attributes:
+        codes: by the name of each vocabulary that was encoded, int64 (T,), a number for each value, known or not.
+        unreadable: by column of numbers that was read, the places of values that are none.
         ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
         owner: int64 (T,), the sequence of each event.
         at: int64 (T,), its place in the sequence.
         order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
     """
 
-    def __init__(self, columns: Columns, lengths: Sequence[int] | NDArray[np.int64], text: Text | None = None) -> None:
-        self.text = text
+    def __init__(
+        self,
+        columns: Columns,
+        lengths: Sequence[int] | NDArray[np.int64],
+        reading: Reading,
+        text: Text | None = None,
+    ) -> None:
+        self.reading, self.text = reading, text
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.length = int(self.lengths.sum())
         self.owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
         self.at = np.arange(self.length) - self.starts[self.owner]
         self.ids: dict[str, NDArray[np.integer]] = {}
+        self.codes: dict[str, NDArray[np.int64]] = {}
+        self.unreadable: dict[str, list[int]] = {}
         self._numbers: dict[str, Floats] = {}
         self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        given = timestamps(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
+        given = reading.times(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
         timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
         if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
             self.order, self.ts, self.columns = None, given, columns
@@ -92,25 +106,20 @@ class Events:
         return self.columns.get(column) or [None] * self.length
 
     def numbers(self, column: str) -> Floats:
-        """The column as numbers, (T,), NaN where missing; raises EventError with the caller's index."""
+        """The column as numbers, (T,), NaN where missing or unreadable; raises EventError with the caller's index."""
         if column not in self._numbers:
-            try:
-                self._numbers[column] = numbers(column, self.values(column))
-            except EventError as error:
-                at = None if error.index is None else self.caller_index(error.index)
-                raise EventError(at, error.field, error.reason) from None
+            with self._in_callers_order():
+                self._numbers[column], self.unreadable[column] = self.reading.numbers(column, self.values(column))
         return self._numbers[column]
 
     def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The events sorted so that equal values of a column stand together within each sequence.
+        """The events sorted so that equal values of a vocabulary's column stand together within each sequence.
 
         Returns:
             order, int64 (T,), events by sequence, value and place; starts, int64 (V,), where in it each value starts.
         """
         if column not in self._equals:
-            values = self.values(column)
-            code = {value: i for i, value in enumerate(dict.fromkeys(values))}
-            codes = self.owner << 32 | np.array(list(map(code.__getitem__, values)), dtype=np.int64)
+            codes = self.owner << 32 | self.codes[column]
             order = np.argsort(codes, kind="stable")
             self._equals[column] = order, run_starts(codes[order])
         return self._equals[column]
@@ -123,14 +132,17 @@ class Events:
         return self._counts[column]
 
     @cached_property
+    def texts(self) -> list[str]:
+        """The events' texts, T, empty where missing; raises EventError with the caller's index."""
+        assert self.text is not None, "for logs with text"
+        with self._in_callers_order():
+            return self.reading.texts(self.text.column, self.values(self.text.column))
+
+    @cached_property
     def pieces(self) -> Pieces:
-        """The word pieces of the events' texts; raises EventError with the caller's index on what is no text."""
+        """The word pieces of the events' texts; raises EventError with the caller's index."""
         assert self.text is not None, "fields of word pieces are for logs with text"
-        texts = self.values(self.text.column)
-        for i, text in enumerate(texts):
-            if text is not None and not isinstance(text, str):
-                raise EventError(self.caller_index(i), self.text.column, f"{text!r} is not a text")
-        return Pieces.of([str(text or "") for text in texts], self.text.tokenizer)
+        return Pieces.of(self.texts, self.text.tokenizer)
 
     def before(self, values: Floats) -> Floats:
         """The value of the event before, (T,); NaN for the first of each sequence."""
@@ -144,8 +156,28 @@ class Events:
         """Seconds since the event before, (T,); NaN for the first and where a time is missing."""
         return self.ts - self.before(self.ts)
 
+    def unreadable_values(self) -> dict[int, list[tuple[int, str, str]]]:
+        """By sequence: event in the caller's order, field and value of what is no number where numbers belong."""
+        found: dict[int, list[tuple[int, str, str]]] = {}
+        for column, places in self.unreadable.items():
+            for place in places:
+                sequence = int(self.owner[place])
+                index = self.caller_index(place) - int(self.starts[sequence])
+                value = str(self.values(column)[place])[:MOST_SHOWN]
+                found.setdefault(sequence, []).append((index, column, value))
+        return found
+
     def caller_index(self, position: int) -> int:
         return position if self.order is None else int(self.order[position])
+
+    @contextmanager
+    def _in_callers_order(self) -> Iterator[None]:
+        """Lets an EventError name the place where the caller has the value."""
+        try:
+            yield
+        except EventError as error:
+            at = None if error.index is None else self.caller_index(error.index)
+            raise EventError(at, error.field, error.reason) from None
 
 
 def run_starts(ranked: NDArray[np.integer]) -> NDArray[np.int64]:

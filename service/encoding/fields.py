@@ -1,23 +1,22 @@
 """The fields that read an event: what each reads, and how a value becomes an id, the same in training and in serving.
 
 Every kind of field has the face of `Field`, inherits `Kind` and restores itself from its plain attributes, so a new
-kind is one class and one entry in `encoder.KINDS`. `change` and `pairs` hold the larger ones; those of a whole sequence
-are in `summaries`, those of a word piece in `pieces`. `values` reads values, `events` holds them in arrays, `encoder`
-lays the fields side by side, and `training.fit.encoder` learns them from a log.
+kind is one class and one entry in `encoder.KINDS`. `vocabulary`, `change` and `pairs` hold the larger ones; those of a
+whole sequence are in `summaries`, those of a word piece in `pieces`. `reading` reads values, `events` holds them in
+arrays, `encoder` lays the fields side by side, and `training.fit.encoder` learns them from a log.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.events import Events
-from service.encoding.values import EventError, Floats, Ids, canonical, catalogue_order
+from service.encoding.values import Floats, Ids, canonical, catalogue_order
 
 UNKNOWN, MISSING, FIRST = range(3)  # an event field's first rows; FIRST is its first real value
 Of = Literal["event", "sequence", "piece"]
@@ -96,59 +95,6 @@ def _interval(edges: Sequence[float], row: int) -> str:
     low = f"{edges[bin_ - 1]:g}" if bin_ > 0 else "-inf"
     high = f"{edges[bin_]:g}" if bin_ < len(edges) else "inf"
     return f"{low} to {high}"
-
-
-@dataclass(frozen=True)
-class Vocabulary(Kind):
-    """A categorical or identifier column: one row for each value seen in training, in catalogue order."""
-
-    kind: ClassVar[str] = "vocabulary"
-    learned: ClassVar[bool] = True
-    is_value: ClassVar[bool] = True
-    name: str
-    values: list[str]
-    identifier: bool
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @cached_property
-    def _index(self) -> dict[object, int]:
-        index: dict[object, int] = {None: MISSING, **{value: FIRST + i for i, value in enumerate(self.values)}}
-        if not {"true", "false"} & {value.casefold() for value in self.values}:  # True and 1 are one key
-            index |= {int(str(v)): i for v, i in index.items() if v and str(v).isdecimal() and str(int(str(v))) == v}
-        return index
-
-    @property
-    def size(self) -> int:
-        return FIRST + len(self.values)
-
-    def known_as(self, value: object) -> str:
-        text = canonical(value)
-        return text if self.identifier else text.casefold()
-
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        index = self._index
-        try:
-            ids = list(map(index.get, events.values(self.name), repeat(UNKNOWN)))
-        except TypeError:  # a list or an object has no hash
-            bad = next(i for i, v in enumerate(events.values(self.name)) if isinstance(v, list | dict))
-            raise EventError(events.caller_index(bad), self.name, "a text, number, boolean or null is needed") from None
-        if UNKNOWN in ids:
-            values = events.values(self.name)
-            ids = [i or self._respelt(v) for i, v in zip(ids, values, strict=True)]
-        return np.array(ids)
-
-    def _respelt(self, value: object) -> int:
-        """The id of a value that is not spelt as in training; a spelling met once is found at once from then on."""
-        found = self._index.get(self.known_as(value), UNKNOWN)
-        if found and type(value) is str and len(self._index) < 4 * self.size + 1000:
-            self._index[value] = found
-        return found
-
-    def label(self, row: int) -> str:
-        return special(row) or self.values[row - FIRST]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from service.encoding.values import Floats
 
 
 class Summary(Kind):
-    """A kind of field that describes the sequence; it has no rows for what is missing or unknown."""
+    """A kind of field that describes the sequence; it has no rows for what is missing or unknown.
+
+    Where a column that it reads is missing, its slot stays empty.
+    """
 
     of: ClassVar[Of] = "sequence"
 
@@ -39,6 +42,10 @@ class Span(Summary):
     kind: ClassVar[str] = "span"
     name: str = "span"
     size: int = 32
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("ts",)
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         first = np.fmin.reduceat(events.ts, events.starts)

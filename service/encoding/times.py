@@ -25,9 +25,9 @@ _MOMENT = re.compile(
 
 
 def timestamps(values: Sequence[object]) -> Floats:
-    """Float64 (T,) epoch seconds, NaN where None; UTC where a text gives no offset.
+    """Float64 (T,) epoch seconds, NaN where None or NaN; UTC where a text gives no offset.
 
-    Raises EventError on a time that is negative, not finite, unreadable, or beyond the year 5138.
+    Raises EventError on a time that is negative, infinite, unreadable, or beyond the year 5138.
     """
     kinds = set(map(type, values))
     given = values

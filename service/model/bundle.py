@@ -4,6 +4,7 @@ manifest.json       name, version, schema version, feature spec, metrics, thresh
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
 statistics.npz      novelty, linear part and guilt by association
+promise.npz         thresholds by false-alarm rate, length and what is missing, and what attackers score
 golden.jsonl        inputs with the scores they must give
 manifest.sig        optional: an Ed25519 signature of manifest.json
 evaluation.json, report.html
@@ -23,10 +24,13 @@ from service.engine.remote import AnyEngine, open_engine
 from service.engine.session import CPU, GraphError, Runtime
 from service.model.calibration import Calibration
 from service.model.drift import FieldValues
+from service.model.false_alarms import RATES, FalseAlarms
+from service.model.lengths import LEAST
 from service.model.policy import Thresholds
+from service.model.support import Support
 from service.model.tabular import Tabular
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
@@ -109,7 +113,7 @@ class Bundle:
                 raise BundleError(f"{file}: missing from the bundle")
             if sha256(file) != expected:
                 raise BundleError(f"{file}: damaged, its SHA-256 is not the manifest's")
-        needed = {"encoder.json", "model.onnx", "statistics.npz", "golden.jsonl"} - files.keys()
+        needed = {"encoder.json", "model.onnx", "statistics.npz", "promise.npz", "golden.jsonl"} - files.keys()
         if needed:
             raise BundleError(f"{path}: the manifest lists no {', '.join(sorted(needed))}")
         return cls(path, manifest)
@@ -121,12 +125,6 @@ class Bundle:
     @property
     def version(self) -> str:
         return str(self.manifest["version"])
-
-    @property
-    def lengths(self) -> tuple[int, int, int]:
-        """Events that 99, 50 and 1 in 100 of the training sequences had at least."""
-        shortest, usual, longest = self.manifest["training_data"]["lengths"]
-        return int(shortest), int(usual), int(longest)
 
     @property
     def types(self) -> list[str]:
@@ -166,6 +164,22 @@ class Bundle:
     @cached_property
     def calibration(self) -> Calibration:
         return Calibration.from_json(self.manifest["calibration"])
+
+    @cached_property
+    def support(self) -> Support:
+        """What attackers score, and with it what genuine accounts do."""
+        path = self.path / "promise.npz"
+        try:
+            found = Support.load(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        if found.false_alarms.thresholds.shape != (len(self.encoder.read) + 2, len(LEAST), len(RATES)):
+            raise BundleError(f"{path}: made for other columns, lengths or rates than those of this bundle")
+        return found
+
+    @property
+    def false_alarms(self) -> FalseAlarms:
+        return self.support.false_alarms
 
     @cached_property
     def thresholds(self) -> Thresholds:

@@ -5,12 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
+from service.model.lengths import bins
 
 CHANNELS = ("network", "linear", "association", "novelty")
 
@@ -28,6 +30,7 @@ class Evidence:
         events: float32 (T,), the network's logit of each event, sequence after sequence, events in the caller's order.
         changed: float64 (T,), log odds that the account changed hands before each event, in the same order.
         lengths: int64 (N,), number of events in each sequence.
+        missing: bool (N, C), which of the columns that the encoder reads hold no value in the sequence.
     """
 
     network: Floats
@@ -38,6 +41,7 @@ class Evidence:
     events: NDArray[np.float32]
     changed: Floats
     lengths: NDArray[np.int64]
+    missing: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,6 +75,7 @@ class Evidence:
             events=self.events[events],
             changed=self.changed[events],
             lengths=lengths,
+            missing=self.missing[at],
         )
 
 
@@ -101,29 +106,32 @@ class Calibration:
     The learned part knows only the attacks that it was shown. A sequence that is far from anything normal is an anomaly
     even if the learned part says no. So the score is 1 - (1 - learned) (1 - alarm).
 
+    How much each part can tell depends on how many events there are, so it is weighed by bin of length (`lengths`, B).
+
     Attributes:
-        weights: one for each of CHANNELS.
-        bias: bias at the prevalence of the data that it was fitted on.
+        weights: B times one for each of CHANNELS.
+        bias: B times the bias at the prevalence of the data that it was fitted on.
         fitted_prevalence: share of anomalous sequences in that data.
         prevalence: share expected in live traffic; the log odds are shifted by the difference (Saerens, Latinne and
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
-        alarm_weight, alarm_at, alarm_most: the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
+        alarm_weight, alarm_at: B of each; the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
+        alarm_most: largest value of the alarm.
         event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
         part_weight, part_bias: for an event of such a sequence, turn the log odds that the account changed hands before
             it into the event's log odds.
     """
 
-    weights: tuple[float, ...]
-    bias: float
+    weights: Sequence[Sequence[float]]
+    bias: Sequence[float]
     fitted_prevalence: float
     prevalence: float
-    alarm_weight: float = 0.0
-    alarm_at: float = 0.0
+    alarm_weight: Sequence[float]
+    alarm_at: Sequence[float]
     alarm_most: float = 0.0
     event_weight: float = 1.0
     event_bias: float = 0.0
-    partial: tuple[float, ...] = ()
+    partial: Sequence[float] = ()
     part_weight: float = 0.0
     part_bias: float = 0.0
 
@@ -136,13 +144,27 @@ class Calibration:
 
     def learned(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous, judged by what was learned in training."""
+        of = bins(evidence.lengths)
         # no matrix product, since its rounding depends on the number of sequences
-        weighed = (evidence.channels * self.weights).sum(axis=1)
-        return np.asarray(sigmoid(weighed + self.bias + self.shift))
+        weighed = (evidence.channels * self._weights[of]).sum(axis=1)
+        return np.asarray(sigmoid(weighed + self._bias[of] + self.shift))
+
+    @cached_property
+    def _weights(self) -> Floats:
+        return np.array(self.weights)
+
+    @cached_property
+    def _bias(self) -> Floats:
+        return np.array(self.bias)
+
+    @cached_property
+    def _alarm(self) -> Floats:
+        return np.array((self.alarm_weight, self.alarm_at))
 
     def alarm(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous because nothing normal is like them."""
-        return np.asarray(self.alarm_most * sigmoid(self.alarm_weight * (log(evidence.novelty) - self.alarm_at)))
+        weight, at = self._alarm[:, bins(evidence.lengths)]
+        return np.asarray(self.alarm_most * sigmoid(weight * (log(evidence.novelty) - at)))
 
     def score(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous."""
@@ -172,4 +194,4 @@ class Calibration:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Calibration":
-        return cls(**{**data, "weights": tuple(data["weights"]), "partial": tuple(data["partial"])})
+        return cls(**data)

@@ -20,7 +20,8 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 
 def dense(description: Floats) -> Floats:
-    """The features (..., 4 F) made from the measures (..., 2 F)."""
+    """The features (..., 4 F) made from the measures (..., 2 F); a field without values counts as normal."""
+    description = np.where(np.isnan(description), 0.0, description)
     return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
 
 

@@ -7,14 +7,17 @@ Mahalanobis distance of these numbers from those of normal sequences.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
+from service.model.lengths import bins
 
 LIMIT = 8.0  # standard deviations; larger values are cut to this, since they say no more
+MOST_KEPT = 4096  # inverse roots of covariances kept, by bin of length and by the measures that are there
 
 
 def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
@@ -43,14 +46,17 @@ def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: 
 
 @dataclass(frozen=True)
 class Novelty:
-    """What normal sequences look like, field by field.
+    """What normal sequences look like, field by field and by length (B bins of `lengths`).
+
+    A mean over few events scatters more than one over many, and few events cannot be varied. So a sequence is measured
+    against normal sequences of like length.
 
     Attributes:
         fields: the fields' names, F of them.
         field: int16 (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), see `measure`.
-        mean, scale: float64 (2 F,), mean and standard deviation of the measures of normal sequences.
-        whitening: float64 (2 F, 2 F), inverse square root of the covariance of their standardised measures.
+        mean, scale: float64 (B, 2 F), mean and standard deviation of the measures of normal sequences.
+        covariance: float64 (B, 2 F, 2 F), of their standardised measures.
     """
 
     fields: tuple[str, ...]
@@ -58,17 +64,43 @@ class Novelty:
     surprise: Floats
     mean: Floats
     scale: Floats
-    whitening: Floats
+    covariance: Floats
 
-    def standardise(self, measures: Floats) -> Floats:
-        """Standard deviations from normal, (..., 2 F), within LIMIT; a field without values counts as normal."""
-        return np.nan_to_num(np.clip((measures - self.mean) / self.scale, -LIMIT, LIMIT))
+    def standardise(self, measures: Floats, lengths: NDArray[np.integer]) -> Floats:
+        """Standard deviations from normal, (N, 2 F), within LIMIT; NaN for a field without values."""
+        of = bins(lengths)
+        return np.clip((measures - self.mean[of]) / self.scale[of], -LIMIT, LIMIT)
 
-    def describe(self, usage: Usage) -> Floats:
+    def describe(self, usage: Usage, lengths: NDArray[np.integer]) -> Floats:
         """The sequences' standardised measures, float64 (N, 2 F)."""
-        return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)))
+        return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)), lengths)
 
-    def distance(self, description: Floats) -> Floats:
-        """Squared distance from normal divided by the number of dimensions, (...); about 1 for normal sequences."""
-        distance = description @ self.whitening
-        return np.asarray((distance * distance).mean(axis=-1))
+    def distance(self, description: Floats, lengths: NDArray[np.integer]) -> Floats:
+        """Squared distance from normal over the measures that are there, divided by their number, (N,).
+
+        It is about 1 for normal sequences, and 1 if no field has a value.
+        """
+        there = ~np.isnan(description)
+        alike: dict[tuple[int, bytes], list[int]] = {}
+        for at, (bin_, used) in enumerate(zip(bins(lengths).tolist(), there, strict=True)):
+            alike.setdefault((bin_, used.tobytes()), []).append(at)
+        found = np.ones(len(description))
+        for (bin_, used), some in alike.items():
+            if any(used):
+                whitened = description[some][:, there[some[0]]] @ self._whitening(bin_, used)
+                found[some] = (whitened * whitened).mean(axis=1)
+        return found
+
+    def _whitening(self, bin_: int, used: bytes) -> Floats:
+        """Inverse square root of the covariance of the measures that are used."""
+        if (bin_, used) not in self._cache:
+            at = np.flatnonzero(np.frombuffer(used, dtype=bool))
+            values, vectors = np.linalg.eigh(self.covariance[bin_][np.ix_(at, at)])
+            if len(self._cache) > MOST_KEPT:
+                self._cache.clear()
+            self._cache[bin_, used] = vectors / np.sqrt(np.maximum(values, 1e-6))
+        return self._cache[bin_, used]
+
+    @cached_property
+    def _cache(self) -> dict[tuple[int, bytes], Floats]:
+        return {}

@@ -9,19 +9,47 @@ from service.schemas.terms import Decision
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores from which a sequence is reviewed and blocked; 0 <= review <= block <= 1."""
+    """From when on a sequence is reviewed and blocked: by its score, or by the false-alarm rate at which it is flagged.
 
-    review: float
-    block: float
+    Attributes:
+        review, block: scores, the same for all lengths; 0 <= review <= block <= 1.
+        review_rate, block_rate: shares of genuine accounts, whose scores depend on the length (`false_alarms`);
+            0 <= block_rate <= review_rate <= 1. Each of review and block has either a score or a rate.
+    """
+
+    review: float | None = None
+    block: float | None = None
+    review_rate: float | None = None
+    block_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.review <= self.block <= 1:
-            raise ValueError(f"thresholds need 0 <= review <= block <= 1, got review {self.review}, block {self.block}")
+        review, block, rates = self.review, self.block, (self.review_rate, self.block_rate)
+        for name, score, rate in zip(("review", "block"), (review, block), rates, strict=True):
+            if (score is None) == (rate is None):
+                raise ValueError(f"thresholds need either {name} or {name}_rate")
+        if review is not None and block is not None and not 0 <= review <= block <= 1:
+            raise ValueError(f"thresholds need 0 <= review <= block <= 1, got review {review}, block {block}")
+        if rates[0] is not None and rates[1] is not None and not 0 <= rates[1] <= rates[0] <= 1:
+            raise ValueError(
+                f"thresholds need 0 <= block_rate <= review_rate <= 1, got block {rates[1]}, review {rates[0]}"
+            )
+        if wrong := [value for value in (review, block, *rates) if value is not None and not 0 <= value <= 1]:
+            raise ValueError(f"thresholds lie between 0 and 1, got {wrong[0]}")
 
-    def decide(self, score: float) -> Decision:
-        if score >= self.block:
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that are in force, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def decide(self, score: float, false_alarm_rate: float) -> Decision:
+        """The decision on a score, and on the smallest false-alarm rate at which it would be flagged."""
+        if _reaches(score, self.block, false_alarm_rate, self.block_rate):
             return "block"
-        return "review" if score >= self.review else "allow"
+        return "review" if _reaches(score, self.review, false_alarm_rate, self.review_rate) else "allow"
+
+
+def _reaches(score: float, least: float | None, false_alarm_rate: float, most: float | None) -> bool:
+    return score >= least if least is not None else most is not None and false_alarm_rate <= most
 
 
 @dataclass(frozen=True)
@@ -31,16 +59,17 @@ class Policy:
     default: Thresholds
     segments: Mapping[str, Thresholds] = field(default_factory=dict)
 
-    def decide(self, score: float, segment: str | None = None) -> Decision:
-        return (self.segments.get(segment, self.default) if segment else self.default).decide(score)
+    def of(self, segment: str | None) -> Thresholds:
+        """The thresholds of a segment."""
+        return self.segments.get(segment, self.default) if segment else self.default
 
     @property
     def by_segment(self) -> dict[str, dict[str, float]]:
         """The thresholds of each segment; the key "" holds those for everybody."""
-        return {name: asdict(t) for name, t in {"": self.default, **self.segments}.items()}
+        return {name: t.given for name, t in {"": self.default, **self.segments}.items()}
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self.default), "segments": {name: asdict(t) for name, t in self.segments.items()}}
+        return {**self.default.given, "segments": {name: t.given for name, t in self.segments.items()}}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Policy":
@@ -51,4 +80,4 @@ class Policy:
                 segments[name] = Thresholds(**pair)
             except ValueError as error:
                 raise ValueError(f"segment {name}: {error}") from None
-        return cls(Thresholds(found["review"], found["block"]), segments)
+        return cls(Thresholds(**{name: value for name, value in found.items() if name != "segments"}), segments)

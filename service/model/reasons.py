@@ -7,6 +7,7 @@ import numpy as np
 from service.encoding.encoder import MASK, Encoded, Encoder
 from service.encoding.usage import Usage
 from service.model.calibration import CHANNELS, Calibration, Evidence, log, logit
+from service.model.lengths import bins
 from service.model.linear import dense
 from service.model.tabular import Tabular
 
@@ -44,7 +45,7 @@ def reasons(
 
     `evidence` holds only this sequence.
     """
-    weight = dict(zip(CHANNELS, calibration.weights, strict=True))
+    weight = dict(zip(CHANNELS, calibration.weights[int(bins(evidence.lengths)[0])], strict=True))
     found = [
         *_of_values(encoded, encoder, tabular, weight["linear"], most),
         *_of_measures(encoded, tabular, weight["linear"]),
@@ -85,7 +86,7 @@ def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: flo
 
 def _of_measures(encoded: Encoded, tabular: Tabular, weight: float) -> list[Reason]:
     """Two reasons for each field: how rare its values are in the sequence, and how varied."""
-    [description] = tabular.novelty.describe(Usage.of([encoded]))
+    [description] = np.nan_to_num(tabular.novelty.describe(Usage.of([encoded]), np.array([encoded.length])))
     parts = weight * tabular.linear.dense_weights[0] * dense(description)
     parts = parts.reshape(2, 2, -1).sum(axis=0)  # the measure as it is and squared -> (rarity or variety, F)
     rarity, variety = description.reshape(2, -1)

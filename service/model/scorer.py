@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.encoding.chunks import pad
 from service.encoding.columns import columns_of
@@ -19,6 +20,7 @@ from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
 from service.model.calibration import Calibration, Evidence
+from service.model.false_alarms import FalseAlarms
 from service.model.pooling import NetworkLogits, combine
 from service.model.reasons import Reason, reasons
 from service.model.tabular import Reading, Tabular
@@ -35,11 +37,15 @@ class Score:
         score: calibrated probability that the sequence is anomalous.
         likeliest: its likeliest type if it is anomalous, or "unknown"; None if training had no types.
         events: float64 (T,), probability of each event, in the caller's order.
+        false_alarm_rate: the smallest share of genuine accounts that would be flagged together with it.
+        missing: bool (C,), which columns of `Encoder.read` it lacks.
     """
 
     score: float
     likeliest: str | None
     events: Floats
+    false_alarm_rate: float
+    missing: NDArray[np.bool_]
 
     def type_if(self, decision: Decision) -> str | None:
         """The likeliest type; None if the decision is to allow."""
@@ -48,19 +54,22 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Turns evidence into scores, with the calibration and the names of the types."""
+    """Turns evidence into scores, with the calibration, what genuine accounts score, and the names of the types."""
 
     calibration: Calibration
+    false_alarms: FalseAlarms
     types: Sequence[str]
 
     def scores(self, evidence: Evidence) -> list[Score]:
         """Score and likeliest type of each sequence, and the scores of its events."""
         scores = self.calibration.score(evidence)
+        rates = self.false_alarms.rates(scores, evidence.lengths, evidence.missing)
         events = self.calibration.event_scores(evidence, scores)
         types: Sequence[str | None] = self.likeliest(evidence) if self.types else [None] * len(evidence)
         found, start = [], 0
-        for score, kind, length in zip(scores.tolist(), types, evidence.lengths.tolist(), strict=True):
-            found.append(Score(score, kind, events[start : start + length]))
+        told = zip(scores.tolist(), rates.tolist(), evidence.missing, types, evidence.lengths.tolist(), strict=True)
+        for score, rate, missing, kind, length in told:
+            found.append(Score(score, kind, events[start : start + length], rate, missing))
             start += length
         return found
 
@@ -124,7 +133,7 @@ class Model:
 
     @cached_property
     def scorer(self) -> Scorer:
-        return Scorer(self.bundle.calibration, self.bundle.types)
+        return Scorer(self.bundle.calibration, self.bundle.false_alarms, self.bundle.types)
 
     def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
         """Judges sequences from the graph's outputs for their chunks; `rows` has all chunks in order."""
@@ -161,6 +170,7 @@ def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading
         events=logits.events,
         changed=np.concatenate([e.changed for e in sequences]),
         lengths=np.array([e.length for e in sequences]),
+        missing=np.stack([e.missing for e in sequences]),
     )
 
 

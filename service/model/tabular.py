@@ -49,10 +49,12 @@ class Tabular:
     association: GuiltByAssociation
 
     def read(self, sequences: Sequence[Encoded]) -> Reading:
-        usage = Usage.of(sequences)
-        description = self.novelty.describe(usage)
+        usage, lengths = Usage.of(sequences), np.array([e.length for e in sequences])
+        description = self.novelty.describe(usage, lengths)
         return Reading(
-            self.linear.logits(usage, description), self.association.read(usage), self.novelty.distance(description)
+            self.linear.logits(usage, description),
+            self.association.read(usage),
+            self.novelty.distance(description, lengths),
         )
 
     def save(self, path: Path) -> None:
@@ -64,7 +66,7 @@ class Tabular:
             surprise=p.surprise.astype(np.float32),
             mean=p.mean,
             scale=p.scale,
-            whitening=p.whitening,
+            covariance=p.covariance,
             idf=linear.idf.astype(np.float32),
             weights=linear.weights.astype(np.float32),
             dense_weights=linear.dense_weights,
@@ -79,7 +81,7 @@ class Tabular:
         with np.load(path, allow_pickle=False) as kept:
             a = {name: kept[name].astype(np.float64) if kept[name].dtype == np.float32 else kept[name] for name in kept}
         novelty = Novelty(
-            tuple(a.pop("fields").tolist()), *(a.pop(n) for n in ("field", "surprise", "mean", "scale", "whitening"))
+            tuple(a.pop("fields").tolist()), *(a.pop(n) for n in ("field", "surprise", "mean", "scale", "covariance"))
         )
         association = GuiltByAssociation(a.pop("suspicion"), a.pop("weight"))
         return cls(novelty, Linear(**a), association)

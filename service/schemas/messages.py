@@ -161,6 +161,21 @@ class EventScore(BaseModel):
     score: float = Field(ge=0, le=1, description="Probability that the event is part of an anomaly.")
 
 
+class Support(BaseModel):
+    """How much the evidence can tell: "allow" on little evidence may only mean that it is too early to tell."""
+
+    events: int = Field(ge=1, description="Events that were looked at.")
+    recall: float | None = Field(
+        ge=0,
+        le=1,
+        description=(
+            "Share of training's attackers that the thresholds in force would review or block if they saw as many of "
+            "their events, without the same fields. Null if fewer than 20 attackers tell, and without labels."
+        ),
+    )
+    interval: list[float] | None = Field(description="Its 95 % interval, low and high.")
+
+
 class ScoreReason(BaseModel):
     """One part of a score."""
 
@@ -168,6 +183,14 @@ class ScoreReason(BaseModel):
     field: str
     value: str = Field(description="The field's value, in words.")
     contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
+
+
+class UnreadableValue(BaseModel):
+    """A value that is no finite number, in a field where the model reads numbers; it counts as missing."""
+
+    event: int = Field(description="Index of the event.")
+    field: str
+    value: str = Field(description="As it was sent, cut where it is long.")
 
 
 class RepairAdvice(BaseModel):
@@ -184,13 +207,27 @@ class Result(BaseModel):
     id: str
     score_id: str = Field(description="Unique; names this result in later feedback.")
     score: float = Field(ge=0, le=1, description="Calibrated probability that the sequence is anomalous.")
+    false_alarm_rate: float = Field(
+        ge=0,
+        le=1,
+        description=(
+            "The smallest share of genuine accounts that would be flagged together with this sequence, among those "
+            "with as many events and without the same fields. It compares across lengths; 1 if at none it is flagged."
+        ),
+    )
     decision: Literal["allow", "review", "block"]
+    support: Support
+    missing: list[str] = Field(description="Fields that the model reads and that no event has: unknown, not abnormal.")
     listed: Literal["allow", "deny"] | None = Field(
         None, description="The operator's list that names the user and made the decision, whatever the score."
     )
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")
     windows: int = Field(ge=1, description="Chunks that a long sequence was cut into.")
+    unreadable: list[UnreadableValue] = Field(
+        default_factory=list,
+        description="Values taken for missing, since they are no numbers; only where there are some.",
+    )
     reasons: list[ScoreReason] = Field(
         default_factory=list, description="If asked for; the largest reason comes first."
     )

@@ -7,14 +7,20 @@ from pydantic_core import PydanticCustomError
 
 from service.schemas.messages import Sequence
 
+Threshold = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
+
 
 class ThresholdPair(BaseModel):
-    """Scores from which a sequence is reviewed and blocked; review <= block."""
+    """From when on sequences are reviewed and blocked, each by a score or by a rate."""
 
     model_config = ConfigDict(extra="forbid")
 
-    review: float = Field(ge=0, le=1, allow_inf_nan=False)
-    block: float = Field(ge=0, le=1, allow_inf_nan=False)
+    review: Threshold = Field(None, description="Score from which a sequence is reviewed, whatever its length.")
+    block: Threshold = Field(None, description="Score from which it is blocked; not below `review`.")
+    review_rate: Threshold = Field(
+        None, description="Share of genuine accounts that may be reviewed or blocked, at every length."
+    )
+    block_rate: Threshold = Field(None, description="Share of them that may be blocked; not above `review_rate`.")
 
 
 class ThresholdsBody(ThresholdPair):
@@ -23,7 +29,13 @@ class ThresholdsBody(ThresholdPair):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"review": 0.5, "block": 0.9, "segments": {"new users": {"review": 0.3, "block": 0.8}}}]
+            "examples": [
+                {
+                    "review_rate": 0.05,
+                    "block_rate": 0.01,
+                    "segments": {"new users": {"review_rate": 0.02, "block": 0.9}},
+                }
+            ]
         },
     )
 
@@ -32,10 +44,22 @@ class ThresholdsBody(ThresholdPair):
     )
 
 
+class Curve(BaseModel):
+    """The scores that a pair of thresholds stands for at one length, for a sequence that lacks no field."""
+
+    events: int = Field(description="From so many events on, up to the next entry.")
+    review: float | None = Field(None, description="A score above it is reviewed; absent if no score is.")
+    block: float | None = Field(None, description="A score above it is blocked; absent if no score is.")
+    accounts: int = Field(description="Genuine accounts that the model has not seen, from which rates become scores.")
+
+
 class ThresholdsAnswer(ThresholdsBody):
     """Thresholds in force, and whether an operator set them."""
 
     source: Literal["bundle", "override"]
+    curves: list[Curve] | None = Field(
+        None, description="If everybody's thresholds are rates: what they are as scores, by number of events."
+    )
 
 
 class Shares(BaseModel):
@@ -164,4 +188,7 @@ class ModelAnswer(BaseModel):
     feature_spec: dict[str, str]
     metrics: dict[str, Any]
     prevalence: float
+    promise: dict[str, Any] = Field(
+        description="Shares of genuine accounts (or of all, without labels) that thresholds flag: asked and expected."
+    )
     challenger: dict[str, str] | None = Field(description="Name and version of the bundle that runs in shadow.")

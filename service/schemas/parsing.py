@@ -33,12 +33,14 @@ class Asked:
     Attributes:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
         reasons, repair, trial: see `messages.ScoreRequest`.
+        live: whether the sequences are live windows, which are scored again and again.
     """
 
     sequences: Sequence[messages.Sequence | dict[str, Any]]
     reasons: int
     repair: bool
     trial: bool = False
+    live: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from service.encoding.columns import columns_of
+from service.encoding.columns import columns_of, distinct
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
@@ -116,7 +116,10 @@ def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[
     columns: list[Any] = []
     for sequence in sequences:
         try:
-            columns.append(None if isinstance(sequence, dict) else columns_of(sequence.events))
+            if isinstance(sequence, dict):
+                columns.append(None)
+            else:  # events that repeat an `event_id` count once, as in the champion's answer
+                columns.append(distinct(*columns_of(sequence.events), model.bundle.encoder.reading)[:2])
         except EventError:
             columns.append(None)
     scores = model.scores([c for c in columns if c is not None])
@@ -124,7 +127,7 @@ def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[
     for sequence, given in zip(sequences, columns, strict=True):
         score = next(scores) if given is not None else None
         if isinstance(score, Score) and not isinstance(sequence, dict):
-            found.append((score.score, policy.decide(score.score, sequence.segment)))
+            found.append((score.score, policy.of(sequence.segment).decide(score.score, score.false_alarm_rate)))
         else:
             found.append(None)
     return found

@@ -57,7 +57,6 @@ class Ingest:
         self.shared = s.workers == 1 or bool(url)
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
-        self.known = ""  # version of the bundle that `_compare` has checked
 
     async def take(self, body: bytes, bundle: Bundle, until: float) -> Taken:
         """Puts a request's events into their windows.
@@ -71,9 +70,6 @@ class Ingest:
         """
         if not self.shared:
             raise Problem(503, UNSHARED)
-        if bundle.version != self.known:
-            self.known = bundle.version
-            self._compare(bundle)
         asked = parse_events(body, self.settings.max_sequences)
         checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
         events = [event for event in checked if isinstance(event, Event)]
@@ -82,10 +78,8 @@ class Ingest:
             bad = [e["error"] for e in checked if isinstance(e, dict)]
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
         kept = iter(await self._added(events, until))
-        # a window shorter than any training sequence would be flagged just for being short
-        least = min(self.settings.live_least or bundle.lengths[0], self.settings.live_window)
         due: list[messages.Sequence] = []
-        taken = Taken([], Asked(due, asked.reasons, asked.repair))
+        taken = Taken([], Asked(due, asked.reasons, asked.repair, live=True))
         arrived = dict.fromkeys(ARRIVALS, 0)
         for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
             if isinstance(event, dict):
@@ -98,7 +92,7 @@ class Ingest:
             if given.event_id is not None:
                 result["event_id"] = given.event_id
             taken.results.append(result | {"arrival": found.arrival, "kept": found.size})
-            if found.window is not None and found.size >= least:
+            if found.window is not None:
                 taken.results[i]["at"] = found.at
                 taken.places.append(i)
                 window = from_json(b"[" + b",".join(found.window) + b"]")
@@ -136,18 +130,6 @@ class Ingest:
         self.metrics.live_errors.labels(error.cause).inc()
         logger.error("the live windows cannot be used (%s): %s", error.cause, error)
         return Problem(503, f"the windows of events cannot be used now ({error.cause}); {AGAIN}", headers=SOON)
-
-    def _compare(self, bundle: Bundle) -> None:
-        """Warns if windows are shorter than the sequences that the model was fitted on."""
-        usual, most = bundle.lengths[1], self.settings.live_window
-        if usual > most:
-            logger.warning(
-                "half of the sequences in training had %d events or more, and live windows have %d; "
-                "what scores windows is best fitted with --live-window %d",
-                usual,
-                most,
-                most,
-            )
 
     def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
         """The event as it is kept, or an answer that says why it is refused: a bad event would spoil its window."""

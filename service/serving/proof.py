@@ -34,7 +34,7 @@ def proved(path: Path, public_key: Path | None, runtime: Runtime, content: str |
         model = Model.load(bundle, runtime)
         if np.asarray(bundle.manifest["validation_scores"], dtype=float).shape != (SCORE_BINS,):
             raise BundleError(f"{path}/manifest.json: validation_scores are not {SCORE_BINS} numbers")
-        _ = bundle.lengths, bundle.types, bundle.thresholds, bundle.partial_types, bundle.field_values, bundle.golden()
+        _ = bundle.types, bundle.thresholds, bundle.support, bundle.partial_types, bundle.field_values, bundle.golden()
         described(model, "", None)
     except (BundleError, ProviderError, EngineLost):
         raise
@@ -65,6 +65,7 @@ def described(model: Model, requested: str, second: Bundle | None) -> ModelAnswe
         types=model.bundle.types,
         feature_spec=m["feature_spec"],
         metrics=m["metrics"],
+        promise=m["promise"],
         prevalence=model.bundle.calibration.prevalence,
         challenger={"name": second.name, "version": second.version} if second else None,
     )

@@ -16,7 +16,7 @@ from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
 
 RECENT = 10_000  # how many of the latest sequences new thresholds are tried on
-UNTOLD = ("events", "reasons", "repair")  # parts of a result that are not sent to the webhook
+UNTOLD = ("events", "unreadable", "reasons", "repair")  # parts of a result that are not sent to the webhook
 
 
 class Publisher:
@@ -31,7 +31,8 @@ class Publisher:
 
     def __init__(self, metrics: Metrics, drift: DriftMonitor, feedback: Feedback, webhook: Webhook | None) -> None:
         self.metrics, self.drift, self.feedback, self.webhook = metrics, drift, feedback, webhook
-        self.recent: deque[tuple[float, str | None]] = deque(maxlen=RECENT)  # score and segment
+        # score, false-alarm rate and segment
+        self.recent: deque[tuple[float, float, str | None]] = deque(maxlen=RECENT)
 
     def judged(self, judged: Sequence[Judged | Exception], unlisted: int, watched: bool) -> None:
         """Counts judged sequences and watches their drift; answers from the cache are not among them.
@@ -49,6 +50,8 @@ class Publisher:
         for one in encoded:
             for name, count in one.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
+            for _, name, _ in one.unreadable:
+                self.metrics.unreadable_values.labels(name).inc()
 
     def answered(
         self,
@@ -66,7 +69,9 @@ class Publisher:
             scores.append(score)
             self.metrics.score.observe(score)
             self.metrics.decided[decision].inc()
-            self.recent.append((score, sequence.segment))
+            for name in result["missing"]:
+                self.metrics.missing_fields.labels(name).inc()
+            self.recent.append((score, result["false_alarm_rate"], sequence.segment))
             self.feedback.offer(sequence, result, model["version"])
             if listed := result.get("listed"):
                 self.metrics.listed.labels(listed).inc()
@@ -81,5 +86,5 @@ class Publisher:
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""
-        decisions = [policy.decide(score, segment) for score, segment in self.recent]
+        decisions = [policy.of(segment).decide(score, rate) for score, rate, segment in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}

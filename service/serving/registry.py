@@ -164,7 +164,7 @@ class Registry:
         )
         self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
-        self.metrics.serving(info)
+        self.metrics.serving(info, model.bundle.encoder.read)
         self.metrics.thresholds(policy.by_segment)
         batcher.start()
         self.active = Active(ready.path, model, policy, overridden, batcher, self._cache())

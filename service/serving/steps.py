@@ -62,7 +62,7 @@ def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings
     unlisted = sum(length - list(columns[name]).count(None) for name in names)
     places = None
     if "event_id" in columns:
-        columns, length, places = distinct(columns, length)
+        columns, length, places = distinct(columns, length, model.bundle.encoder.reading)
     return Prepared(sequence, columns, length, places, unlisted)
 
 
@@ -89,22 +89,39 @@ def compose(
     if isinstance(judged, Exception):
         return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
     score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
-    decision = LISTED[on_list] if on_list else policy.decide(score.score, sequence.segment)
+    thresholds, bundle, encoded = policy.of(sequence.segment), model.bundle, judged.encoded
+    decision = thresholds.decide(score.score, score.false_alarm_rate)
+    if decision == "block" and asked.live and thresholds.block_rate is not None:
+        # an account that is scored at each of its events has many chances of a false alarm
+        once = bundle.false_alarms.once(score.score, encoded.length, score.missing, thresholds.block_rate)
+        decision = "block" if once else "review"
+    if on_list:
+        decision = LISTED[on_list]
+    found = bundle.support.of(thresholds, encoded.length, score.missing)
     result = {
         "id": sequence.id,
         "score_id": fresh_id(),
         "score": round(score.score, 6),
+        "false_alarm_rate": score.false_alarm_rate,
         "decision": decision,
+        "support": {
+            "events": encoded.length,
+            "recall": found and round(found.estimate, 4),
+            "interval": found and [round(found.low, 4), round(found.high, 4)],
+        },
+        "missing": [name for name, lacks in zip(bundle.encoder.read, score.missing, strict=True) if lacks],
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
-        "windows": len(judged.encoded.chunks),
+        "windows": len(encoded.chunks),
     }
+    if judged.encoded.unreadable:
+        result["unreadable"] = [{"event": e, "field": f, "value": v} for e, f, v in judged.encoded.unreadable]
     if on_list:
         result["listed"] = on_list
     if asked.reasons:
         result["reasons"] = [asdict(reason) for reason in model.reasons(judged, asked.reasons)]
     if asked.repair:
-        result["repair"] = asdict(repair(score, decision, model.bundle.partial_types))
+        result["repair"] = asdict(repair(score, decision, bundle.partial_types))
     if places:
         _as_sent(result, places)
     return result
@@ -113,6 +130,8 @@ def compose(
 def _as_sent(result: Result, places: Sequence[int]) -> None:
     """Restores the events that were left out as repeats: `places` says which kept event stands for each sent one."""
     result["events"] = [result["events"][place] for place in places]
+    for value in result.get("unreadable", ()):
+        value["event"] = places.index(value["event"])
     for reason in result.get("reasons", ()):
         if reason["event"] is not None:
             reason["event"] = places.index(reason["event"])

@@ -31,7 +31,6 @@ STAGES = (
     "compose",
     "respond",
 )  # encode and judge are timed for several sequences at once
-LEVELS = ("review", "block")
 SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # where prometheus_client keeps values of several workers
 UNLISTED = "_unlisted"  # label for all event fields that the feature spec does not name
 
@@ -168,8 +167,17 @@ class Metrics:
             name("challenger_failed"), "Sequences that only the champion could score.", registry=r
         )
         self.engine_errors = Counter(name("engine_errors"), "Batches that the runtime failed on.", registry=r)
+        self.missing_fields = Counter(
+            name("missing_fields"),
+            "Sequences without any value in a field that the model reads.",
+            ["field"],
+            registry=r,
+        )
         self.unknown_values = Counter(
             name("unknown_values"), "Values that training did not hold, by field.", ["field"], registry=r
+        )
+        self.unreadable_values = Counter(
+            name("unreadable_values"), "Values that are no number where one is read, by field.", ["field"], registry=r
         )
         self.recent = gauge("recent_scores", "Recent scores by bin; older ones fade.", "livesum", ["bin"])
         self.drift = gauge(
@@ -216,8 +224,10 @@ class Metrics:
         r.register(self._alike)
         self._serving: tuple[str, ...] | None = None
 
-    def serving(self, labels: Sequence[str]) -> None:
-        """Notes which model serves from now on, by the labels of `model_info`."""
+    def serving(self, labels: Sequence[str], reads: Sequence[str]) -> None:
+        """Notes which model serves from now on, by the labels of `model_info`, and which fields it reads."""
+        for field in reads:
+            self.missing_fields.labels(field)  # counted from 0, so that the first to be missing shows
         if self._serving is not None:
             self.model_info.labels(*self._serving).set(0)
         self._serving = tuple(labels)
@@ -263,11 +273,11 @@ class Alike(Collector):
         self.thresholds: Mapping[str, Mapping[str, float]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        says = "Thresholds in force; everybody's where no segment is named."
+        says = "Thresholds in force, as scores or as false-alarm rates; everybody's where no segment is named."
         shown = GaugeMetricFamily("recguard_threshold", says, labels=["level", "segment"])
         for segment, of_segment in self.thresholds.items():
-            for level in LEVELS:
-                shown.add_metric([level, segment], of_segment[level])
+            for level, value in of_segment.items():
+                shown.add_metric([level, segment], value)
         yield shown
         says = "Worker processes that ended without being asked to."
         yield CounterMetricFamily("recguard_worker_deaths", says, deaths(self.run) if self.run else 0)

@@ -77,7 +77,7 @@ def main() -> None:
     rows = []
     with redis(of_load) as redis_url:
         for name, settings in (("whole", {}), ("memory", {}), ("redis", {"live_url": redis_url})):
-            with service(given.bundle, [of_service], live_window=WINDOW, live_least=1, **settings) as (base, _):
+            with service(given.bundle, [of_service], live_window=WINDOW, **settings) as (base, _):
                 score, events = f"{base}/v1/score", f"{base}/v1/events"
                 if name != "whole":
                     for at in range(WINDOW):

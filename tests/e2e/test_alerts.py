@@ -109,7 +109,10 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
     for verdict, result in zip(("normal", "anomalous"), results, strict=True):
         said = {"score_id": result["score_id"], "verdict": verdict}
         watched.service.client.post("/v1/feedback", json=said).raise_for_status()
-    strange = {**traffic.normal[0], "events": [{**e, "action": "dance"} for e in traffic.normal[0]["events"]]}
+    strange = {
+        **traffic.normal[0],
+        "events": [{**e, "action": "dance", "price": "dear"} for e in traffic.normal[0]["events"]],
+    }
     silent: set[tuple[str, str]] = set()
 
     def all_answered() -> bool:

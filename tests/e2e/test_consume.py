@@ -40,13 +40,13 @@ def event(user: int, number: int) -> tuple[str, dict[str, Any]]:
 def test_events_become_decisions_and_what_is_wrong_is_said_in_its_place(
     brokers: Brokers, start_service: Starter, bundle: Bundle, tmp_path: Path
 ) -> None:
-    service = start_service(bundle.path, live_every=2, live_least=1)
+    service = start_service(bundle.path, live_every=2)
     users, each = 5, 10
     good = [event(user, number) for number in range(each) for user in range(users)]
     no_id = [("u9", {"event": {"ts": 1.7e9 + n, "action": "click"}}) for n in range(4)]
     bad: list[tuple[str | None, Any]] = [
         (None, b"\xffnot JSON"),
-        ("u0", {"event_id": "bad", "event": {"ts": 1.7e9, "price": "dear"}}),
+        ("u0", {"event_id": "bad", "event": {"ts": 1.7e9, "price": ["dear"]}}),
         (None, {"event": {"ts": 1.7e9}}),
     ]
     brokers.send("plain", [*good[:20], *bad, *good[20:], *no_id])
@@ -76,7 +76,7 @@ def test_killed_consumers_and_services_lose_and_double_nothing(
     brokers: Brokers, start_service: Starter, bundle: Bundle, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     port, users, each = free_port(), 6, 200
-    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each, "live_least": 1}
+    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each}
     service = start_service(bundle.path, **settings)
     brokers.send("hard", [event(100 + user, number) for number in range(each) for user in range(users)])
     reader = brokers.read("hard-decisions")

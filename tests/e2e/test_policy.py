@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from service.model.bundle import Bundle
+from service.model.lengths import LEAST
 from tests.support.problems import assert_problem
 from tests.support.service import Starter, bearer, sample, score
 
@@ -15,7 +16,10 @@ def test_thresholds_are_overridden_at_once_and_after_a_restart(
 ) -> None:
     first = start_service(bundle.path, state_dir=tmp_path / "state")
     given = first.client.get("/v1/thresholds").json()
-    own = {"review": bundle.thresholds.review, "block": bundle.thresholds.block, "segments": {}}
+    curves = given.pop("curves")
+    assert [c["events"] for c in curves] == list(LEAST)
+    assert all(0 < c["review"] <= c["block"] <= 1 and c["accounts"] >= 19 for c in curves)
+    own = {"review_rate": 0.1, "block_rate": 0.05, "segments": {}}
     assert given == {**own, "source": "bundle"}
     assert_problem(first.client.put("/v1/thresholds", json={"review": 0.9, "block": 0.1}), 422, "/block")
     wanted = {"review": 0.0, "block": 1.0, "segments": {}}

@@ -56,7 +56,7 @@ def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
         ("metrics", None),
         ("created", None),
         ("calibration", None),
-        ("training_data", {"lengths": [1]}),
+        ("promise", None),
         ("thresholds", {"review": 0.9, "block": 0.1}),
     ],
 )

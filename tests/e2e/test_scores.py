@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from service.model.bundle import Bundle
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
 from tests.support.service import Service, Starter, sample, score
+from tests.support.training import command
 
 
 def test_sequences_are_scored_in_order_as_the_contract_says(
@@ -23,9 +25,9 @@ def test_sequences_are_scored_in_order_as_the_contract_says(
     for sequence, result in zip(some, body["results"], strict=True):
         assert 0 <= result["score"] <= 1
         assert len(result["events"]) == len(sequence["events"])
-        expected = bundle.thresholds.decide(result["score"])
+        expected = bundle.thresholds.decide(result["score"], result["false_alarm_rate"])
         assert result["decision"] == expected
-        assert (result["type"] in bundle.types) if expected != "allow" else result["type"] is None
+        assert (result["type"] in [*bundle.types, "unknown"]) if expected != "allow" else result["type"] is None
 
 
 def test_alone_or_among_others_a_sequence_gets_the_same_score(service: Service, some: list[dict[str, Any]]) -> None:
@@ -44,6 +46,30 @@ def test_unknown_values_and_fields_are_counted_and_ignored(service: Service, som
     after = [sample(service, "recguard_unknown_values_total", field=f) for f in ("action", "_unlisted")]
     length = len(plain["events"])
     assert [b - a for a, b in zip(before, after, strict=True)] == [2 * length, length]
+
+
+def test_a_field_that_no_event_has_is_missing_and_said(
+    service: Service, some: list[dict[str, Any]], bundle: Bundle
+) -> None:
+    whole = score(service, {"sequences": some}).json()["results"]
+    assert all(r["missing"] == [] for r in whole)
+    for r, s in zip(whole, some, strict=True):
+        assert r["support"]["events"] == len(s["events"])
+        low, high = r["support"]["interval"]
+        assert low <= r["support"]["recall"] <= high
+    others = sample(service, "recguard_missing_fields_total", field="category")
+    for field in ("price", "ts"):
+        before = sample(service, "recguard_missing_fields_total", field=field)
+        lacking = [
+            {"id": s["id"], "events": [{k: v for k, v in e.items() if k != field} for e in s["events"]]} for s in some
+        ]
+        results = score(service, {"sequences": lacking}).json()["results"]
+        assert all(r["missing"] == [field] for r in results)
+        assert sample(service, "recguard_missing_fields_total", field=field) - before == len(some)
+    assert sample(service, "recguard_missing_fields_total", field="category") == others
+    one = score(service, {"sequences": [{"id": "a", "events": [{"category": "c1"}]}]}).json()["results"][0]
+    assert one["missing"] == [c for c in bundle.encoder.read if c != "category"]
+    assert one["support"] == {"events": 1, "recall": None, "interval": None}  # unknown where several are missing
 
 
 def test_events_column_by_column_are_the_same_as_one_by_one(service: Service, some: list[dict[str, Any]]) -> None:
@@ -93,8 +119,48 @@ def test_events_that_repeat_an_id_count_once_and_are_answered_each(service: Serv
     dropped = set(once["repair"]["drop"])
     assert again["repair"]["drop"] == [at for at, n in enumerate(stands_for) if n in dropped]
     sent[-2] = {**sent[-2], "price": "dear"}
+    [answer] = score(service, {"sequences": [{"id": "bad", "events": sent}]}).json()["results"]
+    assert answer["unreadable"] == [{"event": len(sent) - 2, "field": "price", "value": "dear"}]
+    sent[-2] = {**sent[-2], "price": ["dear"]}
     place = f"/sequences/0/events/{len(sent) - 2}/price"
     assert_problem(score(service, {"sequences": [{"id": "bad", "events": sent}]}), 422, place)
+
+
+def test_what_is_no_number_counts_as_missing_and_is_told_and_counted(
+    service: Service, some: list[dict[str, Any]]
+) -> None:
+    before = sample(service, "recguard_unreadable_values_total", field="price")
+    events = some[0]["events"]
+    ways: list[Any] = [None, "-", " N/A ", float("nan"), "free", "1e999", float("inf")]
+    sent = [{"id": str(way), "events": [{**events[0], "price": way}, *events[1:]]} for way in ways]
+    results = score(service, {"sequences": sent}).json()["results"]
+    assert len({r["score"] for r in results}) == 1
+    told = [r.get("unreadable") for r in results]
+    assert told == [None] * 4 + [[{"event": 0, "field": "price", "value": v}] for v in ("free", "1e999", "inf")]
+    assert sample(service, "recguard_unreadable_values_total", field="price") == before + 3
+
+
+def test_a_file_and_a_request_with_the_same_events_get_the_same_scores(
+    service: Service, bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema=False).drop("event_label").head(600)
+    spoilt = events.with_columns(
+        pl.when(pl.int_range(pl.len()) % 7 == 0).then(pl.lit("n/a")).otherwise("price").alias("price"),
+        pl.when(pl.int_range(pl.len()) % 11 == 0).then(pl.lit("much")).otherwise("rating").alias("rating"),
+    )
+    spoilt.write_csv(tmp_path / "e.csv")
+    said = command("score", "--bundle", bundle.path, "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv")
+    assert "taken for missing: 55 rating" in said
+    ids = spoilt["sequence_id"].unique(maintain_order=True)
+    sent = [
+        {"id": i, "events": spoilt.filter(pl.col("sequence_id") == i).drop("sequence_id").to_dict(as_series=False)}
+        for i in ids
+    ]
+    results = score(service, {"sequences": sent}).json()["results"]
+    assert sum(len(r["unreadable"]) for r in results if "unreadable" in r) == 55
+    scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
+    assert scores["sequence_id"].to_list() == [r["id"] for r in results]
+    assert scores["score"].to_list() == pytest.approx([r["score"] for r in results], abs=1e-3)
 
 
 def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path) -> None:

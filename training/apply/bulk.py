@@ -7,25 +7,33 @@ run goes on with what is missing, and no sequence is scored twice. `distributed.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from service.encoding.encoder import Encoder
 from service.encoding.values import EventError
+from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
-from training.data.clean import clean_table, ids_of
-from training.data.log import ROW, Log, LogError, brief
-from training.data.read import AS_FOUND, ReadOptions, parquet_files, read_parquet
-from training.data.tables import moments_as_text, stacked
+from training.apply.tally import Tally, missing_values, unreadable_values
+from training.data.columns import names, without_markers
+from training.data.log import OURS, ROW, Log, LogError
+from training.data.read import AS_FOUND, ReadOptions, in_our_names, parquet_files, read_parquet
+from training.data.tables import stacked
+from training.data.times import looked_at
+from training.data.to_score import ToScore, check_columns, table_to_score
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
 ROWS_OF_PIECE = 1_000_000
 ALL_BAD = "all its rows were set aside as bad"
+PART = f"{OURS}part"
+LOOKED_AT = 10_000  # rows of each file by which it is found out how times are written
 WORK, PLAN = "_work", "plan.json"
 SCHEMA = {
     "sequence_id": pl.String,
@@ -33,19 +41,69 @@ SCHEMA = {
     "decision": pl.String,
     "type": pl.String,
     "reason": pl.String,
+    "false_alarm_rate": pl.Float64,
+    "support": pl.Float64,
 }
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps, with a title and their number
-ScoreRow = tuple[str, float | None, str | None, str | None, str | None]  # in the order of SCHEMA
+
+
+class ScoreRow(NamedTuple):
+    """What is written of a sequence, in the order of SCHEMA.
+
+    Attributes:
+        reason: why it has no score; None if it has one.
+        support: share of known attackers that are flagged on as much evidence; None if it is not known.
+    """
+
+    sequence_id: str
+    score: float | None = None
+    decision: str | None = None
+    type: str | None = None
+    reason: str | None = None
+    false_alarm_rate: float | None = None
+    support: float | None = None
 
 
 def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]]:
     """The row to write for each sequence of a log, and the sequence's answer if it has one."""
+    thresholds, support = model.bundle.thresholds, model.bundle.support
     for sequence_id, answer in zip(log.ids, model.scores(log.sequences()), strict=True):
         if isinstance(answer, EventError):
-            yield (sequence_id, None, None, None, str(answer)), None
-        else:
-            score, decision = float(f"{answer.score:.6g}"), model.bundle.thresholds.decide(answer.score)
-            yield (sequence_id, score, decision, answer.type_if(decision), None), answer
+            yield ScoreRow(sequence_id, reason=str(answer)), None
+            continue
+        decision = thresholds.decide(answer.score, answer.false_alarm_rate)
+        known = support.of(thresholds, len(answer.events), answer.missing)
+        yield (
+            ScoreRow(
+                sequence_id,
+                float(f"{answer.score:.6g}"),
+                decision,
+                answer.type_if(decision),
+                None,
+                answer.false_alarm_rate,
+                round(known.estimate, 4) if known else None,
+            ),
+            answer,
+        )
+
+
+def all_rows(given: ToScore, scored: Iterable[ScoreRow], encoder: Encoder) -> tuple[list[ScoreRow], Tally]:
+    """The row to write for every sequence that a log names, in first-seen order, and what was done.
+
+    Args:
+        scored: the rows of the sequences that have any event left.
+    """
+    found = {row.sequence_id: row for row in scored}
+    rows: list[ScoreRow] = [found.get(name, ScoreRow(name, reason=ALL_BAD)) for name in given.ids]
+    tally = Tally(
+        given.report.rows,
+        sum(given.report.rejected.values()),
+        Counter(row.decision for row in rows if row.decision),
+        Counter(row.reason for row in rows if row.reason),
+        unreadable_values(encoder, given.log),
+        missing_values(encoder, given.log),
+    )
+    return rows, tally
 
 
 @dataclass(frozen=True)
@@ -63,41 +121,51 @@ class Plan:
     """What a run reads and where it writes.
 
     Attributes:
+        root: the log: a file, or a folder, within which names of folders are columns.
         files: the files, with each one's number of rows and time of change.
         version: version of the model.
         columns: renames columns, {ours: theirs}.
+        reads: the columns that scoring needs, by our names.
         parts: number of parts that the sequences are dealt out into.
-        root: the folder that the log is, if it is one; names of folders within it are columns.
-        how: the `ReadOptions`.
+        how: the `ReadOptions`, with what holds for the times of the whole log.
     """
 
+    root: str
     files: list[tuple[str, int, float]]
     version: str
     columns: dict[str, str]
+    reads: list[str]
     parts: int
-    root: str | None
     how: dict[str, str | None]
 
     @classmethod
     def of(
-        cls, events: Path, version: str, columns: Mapping[str, str], rows_of_part: int, how: ReadOptions = AS_FOUND
+        cls,
+        events: Path,
+        bundle: Bundle,
+        columns: Mapping[str, str],
+        rows_of_part: int,
+        allow_missing: bool = False,
+        how: ReadOptions = AS_FOUND,
     ) -> "Plan":
-        """A plan for a log; raises LogError if there is nothing to read."""
-        root = events.absolute() if events.is_dir() else None
-        files = []
+        """A plan for a log; raises LogError if there is nothing to read, or a column that the bundle reads lacks."""
+        files, present, times = [], dict[str, None](), []
         for path in parquet_files(events):
-            names = read_parquet(path.absolute(), root, rows=0).columns
-            rows = int(pl.scan_parquet(path, hive_partitioning=False).select(pl.len()).collect().item())
-            if (theirs := columns.get("sequence_id", "sequence_id")) not in names:
-                raise LogError(
-                    f"{path}: column {theirs!r} is missing; present: {brief(', '.join(names))}. "
-                    "Name it with --columns sequence_id=THEIRS"
-                )
+            some = in_our_names(_piece(path, events, 0, LOOKED_AT), columns, path)
+            if "sequence_id" not in some.columns:
+                check_columns(some.columns, bundle.encoder, path)
+            rows = int(pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.len()).collect().item())
+            present |= dict.fromkeys(some.columns)
+            times += [some.select("ts")] if "ts" in some.columns and rows else []
             files.append((str(path.absolute()), rows, path.stat().st_mtime))
+        check_columns(present, bundle.encoder, events, allow_missing)
         if not (total := sum(rows for _, rows, _ in files)):
             raise LogError(f"{events}: no file has any rows")
+        if times:
+            how = looked_at(without_markers(stacked(times)["ts"], bundle.encoder.reading), events, how)
+        reads = sorted(present.keys() & {"sequence_id", "event_id", *bundle.encoder.columns})
         parts = min(-(-total // rows_of_part), MOST_PARTS)
-        return cls(files, version, dict(columns), parts, None if root is None else str(root), asdict(how))
+        return cls(str(events.absolute()), files, bundle.version, dict(columns), reads, parts, asdict(how))
 
     @classmethod
     def begin(cls, out: Path, wanted: "Plan") -> None:
@@ -143,48 +211,53 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
     """Writes the rows of a piece, each with its number in the log, into the folders of their sequences' parts."""
     if dealt_mark(out, piece.number).exists():
         return
-    root = None if plan.root is None else Path(plan.root)
-    table = read_parquet(Path(piece.file), root, piece.offset, ROWS_OF_PIECE)
-    table = moments_as_text(table.rename({theirs: ours for ours, theirs in plan.columns.items()}))
-    rows = pl.int_range(piece.first, piece.first + table.height, dtype=pl.Int64, eager=True).alias(ROW)
-    part = table["sequence_id"].cast(pl.String).fill_null("").hash() % plan.parts
-    for (number,), some in table.with_columns(rows, part.alias("_part")).partition_by("_part", as_dict=True).items():
+    table = _piece(Path(piece.file), Path(plan.root), piece.offset, ROWS_OF_PIECE)
+    table = in_our_names(table, plan.columns, Path(piece.file))
+    ids = names(table["sequence_id"])  # files may differ in the types of a column, and a sequence must still be one
+    some = [name for name in plan.reads if name in table.columns and name != "sequence_id"]
+    dealt = table.select(ids, *some).with_columns(
+        pl.int_range(piece.first, piece.first + table.height, dtype=pl.Int64, eager=True).alias(ROW),
+        (ids.fill_null("").hash() % plan.parts).alias(PART),
+    )
+    for (number,), rows in dealt.partition_by(PART, as_dict=True).items():
         folder = _folder(out, int(number))
         folder.mkdir(exist_ok=True)
-        write_whole(folder / f"{piece.number:06d}.parquet", some.drop("_part").write_parquet)
+        write_whole(folder / f"{piece.number:06d}.parquet", rows.drop(PART).write_parquet)
     dealt_mark(out, piece.number).touch()
 
 
-def score_part(model: Model, part: int, out: Path, how: ReadOptions = AS_FOUND) -> int:
-    """Scores the sequences of a part; returns how many there are. Each gets a row, in first-seen order.
+def _piece(file: Path, log: Path, first: int, rows: int) -> pl.DataFrame:
+    return read_parquet(file, log if log.is_dir() else None, first, rows)
 
-    Raises:
-        LogError: more than a twentieth of its rows are bad.
-    """
+
+def score_part(model: Model, plan: Plan, part: int, out: Path) -> Tally:
+    """Scores the sequences of a part, each with a row in first-seen order; returns what was done."""
     file, folder = scored_file(out, part), _folder(out, part)
+    note = folder.with_suffix(".json")
     if not file.exists():
         pieces = sorted(folder.glob("*.parquet"))
         if not pieces:
-            return 0
-        table = stacked([pl.read_parquet(piece) for piece in pieces])
-        log, _ = clean_table(table, folder, aside=out / f"part-{part:05d}.rejected.csv", how=how)
-        found = {row[0]: row for row, _ in score_rows(model, log)}
-        rows: list[ScoreRow] = [found.get(i, (i, None, None, None, ALL_BAD)) for i in ids_of(table)]
+            return Tally()
+        table, aside = stacked([pl.read_parquet(piece) for piece in pieces]), out / f"part-{part:05d}.rejected.csv"
+        given = table_to_score(table, Path(plan.root), model.bundle.encoder, aside, ReadOptions(**plan.how))
+        rows, tally = all_rows(given, (row for row, _ in score_rows(model, given.log)), model.bundle.encoder)
+        write_json(note, tally.to_json())
         write_whole(file, pl.DataFrame(rows, SCHEMA, orient="row").write_parquet)
     shutil.rmtree(folder, ignore_errors=True)
-    return int(pl.scan_parquet(file).select(pl.len()).collect().item())
+    return Tally.of_json(json.loads(note.read_text()))
 
 
-def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> int:
-    """Scores a log one part after another in this process; returns how many sequences there are.
+def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> Tally:
+    """Scores a log one part after another in this process; returns what was done.
 
     Raises:
-        LogError: the folder holds something else, or more than a twentieth of a part's rows are bad.
+        LogError: the folder holds something else.
     """
     Plan.begin(out, plan)
-    pieces, how = plan.pieces(), ReadOptions(**plan.how)
+    pieces = plan.pieces()
     for piece in track(pieces, "dealing", len(pieces)):
         deal(plan, piece, out)
-    sequences = sum(score_part(model, part, out, how) for part in track(range(plan.parts), "scoring", plan.parts))
+    parts = track(range(plan.parts), "scoring", plan.parts)
+    tally = Tally.sum(score_part(model, plan, part, out) for part in parts)
     shutil.rmtree(out / WORK)
-    return sequences
+    return tally

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, MASK, Encoded
-from service.encoding.fields import FIRST, GAP_EDGES, Bins, Field, Gap, Vocabulary
+from service.encoding.fields import FIRST, GAP_EDGES, Bins, Field, Gap
+from service.encoding.reading import Reading
 from service.encoding.values import Columns
+from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle
 from service.model.repair import BLAMED
 from service.model.scorer import Score
@@ -74,7 +76,9 @@ class Corrector:
             encoded: the sequence.
         """
         found: dict[int, list[Correction]] = {}
-        spelt = {f.name: _spellings(f, columns) for f, *_ in self.fields if isinstance(f, Vocabulary)}
+        spelt = {
+            f.name: _spellings(f, columns, self.encoder.reading) for f, *_ in self.fields if isinstance(f, Vocabulary)
+        }
         for chunk, owners in zip(encoded.chunks, encoded.owners, strict=True):
             events = np.flatnonzero(chunk[:, 0] == EVENT)
             passes = [events[k::PASSES] for k in range(min(PASSES, len(events)))]
@@ -112,9 +116,9 @@ def _is_correctable(field: Field) -> bool:
     return isinstance(field, Bins | Gap) or (isinstance(field, Vocabulary) and not field.identifier)
 
 
-def _spellings(field: Vocabulary, columns: Columns) -> dict[str, Any]:
+def _spellings(field: Vocabulary, columns: Columns, reading: Reading) -> dict[str, Any]:
     """How the sequence itself spells values."""
-    return {field.known_as(v): v for v in columns.get(field.name, ()) if v is not None}
+    return {field.known_as(v): v for v in columns.get(field.name, ()) if not reading.is_missing(v)}
 
 
 def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, event: int) -> Any:
@@ -137,11 +141,17 @@ def _value(field: Field, row: int, spelt: dict[str, Any], columns: Columns, even
     return float(min(moved, after))  # events keep their order
 
 
-def as_written(value: object, old: object) -> object:
-    """A value in the same form as the old one: a whole number, a decimal number, or text."""
+def as_written(value: object, old: object, comma: bool = False) -> object:
+    """A value in the same form as the old one: a whole number, a decimal number, or text.
+
+    Args:
+        comma: whether the log may write the column's numbers with a decimal comma.
+    """
     if not isinstance(value, float):
         return value
     text = str(old).strip()
+    if comma and "," in text:
+        return str(round(value, 3)).replace(".", ",")
     try:
         whole = float(text) % 1 == 0 and "." not in text
     except ValueError:

@@ -19,7 +19,9 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 import polars as pl
 
-from training.data.log import ROW, LogError
+from service.encoding.values import canonical
+from training.data.columns import names
+from training.data.log import OURS, ROW, LogError
 from training.data.text_files import separator_of
 
 MOST_PARTS = 512  # files open at the same time; if a log is larger than 32 GB, its parts are larger
@@ -31,8 +33,12 @@ Values = Mapping[str, Any]  # values of a record by column
 class Records(Protocol):
     """A log's records, numbered from 0."""
 
-    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
-        """Deals the records out by sequence, each with its number in the column `_row`; returns files and row count."""
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int, list[str]]:
+        """Deals the records out by sequence, each with its number in the column ROW.
+
+        Returns:
+            the files, the number of rows, and the columns.
+        """
 
     def rewrite(
         self, path: Path, changes: Iterable[tuple[int, Values | None]]
@@ -75,7 +81,7 @@ class ParquetRecords:
     def _scan(self, path: Path) -> pl.LazyFrame:
         return pl.scan_parquet(path).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
 
-    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int, list[str]]:
         try:
             present = pl.read_parquet_schema(self.path)
             rows = pl.scan_parquet(self.path).select(pl.len()).collect().item()
@@ -83,19 +89,23 @@ class ParquetRecords:
             raise LogError(f"{self.path}: cannot be read: {error}") from error
         if self.key not in present:
             raise _no_column(self.path, self.key, present)
+        _check_names(self.path, present)
         # the file is compressed, so a part's rows take more memory than its share of the file
         count = min(max(math.ceil(8 * self.path.stat().st_size / part_bytes), 1), MOST_PARTS)
-        part = pl.col(str(self.key)).cast(pl.String).str.strip_chars().fill_null("").hash() % count
+        part = (
+            pl.col(str(self.key)).map_batches(names, return_dtype=pl.String, is_elementwise=True).fill_null("").hash()
+            % count
+        )
         self._scan(self.path).sink_parquet(
             pl.PartitionBy(
                 folder,
-                key=part.alias("_part"),
+                key=part.alias(f"{OURS}part"),
                 include_key=False,
                 approximate_bytes_per_file=None,
                 file_path_provider=lambda of: f"{of.partition_keys.item()}.parquet",
             )
         )
-        return sorted(folder.glob("*.parquet")), rows
+        return sorted(folder.glob("*.parquet")), rows, list(present)
 
     def rewrite(
         self, path: Path, changes: Iterable[tuple[int, Values | None]]
@@ -180,43 +190,48 @@ class TextRecords:
                     yield number, raw, cells
                     number += 1
 
-    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int]:
+    def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int, list[str]]:
         size = self.path.stat().st_size * (8 if self.path.name.endswith(".gz") else 1)
         count = min(max(math.ceil(size / part_bytes), 1), MOST_PARTS)
         suffix = "csv" if self.is_csv else "jsonl"
         paths = [folder / f"{k}.{suffix}" for k in range(count)]
-        filled, rows = np.zeros(count, dtype=bool), 0
+        filled, rows, columns = np.zeros(count, dtype=bool), 0, dict[str, None]()
         with ExitStack() as stack:
             files = [stack.enter_context(p.open("w", newline="", encoding="utf-8")) for p in paths]
-            for key, line, row in self._dealt():
+            for key, line, row in self._dealt(columns):
                 if row is None:  # the header
                     for file in files:
                         file.write(line)
                     continue
-                part = zlib.crc32(key.encode()) % count
+                part = zlib.crc32(canonical(key).encode()) % count
                 files[part].write(line)
                 filled[part], rows = True, rows + 1
-        return [p for p, has in zip(paths, filled, strict=True) if has], rows
+        return [p for p, has in zip(paths, filled, strict=True) if has], rows, list(columns)
 
-    def _dealt(self) -> Iterator[tuple[str, str, int | None]]:
-        """Each record's key, its text with its number added, and its number."""
+    def _dealt(self, columns: dict[str, None]) -> Iterator[tuple[object, str, int | None]]:
+        """Each record's key, its text with its number added, and its number; the columns are noted as they come."""
         header: list[str] = []
         for row, _, cells in self.read():
             if not cells:
                 continue
             if not self.is_csv:
                 record = self._json(cells[0], row)
-                yield str(record.get(str(self.key))), json.dumps({**record, ROW: row}) + "\n", row
+                if new := record.keys() - columns:
+                    _check_names(self.path, new)
+                    columns |= dict.fromkeys(name for name in record if name in new)
+                yield record.get(str(self.key)), json.dumps({**record, ROW: row}) + "\n", row
             elif row is None:
                 header = _header(cells)
                 if self.key not in header:
                     raise _no_column(self.path, self.key, header)
+                _check_names(self.path, header)
+                columns |= dict.fromkeys(header)
                 yield "", _csv([*header, ROW]), None
             elif len(cells) > len(header):
                 raise LogError(f"{self.path}: record {row + 1} has {len(cells)} cells, the header {len(header)}")
             else:
                 cells = [*cells, *[""] * (len(header) - len(cells)), str(row)]
-                yield cells[header.index(str(self.key))].strip(), _csv(cells), row
+                yield cells[header.index(str(self.key))], _csv(cells), row
 
     def _json(self, text: str, row: int | None) -> dict[str, Any]:
         try:
@@ -275,6 +290,11 @@ def _no_column(path: Path, key: str | None, present: Iterable[str]) -> LogError:
     return LogError(
         f"{path}: column {key!r} is missing; present: {', '.join(present)}. Name it with --columns sequence_id=THEIRS"
     )
+
+
+def _check_names(path: Path, columns: Iterable[str]) -> None:
+    if ours := [name for name in columns if name.startswith(OURS)]:
+        raise LogError(f"{path}: no column may be called {ours[0]!r}, for such names are ours; give it another one")
 
 
 def _header(cells: list[str]) -> list[str]:

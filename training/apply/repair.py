@@ -10,7 +10,7 @@ import csv
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from service.encoding.reading import Reading
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
 from training.apply.lossless_rewrite import Records, Values, records_of
-from training.data.clean import clean_events
+from training.data.columns import names, without_markers
 from training.data.log import ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, read_table
-from training.data.times import time_as_written
+from training.data.times import looked_at, time_as_written
+from training.data.to_score import check_columns, table_to_score
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -89,6 +91,7 @@ def repair_log(
     out: Path,
     choice: LogChoice = "auto",
     columns: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
     part_bytes: int = PART_BYTES,
     track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
     how: ReadOptions = AS_FOUND,
@@ -107,6 +110,7 @@ def repair_log(
             sequence that is blamed as a whole, or has no damage, is treated as with "drop_events". "correct" is for
             accidental damage; no attack needs it, since attackers make up whole events.
         columns: renames the log's columns, {ours: theirs}.
+        allow_missing: whether the log may lack columns that the bundle reads.
         part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
         how: what the log does not tell by itself.
@@ -114,8 +118,7 @@ def repair_log(
     Raises:
         LogError: the log is unusable, `out` holds the log itself, or the bundle cannot correct.
     """
-    if events.resolve().parent == out.resolve():
-        raise LogError(f"{out}: holds the log itself; give another directory")
+    _check(events, out, how)
     theirs = dict(columns or {})
     corrector = None
     if choice == "correct":
@@ -123,8 +126,6 @@ def repair_log(
 
         corrector = Corrector(model.bundle)
     out.mkdir(parents=True, exist_ok=True)
-    if how.encoding is not None and codecs.lookup(how.encoding).name != "utf-8":
-        raise LogError(f"{events}: repair writes a log back as it was, and takes UTF-8 only; write the log so")
     records = records_of(events, theirs.get("sequence_id", "sequence_id"), how.separator)
     changes = Changes()
     with TemporaryDirectory(prefix="parts-", dir=out) as folder, ExitStack() as files:
@@ -133,14 +134,32 @@ def repair_log(
         )
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
-        parts, rows = records.deal(Path(folder), part_bytes)
-        parts_as = replace(how, separator=",", encoding="utf-8")  # as the parts are written
-        run = Run(model, choice, corrector, theirs, parts_as, changes, of_sequences, of_events)
+        parts, rows, present = records.deal(Path(folder), part_bytes)
+        ours = {name: own for own, name in theirs.items()}
+        check_columns([ours.get(name, name) for name in present], model.bundle.encoder, events, allow_missing)
+        how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
+        run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
         for part in track(parts):
             run.judge(part)
     _write_with_audit(records, changes, out, events.name)
     count = len(changes.corrected)
     return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
+
+
+def _check(events: Path, out: Path, how: ReadOptions) -> None:
+    if events.resolve().parent == out.resolve():
+        raise LogError(f"{out}: holds the log itself; give another directory")
+    if how.encoding is not None and codecs.lookup(how.encoding).name != "utf-8":
+        raise LogError(f"{events}: repair writes a log back as it was, and takes UTF-8 only; write the log so")
+
+
+def _of_parts(
+    parts: Sequence[Path], columns: Mapping[str, str], events: Path, reading: Reading, how: ReadOptions
+) -> ReadOptions:
+    """How the parts of a log are read: as they are written, and the times of all as those of the first."""
+    how = replace(how, separator=",", encoding="utf-8")
+    some = read_table(parts[0], columns, how) if parts else pl.DataFrame()
+    return looked_at(without_markers(some["ts"], reading), events, how) if "ts" in some.columns else how
 
 
 def _write_with_audit(records: Records, changes: Changes, out: Path, name: str) -> None:
@@ -172,6 +191,7 @@ class Run:
     """
 
     model: Model
+    events: Path
     choice: LogChoice
     corrector: "Corrector | None"
     columns: Mapping[str, str]
@@ -183,7 +203,9 @@ class Run:
 
     def judge(self, part: Path) -> None:
         """Judges the sequences of a part of the log, writes their weights and notes what changes."""
-        log, report = clean_events(part, self.columns, how=self.how)
+        encoder = self.model.bundle.encoder
+        given = table_to_score(read_table(part, self.columns, self.how), self.events, encoder, how=self.how)
+        log, report = given.log, given.report
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
         for i, answer in enumerate(self.model.scores(log.sequences())):
@@ -199,7 +221,7 @@ class Run:
             self._drop_unscored(part, gone)
         if fixes:
             self.changes.corrected |= _in_their_words(
-                read_table(part, self.columns, self.how), fixes, self.columns, self.how
+                read_table(part, self.columns, self.how), fixes, self.columns, self.how, encoder.reading.commas
             )
 
     def _judge_sequence(
@@ -208,7 +230,7 @@ class Run:
         """Writes the weights of a sequence and its events, notes the rows that change, and returns what to correct."""
         sequence_id = log.ids[i]
         wanted: Choice = "drop_events" if self.choice == "correct" else self.choice
-        decision = self.model.bundle.thresholds.decide(answer.score)
+        decision = self.model.bundle.thresholds.decide(answer.score, answer.false_alarm_rate)
         kind = answer.type_if(decision)
         advice = repair(answer, decision, self.model.bundle.partial_types, wanted)
         strategy, changed = str(advice.strategy), advice.drop
@@ -227,17 +249,19 @@ class Run:
 
     def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
         """If a sequence is dropped as a whole, also drops its rows that could not be scored."""
-        table = read_table(part, self.columns, self.how).select(
-            pl.col("sequence_id").cast(pl.String), pl.col(ROW).cast(int)
-        )
-        for name, row in table.iter_rows():
-            known = gone.get((name or "").strip())
+        table = read_table(part, self.columns, self.how)
+        for name, row in zip(names(table["sequence_id"]), table[ROW].cast(int), strict=True):
+            known = gone.get(name or "")
             if known and row not in known[1]:
                 self.changes.add(known[0], [row], [known[0].score])
 
 
 def _in_their_words(
-    table: pl.DataFrame, fixes: Mapping[int, Sequence["Correction"]], theirs: Mapping[str, str], how: ReadOptions
+    table: pl.DataFrame,
+    fixes: Mapping[int, Sequence["Correction"]],
+    theirs: Mapping[str, str],
+    how: ReadOptions,
+    commas: Collection[str],
 ) -> dict[int, tuple[Values, str]]:
     """New values with the log's own column names and formats, and the reasons, by row."""
     from training.apply.correct import as_written
@@ -248,7 +272,7 @@ def _in_their_words(
         values = {
             theirs.get(c.column, c.column): time_as_written(float(str(c.value)), old["ts"], how)
             if c.column == "ts"
-            else as_written(c.value, old[c.column])
+            else as_written(c.value, old[c.column], c.column in commas)
             for c in fixes[row]
         }
         found[row] = values, "; ".join(c.reason for c in fixes[row])

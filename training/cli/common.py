@@ -49,6 +49,9 @@ LabelsFile = Annotated[
 ]
 BundleDir = Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]
 ColumnMap = Annotated[str | None, typer.Option("--columns", help="Renames columns of the event log: ours=theirs,...")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Score without columns that the bundle reads and the log lacks.")
+]
 GroupBy = Annotated[
     str | None, typer.Option("--group-by", help="Column; sequences with the same value stay in one fold.")
 ]

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from service.model.bundle import Bundle
-from training.data.clean import clean_events
 from training.data.log import Log
 from training.data.read import AS_FOUND, ReadOptions
+from training.data.to_score import events_to_score
 
 GENUINE = 5  # genuine users in the table, next to one attack user of each type
 START_SECONDS = 60.0
@@ -32,7 +32,7 @@ def run(path: Path, events: Path, port: int, console: Console, how: ReadOptions 
     """
     bundle = Bundle.open(path)
     held_back = _pick(json.loads((path / "evaluation.json").read_text()))
-    log, _ = clean_events(events, how=how)
+    log = events_to_score(events, bundle.encoder, how=how).log
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from service.model.bundle import Bundle
 from training.cli.common import (
+    AllowMissing,
     BundleDir,
     ColumnMap,
     EventsFile,
@@ -31,6 +32,7 @@ from training.config import FitConfig
 from training.data.read import AS_FOUND, ReadOptions, parse_columns
 
 if TYPE_CHECKING:
+    from training.apply.tally import Tally
     from training.data.labels import Labels
     from training.data.log import Log
     from training.data.split import Indices
@@ -127,23 +129,26 @@ def score(
     ] = None,
     ray: RayAddress = None,
     columns: ColumnMap = None,
+    allow_missing: AllowMissing = False,
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Scores a log with a bundle: one row per sequence, in first-seen order, with a reason if it cannot be scored.
 
     The log may be a folder of Parquet files of any size. Then the result is a folder too, and each of its files holds
-    some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray.
+    some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray. The exit code is
+    2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the rows were bad.
     """
     with session(quiet) as show:
         follow = partial(track, console=Console(stderr=True), disable=not show)
         if ray is None and not events.is_dir():
-            _score_file(bundle, events, out, event_scores, parse_columns(columns), how, follow)
+            done = _score_file(bundle, events, out, event_scores, parse_columns(columns), allow_missing, how, follow)
         elif event_scores:
             raise ValueError("--event-scores is for a log of one file, scored without --ray")
         else:
-            count = _score_parts(bundle, events, out, ray, parse_columns(columns), how, follow)
-            console.print(f"{count:,} sequences scored; see {out}", soft_wrap=True)
+            done = _score_parts(bundle, events, out, ray, parse_columns(columns), allow_missing, how, follow)
+        console.print(done.said(out), soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(done.exit_code)
 
 
 def _score_parts(
@@ -152,20 +157,21 @@ def _score_parts(
     out: Path,
     ray: str | None,
     columns: dict[str, str],
+    allow_missing: bool,
     how: ReadOptions,
     follow: Callable[..., Any],
-) -> int:
-    """Scores a log of any size into a folder, here or on Ray; returns how many sequences it has."""
+) -> "Tally":
+    """Scores a log of any size into a folder, here or on Ray; returns what was done."""
     from service.model.scorer import Model
     from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
 
     opened = Bundle.open(bundle)
     if ray is None:
-        plan = Plan.of(events, opened.version, columns, ROWS_OF_PART, how)
+        plan = Plan.of(events, opened, columns, ROWS_OF_PART, allow_missing, how)
         return score_in_parts(Model.load(opened), plan, out, follow)
     from training.distributed.scoring import score_on_ray
 
-    return score_on_ray(ray, opened, events, out, columns, follow, how=how)
+    return score_on_ray(ray, opened, events, out, columns, follow, allow_missing=allow_missing, how=how)
 
 
 def _score_file(
@@ -174,31 +180,35 @@ def _score_file(
     out: Path,
     event_scores: Path | None,
     columns: dict[str, str],
+    allow_missing: bool,
     how: ReadOptions,
     follow: Callable[..., Any],
-) -> None:
-    """Scores a log of one file into a CSV file, and its events into another one if asked for."""
+) -> "Tally":
+    """Scores a log of one file into a CSV file, and its events into another one if asked for; returns what was done."""
     from service.model.scorer import Model
-    from training.apply.bulk import ALL_BAD, score_rows
-    from training.data.clean import clean_events, first_seen
+    from training.apply.bulk import SCHEMA, all_rows, score_rows
+    from training.data.to_score import events_to_score
 
-    model = Model.load(Bundle.open(bundle))
-    log, _ = clean_events(events, columns, aside=out.with_name(out.name + ".rejected.csv"), how=how)
+    opened = Bundle.open(bundle)
+    aside = out.with_name(out.name + ".rejected.csv")
+    given = events_to_score(events, opened.encoder, columns, aside, allow_missing, how)
+    model = Model.load(opened)
     out.parent.mkdir(parents=True, exist_ok=True)
-    answers: dict[str, list[object]] = {}
+    scored = []
     with ExitStack() as files:
         event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
         if event_rows:
             event_rows.writerow(["sequence_id", "event", "score"])
-        for row, answer in follow(score_rows(model, log), "scoring", len(log)):
-            answers[row[0]] = ["" if value is None else value for value in row]
+        for row, answer in follow(score_rows(model, given.log), "scoring", len(given.log)):
+            scored.append(row)
             if event_rows and answer:
                 event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
+    found, tally = all_rows(given, scored, opened.encoder)
     with out.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["sequence_id", "score", "decision", "type", "reason"])
-        for sequence_id in first_seen(events, columns, how):
-            rows.writerow(answers.get(sequence_id, [sequence_id, "", "", "", ALL_BAD]))
+        rows.writerow(SCHEMA)
+        rows.writerows(found)
+    return tally
 
 
 @app.command()
@@ -217,6 +227,7 @@ def repair(
     ] = "auto",
     undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
     columns: ColumnMap = None,
+    allow_missing: AllowMissing = False,
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
@@ -241,6 +252,7 @@ def repair(
             out,
             cast(repairing.LogChoice, strategy),
             parse_columns(columns),
+            allow_missing,
             how=how,
             track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
         )

@@ -7,6 +7,7 @@ import polars as pl
 
 from service.encoding.values import quoted
 from training.data.log import LogError
+from training.data.read import first_row
 
 logger = logging.getLogger(__name__)
 UNKNOWN = frozenset({"", "-", "--", "?", "n/a", "na", "nan", "null", "none", "nil", "\\n", "#n/a", "unknown"})
@@ -53,8 +54,8 @@ def not_plain(column: pl.Series, wrong: pl.Series, path: Path, positive: str | N
     value = column[row]
     given = f"; none is the {positive!r} of --positive" if positive is not None else ""
     return LogError(
-        f"{path}, row {row + 2}: {column.name} is {quoted(value)}, neither 0 (normal) nor 1 (anomalous){given}; "
-        f"name the value that means anomalous: --positive {quoted(str(value))}, or another"
+        f"{path}, row {row + first_row(path)}: {column.name} is {quoted(value)}, neither 0 (normal) nor 1 (anomalous)"
+        f"{given}; name the value that means anomalous: --positive {quoted(str(value))}, or another"
     )
 
 

@@ -1,21 +1,25 @@
 """Reads behaviour logs and cleans them: every bad row is counted, explained and set aside."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
+from service.encoding.reading import PLAIN, Reading
+from training.data.aside import Bad, set_aside
 from training.data.classes import read_classes
-from training.data.log import ROW, Log, LogError, brief
+from training.data.columns import Typed, as_text, names, read_as, typed, without_markers
+from training.data.log import OURS, Log, LogError, brief
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import read_times
 
 logger = logging.getLogger(__name__)
-NOT_FEATURES = frozenset({"sequence_id", "user_id", "event_id", "event_label", "ts", ROW})  # describe no event
-TEXT_COLUMNS = ("sequence_id", "user_id", "event_id", "item_id", "action", "category", "text", "type", "split_group")
+NOT_FEATURES = frozenset({"sequence_id", "user_id", "event_id", "event_label", "ts"})  # describe no event
+IDS = ("sequence_id", "user_id", "event_id")
+AS_GIVEN = ("sequence_id", "event_label")  # in which a marker such as - may be a name or a label
+TEXT_COLUMNS = (*IDS, "item_id", "action", "category", "text", "type", "split_group")
 
 
 @dataclass
@@ -43,172 +47,154 @@ class CleaningReport:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def first_seen(path: Path, columns: Mapping[str, str] | None = None, how: ReadOptions = AS_FOUND) -> list[str]:
-    """Every sequence the file names, bad rows included, in first-seen order."""
-    return ids_of(read_table(path, columns, how))
-
-
-def ids_of(table: pl.DataFrame) -> list[str]:
-    """Every sequence that a table names, also in first-seen order."""
-    ids = as_text(table["sequence_id"]).str.strip_chars()
-    return ids.filter(ids.is_not_null() & (ids != "")).unique(maintain_order=True).to_list()
-
-
-def as_text(column: pl.Series) -> pl.Series:
-    """The column as text; a whole number is written without a point."""
-    if column.dtype.is_float() and bool((column.drop_nulls() % 1 == 0).all()):
-        column = column.cast(pl.Int64, strict=False)  # 5.0 is the item "5"
-    return column.cast(pl.String)
-
-
-def _numeric(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The column as finite float64, with null elsewhere, and which of its values are present but not numbers."""
-    as_float = column.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        as_float = column.cast(pl.Float64)
-    bad = column.is_not_null() & as_float.is_null()
-    return pl.Series(column.name, as_float).fill_nan(None), bad
-
-
 def clean_events(
     path: Path,
     columns: Mapping[str, str] | None = None,
     max_bad_share: float = 0.05,
     aside: Path | None = None,
+    reading: Reading = PLAIN,
     how: ReadOptions = AS_FOUND,
+    like: Log | None = None,
 ) -> tuple[Log, CleaningReport]:
-    """Reads and cleans an event log.
+    """Reads and cleans an event log that is to be learned from; `to_score` has what is only scored.
 
-    Bad rows (no sequence, an unreadable, negative or infinite time, a text where the column holds numbers, no value
-    at all) are taken out and written to `aside` with their row number and reason. Rows that repeat an `event_id` are
-    dropped; other repeats are behaviour. A log without `action` gets a constant one.
+    Bad rows (no sequence, an unreadable, negative or infinite time, what is no finite number where the column holds
+    numbers, no value at all) are taken out and written to `aside` as they came, with their row number and reason. Rows
+    of a sequence that repeat an `event_id` are dropped; other repeats are behaviour. A log without `action` gets a
+    constant one.
+
+    Args:
+        reading: which texts stand for a missing value, in all columns but `sequence_id`.
+        how: what the file does not tell by itself.
+        like: a log that this one is to be joined with, in place of `reading`: what its columns hold is not decided
+            anew, and what is no number where it has numbers is missing.
 
     Raises:
         LogError: the file is unusable, a needed column is missing, or more than `max_bad_share` of the rows are bad.
     """
-    return clean_table(read_table(path, columns, how), path, max_bad_share, aside, how)
-
-
-def clean_table(
-    table: pl.DataFrame,
-    path: Path,
-    max_bad_share: float = 0.05,
-    aside: Path | None = None,
-    how: ReadOptions = AS_FOUND,
-) -> tuple[Log, CleaningReport]:
-    """The same as `clean_events` for a table that is already read; `path` names it in errors."""
+    table = read_table(path, columns, how)
     if "sequence_id" not in table.columns:
         raise LogError(
             f"{path}: column 'sequence_id' is missing; present: {brief(', '.join(table.columns))}. "
             "Name it with --columns sequence_id=THEIRS"
         )
-    report = CleaningReport(rows=table.height)
-    table = _blank_as_null(table)
-    features = [name for name in table.columns if name not in NOT_FEATURES]
-    reasons = _unusable(table, features, path)
-    table, not_readable = _typed(table, path, max_bad_share, how)
-    bad_rows = _set_aside(path, table, {**reasons, **not_readable}, report.rejected, max_bad_share, aside)
-    table = table.filter(~bad_rows)
-    if "event_id" in table.columns:
-        repeated = pl.col("event_id").is_not_null() & ~pl.col("event_id").is_first_distinct()
-        before = table.height
-        table = table.filter(~repeated)
-        report.duplicates = before - table.height
-    if "action" not in table.columns:
-        table = table.with_columns(pl.lit("event").alias("action"))
-    report.kept = table.height
-    report.missing = {name: n for name in features if name in table.columns and (n := table[name].null_count())}
-    log = Log.of(table)
-    same = log.events["sequence_id"] == log.events["sequence_id"].shift(1)
-    report.out_of_order = int((same & (log.events["ts"] < log.events["ts"].shift(1))).sum() or 0)
+    if ours := [name for name in table.columns if name.startswith(OURS)]:
+        raise LogError(f"{path}: no column may be called {ours[0]!r}, for such names are ours; give it another one")
+    report, reading = CleaningReport(rows=table.height), reading if like is None else like.reading
+    known = table.with_columns(without_markers(table[n], reading) for n in table.columns if n not in AS_GIVEN)
+    known = known.with_columns(names(table["sequence_id"]))
+    _warn_of_ids(known["sequence_id"], reading, path)
+    features = [name for name in known.columns if name not in NOT_FEATURES]
+    says_nothing = _without_values(known, features, path)
+
+    def of_column(column: pl.Series) -> Typed:
+        if like is not None and column.name in like.events.columns:
+            return read_as(like.events.schema[column.name], column, reading)
+        return typed(column, reading, max_bad_share)
+
+    found, bad, commas = _typed(known, path, of_column)
+    found, bad_times = times(found, table, reading, path, how)
+    found, bad_labels = _labelled(found, path, how)
+    bad = [missing_ids(known["sequence_id"]), *says_nothing, *bad_times, *bad, *bad_labels]
+    put = set_aside(table, bad, path, aside)
+    if put.rows.sum() > max_bad_share * table.height:
+        raise LogError(f"{put.message}. More than {max_bad_share:.0%} is taken for a wrong file or mapping")
+    if put.message:
+        logger.warning(put.message)
+    report.rejected = put.counts
+    log = gathered(found.filter(pl.Series(~put.rows)), Reading(reading.missing, reading.commas | commas), report)
+    report.missing = {n: count for n in features if n in log.events.columns and (count := log.events[n].null_count())}
     return log, report
 
 
-def _blank_as_null(table: pl.DataFrame) -> pl.DataFrame:
-    return table.with_columns(
-        pl.when(pl.col(name).str.strip_chars() == "").then(None).otherwise(pl.col(name)).alias(name)
-        for name, dtype in table.schema.items()
-        if dtype == pl.String
-    )
+def missing_ids(ids: pl.Series) -> Bad:
+    """The rows without a sequence."""
+    return Bad("sequence_id is missing", ids.is_null())
 
 
-def _unusable(table: pl.DataFrame, features: list[str], path: Path) -> dict[str, pl.Series]:
-    """Rows without a sequence or without any value, by reason; raises LogError if no column describes events."""
-    reasons = {"sequence_id is missing": table["sequence_id"].is_null()}
-    timed = "ts" in table.columns
+def times(
+    found: pl.DataFrame, table: pl.DataFrame, reading: Reading, path: Path, how: ReadOptions
+) -> tuple[pl.DataFrame, list[Bad]]:
+    """The first table with the second one's `ts` as epoch seconds, all null without one; and what is wrong with it."""
+    if "ts" not in table.columns:
+        return found.with_columns(pl.lit(None, dtype=pl.Float64).alias("ts")), []
+    seconds, reasons = read_times(without_markers(table["ts"], reading), path, how)
+    return found.with_columns(seconds.alias("ts")), [Bad(reason, rows, "ts") for reason, rows in reasons.items()]
+
+
+def _labelled(found: pl.DataFrame, path: Path, how: ReadOptions) -> tuple[pl.DataFrame, list[Bad]]:
+    """The table with its events' labels read, if it has any; and what is wrong with them."""
+    if "event_label" not in found.columns:
+        return found, []
+    label, wrong = read_classes(found["event_label"], path, how.positive)
+    return found.with_columns(label), [Bad("event_label is neither normal nor anomalous", wrong, "event_label")]
+
+
+def gathered(table: pl.DataFrame, reading: Reading, report: CleaningReport) -> Log:
+    """The log of clean rows, without those that repeat an `event_id` of their sequence; the report counts on."""
+    if "event_id" in table.columns:
+        event = pl.struct("sequence_id", "event_id")
+        once = table.filter(pl.col("event_id").is_null() | event.is_first_distinct())
+        report.duplicates = table.height - once.height
+        table = once
+    report.kept = table.height
+    log = Log.of(table, reading)
+    ts, ids = log.events["ts"], log.events["sequence_id"]
+    report.out_of_order = int(((ids == ids.shift(1)) & (ts < ts.shift(1))).sum() or 0)
+    return log
+
+
+def _warn_of_ids(ids: pl.Series, reading: Reading, path: Path) -> None:
+    """Warns of a sequence that is called like a missing value: it may be everybody whose id was not known."""
+    for name, rows in ids.value_counts(sort=True).iter_rows():
+        if name is not None and reading.is_missing(name):
+            logger.warning(
+                "%s: sequence %r holds %d of %d rows, and looks like a missing id; if it is one, take these rows out",
+                path,
+                name,
+                rows,
+                len(ids),
+            )
+
+
+def _without_values(table: pl.DataFrame, features: list[str], path: Path) -> list[Bad]:
+    """The rows without any value; raises LogError if no column describes events."""
+    timed = ["ts"] if "ts" in table.columns else []
     if not features and not timed:
         raise LogError(f"{path}: no column describes the events; add action, text, item_id or ts")
-    if features:
-        says_nothing = pl.all_horizontal(pl.col(n).is_null() for n in [*features, *(["ts"] if timed else [])])
-        reasons["the event has no value in any column"] = table.select(says_nothing).to_series()
-    return reasons
+    if not features:
+        return []
+    nothing = table.select(pl.all_horizontal(pl.col(*features, *timed).is_null())).to_series()
+    return [Bad("the event has no value in any column", nothing)]
 
 
 def _typed(
-    table: pl.DataFrame, path: Path, max_bad_share: float, how: ReadOptions
-) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
-    """The table with `ts` as epoch seconds and all other columns as numbers or text, and the bad rows by reason."""
-    reasons: dict[str, pl.Series] = {}
+    table: pl.DataFrame, path: Path, of_column: Callable[[pl.Series], Typed]
+) -> tuple[pl.DataFrame, list[Bad], frozenset[str]]:
+    """The table with all columns but times and labels as numbers or text.
+
+    Args:
+        of_column: how a column is read whose name does not tell.
+
+    Returns:
+        also the rows with values that cannot be read, and the columns with decimal commas.
+    """
+    bad: list[Bad] = []
+    commas: set[str] = set()
+    found = table
     for name in table.columns:
-        column = table[name]
-        if name == "ts":
-            column, bad = read_times(column, path, how)
-            reasons.update(bad)
-        elif name == "event_label":
-            column, bad_labels = read_classes(column, path, how.positive)
-            reasons["event_label is neither normal nor anomalous"] = bad_labels
-        elif name in TEXT_COLUMNS or name.endswith("_id"):
-            column = as_text(column)
-        else:
-            column, not_numbers = _numbers_or_text(column, max_bad_share)
-            if not_numbers is not None:
-                reasons[f"{name} is not a number"] = not_numbers
-        table = table.with_columns(column.alias(name))
-    if "ts" not in table.columns:
-        table = table.with_columns(pl.lit(None, dtype=pl.Float64).alias("ts"))
-    return table, reasons
-
-
-def _numbers_or_text(column: pl.Series, max_bad_share: float) -> tuple[pl.Series, pl.Series | None]:
-    """The column as numbers, and which values are not numbers; as text instead if there are too many of these."""
-    numeric, bad = _numeric(column)
-    present = len(column) - column.null_count()
-    if not present or int(bad.sum()) > max_bad_share * present:
-        return as_text(column), None
-    return numeric, bad if bad.any() else None
-
-
-def _set_aside(
-    path: Path,
-    table: pl.DataFrame,
-    reasons: Mapping[str, pl.Series],
-    counts: dict[str, int],
-    max_bad_share: float,
-    aside: Path | None,
-) -> pl.Series:
-    """Counts bad rows by their first reason, writes them to a file, and returns which they are; too many are fatal."""
-    reason = pl.Series("reason", [None] * table.height, dtype=pl.String)
-    for text, bad in reasons.items():
-        reason = pl.select(
-            pl.when(pl.lit(bad) & pl.lit(reason).is_null()).then(pl.lit(text)).otherwise(pl.lit(reason))
-        ).to_series()
-    bad_rows = reason.is_not_null()
-    total = int(bad_rows.sum())
-    if not total:
-        return bad_rows
-    # row 1 is the header of a CSV file, as an editor shows it
-    rejected = table.with_columns(reason.alias("reason"), pl.Series("row", np.arange(2, table.height + 2))).filter(
-        bad_rows
-    )
-    counts.update(dict(rejected.group_by("reason").len().sort("len", descending=True).iter_rows()))
-    where = ""
-    if aside is not None:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        rejected.write_csv(aside)
-        where = f"; they are in {aside}"
-    summary = ", ".join(f"{n} where {text}" for text, n in counts.items())
-    message = f"{path}: {total} of {table.height} rows are bad: {summary} (first at row {rejected['row'][0]}){where}"
-    if total > max_bad_share * table.height:
-        raise LogError(f"{message}. More than {max_bad_share:.0%} is taken for a wrong file or mapping")
-    logger.warning(message)
-    return bad_rows
+        if name in ("ts", "event_label"):
+            continue
+        if name in TEXT_COLUMNS or name.endswith("_id"):
+            found = found.with_columns(names(table[name]) if name in IDS else as_text(table[name]))
+            continue
+        column = of_column(table[name])
+        found = found.with_columns(column.values)
+        if column.unreadable is not None:
+            bad.append(Bad(f"{name} is not a number", column.unreadable, name))
+        if column.comma:
+            logger.warning("%s: column %r has decimal commas, and is read as numbers", path, name)
+            commas.add(name)
+    if "action" not in found.columns:
+        found = found.with_columns(pl.lit("event").alias("action"))
+    return found, bad, frozenset(commas)

@@ -1,4 +1,4 @@
-"""What a model is fitted on: a log with its labels, read, cleaned, cut to live windows, and split.
+"""What a model is fitted on: a log with its labels, read, cleaned, and split.
 
 Every command that learns from a log reads it here, so that each sees the same sequences in the same parts.
 """
@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.encoder import Encoder
 from service.model.bundle import sha256
 from training.config import FitConfig
 from training.data.clean import CleaningReport, clean_events
 from training.data.labels import Labels, read_labels
-from training.data.live_windows import at_moments
 from training.data.log import Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, parquet_files
 from training.data.split import Indices, Split, split
+from training.data.to_score import events_to_score
 
 WHOLE = FitConfig(test_share=0.0)  # for reading a log without a test part
 
@@ -49,24 +50,28 @@ class Dataset:
         columns: dict[str, str] | None = None,
         aside: Path | None = None,
         how: ReadOptions = AS_FOUND,
+        encoder: Encoder | None = None,
     ) -> "Dataset":
         """Reads a log and its labels.
 
         Args:
             events: the log.
             labels: its label table; without one (None), all sequences are for training.
-            config: how much may be bad, the live window, the share of the test part (0: no test part) and the seed.
+            config: how much may be bad, the share of the test part (0: no test part) and the seed.
             columns: renames the log's columns, {ours: theirs}.
             aside: file for bad rows.
             how: what the files do not tell by themselves.
+            encoder: a bundle's, if the log is only to be scored: it then reads the columns.
 
         Raises:
             LogError: the log or the labels cannot be used.
         """
-        log, cleaning = clean_events(events, columns, config.max_bad_share, aside, how)
+        if encoder is not None:
+            to_score = events_to_score(events, encoder, columns, aside, how=how)
+            log, cleaning = to_score.log, to_score.report
+        else:
+            log, cleaning = clean_events(events, columns, config.max_bad_share, aside, config.reading, how)
         truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
-        if config.live_window:
-            log, truth = at_moments(log, truth, config.live_window, config.seed)
         if labels is None:
             parts = Split.undivided(np.arange(len(log)))
         elif not config.test_share:
@@ -126,4 +131,4 @@ def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[
         [g for b in both for g in b.split_group],
         pl.DataFrame(),
     )
-    return Log.of(events), labels
+    return Log.of(events, old.reading), labels

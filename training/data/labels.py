@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from service.encoding.values import quoted
 from training.data.classes import not_plain, read_classes
-from training.data.clean import CleaningReport, as_text
+from training.data.clean import CleaningReport
+from training.data.columns import names
 from training.data.log import Log, LogError, brief
 from training.data.read import AS_FOUND, ReadOptions, read_table
 
@@ -82,7 +83,7 @@ def read_label_table(path: Path, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
     label, wrong = read_classes(table["label"], path, how.positive)
     if wrong.any():
         raise not_plain(table["label"], wrong, path, how.positive)
-    table = table.with_columns(as_text(table["sequence_id"]).alias("sequence_id"), label)
+    table = table.with_columns(names(table["sequence_id"]), label)
     classes = table.group_by("sequence_id", maintain_order=True).agg(pl.col("label").drop_nulls().n_unique())
     clash = classes.filter(pl.col("label") > 1)
     if clash.height:

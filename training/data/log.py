@@ -1,20 +1,33 @@
 """A log in memory: clean events, grouped by sequence. `clean` reads it, `labels` says what is known of it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.reading import PLAIN, Reading
 from service.encoding.values import Columns
 
-ROW = "_row"  # a column of row numbers that a reader may add; says nothing of the event
+OURS = "recguard:"  # how the names of columns begin that we add for ourselves; those of no log may
+ROW = f"{OURS}row"  # row numbers, where a log is dealt out into parts
 
 
 class LogError(ValueError):
     """A log or label table that cannot be used; the message names the file, the place and the fix."""
+
+
+@contextmanager
+def said_of(path: Path) -> Iterator[None]:
+    """Names the log's file in front of what makes it unusable."""
+    try:
+        yield
+    except LogError as error:
+        raise LogError(f"{path}: {error}") from error
 
 
 def brief(what: object, most: int = 200) -> str:
@@ -31,20 +44,23 @@ class Log:
         events: columns of the log; `ts` is float64 epoch seconds (all null if the log has no times).
         ids: the sequences.
         offsets: int64 (N + 1,); sequence i holds rows offsets[i] to offsets[i + 1].
+        reading: how its values are spelt.
     """
 
     events: pl.DataFrame
     ids: list[str]
     offsets: NDArray[np.int64]
+    reading: Reading
 
     @classmethod
-    def of(cls, events: pl.DataFrame) -> "Log":
-        grouped = events.group_by("sequence_id", maintain_order=True).len()
-        order = pl.DataFrame({"sequence_id": grouped["sequence_id"], "_rank": np.arange(grouped.height)})
-        rank = events.join(order, on="sequence_id", how="left", maintain_order="left")["_rank"].to_numpy()
-        if np.any(np.diff(rank) < 0):
-            events = events[np.argsort(rank, kind="stable")]
-        return cls(events, grouped["sequence_id"].to_list(), np.cumsum([0, *grouped["len"].to_list()], dtype=np.int64))
+    def of(cls, events: pl.DataFrame, reading: Reading = PLAIN) -> "Log":
+        ids = events.select("sequence_id")  # alone, so that no column of the log meets one of ours
+        grouped = ids.group_by("sequence_id", maintain_order=True).len("events")
+        rank = ids.join(grouped.with_row_index("rank"), on="sequence_id", how="left", maintain_order="left")["rank"]
+        if not rank.is_sorted():
+            events = events[np.argsort(rank.to_numpy(), kind="stable")]
+        ends = np.cumsum([0, *grouped["events"].to_list()], dtype=np.int64)
+        return cls(events, grouped["sequence_id"].to_list(), ends, reading)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,7 +86,7 @@ class Log:
     def subset(self, indices: NDArray[np.int64]) -> "Log":
         """The sequences at the given positions, in that order."""
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        return Log.of(self.events[np.concatenate(rows)] if rows else self.events.clear())
+        return Log.of(self.events[np.concatenate(rows)] if rows else self.events.clear(), self.reading)
 
     @cached_property
     def ends(self) -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ from training.data.text_files import COMPRESSED, csv_table, decoded, jsonl_table
 
 CSV, JSONL, PARQUET = (".csv", ".tsv", ".txt", ".dat"), (".jsonl", ".ndjson", ".json"), ".parquet"
 KINDS = ".csv, .tsv, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet or a folder of Parquet files"
-UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # how many make a second
+SECONDS = "s"
+UNITS = {SECONDS: 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # how many make a second
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes that the value is missing
 _PARTITION = re.compile(r"([^=]+)=(.*)")
 _WRITTEN = {"\\t": "\t", "tab": "\t"}  # separators as one types them
@@ -37,6 +38,7 @@ class ReadOptions:
         time_zone: in which times are that have no offset; None: UTC.
         time_format: how times are written, as `strptime` takes it; None: as `service.encoding.times` says.
         positive: the label that means anomalous.
+        found_unit: as `times.looked_at` found it for a whole log, of which only a part is read.
 
     Raises:
         LogError: a value that cannot be.
@@ -48,6 +50,7 @@ class ReadOptions:
     time_zone: str | None = None
     time_format: str | None = None
     positive: str | None = None
+    found_unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.separator is not None:
@@ -96,13 +99,27 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, how: ReadOp
     table = _read(path, renamed, how)
     if table.height == 0:
         raise LogError(f"{path}: the file has a header but no rows")
-    for ours, theirs in renamed.items():
+    return in_our_names(table, renamed, path)
+
+
+def in_our_names(table: pl.DataFrame, columns: Mapping[str, str], path: Path) -> pl.DataFrame:
+    """The table with its columns renamed, {ours: theirs}, and moments only in `ts`; others are texts.
+
+    Raises:
+        LogError: a renamed column is missing, or its new name is taken; `path` names the file.
+    """
+    for ours, theirs in columns.items():
         if theirs not in table.columns:
             present = brief(", ".join(table.columns))
             raise LogError(f"{path}: --columns {ours}={theirs}: no column {theirs!r}; present: {present}")
-        if ours != theirs and ours in table.columns:
+        if ours in table.columns and ours not in columns.values():
             raise LogError(f"{path}: --columns {ours}={theirs}: a column {ours!r} exists already")
-    return moments_as_text(table.rename({theirs: ours for ours, theirs in renamed.items()}))
+    return moments_as_text(table.rename({theirs: ours for ours, theirs in columns.items()}))
+
+
+def first_row(path: Path) -> int:
+    """The number that an editor shows for a file's first row: row 1 of a CSV file is its header."""
+    return 2 if set(CSV) & set(map(str.lower, path.suffixes)) else 1
 
 
 def _read(path: Path, renamed: Mapping[str, str], how: ReadOptions) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from training.data.log import Log, LogError
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
+Whose = Literal["genuine accounts", "accounts not known as anomalous", "all accounts"]
 FEWEST = 5  # sequences of each class that a useful part must hold
+FOR_THRESHOLDS, MOST_FOR_THRESHOLDS = 150, 2000  # genuine sequences that are set aside for thresholds
+FEW_ANOMALIES = 30  # with this many labelled anomalous sequences, unlabelled ones are not needed
 ENOUGH = 12  # groups of each class that are needed to set aside a test part
 
 
@@ -148,6 +152,43 @@ def held_out(labels: Labels, count: int, share: float, seed: int) -> list[tuple[
     parts = part_at_random(labels, np.arange(len(labels.label)), share, seed)
     check_classes(labels, training=parts[0], validation=parts[1])
     return [parts]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Sequences from which thresholds are chosen; no part of a model may see them.
+
+    Attributes:
+        others, aside: positions, both in the log's order.
+        whose: the accounts that those set aside stand for, and so whose share thresholds can promise.
+    """
+
+    others: Indices
+    aside: Indices
+    whose: Whose
+
+
+def set_aside(log: Log, labels: Labels, at: Indices, seed: int) -> SetAside:
+    """Sets sequences aside for thresholds: genuine ones, or all that are not known as anomalous if labels are few.
+
+    A fifth of them, at least FOR_THRESHOLDS but not more than a third, and at most MOST_FOR_THRESHOLDS. These are the
+    latest, as the accounts to come are later than those learned from; without times they are drawn at random. Groups
+    that hold anomalous sequences stay with the others.
+    """
+    groups = _groups(labels)
+    anomalous = at[labels.known[at] & (labels.label[at] == 1)]
+    few = len(anomalous) < FEW_ANOMALIES and not labels.known[at].all()
+    among = at[~np.isin(groups[at], groups[anomalous]) & (labels.known[at] | few)]
+    wanted = min(max(len(among) / 5, min(FOR_THRESHOLDS, len(among) / 3)), MOST_FOR_THRESHOLDS)
+    ends = log.ends[among]
+    if np.isnan(ends).any():
+        _, aside = part_at_random(labels, among, wanted / max(len(among), 1), seed)
+    else:
+        latest = among[np.argsort(ends, kind="stable")[len(among) - round(wanted) :]]
+        aside = among[np.isin(groups[among], groups[latest])]
+    told = labels.known[at].any()
+    whose: Whose = "genuine accounts" if not few else "accounts not known as anomalous" if told else "all accounts"
+    return SetAside(np.setdiff1d(at, aside), aside, whose)
 
 
 def _holds_both(label: NDArray[np.int8]) -> bool:

@@ -45,7 +45,7 @@ def _flat(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     columns = [column.ext.storage() if column.dtype.is_extension() else column for column in columns]
     if twice := [name for name, count in Counter(column.name for column in columns).items() if count > 1]:
         raise clash(path, twice[0])
-    return pl.DataFrame(columns)
+    return pl.DataFrame({column.name: column for column in columns})  # a list would not keep the name ""
 
 
 def clash(path: Path, name: str) -> LogError:

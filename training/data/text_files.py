@@ -267,7 +267,9 @@ def jsonl_table(text: str, path: Path) -> pl.DataFrame:
     tables: list[pl.DataFrame] = []
     while some := [_record(line, number, path, left_out) for number, line in islice(lines, AT_ONCE)]:
         names = dict.fromkeys(name for record in some for name in record)
-        tables.append(pl.DataFrame([_column(name, [record.get(name) for record in some], path) for name in names]))
+        tables.append(
+            pl.DataFrame({name: _column(name, [record.get(name) for record in some], path) for name in names})
+        )
         if not names:
             raise LogError(f"{path}: its objects have no keys that hold values")
     say_left_out(left_out, path)

@@ -1,5 +1,6 @@
 """Scores one log in many processes of a Ray cluster, with the steps of `apply.bulk`."""
 
+import json
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from service.engine.session import Runtime
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from training.apply.bulk import ROWS_OF_PART, WORK, Piece, Plan, Track, deal, dealt_mark, score_part
+from training.apply.tally import Tally
 from training.data.read import AS_FOUND, ReadOptions
 from training.verbosity import quieten
 
@@ -43,13 +45,13 @@ def connect(address: str) -> Any:
 class ScorePart:
     """Scores parts in one process, with one session of its own."""
 
-    def __init__(self, bundle: Path, out: Path, cuda: bool, how: ReadOptions) -> None:
+    def __init__(self, bundle: Path, plan: Plan, out: Path, cuda: bool) -> None:
         quieten(logging.WARNING)
-        self.out, self.how = out, how
+        self.plan, self.out = plan, out
         self.model = Model.load(Bundle.open(bundle), Runtime("cuda" if cuda else "cpu", threads=1))
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"sequences": score_part(self.model, int(row["part"]), self.out, self.how)}
+        return {"tally": json.dumps(score_part(self.model, self.plan, int(row["part"]), self.out).to_json())}
 
 
 def score_on_ray(
@@ -60,8 +62,9 @@ def score_on_ray(
     columns: Mapping[str, str],
     track: Track = lambda steps, *_: steps,
     rows_of_part: int = ROWS_OF_PART,
+    allow_missing: bool = False,
     how: ReadOptions = AS_FOUND,
-) -> int:
+) -> Tally:
     """Scores a Parquet log of any size into Parquet files in `out`, each row as `recguard-train score` has it.
 
     One session a core, or a GPU where the cluster has some. An interrupted run goes on when it is called again. On
@@ -69,22 +72,22 @@ def score_on_ray(
 
     Args:
         rows_of_part: rows that are held in memory together, roughly.
+        allow_missing: whether the log may lack columns that the bundle reads.
         how: how the log's times are read.
 
     Returns:
-        How many sequences there are.
+        What was done.
 
     Raises:
         LogError: the log cannot be read, or the folder holds something else.
     """
     out, path = out.absolute(), bundle.path.absolute()
-    plan = Plan.of(events, bundle.version, columns, rows_of_part, how)
+    plan = Plan.of(events, bundle, columns, rows_of_part, allow_missing, how)
     Plan.begin(out, plan)
     ray = connect(address)
     logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources["CPU"])
+    gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
 
     def deal_out(row: Mapping[str, Any]) -> dict[str, Any]:
         deal(plan, Piece(**row), out)
@@ -100,15 +103,14 @@ def score_on_ray(
     if pieces:
         for _ in done(steps(pieces).map(deal_out), "dealing", len(pieces)):
             pass
-    parts = [{"part": part} for part in range(plan.parts)]
-    workers = min(gpus or cpus, len(parts))
-    scored = steps(parts).map(
+    workers = min(gpus or cpus, plan.parts)
+    scored = steps([{"part": part} for part in range(plan.parts)]).map(
         ScorePart,
-        fn_constructor_args=(path, out, gpus > 0, how),
+        fn_constructor_args=(path, plan, out, gpus > 0),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
     )
-    sequences = sum(int(row["sequences"]) for row in done(scored, "scoring", len(parts)))
+    tally = Tally.sum(Tally.of_json(json.loads(row["tally"])) for row in done(scored, "scoring", plan.parts))
     shutil.rmtree(out / WORK)
-    return sequences
+    return tally

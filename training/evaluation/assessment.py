@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from service.model.calibration import Calibration, Evidence
-from service.model.intervals import wilson
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer
 from training.data.labels import Labels
 from training.data.log import Log
-from training.evaluation.quality import Quality
+from training.evaluation.promise import by_cut
+from training.evaluation.quality import Quality, rate
 
 STRIPS = 6  # sequences of each kind whose events are shown
 MOST_GROUPS = 30  # a column with more values than this does not form groups
@@ -28,6 +28,7 @@ def assess(
     scorer: Scorer,
     thresholds: Thresholds,
     threshold: float,
+    columns: Sequence[str],
     evidence: Callable[[Log], Evidence],
 ) -> dict[str, Any]:
     """Quality, and what it depends on.
@@ -37,11 +38,16 @@ def assess(
         found: what the model says of them.
         scorer, thresholds: scorer and thresholds of the model.
         threshold: score from which a sequence counts as flagged.
+        columns: those that a sequence may lack.
         evidence: function that gives what the model says of another log; called once for each column.
     """
+
+    def decide(shown: Log) -> list[str]:
+        return [thresholds.decide(a.score, a.false_alarm_rate) for a in scorer.scores(evidence(shown))]
+
     answers = scorer.scores(found)
     score = np.array([a.score for a in answers])
-    decisions = [thresholds.decide(a.score) for a in answers]
+    decisions = [thresholds.decide(a.score, a.false_alarm_rate) for a in answers]
     flagged = np.array([decision != "allow" for decision in decisions])
     events = [a.events for a in answers]
     return {
@@ -50,6 +56,8 @@ def assess(
         "label": labels.label.tolist(),
         "type": labels.types,
         "score": score.tolist(),
+        "decision": decisions,
+        "cuts": by_cut(log, labels, columns, decide),
         "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
         "groups": group_rates(labels, flagged),
         "events": event_quality(log, labels, events),
@@ -73,14 +81,6 @@ def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
                 row[name] = rate(int((flagged & of_class).sum()), int(of_class.sum()))
             rows.append(row)
     return rows
-
-
-def rate(hits: int, trials: int) -> list[float] | None:
-    """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None if there are no trials."""
-    if trials == 0:
-        return None
-    share = wilson(hits, trials)
-    return [share.estimate, share.low, share.high, trials]
 
 
 def event_quality(log: Log, labels: Labels, events: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
@@ -156,25 +156,21 @@ def importance(
             if name == "ts"
             else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
         )
-        changed = calibration.score(evidence(Log.of(dealt)))
+        changed = calibration.score(evidence(Log.of(dealt, log.reading)))
         rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
     return sorted(rows, key=lambda r: -float(r["loss"]))
 
 
 def _dealt_times(log: Log, rng: np.random.Generator) -> pl.DataFrame:
-    ordered = log.events.sort("sequence_id", "ts", maintain_order=True)
-    ts, owner = ordered["ts"].to_numpy(), ordered["sequence_id"].rle_id().to_numpy()
+    owner = np.repeat(np.arange(len(log)), np.diff(log.offsets))
+    given = log.events["ts"].to_numpy().astype(np.float64)  # NaN where there is none
+    ordered = np.lexsort((given, owner))
+    ts = given[ordered]
     gaps = np.diff(ts, prepend=np.nan)
     inside = np.append([False], owner[1:] == owner[:-1]) & ~np.isnan(gaps)
     gaps[inside] = rng.permutation(gaps[inside])
     starts = np.where(inside, 0.0, ts)
     first = np.maximum.accumulate(np.where(inside, 0, np.arange(len(ts))))  # where each event's sequence starts
     elapsed = np.cumsum(np.where(inside, gaps, 0.0))
-    dealt = starts[first] + elapsed - elapsed[first]
-    order = pl.DataFrame({"sequence_id": log.ids, "_at": np.arange(len(log))})
-    return (
-        ordered.with_columns(ts=pl.Series(dealt))
-        .join(order, on="sequence_id", how="left", maintain_order="left")
-        .sort("_at", maintain_order=True)
-        .drop("_at")
-    )
+    dealt = pl.Series(starts[first] + elapsed - elapsed[first]).fill_nan(None)
+    return log.events[ordered].with_columns(ts=dealt)

@@ -56,8 +56,8 @@ def precision_recall(label: Labels, score: Scores) -> Markup:
     return svg(plot)
 
 
-def histogram(label: Labels, score: Scores, thresholds: Mapping[str, float]) -> Markup:
-    """Number of sequences by score, with the thresholds "review" and "block"."""
+def histogram(label: Labels, score: Scores) -> Markup:
+    """Number of sequences by score."""
     plot, axes = figure("Scores", "score", "sequences")
     axes.hist(
         [score[label == 0], score[label == 1]],
@@ -67,8 +67,6 @@ def histogram(label: Labels, score: Scores, thresholds: Mapping[str, float]) -> 
         label=["normal", "anomalous"],
     )
     axes.set_yscale("symlog", linthresh=10)
-    for name, style in (("review", ":"), ("block", "--")):
-        axes.axvline(thresholds[name], color="#222222", linestyle=style, linewidth=1, label=name)
     axes.legend(frameon=False, fontsize=8)
     return svg(plot)
 

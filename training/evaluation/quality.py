@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from service.model.intervals import wilson
+
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int8]
 BINS = 15  # bins of the reliability plot
@@ -81,3 +83,11 @@ def recall_at_fpr(label: Labels, score: Scores, fpr: float) -> float:
     """Largest recall of any threshold whose false-positive rate is at most `fpr`."""
     false_rate, true_rate, _ = roc_curve(label, score, drop_intermediate=False)
     return float(true_rate[false_rate <= fpr].max())
+
+
+def rate(hits: int, trials: int) -> list[float] | None:
+    """A share with the ends of its 95 % interval (Wilson, 1927), and the trials; None if there are no trials."""
+    if trials == 0:
+        return None
+    share = wilson(hits, trials)
+    return [share.estimate, share.low, share.high, trials]

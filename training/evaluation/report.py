@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.evaluation import pages, plots
 from training.evaluation.quality import NAMES, Labels, Scores
@@ -25,7 +26,7 @@ def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
 
 def _chosen_by(config: Mapping[str, Any]) -> str:
     """How `thresholds.choose` chose the review and block thresholds, in words."""
-    rates = [f"a false-positive rate of {config[f'{level}_fpr']:.1%}" for level in ("review", "block")]
+    rates = [f"a false-alarm rate of {config[f'{level}_fpr']:.1%}" for level in ("review", "block")]
     for i, level in enumerate(("review", "block")):
         if (precision := config[f"{level}_precision"]) is not None:
             rates[i] = f"a precision of {precision:.1%}"
@@ -37,21 +38,21 @@ def _chosen_by(config: Mapping[str, Any]) -> str:
 def _test(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Quality on the test part, for what the stored evaluation does not hold in the form that is shown."""
     label, score = np.array(evaluation["label"]), np.array(evaluation["score"])
-    thresholds, found = evaluation["thresholds"], evaluation["metrics"]
+    decision, found = np.array(evaluation["decision"]), evaluation["metrics"]
     return {
         "measures": {words: found[name] for name, words in NAMES.items()},
         "decisions": {
-            "normal": _decisions(score[label == 0], thresholds),
-            "anomalous": _decisions(score[label == 1], thresholds),
+            "normal": _decisions(decision[label == 0]),
+            "anomalous": _decisions(decision[label == 1]),
         },
         "plots": [
             plots.roc(label, score),
             plots.precision_recall(label, score),
-            plots.histogram(label, score, thresholds),
+            plots.histogram(label, score),
             plots.confusion_matrix(label, score, found["threshold"]),
             plots.calibration(label, score, found["expected_calibration_error"]),
         ],
-        "types": _types(evaluation["type"], label, score, thresholds),
+        "types": _types(evaluation["type"], label, score, decision),
         "plots_of_types": [plots.type_matrix(_named(evaluation)), plots.importance(evaluation["importance"])],
         "strips": {
             title: [{**row, "cells": _cells(row["events"])} for row in rows]
@@ -60,21 +61,19 @@ def _test(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decisions(score: Scores, thresholds: Mapping[str, float]) -> dict[str, int]:
-    block = int((score >= thresholds["block"]).sum())
-    review = int((score >= thresholds["review"]).sum()) - block
-    return {"allow": len(score) - review - block, "review": review, "block": block}
+def _decisions(decision: NDArray[np.str_]) -> dict[str, int]:
+    return {name: int((decision == name).sum()) for name in ("allow", "review", "block")}
 
 
 def _types(
-    types: Sequence[str | None], label: Labels, score: Scores, thresholds: Mapping[str, float]
+    types: Sequence[str | None], label: Labels, score: Scores, decision: NDArray[np.str_]
 ) -> list[dict[str, Any]]:
     """Scores and decisions for each type, the normal sequences first."""
     of_each = np.array([t or ("normal" if not y else "unnamed") for t, y in zip(types, label, strict=True)])
     rows = []
     for kind in sorted(set(of_each.tolist()), key=lambda t: (t != "normal", t)):
         own = score[of_each == kind]
-        decisions = _decisions(own, thresholds)
+        decisions = _decisions(decision[of_each == kind])
         caught = (decisions["review"] + decisions["block"]) / len(own)
         rows.append(
             {"type": kind, "sequences": len(own), "median": float(np.median(own)), **decisions, "caught": caught}

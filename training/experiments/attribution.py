@@ -13,6 +13,7 @@ from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
 from service.encoding.values import Floats
 from service.model.calibration import CHANNELS, logit
+from service.model.lengths import bins
 from service.model.scorer import evidence
 from training.data.log import Log
 from training.network.finetune import run_torch
@@ -67,7 +68,8 @@ def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
     """
     from captum.attr import LayerIntegratedGradients
 
-    weight = dict(zip(CHANNELS, fitted.calibration.weights, strict=True))
+    [bin_] = bins(np.array([encoded.length])).tolist()
+    weight = dict(zip(CHANNELS, fitted.calibration.weights[bin_], strict=True))
     blame = np.zeros(encoded.length)
     ids = torch.from_numpy(pad(encoded.chunks))
     role = ids.clone()

@@ -48,7 +48,7 @@ from training.fit.pipeline import fit_model
 from training.fit.sequences import encoded_log, examples_of
 from training.fit.thresholds import best_f1
 from training.network import export
-from training.network.finetune import finetune, run_torch
+from training.network.finetune import Shown, finetune, run_torch
 from training.network.model import BehaviourBert
 
 COMPONENTS = 32  # of the decomposition that dense methods see
@@ -227,7 +227,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
         model.bert = body
     [(others, held)] = held_out(labels, 1, config.held_out_share, config.seed)
     ours, theirs = ([examples[i] for i in part.tolist()] for part in (others, held))
-    finetune(model, encoder, ours, theirs, config, True, "baseline")
+    finetune(model, encoder, Shown.all(ours), theirs, config, True, "baseline")
     run = run_torch(model)
 
     def scores(sequences: Sequence[Encoded]) -> Floats:

@@ -71,7 +71,7 @@ def evaluate_bundle(
     how: ReadOptions = AS_FOUND,
 ) -> Quality:
     """Scores a labelled log with a bundle; warns where that log is the one the bundle was trained on."""
-    data = Dataset.read(events, label_file, WHOLE, columns, how=how)
+    data = Dataset.read(events, label_file, WHOLE, columns, how=how, encoder=bundle.encoder)
     log, labels = data.log, data.labels
     if data.fingerprint == bundle.manifest["training_data"]["fingerprint"]:
         logger.warning(
@@ -83,7 +83,7 @@ def evaluate_bundle(
         logger.warning("%d labelled sequences could not be scored", labels.known.sum() - usable.sum())
     score = np.array([a.score if isinstance(a, Score) else np.nan for a in answers])[usable]
     tested = bundle.manifest["metrics"]["test"]  # None where the bundle was fitted without labels
-    threshold = tested["threshold"] if tested else bundle.thresholds.review
+    threshold = tested["threshold"] if tested else 0.5
     found = Quality.of(labels.label[usable], score, threshold)
     if out is not None:
         _write(out, {"metrics": found.to_json(), "bundle": bundle.version})

@@ -178,7 +178,7 @@ class Scene:
             answers = fitted.scorer.scores(fitted.evidence(part))
             dropped = rival.scores(part) >= rival.threshold
             for i, answer, drop in zip(at.tolist(), answers, dropped.tolist(), strict=True):
-                decision = fitted.thresholds.decide(answer.score)
+                decision = fitted.thresholds.decide(answer.score, answer.false_alarm_rate)
                 for choice in CHOICES:
                     found[choice][i] = _weights(repair(answer, decision, partial_types, choice), answer)
                 found[RIVAL][i] = np.full(len(answer.events), 0.0 if drop else 1.0)

@@ -27,7 +27,7 @@ from training.data.labels import Labels
 from training.data.log import Log, LogError
 from training.data.split import Indices
 from training.evaluation import pages, plots
-from training.evaluation.assessment import rate
+from training.evaluation.quality import rate
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
@@ -158,7 +158,7 @@ def _run(scene: Scene, plan: Plan, config: FitConfig) -> dict[str, Any]:
 def _reviewed(scene: Scene, model: Fitted, arrived: Indices, most: int, seed: int) -> Indices:
     """Which of those that arrived get a verdict: flagged ones in teaching order, and some of those let through."""
     answers = model.scorer.scores(model.evidence(scene.log.subset(arrived)))
-    allowed = np.array([a.score < model.thresholds.review for a in answers], dtype=bool)
+    allowed = np.array([model.thresholds.decide(a.score, a.false_alarm_rate) == "allow" for a in answers])
     sample = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[: most // SAMPLED]
     flagged = np.flatnonzero(~allowed)
     order = teaching_order(
@@ -170,8 +170,8 @@ def _reviewed(scene: Scene, model: Fitted, arrived: Indices, most: int, seed: in
 def _tested(scene: Scene, model: Fitted) -> dict[str, Any]:
     answers: list[Score] = model.scorer.scores(model.evidence(scene.log.subset(scene.test)))
     label, is_new = scene.labels.label[scene.test], scene.is_new[scene.test]
-    score = np.array([a.score for a in answers])
-    flagged, blocked = score >= model.thresholds.review, score >= model.thresholds.block
+    decision = np.array([model.thresholds.decide(a.score, a.false_alarm_rate) for a in answers])
+    flagged, blocked = decision != "allow", decision == "block"
     named = flagged & np.array([a.likeliest == scene.kind for a in answers])
     of = {
         "flagged": (flagged, is_new),

@@ -22,8 +22,8 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, folds
 from training.evaluation import pages, plots
-from training.evaluation.assessment import event_quality, group_rates, rate
-from training.evaluation.quality import NAMES, Quality, recall_at_fpr
+from training.evaluation.assessment import event_quality, group_rates
+from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
@@ -106,7 +106,7 @@ def _all(log: Log, labels: Labels, rest: Indices, fold: Indices, config: FitConf
     found = fitted.evidence(test)
     answers = fitted.scorer.scores(found)
     score = np.array([a.score for a in answers])
-    decisions = [fitted.thresholds.decide(a.score) for a in answers]
+    decisions = [fitted.thresholds.decide(a.score, a.false_alarm_rate) for a in answers]
     flagged = [i for i, decision in enumerate(decisions) if decision != "allow" and truth.label[i] == 1]
     return {
         "score": score.tolist(),
@@ -166,8 +166,8 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
     answers = fitted.scorer.scores(fitted.evidence(log.subset(tested)))
     score, label = np.array([a.score for a in answers]), labels.label[tested]
-    review = fitted.thresholds.review
-    caught = [a for a, y in zip(answers, label, strict=True) if y and a.score >= review]
+    decide = fitted.thresholds.decide
+    caught = [a for a, y in zip(answers, label, strict=True) if y and decide(a.score, a.false_alarm_rate) != "allow"]
     recall = recall_at_fpr(label, score, 0.01)
     return {
         "auc": float(roc_auc_score(label, score)),

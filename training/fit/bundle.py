@@ -27,11 +27,12 @@ from service.model.scorer import Model, evidence
 from training.config import FitConfig
 from training.data.dataset import Dataset
 from training.data.labels import Labels
-from training.data.log import Log
+from training.data.log import Log, said_of
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
+from training.evaluation.promise import promised
 from training.fit.networks import WEIGHTS
 from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
@@ -43,7 +44,6 @@ GOLDEN, GOLDEN_EVENTS = 8, 200
 MOST_DESCRIBED = 20_000  # training sequences that live traffic is compared with
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2, "fp16": 1e-2}  # of probabilities, across processors and providers
 MAX_CHANGE = 0.01  # largest mean change of a probability by a smaller precision
-LENGTHS = (1, 50, 99)  # percentiles of the training sequences' lengths that a bundle states
 
 
 def fit_bundle(
@@ -80,7 +80,7 @@ def fit_bundle(
         config = found or search(data.log, data.labels, data.training, config)
         note_settings(state, config)
     start = time.perf_counter()
-    with resumable(state):
+    with resumable(state), said_of(events):
         fitted = fit_model(data.log, data.labels, data.training, config, quiet)
     if rank_and_size()[0] == 0:
         write_bundle(fitted, data, out, name, start)
@@ -153,7 +153,6 @@ def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) 
             "sequences": len(data.log),
             "events": data.log.events.height,
             "split": data.split.how,
-            "lengths": np.percentile(np.diff(train.offsets), LENGTHS).astype(int).tolist(),
         },
         "types": fitted.types,
         "metrics": {
@@ -162,7 +161,8 @@ def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) 
         },
         "field_values": FieldValues.learn(fitted.encoder, fitted.encode(train.subset(_spread(np.arange(len(train)))))),
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
-        "thresholds": asdict(fitted.thresholds),
+        "thresholds": fitted.thresholds.given,
+        "promise": promised(fitted.support.false_alarms, fitted.thresholds, fitted.whose),
         "calibration": fitted.calibration.to_json(),
     }
 
@@ -183,6 +183,7 @@ def _write_parts(fitted: Fitted, folder: Path) -> None:
     if fitted.masked is not None:
         (folder / MASKED).write_bytes(save(fitted.masked.state_dict()))
     fitted.tabular.save(folder / "statistics.npz")
+    fitted.support.save(folder / "promise.npz")
 
 
 def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
@@ -250,11 +251,17 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
     quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": []}
     if len(test):
         quality = assess(
-            test, of_test, fitted.evidence(test), fitted.scorer, fitted.thresholds, fitted.f1_threshold, fitted.evidence
+            test,
+            of_test,
+            fitted.evidence(test),
+            fitted.scorer,
+            fitted.thresholds,
+            fitted.f1_threshold,
+            fitted.encoder.read,
+            fitted.evidence,
         )
     return {
         **quality,
-        "thresholds": asdict(fitted.thresholds),
         "cleaning": asdict(replace(data.cleaning, clipped=fitted.clipped)),
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],

@@ -3,16 +3,19 @@
 The result is a `service.model.calibration.Calibration`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from service.encoding.values import Floats
 from service.model.calibration import Calibration, Evidence, log
+from service.model.lengths import LEAST, bins
 from training.data.labels import UNLABELLED
 
 ALARM_SHARE = 0.002  # share of normal sequences that the alarm on novelty wrongly flags
+NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is no alarm on novelty
 ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's threshold
 
@@ -22,6 +25,7 @@ def fit_calibration(
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
+    weight: Floats,
     prevalence: float | None = None,
 ) -> Calibration:
     """Logistic regression over the channels; a channel that would count against an anomaly is left out.
@@ -32,9 +36,10 @@ def fit_calibration(
         types: int64 (N,), index of the anomaly type, UNLABELLED if there is none.
         event_labels: int8 (T,) for each sequence, UNLABELLED if unknown; if anomalous sequences have none, an event's
             logit is used as it is.
+        weight: float64 (N,), how much each sequence counts.
         prevalence: share of anomalies in live traffic; None means the share in `label`.
     """
-    weights, bias = weigh(evidence.channels, label)
+    weights, bias = weigh(evidence.channels, evidence.lengths, label, weight)
     event_weight, event_bias = 1.0, 0.0
     known = np.concatenate(event_labels)
     in_anomalies = np.concatenate([e for e, y in zip(event_labels, label, strict=True) if y == 1])
@@ -43,17 +48,19 @@ def fit_calibration(
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     partial, part_weight, part_bias = _parts(evidence, label, types, event_labels)
-    fitted = float(label.mean())
-    alarm_weight, alarm_at = _alarm(evidence.novelty[label == 0], ALARM_SHARE)
-    beyond = label[log(evidence.novelty) > alarm_at]
-    right = (beyond.sum() + 1) / (len(beyond) + 2)  # share of the alarms that are right, by Laplace's rule
+    fitted = float(np.average(label, weights=weight))
+    normal = label == 0
+    alarm_weight, alarm_at = _alarm(evidence.novelty[normal], evidence.lengths[normal], weight[normal])
+    beyond = log(evidence.novelty) > alarm_at[bins(evidence.lengths)]
+    # share of the alarms that are right, by Laplace's rule
+    right = (weight[beyond & ~normal].sum() + 1) / (weight[beyond].sum() + 2)
     return Calibration(
-        weights=tuple(weights.tolist()),
-        bias=bias,
+        weights=weights.tolist(),
+        bias=bias.tolist(),
         fitted_prevalence=fitted,
         prevalence=fitted if prevalence is None else prevalence,
-        alarm_weight=alarm_weight,
-        alarm_at=alarm_at,
+        alarm_weight=alarm_weight.tolist(),
+        alarm_at=alarm_at.tolist(),
         alarm_most=float(right) if right > MOSTLY_RIGHT else 0.0,
         event_weight=event_weight,
         event_bias=event_bias,
@@ -86,22 +93,50 @@ def _parts(
     return partial, float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
-def weigh(points: NDArray[np.float64], label: NDArray[np.int8]) -> tuple[NDArray[np.float64], float]:
-    """Weights (C,) and bias of a logistic regression on channels (N, C); a weight that would be negative becomes 0."""
+def weigh(points: Floats, lengths: NDArray[np.int64], label: NDArray[np.int8], weight: Floats) -> tuple[Floats, Floats]:
+    """Weights (B, C) and bias (B,) by bin of length, of logistic regressions on channels (N, C).
+
+    Each is a local regression (Tibshirani and Hastie, "Local likelihood estimation", JASA 1987): sequences of other
+    lengths count too, less the farther their bin is. A weight that would be negative becomes 0.
+    """
     scale = points.std(axis=0) + 1e-6
+    found = [_weigh(points / scale, label, weight * near) for near in _nearness(lengths)]
+    return np.stack([w / scale for w, _ in found]), np.array([b for _, b in found])
+
+
+def _nearness(lengths: NDArray[np.int64]) -> Iterator[Floats]:
+    """For each bin of length, float64 (N,), how near to it each sequence's bin is; 1 in the bin itself.
+
+    A bin beyond all sequences counts as the nearest that has some.
+    """
+    of = bins(lengths)
+    for bin_ in range(len(LEAST)):
+        yield np.exp(-0.5 * ((of - np.clip(bin_, of.min(), of.max())) / NEAR) ** 2)
+
+
+def _weigh(points: Floats, label: NDArray[np.int8], weight: Floats) -> tuple[Floats, float]:
     used = np.ones(points.shape[1], dtype=bool)
     while True:
-        model = LogisticRegression(C=1.0).fit(points[:, used] / scale[used], label)
+        model = LogisticRegression(C=1.0).fit(points[:, used], label, weight)
         if model.coef_[0].min() >= 0 or used.sum() == 1:
             break
         used[np.flatnonzero(used)[int(np.argmin(model.coef_[0]))]] = False
     weights = np.zeros(points.shape[1])
-    weights[used] = model.coef_[0] / scale[used]
+    weights[used] = model.coef_[0]
     return np.maximum(weights, 0.0), float(model.intercept_[0])
 
 
-def _alarm(novelty: NDArray[np.float64], share: float) -> tuple[float, float]:
-    """Weight and threshold of the alarm: `share` of the sequences are above one half, a usual novelty is far below."""
+def _alarm(novelty: Floats, lengths: NDArray[np.int64], weight: Floats) -> tuple[Floats, Floats]:
+    """Weight and threshold of the alarm by bin of length.
+
+    ALARM_SHARE of the sequences are above one half, a usual novelty is far below.
+    """
     values = log(novelty)
-    at, middle = np.quantile(values, 1 - share), np.median(values)
-    return float(ALARM_STEEPNESS / max(at - middle, 1e-3)), float(at)
+    order = np.argsort(values)
+    found = []
+    for near in _nearness(lengths):
+        share = np.cumsum((weight * near)[order])
+        at, middle = (values[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
+        found.append((ALARM_STEEPNESS / max(at - middle, 1e-3), at))
+    steepness, at = np.array(found).T
+    return steepness, at

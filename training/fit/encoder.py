@@ -1,7 +1,8 @@
 """Learns the encoder from a training log: the kind of each column, and the fields that read the columns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -21,11 +22,11 @@ from service.encoding.fields import (
     Repeat,
     Rhythm,
     Step,
-    Vocabulary,
 )
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.values import catalogue_order
-from training.data.log import Log
+from service.encoding.vocabulary import Vocabulary, spelling
+from training.data.log import Log, LogError
 
 RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
 SMALL = 64  # distinct values up to which a column may be crossed with another
@@ -76,6 +77,9 @@ def fit_encoder(
         tokenizer: tokenizer for the text column; needed if `kinds` has one.
         max_positions: most positions in one pass.
         old: an encoder whose bins and known values are kept; the log adds to them.
+
+    Raises:
+        LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
     numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == "numeric"]
@@ -95,8 +99,13 @@ def fit_encoder(
     text_column = next((n for n, k in kinds.items() if k == "text"), None)
     if text_column is None:
         tokenizer = None
+    if not fields and text_column is None:
+        raise LogError(
+            "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
+            f"each row ({', '.join(name for name in log.events.columns if name not in RESERVED)})"
+        )
     pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
-    return Encoder(fields, text_column, tokenizer, max_positions, pairs)
+    return Encoder(fields, log.reading, text_column, tokenizer, max_positions, pairs)
 
 
 def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
@@ -138,17 +147,21 @@ def _bins(name: str, column: pl.Series) -> Bins:
     return Bins(name, edges.tolist(), exact.tolist())
 
 
-def _holders(log: Log, column: str) -> Counter[str]:
-    """How many sequences hold each raw value."""
-    counts = log.events.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("sequence_id").n_unique())
-    return Counter(dict(zip(counts[column].to_list(), counts["sequence_id"].to_list(), strict=True)))
+def _spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
+    """A column without nulls, each value as it is known."""
+    given = column.unique()
+    return column.replace_strict(given, [spell(value) for value in given], return_dtype=pl.String)
+
+
+def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[str]:
+    """How many sequences hold each value, under all its spellings."""
+    held = log.events.select("sequence_id", column).drop_nulls()
+    held = held.with_columns(_spelt(held[column], spell)).unique()
+    return Counter(dict(held[column].value_counts(name="sequences").iter_rows()))
 
 
 def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
-    empty = Vocabulary(name, [], identifier)
-    holders: Counter[str] = Counter()
-    for value, count in _holders(log, name).items():
-        holders[empty.known_as(value)] += count
+    holders = _holders(log, name, partial(spelling, identifier=identifier))
     values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
     if isinstance(old, Vocabulary):
         values |= set(old.values)
@@ -156,16 +169,17 @@ def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Voc
 
 
 def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
-    holders = _holders(log, vocabulary.name)
+    holders = _holders(log, vocabulary.name, vocabulary.known_as)
     return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
 
 
 def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     pairs = log.events.select(vocabulary.name, number).drop_nulls()
+    pairs = pairs.with_columns(_spelt(pairs[vocabulary.name], vocabulary.known_as))
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # four imaginary events at the overall mean pull an item with few numbers towards it
-    sums = pairs.group_by(vocabulary.name).agg(total=pl.col(number).sum(), count=pl.len())
+    sums = pairs.group_by(vocabulary.name).agg(pl.col(number).sum(), pl.len().alias(f"{number} {vocabulary.name}"))
     means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
     return Deviation(
         f"{number} against {vocabulary.name}",
@@ -179,8 +193,8 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
 def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
     """The field, if two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
-    seen = {v: vocabulary.known_as(v) for v in column[vocabulary.name].unique().to_list()}
-    values = sorted({*seen.values(), *vocabulary.values}, key=catalogue_order)
+    seen = _spelt(column[vocabulary.name], vocabulary.known_as)
+    values = sorted({*seen.unique(), *vocabulary.values}, key=catalogue_order)
     size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
     if len(values) < 4 * size:
         return []
@@ -192,10 +206,10 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
         [stretch_of[v] for v in vocabulary.values],
     )
     # compare pairs of different values from one sequence with pairs from the whole log
-    at = np.array([stretch_of[seen[v]] for v in column[vocabulary.name].to_list()])
+    at = np.array([stretch_of[value] for value in seen])
     owner = column["sequence_id"].rle_id().to_numpy()
     order = np.lexsort((np.random.default_rng(0).random(len(at)), owner))
-    value = column[vocabulary.name].to_numpy()[order]
+    value = seen.to_numpy()[order]
     pairs = (owner[1:] == owner[:-1]) & (value[1:] != value[:-1])
     together = (at[order][1:] == at[order][:-1])[pairs]
     chance = np.sum((np.bincount(at) / len(at)) ** 2)
@@ -205,7 +219,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
 def _change(fields: Sequence[Field], log: Log) -> list[Change]:
     """The change point over the fields that are stable, which means that most sequences do not change in them."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
-    events = Events(*log.subset(np.array(drawn)).whole)
+    events = Events(*log.subset(np.array(drawn)).whole, log.reading)
     several = events.lengths > 1
     stable, frequencies = [], []
     for f in fields:
@@ -243,7 +257,7 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
     for left, right, lag in wanted:
         available = [*fields, *crosses]
         needed = _with_sources(available, {left, right})
-        events = Events(*log.whole)
+        events = Events(*log.whole, log.reading)
         for f in needed:
             events.ids[f.name] = f.encode(events)
         keys = pair_keys(events.ids[left], events.ids[right], lag, events.at)

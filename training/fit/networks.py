@@ -19,11 +19,10 @@ from service.model.calibration import Evidence, sigmoid
 from service.model.scorer import gather, network_logits
 from service.model.tabular import Reading
 from training.config import FitConfig, pretrained_directory
-from training.data.labels import Labels
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
-from training.fit.tabular import as_unseen, row_counts
-from training.network.finetune import Example, finetune, run_torch
+from training.fit.tabular import Sample, as_unseen
+from training.network.finetune import Example, Shown, finetune, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -54,22 +53,23 @@ def untrained(encoder: Encoder, sequences: Sequence[Encoded], types: int, config
     return model
 
 
-def taught(
-    examples: Sequence[Example], labels: Labels, encoder: Encoder, types: int, config: FitConfig, quiet: bool
-) -> list[Example]:
+def taught(data: EncodedLog, examples: Sequence[Example], config: FitConfig, quiet: bool) -> list[Example]:
     """Adds to each example the probability from a larger network that was not trained on this example.
 
     Distillation after Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     assert config.teacher is not None
     config = replace(config, preset=config.teacher, teacher=None, layers=0)
-    start = untrained(encoder, [e.encoded for e in examples], types, config)
+    start = untrained(data.encoder, data.encoded, len(data.types), config)
     found = list(examples)
-    for number, (others, held) in enumerate(held_out(labels, TEACHER_FOLDS, 0.0, config.seed), 1):
-        model, theirs = deepcopy(start), [examples[i] for i in held]
-        finetune(model, encoder, [examples[i] for i in others], theirs, config, quiet, f"teacher-{number}")
-        logits = network_logits([e.encoded for e in theirs], run_torch(model)).sequence
-        for i, logit in zip(held.tolist(), logits.tolist(), strict=True):
+    for number, (_, held) in enumerate(held_out(data.labels, TEACHER_FOLDS, 0.0, config.seed), 1):
+        is_theirs = np.isin(data.of, held)
+        ours, theirs = np.flatnonzero(~is_theirs & (data.weight > 0)), np.flatnonzero(is_theirs & (data.weight > 0))
+        model, judged = deepcopy(start), [examples[i] for i in theirs.tolist()]
+        shown = Shown([examples[i] for i in ours.tolist()], data.of[ours], data.weight[ours])
+        finetune(model, data.encoder, shown, judged, config, quiet, f"teacher-{number}")
+        logits = network_logits([e.encoded for e in judged], run_torch(model)).sequence
+        for i, logit in zip(theirs.tolist(), logits.tolist(), strict=True):
             found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))
     return found
 
@@ -79,8 +79,8 @@ class CrossFitted:
     """What networks say of sequences that they were not trained on.
 
     Attributes:
-        at: int64 (M,), positions of the sequences in the log: all of them, or only the one part that was held out.
-        evidence: evidence for these M sequences, from all parts of the model.
+        at: positions of the sequences and cuts that were held out at some time: all, or only those of one part.
+        evidence: evidence for these, from all parts of the model.
         epochs: for each network, the number of epochs after which its weights were kept.
         last: the last network; if only one part was held out, this is the one that serves.
     """
@@ -95,6 +95,7 @@ def cross_fit(
     start: BehaviourBert,
     data: EncodedLog,
     examples: Sequence[Example],
+    sample: Sample,
     reading: Reading,
     config: FitConfig,
     quiet: bool,
@@ -103,27 +104,32 @@ def cross_fit(
 
     Args:
         start: the untrained network; each training begins with a copy of it.
-        examples: examples of N sequences, with the log odds from the tabular parts and a teacher's probability.
+        examples: M, with the log odds from the tabular parts and a teacher's probability.
+        sample: the same sequences.
         reading: what the tabular parts say of each sequence when fitted without it.
     """
     parts = held_out(data.labels, config.folds, config.held_out_share, config.seed)
-    fold = np.full(len(examples), -1)
+    of_sequence = np.full(len(data.log), -1)
     for number, (_, held) in enumerate(parts):
-        fold[held] = number
-    unseen = as_unseen(data.encoder, data.encoded, row_counts(data.encoder, data.encoded), fold)
+        of_sequence[held] = number
+    fold = of_sequence[data.of]
+    unseen = as_unseen(sample, fold)
     found: list[Evidence] = []
+    order = []
     epochs = []
-    for number, (others, held) in enumerate(parts, 1):
-        logger.info("network %d of %d: %d sequences, %d held out", number, len(parts), len(others), len(held))
-        ours = [examples[i] for i in others]
-        theirs = [replace(examples[i], encoded=unseen[i]) for i in held.tolist()]
+    for number in range(len(parts)):
+        ours, theirs = np.flatnonzero((fold != number) & (data.weight > 0)), np.flatnonzero(fold == number)
+        judged = [replace(examples[i], encoded=unseen[i]) for i in theirs.tolist()]
+        logger.info("network %d of %d: %d sequences", number + 1, len(parts), (of_sequence != number).sum())
         model = deepcopy(start)
-        epochs.append(finetune(model, data.encoder, ours, theirs, config, quiet, f"cross-fit-{number}"))
-        network = network_logits([e.encoded for e in theirs], run_torch(model))
-        found.append(gather([data.encoded[i] for i in held.tolist()], network, reading.take(held)))
-    at = np.concatenate([held for _, held in parts])
-    order = np.argsort(at)
-    return CrossFitted(at[order], Evidence.joined(found).take(order), epochs, model)
+        shown = Shown([examples[i] for i in ours.tolist()], data.of[ours], data.weight[ours])
+        measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
+        epochs.append(finetune(model, data.encoder, shown, measured, config, quiet, f"cross-fit-{number + 1}"))
+        network = network_logits([e.encoded for e in judged], run_torch(model))
+        found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs)))
+        order.append(theirs)
+    at = np.concatenate(order)
+    return CrossFitted(np.sort(at), Evidence.joined(found).take(np.argsort(at)), epochs, model)
 
 
 def final_network(
@@ -145,5 +151,7 @@ def final_network(
     if old is not None:
         carried = carry_over(model, data.encoder, data.types, old.weights, old.encoder, old.types)
         logger.info("%d of %d rows of the table carried over", carried, data.encoder.deep_rows)
-    finetune(model, data.encoder, examples, [], config, quiet, "final", round(float(np.median(epochs))))
+    fitting = np.flatnonzero(data.weight > 0)
+    shown = Shown([examples[i] for i in fitting.tolist()], data.of[fitting], data.weight[fitting])
+    finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
     return model

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,32 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
+from service.encoding.values import Ids
+from service.engine.outputs import Outputs
 from service.model.calibration import Calibration, Evidence
+from service.model.false_alarms import FalseAlarms, which
+from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer, evidence
+from service.model.support import Support
 from service.model.tabular import Tabular
 from training.config import FitConfig
+from training.data.cuts import Cuts, in_time_order
 from training.data.labels import Labels
 from training.data.log import Log
-from training.data.split import Indices, fold_numbers
+from training.data.split import Indices, fold_numbers, set_aside
+from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
-from training.fit.sequences import EncodedLog, encode, encoded_log
-from training.fit.tabular import FittedTabular, fit_tabular
+from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
+from training.fit.tabular import FittedTabular, Sample, fit_tabular, row_counts
 from training.network.finetune import Example, run_torch
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
+EVENTS_AT_ONCE = 200_000
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
 @dataclass
 class Fitted:
-    """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data."""
+    """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
+
+    `whose` says which accounts' share the rates of the thresholds promise.
+    """
 
     model: BehaviourBert
     tabular: Tabular
@@ -43,7 +54,9 @@ class Fitted:
     kinds: dict[str, str]
     types: list[str]
     calibration: Calibration
+    support: Support
     thresholds: Thresholds
+    whose: str
     f1_threshold: float
     held_out: Quality
     held_out_scores: NDArray[np.float64]
@@ -61,7 +74,7 @@ class Fitted:
 
     @property
     def scorer(self) -> Scorer:
-        return Scorer(self.calibration, self.types)
+        return Scorer(self.calibration, self.support.false_alarms, self.types)
 
     @property
     def start(self) -> Start:
@@ -83,17 +96,22 @@ def fit_model(
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
-    Calibration and thresholds are fitted on evidence from parts that were fitted without the sequence in question
-    (stacking, Wolpert 1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many
+    Thresholds come from genuine sequences that are set aside for them: no part of the model sees these. Calibration is
+    fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert 1992, with
+    cross-fitting). The network that is kept is then trained on all sequences, for as many
     epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
     answers for sequences that they were trained on, and would look better on those than on new ones.
     """
     seconds: dict[str, float] = {}
     config = config.settled
+    parts = set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
-        data = encode(log.subset(at), labels.subset(at), config, old.encoder if old else None)
+        data = encode(log.subset(parts.others), labels.subset(parts.others), config, old.encoder if old else None)
     with stage("linear part", seconds):
-        tabular = fit_beside(data, config)
+        sample = sample_of(data)
+        tabular = fit_tabular(
+            sample, max(len(data.types), 1), fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
+        )
     examples = with_offsets(data, tabular, config)
     start = untrained(data.encoder, data.everything, len(data.types), config)
     masked = None
@@ -102,14 +120,18 @@ def fit_model(
             masked = pretrain(start, data.encoder, data.everything, config, quiet)
     if config.teacher is not None:
         with stage("teacher", seconds):
-            examples = taught(examples, data.labels, data.encoder, len(data.types), config, quiet)
+            examples = taught(data, examples, config, quiet)
     with stage("cross-fitting", seconds):
-        crossed = cross_fit(start, data, examples, tabular.reading, config, quiet)
+        crossed = cross_fit(start, data, examples, sample, tabular.reading, config, quiet)
     model = crossed.last
     if len(crossed.epochs) > 1:
         with stage("fine-tuning", seconds):
             model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
     judged = calibrate(data, crossed, config)
+    with stage("thresholds", seconds):
+        parts_of_model = (data.encoder, run_torch(model), tabular.tabular, judged.calibration)
+        alarms = false_alarms(log.subset(parts.aside), judged.thresholds, parts_of_model, config.seed)
+        _say_what_is_lacking(alarms, judged.thresholds, parts.whose)
     return Fitted(
         model=model,
         tabular=tabular.tabular,
@@ -117,7 +139,9 @@ def fit_model(
         kinds=data.kinds,
         types=data.types,
         calibration=judged.calibration,
+        support=Support(attackers(data, crossed, judged.calibration), alarms),
         thresholds=judged.thresholds,
+        whose=parts.whose,
         f1_threshold=judged.f1_threshold,
         held_out=judged.quality,
         held_out_scores=judged.scores,
@@ -129,33 +153,71 @@ def fit_model(
     )
 
 
-def fit_beside(data: EncodedLog, config: FitConfig) -> FittedTabular:
-    """Fits the tabular parts: novelty, linear part and guilt by association."""
-    return fit_tabular(
-        data.encoder,
-        data.encoded,
-        data.labels.label,
-        np.array([e.type for e in data.examples]),
-        max(len(data.types), 1),
-        fold_numbers(data.labels, LINEAR_FOLDS, config.seed),
-    )
+def false_alarms(
+    genuine: Log,
+    asked: Thresholds,
+    parts: tuple[Encoder, Callable[[Ids], Outputs], Tabular, Calibration],
+    seed: int,
+) -> FalseAlarms:
+    """Thresholds by rate from histories that no part of the model has seen; can be run again on other histories.
+
+    Args:
+        genuine: the histories.
+        asked: thresholds, whose rates should be promised.
+        parts: encoder, network, tabular parts and calibration of the model that serves.
+    """
+    encoder, run, tabular, calibration = parts
+    log = in_time_order(genuine)
+
+    def score(cuts: Cuts) -> NDArray[np.float64]:
+        found = []
+        for some in cuts.pieces(EVENTS_AT_ONCE):  # all at once would fill the memory of a large log
+            encoded = encoded_log(encoder, some.of_log(log, encoder.read))
+            found.append(calibration.score(evidence(encoded, run, tabular)))
+        return np.concatenate(found)
+
+    return thresholds.false_alarms(log, len(encoder.read), asked, score, np.random.default_rng(seed))
+
+
+def _say_what_is_lacking(alarms: FalseAlarms, chosen: Thresholds, whose: str) -> None:
+    found = promised(alarms, chosen, whose)
+    for level in found.keys() & {"review", "block"}:
+        if found[level]["lacking"]:
+            logger.warning(
+                "thresholds come from %d %s: %d more are needed to promise a rate of %g, so nothing is %s by it",
+                found["accounts"],
+                whose,
+                found[level]["lacking"],
+                found[level]["asked"],
+                "blocked" if level == "block" else "reviewed",
+            )
+
+
+def sample_of(data: EncodedLog) -> Sample:
+    """The same sequences in the form that the tabular parts take."""
+    whole = np.arange(len(data.encoded)) < len(data.log)
+    types = np.array([e.type for e in data.examples])
+    counts = row_counts(data.encoder, data.encoded)
+    return Sample(data.encoder, data.encoded, data.of, whole, data.weight, data.label, types, counts)
 
 
 def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) -> list[Example]:
     """Adds to the examples the log odds from the tabular parts, so that the network learns what these miss."""
     if config.starts_pretrained:  # a pretrained network does better when it judges independently
         return data.examples
-    points = tabular.reading.channels
-    weights, bias = weigh(points, data.labels.label)
-    return [replace(e, offset=float(o)) for e, o in zip(data.examples, points @ weights + bias, strict=True)]
+    points, lengths = tabular.reading.channels, np.array([e.length for e in data.encoded])
+    fitting = data.weight > 0
+    weights, bias = weigh(points[fitting], lengths[fitting], data.label[fitting], data.weight[fitting])
+    offsets = (points * weights[bins(lengths)]).sum(axis=1) + bias[bins(lengths)]
+    return [replace(e, offset=float(o)) for e, o in zip(data.examples, offsets, strict=True)]
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Calibration and thresholds, fitted on evidence for M sequences that no part was fitted on.
+    """Calibration and thresholds, fitted on evidence for sequences that no part was fitted on.
 
     Attributes:
-        f1_threshold: the threshold at which F1 is largest on these sequences.
+        f1_threshold: the threshold at which F1 is largest on the whole ones, M of them.
         quality: the quality at that threshold.
         scores: float64 (M,), their scores.
     """
@@ -169,14 +231,29 @@ class Calibrated:
 
 def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Calibrated:
     """Fits the calibration and chooses the thresholds; without labels, these flag a given share of sequences."""
-    label = data.labels.label[crossed.at]
-    examples = [data.examples[i] for i in crossed.at.tolist()]
+    fitting = np.flatnonzero(data.weight[crossed.at] > 0)
+    at, told = crossed.at[fitting], crossed.evidence.take(fitting)
+    examples = [data.examples[i] for i in at.tolist()]
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]
-    calibration = fit_calibration(crossed.evidence, label, types, events, config.prevalence)
-    score = calibration.score(crossed.evidence)
+    calibration = fit_calibration(told, data.label[at], types, events, data.weight[at], config.prevalence)
+    whole = np.flatnonzero(at < len(data.log))
+    label, score = data.label[at[whole]], calibration.score(told.take(whole))
     if data.presumed:
-        chosen = thresholds.without_labels(score, config.contamination)
+        chosen = thresholds.without_labels(config.contamination)
     else:
         chosen = thresholds.choose(label, score, config)
     f1_threshold = thresholds.best_f1(label, score)
     return Calibrated(calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
+
+
+def attackers(data: EncodedLog, crossed: CrossFitted, calibration: Calibration) -> NDArray[np.float64]:
+    """Scores of attackers by what is missing and by bin of length, see `Support.scores`."""
+    only = np.flatnonzero(data.weight[crossed.at] == 0)
+    found = np.full((len(data.encoder.read) + 2, len(LEAST), MOST_ATTACKERS), np.nan)
+    if len(only):
+        told = crossed.evidence.take(only)
+        score, taken = calibration.score(told), np.zeros(found.shape[:2], dtype=np.int64)
+        for lacks, bin_, one in zip(which(told.missing), bins(told.lengths), score, strict=True):
+            found[lacks, bin_, taken[lacks, bin_]] = one
+            taken[lacks, bin_] += 1
+    return found

@@ -22,7 +22,7 @@ from training.config import FitConfig
 from training.data.clean import clean_events
 from training.data.dataset import Dataset, files_fingerprint
 from training.data.labels import Labels, read_label_table
-from training.data.log import Log, LogError
+from training.data.log import Log, LogError, said_of
 from training.data.read import AS_FOUND, ReadOptions
 from training.fit.bundle import write_bundle
 from training.fit.networks import WEIGHTS, Start
@@ -74,14 +74,15 @@ def refit(
     config = FitConfig(**bundle.manifest["config"])
     old = Dataset.read(events, label_file, config, columns, how=how)
     aside = out.with_name(out.name + ".rejected.csv")
-    judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside)
+    judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside, like=old.log)
     said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may have the same class
     tested = np.array([held_out(g or i) for g, i in zip(said.split_group, judged.ids, strict=True)])
     data = old.with_judged(judged, said, tested)
     test = data.split.test
     logger.info("%d sequences of the old log, %d judged, %d held out", len(old.log), len(judged), len(test))
     config = replace(config, folds=max(config.folds, FOLDS))
-    fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle))
+    with said_of(events):
+        fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle))
     found = {
         "from": bundle.version,
         "judged": len(judged),

@@ -5,33 +5,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.values import EventError
+from service.model.lengths import LEAST
 from training.config import FitConfig, pretrained_directory
+from training.data.cuts import Cuts, each_missing, in_time_order, labels_of
 from training.data.labels import UNLABELLED, Labels
 from training.data.log import Log
-from training.data.split import check_enough
+from training.data.split import FEW_ANOMALIES, check_enough
 from training.fit.encoder import column_kinds, fit_encoder
 from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
 
 logger = logging.getLogger(__name__)
-FEW_ANOMALIES = 30  # with this many labelled anomalous sequences, unlabelled ones are not needed
+MOST_ATTACKERS = 300  # how many of them are judged at every length
 TRUSTED = 0.8  # distance from normal replaces missing labels if its AUC on the known labels is at least this
 
 
 @dataclass(frozen=True)
 class EncodedLog:
-    """A log in the form from which the parts of a model learn.
+    """A log in the form from which the parts of a model learn: whole sequences first, then cuts of them.
 
     Attributes:
         encoder: learned from the whole log.
         kinds: each usable column's kind, see `column_kinds`.
-        everything: all sequences, including those without a label.
-        log, labels, encoded, examples: the N sequences that have a label, given or presumed.
+        everything: all sequences, whole, including those without a label.
+        log, labels: the N sequences that have a label, given or presumed.
+        encoded, examples: M, of which the first N are these sequences; the others are cuts.
+        of: int64 (M,), the sequence of each.
+        weight: float64 (M,), how much each counts in fitting, 1 for all of a sequence together; those that weigh
+            nothing are only judged by parts that were fitted without their sequence.
         types: names of the anomaly types; an example's type is an index into them.
         presumed: whether no labels were given, so that all are presumed.
     """
@@ -43,8 +50,15 @@ class EncodedLog:
     labels: Labels
     encoded: list[Encoded]
     examples: list[Example]
+    of: NDArray[np.int64]
+    weight: NDArray[np.float64]
     types: list[str]
     presumed: bool
+
+    @property
+    def label(self) -> NDArray[np.int8]:
+        """Int8 (M,)."""
+        return np.array([e.label for e in self.examples], dtype=np.int8)
 
 
 def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = None) -> EncodedLog:
@@ -60,15 +74,51 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     words = f"{pretrained_directory(config.pretrained)}/tokenizer.json" if "text" in kinds.values() else None
     tokenizer = Tokenizer.from_file(words) if words else None
     encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old)
+    log = in_time_order(log)
     everything = encoded_log(encoder, log)
     presumed = not labels.known.any()
     labels = presume(encoder, everything, labels, config)
     known = np.flatnonzero(labels.known)
-    log, labels, encoded = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
+    log, labels, whole = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
     check_enough(labels)
     types = sorted({t for t in labels.types if t})
-    examples = examples_of(log, labels, encoded, types)
-    return EncodedLog(encoder, kinds, everything, log, labels, encoded, examples, types, presumed)
+    cuts, weight = _cuts(log, labels, encoder.read, presumed, config)
+    cut = cuts.of_log(log, encoder.read)
+    of_cut = labels_of(cuts, cut, labels)
+    examples = examples_of(log, labels, whole, types)
+    examples += examples_of(cut, of_cut, encoded_log(encoder, cut), types)
+    there = np.concatenate((np.ones(len(log), dtype=bool), of_cut.known))
+    examples = [examples[i] for i in np.flatnonzero(there).tolist()]
+    of = np.concatenate((np.arange(len(log)), cuts.of))[there]
+    weight = np.concatenate((np.ones(len(log)), weight))[there]
+    encoded = [e.encoded for e in examples]
+    return EncodedLog(
+        encoder, kinds, everything, log, labels, encoded, examples, of, _shared(of, weight), types, presumed
+    )
+
+
+def _cuts(
+    log: Log, labels: Labels, columns: Sequence[str], presumed: bool, config: FitConfig
+) -> tuple[Cuts, NDArray[np.float64]]:
+    """Cuts for fitting, which weigh 1, and cuts of attackers that are only judged, which weigh 0."""
+    lengths, rng = np.diff(log.offsets), np.random.default_rng(config.seed)
+    drawn = Cuts.drawn(lengths, len(columns), rng)
+    attackers = np.flatnonzero(labels.label == 1)
+    if presumed:
+        return drawn, np.ones(len(drawn.of))
+    attackers = attackers[:: -(-len(attackers) // MOST_ATTACKERS) or 1]
+    judged = Cuts.joined(
+        [Cuts.latest(attackers, lengths, least, dropped) for least in LEAST for dropped in each_missing(len(columns))]
+    )
+    return Cuts.joined((drawn, judged)), np.repeat([1.0, 0.0], [len(drawn.of), len(judged.of)])
+
+
+def _shared(of: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (M,) of looks that sum to 1 for each sequence: one half for the whole, the other for its cuts."""
+    count = int(of.max()) + 1
+    cuts = np.bincount(of[count:], weight[count:], count)
+    shared = np.where(cuts > 0, 0.5, 1.0)
+    return np.concatenate((shared, weight[count:] * 0.5 / np.maximum(cuts, 1)[of[count:]]))
 
 
 def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:

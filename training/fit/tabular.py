@@ -22,13 +22,15 @@ from service.encoding.pairs import Cross
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.guilt_by_association import GuiltByAssociation
+from service.model.lengths import LEAST, bins
 from service.model.linear import Linear, dense
-from service.model.novelty import Novelty, measure
+from service.model.novelty import LIMIT, Novelty, measure
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels does not count as normal
+LEAST_NORMAL = 50  # normal sequences of like length that tell what is normal
 ROUNDS = 8  # rounds of that trimming
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
 SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
@@ -48,44 +50,75 @@ class FittedTabular:
     reading: Reading
 
 
-def fit_tabular(
-    encoder: Encoder,
-    sequences: Sequence[Encoded],
-    label: NDArray[np.int8],
-    types: NDArray[np.int64],
-    count: int,
-    fold: NDArray[np.int64],
-) -> FittedTabular:
+@dataclass(frozen=True)
+class Sample:
+    """Sequences to fit on, M of them: whole ones, and cuts of these.
+
+    Attributes:
+        encoder: the encoder whose rows they use.
+        sequences: M.
+        of: int64 (M,), the history that each is, or is a cut of.
+        whole: bool (M,), which of them are whole. Only these tell how common a value is, as each history has one.
+        weight: float64 (M,), how much each counts.
+        label: int8 (M,), with both classes.
+        types: int64 (M,), index of the anomaly type, UNLABELLED if there is none.
+        counts: (M, rows), how often each uses each row.
+    """
+
+    encoder: Encoder
+    sequences: Sequence[Encoded]
+    of: NDArray[np.int64]
+    whole: NDArray[np.bool_]
+    weight: Floats
+    label: NDArray[np.int8]
+    types: NDArray[np.int64]
+    counts: sp.csr_matrix
+
+    @classmethod
+    def unlabelled(cls, encoder: Encoder, sequences: Sequence[Encoded]) -> "Sample":
+        """Whole sequences of which nothing is known."""
+        n = len(sequences)
+        everything, none = np.ones(n, dtype=bool), np.zeros(n, dtype=np.int8)
+        counts = row_counts(encoder, sequences)
+        types = np.full(n, UNLABELLED)
+        return cls(encoder, sequences, np.arange(n), everything, np.ones(n), none, types, counts)
+
+    def take(self, at: NDArray[np.integer]) -> "Sample":
+        """The sequences at the given positions."""
+        some = [self.sequences[i] for i in at.tolist()]
+        rest = (getattr(self, f.name)[at] for f in dataclasses.fields(self)[2:])
+        return Sample(self.encoder, some, *rest)
+
+
+def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTabular:
     """Fits novelty, linear part and association on labelled sequences.
 
     Args:
-        encoder: the encoder whose rows the sequences use.
-        sequences: N sequences.
-        label: int8 (N,), with both classes.
-        types: int64 (N,), index of the anomaly type, UNLABELLED if there is none.
+        sample: M sequences.
         count: number of types, K.
-        fold: int64 (N,), the fold of cross-fitting that each sequence belongs to.
+        fold: int64 (M,), the fold of cross-fitting; that of a history and its cuts is the same.
     """
-    counts = row_counts(encoder, sequences)
-    unseen = as_unseen(encoder, sequences, counts, fold)
-    seen = row_counts(encoder, unseen)
+    unseen = as_unseen(sample, fold)
+    seen = row_counts(sample.encoder, unseen)
+    fitting = sample.weight > 0
     found, order = [], []
     for k in range(fold.max() + 1):
-        rest = np.flatnonzero(fold != k)
-        others = [sequences[i] for i in rest.tolist()]
-        novelty, described = fit_novelty(encoder, others, counts[rest], label[rest] == 0)
-        linear = _fit_linear(counts[rest], described, label[rest], types[rest], count)
+        at = np.flatnonzero((fold != k) & fitting)
+        rest = sample.take(at)
+        novelty, described = fit_novelty(rest, rest.label == 0)
+        linear = _fit_linear(rest, described, count)
         # logits of the other sequences, from neither their own labels nor those of this fold
-        logits = _crossed_logits(counts[rest], seen[rest], described, label[rest], fold[rest])
-        part = Tabular(novelty, linear, _fit_association(encoder, counts[rest], logits))
+        logits = _crossed_logits(rest, seen[at], described, fold[at])
+        part = Tabular(novelty, linear, _fit_association(rest, logits))
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
     reading = Reading(*(np.concatenate([getattr(r, f.name) for r in found]) for f in dataclasses.fields(Reading))).take(
         np.argsort(np.concatenate(order))
     )
-    novelty, described = fit_novelty(encoder, sequences, counts, label == 0)
-    linear = _fit_linear(counts, described, label, types, count)
-    association = _fit_association(encoder, counts, reading.logits[:, 0])
+    fitted = sample.take(np.flatnonzero(fitting))
+    novelty, described = fit_novelty(fitted, fitted.label == 0)
+    linear = _fit_linear(fitted, described, count)
+    association = _fit_association(fitted, reading.logits[fitting, 0])
     return FittedTabular(Tabular(novelty, linear, association), reading)
 
 
@@ -96,11 +129,12 @@ def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats
     the rest, and repeat. This is the concentration step of Rousseeuw and Van Driessen, "A fast algorithm for the
     minimum covariance determinant estimator", Technometrics 1999, but with new counts in each round as well.
     """
-    counts = row_counts(encoder, sequences)
+    sample = Sample.unlabelled(encoder, sequences)
     normal = np.ones(len(sequences), dtype=bool)
+    lengths = np.array([e.length for e in sequences])
     for _ in range(ROUNDS):
-        novelty, described = fit_novelty(encoder, sequences, counts, normal)
-        distance = novelty.distance(described)
+        novelty, described = fit_novelty(sample, normal)
+        distance = novelty.distance(described, lengths)
         kept = distance <= np.quantile(distance, 1 - TRIMMED)
         if (kept == normal).all():
             break
@@ -108,24 +142,24 @@ def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats
     return distance
 
 
-def fit_novelty(
-    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, normal: NDArray[np.bool_]
-) -> tuple[Novelty, Floats]:
-    """The measures of the normal sequences, and the cross-fitted description, (N, 2 F), of all."""
+def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Floats]:
+    """The measures of the normal sequences, (M,) says which, and the cross-fitted description, (M, 2 F), of all."""
     # a field of the whole sequence (such as its length) has one value, whose surprise only adds noise to the distance
+    encoder = sample.encoder
     of_events = [s for s in encoder.stretches if s.field.of != "sequence"]
     names = tuple(s.field.name for s in of_events)
     field = np.full(encoder.rows, -1, dtype=np.int16)
     for number, s in enumerate(of_events):
         field[s.start : s.end] = number
     field[_silent(encoder)] = -1
-    tables = min(TABLES, int(normal.sum()))
-    fold = _spread(normal, tables)
-    sequences = as_unseen(encoder, sequences, counts, fold)
+    usual = np.flatnonzero(sample.whole & normal)
+    tables = min(TABLES, len(usual))
+    fold = _spread(sample, normal, tables)
+    sequences = as_unseen(sample, fold)
     # a value is as common as the log says; "unknown" as common as new sequences will find it
     holders = np.maximum(
-        _holders(counts[normal], fold[normal], tables),
-        _holders(row_counts(encoder, [sequences[i] for i in np.flatnonzero(normal).tolist()]), fold[normal], tables),
+        _holders(sample.counts[usual], fold[usual], tables),
+        _holders(row_counts(encoder, [sequences[i] for i in usual.tolist()]), fold[usual], tables),
     )
     total = holders.sum(axis=0)
     measures = np.empty((len(sequences), 2 * len(names)))
@@ -135,40 +169,55 @@ def fit_novelty(
         if of_fold.size:
             usage = Usage.of([sequences[i] for i in of_fold.tolist()])
             measures[of_fold] = measure(usage, field, surprise, len(names))
-    usual = measures[normal]
-    mean = np.nan_to_num(np.nanmean(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0))
-    scale = np.nan_to_num(np.nanstd(np.where(np.isnan(usual).all(axis=0), 0.0, usual), axis=0)) + 1e-3
-    novelty = Novelty(names, field, _surprise(total, field, len(names)), mean, scale, np.eye(len(mean)))
-    described = novelty.standardise(measures)
-    values, vectors = np.linalg.eigh(LedoitWolf().fit(described[normal]).covariance_)
-    whitening = vectors / np.sqrt(np.maximum(values, 1e-6))
-    return Novelty(names, field, novelty.surprise, mean, scale, whitening), described
+    lengths = np.array([e.length for e in sequences])
+    novelty = Novelty(names, field, _surprise(total, field, len(names)), *_by_length(measures[normal], lengths[normal]))
+    return novelty, novelty.standardise(measures, lengths)
 
 
-def as_unseen(
-    encoder: Encoder, sequences: Sequence[Encoded], counts: sp.csr_matrix, fold: NDArray[np.int64]
-) -> list[Encoded]:
+def _by_length(measures: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Mean, standard deviation and covariance of normal sequences' measures (N, 2 F) in each bin of length.
+
+    A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins.
+    """
+    of = bins(lengths)
+    means, scales, covariances = [], [], []
+    for bin_ in range(len(LEAST)):
+        away = np.abs(of - bin_)
+        reach = np.sort(away)[min(LEAST_NORMAL, len(away)) - 1]
+        usual = measures[away <= reach]
+        known = ~np.isnan(usual)
+        count = np.maximum(known.sum(axis=0), 1)
+        mean = np.nansum(usual, axis=0) / count
+        scale = np.sqrt(np.nansum((usual - mean) ** 2, axis=0) / count) + 1e-3
+        described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
+        means.append(mean)
+        scales.append(scale)
+        covariances.append(LedoitWolf().fit(described).covariance_)
+    return np.stack(means), np.stack(scales), np.stack(covariances)
+
+
+def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
     """Encodes each sequence as an encoder learned from the other folds would.
 
     The table has values and pairs that only a training sequence and one other hold. If the training sequence were new,
     they would be unknown. The fit must see sequences in that way, or all new sequences will look strange.
 
     Args:
-        counts: (N, rows), how often each sequence uses each row.
-        fold: int64 (N,), 0 or more; a sequence of fold -1 stays as it is and counts as one of the others.
+        fold: int64 (M,), 0 or more; a sequence of fold -1 stays as it is and counts as one of the others.
     """
+    encoder, whole = sample.encoder, sample.whole
     learned = np.zeros(encoder.rows, dtype=bool)  # rows that are in the table because two sequences hold their value
     unknown = np.arange(encoder.rows, dtype=np.int32)
     for start, end in encoder.learned:
         learned[start + FIRST : end] = True
         unknown[start + FIRST : end] = start + UNKNOWN
-    holders = _holders(counts, fold, int(fold.max()) + 1)
-    total = np.asarray((counts > 0).sum(axis=0)).ravel()
-    seen: list[Encoded] = list(sequences)
+    holders = _holders(sample.counts[whole], fold[whole], int(fold.max()) + 1)
+    total = np.asarray((sample.counts[whole] > 0).sum(axis=0)).ravel()
+    seen: list[Encoded] = list(sample.sequences)
     for k in range(len(holders)):
         lookup = np.where(learned & (total - holders[k] < 2), unknown, np.arange(encoder.rows, dtype=np.int32))
         for i in np.flatnonzero(fold == k).tolist():
-            e = sequences[i]
+            e = sample.sequences[i]
             seen[i] = replace(e, rows=lookup[e.rows], chunks=[lookup[w] for w in e.chunks])
     return seen
 
@@ -185,12 +234,13 @@ def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int)
     return np.where(field < 0, 0.0, np.log(total[field] / smoothed))
 
 
-def _spread(stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Int64 (N,): assigns each sequence to one of `count` parts at random, with both strata spread evenly."""
-    order = np.lexsort((np.random.default_rng(0).random(len(stratum)), stratum))
-    part = np.empty(len(stratum), dtype=np.int64)
-    part[order] = np.arange(len(stratum)) % count
-    return part
+def _spread(sample: Sample, stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Int64 (M,): assigns each history to one of `count` parts at random, with both strata spread evenly."""
+    histories, first = np.unique(sample.of, return_index=True)
+    order = np.lexsort((np.random.default_rng(0).random(len(histories)), stratum[first]))
+    part = np.empty(len(histories), dtype=np.int64)
+    part[order] = np.arange(len(histories)) % count
+    return part[np.searchsorted(histories, sample.of)]
 
 
 def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
@@ -226,17 +276,16 @@ def _features(counts: sp.csr_matrix, idf: Floats, described: Floats) -> sp.csr_m
     return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
 
 
-def _fit_linear(
-    counts: sp.csr_matrix, described: Floats, label: NDArray[np.int8], types: NDArray[np.int64], count: int
-) -> Linear:
-    idf = _idf(counts)
+def _fit_linear(sample: Sample, described: Floats, count: int) -> Linear:
+    counts, types = sample.counts, sample.types
+    idf = _idf(counts[sample.whole])
     features = _features(counts, idf, described)
     coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
-    model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, label)
+    model = _logistic(features, sample.label, sample.weight)
     coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
-        model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features[named], types[named])
+        model = _logistic(features[named], types[named], sample.weight[named])
         two = len(model.classes_) == 2  # then there is only one logit for both; each class gets half of it
         coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
         bias[1 + model.classes_] = (
@@ -246,31 +295,28 @@ def _fit_linear(
     return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:], bias)
 
 
-def _crossed_logits(
-    counts: sp.csr_matrix,
-    seen: sp.csr_matrix,
-    described: Floats,
-    label: NDArray[np.int8],
-    fold: NDArray[np.int64],
-) -> Floats:
-    """Float64 (N,): the linear part's logit for the label of each sequence, fitted without its fold."""
-    logits = np.zeros(len(label))
+def _logistic(features: sp.csr_matrix, target: NDArray[np.integer], weight: Floats) -> LogisticRegression:
+    return LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, target, weight)
+
+
+def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold: NDArray[np.int64]) -> Floats:
+    """Float64 (M,): the linear part's logit for the label of each sequence, fitted without its fold."""
+    logits = np.zeros(len(fold))
     for k in np.unique(fold):
         rest = fold != k
-        idf = _idf(counts[rest])
-        model = LogisticRegression(C=STRENGTH, max_iter=2000)
-        model.fit(_features(counts[rest], idf, described[rest]), label[rest])
+        idf = _idf(sample.counts[rest & sample.whole])
+        model = _logistic(_features(sample.counts[rest], idf, described[rest]), sample.label[rest], sample.weight[rest])
         logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest]))
     return logits
 
 
-def _fit_association(encoder: Encoder, counts: sp.csr_matrix, logits: Floats) -> GuiltByAssociation:
+def _fit_association(sample: Sample, logits: Floats) -> GuiltByAssociation:
     """The suspicion of each value, from logits of its holders that were fitted without them."""
-    logits = np.clip(logits, -SURE, SURE)
+    counts, logits = sample.counts[sample.whole], np.clip(logits[sample.whole], -SURE, SURE)
     held = (counts > 0).astype(np.float64)
     holders = np.asarray(held.sum(axis=0)).ravel()
-    is_value = np.zeros(encoder.rows, dtype=bool)
-    for start, end in encoder.values:
+    is_value = np.zeros(sample.encoder.rows, dtype=bool)
+    for start, end in sample.encoder.values:
         is_value[start + FIRST : end] = True
     suspicion = np.asarray(held.T @ (logits - logits.mean())).ravel() / (holders + FEW)
     return GuiltByAssociation(suspicion, np.where(is_value, _idf(counts), 0.0))

@@ -1,49 +1,121 @@
 """Chooses thresholds on held-out scores: by false-positive rate, by precision, by cost, or by F1."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
+from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds
+from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
+from training.data.cuts import KINDS, Cuts, each_missing
+from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
 logger = logging.getLogger(__name__)
+LIVE_WINDOW = 64  # events of a live window, unless the service is told otherwise
+MOST_WITHOUT = 1000  # accounts that are scored without each column
+MOST_LOOKED_AT = 500  # accounts that are scored again and again
 
 
 def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
-    """The review and block thresholds that a configuration asks for; review is never above block.
+    """The review and block thresholds that a configuration asks for: rates, unless it asks for precision or cost.
 
     Precision and cost depend on how common anomalies are, so they are computed for `config.prevalence` if it is set.
     """
     weight = 1.0  # weight of an anomalous sequence
     if config.prevalence is not None:
         weight = config.prevalence / (1 - config.prevalence) * (label == 0).sum() / (label == 1).sum()
-    review = at_fpr(label, score, config.review_fpr)
+    review = block = None
     if config.review_precision is not None:
         review = at_precision(label, score, config.review_precision, weight)
     if config.cost_fp is not None and config.cost_fn is not None:
         block = at_cost(label, score, config.cost_fp, config.cost_fn * weight)
     elif config.block_precision is not None:
         block = at_precision(label, score, config.block_precision, weight)
-    else:
-        block = max(at_fpr(label, score, config.block_fpr), review)
-    return Thresholds(min(review, block), block)
+    if review is not None and block is not None:
+        review = min(review, block)
+    return Thresholds(
+        review,
+        block,
+        None if review is not None else max(config.review_fpr, config.block_fpr),
+        None if block is not None else config.block_fpr,
+    )
 
 
-def without_labels(score: Scores, contamination: float) -> Thresholds:
-    """Thresholds that flag the share `contamination`, and block the highest-scoring fifth of it."""
-    review, block = np.quantile(score, [1 - contamination, 1 - contamination / 5]).tolist()
-    return Thresholds(review, max(review, block))
+def without_labels(contamination: float) -> Thresholds:
+    """Thresholds that flag the share `contamination` of all, and block a fifth of it."""
+    return Thresholds(review_rate=contamination, block_rate=contamination / 5)
 
 
-def at_fpr(label: Labels, score: Scores, fpr: float) -> float:
-    """Threshold that at most the share `fpr` of the normal sequences reaches; halfway to the next score above."""
-    normal = np.sort(score[label == 0])[::-1]
-    first_below = normal[min(int(fpr * len(normal)), len(normal) - 1)]
-    above = score[score > first_below]
-    return float((first_below + (above.min() if above.size else 1.0)) / 2)
+def false_alarms(
+    log: Log, columns: int, asked: Thresholds, score: Callable[[Cuts], Scores], rng: np.random.Generator
+) -> FalseAlarms:
+    """Thresholds by rate, from genuine histories that no part of the model has seen.
+
+    Every history is cut to each length that it has, in three ways, with nothing missing, without each column, and
+    without several. The strictest of the three ways holds. Above the lengths that enough histories have, all longer
+    cuts are one class, so that the rates asked for can be promised.
+
+    Args:
+        log: the histories.
+        columns: how many columns may be missing.
+        asked: thresholds, whose rates should be promised.
+        score: gives the scores of cuts of the log.
+    """
+    lengths = np.diff(log.offsets)
+    last = _last_class(lengths, asked)
+    several = rng.integers(0, 1 << columns, len(log)) | 3 << rng.integers(0, max(columns - 1, 1), len(log))
+    missing: list[int | NDArray[np.int64]] = [*each_missing(columns), *[0] * (columns == 1), several % (1 << columns)]
+    cells = [(m, bin_, kind) for m in range(len(missing)) for bin_ in range(last + 1) for kind in KINDS]
+    # each column that is missing costs as much as nothing missing, so that fewer of many histories must do
+    fewer = np.where(np.arange(len(log)) % -(-len(log) // MOST_WITHOUT) == 0, lengths, 0)
+    cuts = [
+        Cuts.in_bin(fewer if m else lengths, bin_, bin_ if bin_ < last else len(LEAST) - 1, kind, missing[m], rng)
+        for m, bin_, kind in cells
+    ]
+    ends = np.cumsum([len(c.of) for c in cuts])
+    scores = np.split(score(Cuts.joined(cuts)), ends[:-1])
+    found = np.full((len(missing), len(LEAST), len(RATES)), -np.inf)
+    for (m, bin_, _), of_cell in zip(cells, scores, strict=True):
+        found[m, bin_] = np.maximum(found[m, bin_], conformal(of_cell))
+    found[:, last + 1 :] = found[:, last : last + 1]
+    accounts = np.array([(lengths >= LEAST[min(bin_, last)]).sum() for bin_ in range(len(LEAST))])
+    return FalseAlarms(found, accounts, _repeated(lengths, found[0], score))
+
+
+def _repeated(lengths: NDArray[np.int64], thresholds: Scores, score: Callable[[Cuts], Scores]) -> Scores:
+    """What is added to thresholds (B, RATES) for repeated looks, see `FalseAlarms.repeated`.
+
+    For each account it is the most by which the log odds of its score pass those of the threshold at any look.
+    """
+    some = np.arange(len(lengths))[:: -(-len(lengths) // MOST_LOOKED_AT)]
+    cuts = live_looks(lengths, some)
+    found, of = score(cuts), np.searchsorted(some, cuts.of)
+    passed = np.full((len(some), len(RATES)), -np.inf)
+    np.maximum.at(passed, of, log_odds(found)[:, None] - log_odds(thresholds[bins(cuts.size)]))
+    return np.array([max(conformal(passed[:, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)])
+
+
+def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
+    """The live windows at which the given sequences are looked at: at each of their first events, later at every third.
+
+    Neighbouring windows of many events score nearly alike.
+    """
+    at = [np.array([n for n in range(1, min(lengths[i], LOOKS) + 1) if n <= 20 or n % 3 == 0]) for i in of.tolist()]
+    ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
+    size = np.minimum(ends, LIVE_WINDOW)
+    return Cuts(owner, ends - size, size, np.zeros_like(ends))
+
+
+def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
+    """The highest bin of length that enough histories reach to promise the rates asked for, those that can be."""
+    needed = [np.ceil(1 / rate - 1e-9) - 1 for rate in (asked.block_rate, asked.review_rate) if rate]
+    least = max([n for n in needed if n <= len(lengths)], default=1)
+    return max(bin_ for bin_ in range(len(LEAST)) if bin_ == 0 or (lengths >= LEAST[bin_]).sum() >= least)
 
 
 def at_precision(label: Labels, score: Scores, wanted: float, weight: float = 1.0) -> float:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
-from service.encoding.fields import FIRST, Gap, Vocabulary
+from service.encoding.fields import FIRST, Gap
 from service.encoding.pieces import Word
 from service.encoding.values import Ids
+from service.encoding.vocabulary import Vocabulary
 from training.data.labels import UNLABELLED
 
 CHUNK = 4096  # word pieces compared with all others at a time

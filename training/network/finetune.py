@@ -26,7 +26,7 @@ from training.config import FitConfig
 from training.data.labels import UNLABELLED
 from training.network.augment import Augment
 from training.network.model import BehaviourBert, Logits
-from training.network.trainer import Training, positions, some_chunks, train
+from training.network.trainer import Draw, Training, positions, some_chunks, train
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,26 @@ class Example:
     def mixed(self) -> bool:
         """Whether it is known to hold both normal and anomalous events."""
         return {0, 1} <= set(self.events.tolist())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a network is trained on: M examples, of which each epoch shows one of each history.
+
+    Attributes:
+        examples: M.
+        of: int64 (M,), the history that each is, or is a cut of.
+        weight: float64 (M,), how likely it is drawn among those of its history.
+    """
+
+    examples: Sequence[Example]
+    of: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    @classmethod
+    def all(cls, examples: Sequence[Example]) -> "Shown":
+        """Every example in every epoch."""
+        return cls(examples, np.arange(len(examples)), np.ones(len(examples)))
 
 
 class Collator:
@@ -175,7 +195,7 @@ def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
 def finetune(
     model: BehaviourBert,
     encoder: Encoder,
-    examples: Sequence[Example],
+    shown: Shown,
     held: Sequence[Example],
     config: FitConfig,
     quiet: bool,
@@ -204,11 +224,13 @@ def finetune(
             found.append(float(roc_auc_score(truth[truth >= 0], logits.events[truth >= 0])))
         return float(np.mean(found))
 
-    encoded = [e.encoded for e in examples]
+    encoded = [e.encoded for e in shown.examples]
     objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
     measure = None if epochs else quality
-    most, share = config.epochs_of(sum(positions(e, config) for e in encoded))
+    draw = Draw(shown.of, shown.weight)
+    expected = float(np.dot(draw.chance, [positions(e, config) for e in encoded]))
+    most, share = config.epochs_of(round(expected))
     if share < 1:
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
-    training = Training(name, model, objective, examples, encoded, collator, epochs or most, measure, share)
+    training = Training(name, model, objective, shown.examples, encoded, collator, epochs or most, measure, share, draw)
     return train(training, config, quiet)

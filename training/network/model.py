@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from service.encoding.encoder import CLS, EVENT, PAD, PIECE, Encoder
-from service.encoding.fields import FIRST, Neighbourhood, Vocabulary
+from service.encoding.fields import FIRST, Neighbourhood
 from service.encoding.pieces import Word
+from service.encoding.vocabulary import Vocabulary
 from training.config import Preset
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import (
@@ -36,13 +37,44 @@ from training.network.checkpoints import (
 from training.network.model import BehaviourBert
 
 logger = logging.getLogger(__name__)
+MOST_IN_BATCH = 16  # sequences
+
+
+class Draw:
+    """Draws one example of each history.
+
+    Args:
+        of: int64 (M,), the history of each example.
+        weight: float64 (M,), how likely each is among those of its history.
+
+    Attributes:
+        chance: float64 (M,), the probability that it is drawn.
+        count: number of histories.
+    """
+
+    def __init__(self, of: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
+        histories, place = np.unique(of, return_inverse=True)
+        self.count = len(histories)
+        self.chance = weight / np.bincount(place, weight)[place]
+        self._order = np.argsort(place, kind="stable")
+        self._starts = np.searchsorted(place[self._order], np.arange(self.count))
+
+    def __call__(self, generator: torch.Generator) -> list[int]:
+        """One example of each history, by its chance: the smallest of exponential variables with these rates."""
+        clock = -np.log1p(-torch.rand(len(self.chance), generator=generator, dtype=torch.float64).numpy())
+        clock = (clock / np.maximum(self.chance, 1e-300))[self._order]
+        first = np.repeat(np.minimum.reduceat(clock, self._starts), np.diff([*self._starts, len(clock)]))
+        hits = np.flatnonzero(clock == first)
+        _, one = np.unique(np.searchsorted(self._starts, hits, side="right"), return_index=True)
+        found: list[int] = self._order[hits[one]].tolist()
+        return found
 
 
 class LikeLengths(Sampler[int]):
-    """Orders sequences so that those of similar length share a batch; each epoch draws `count` of them."""
+    """Orders sequences so that those of similar length share a batch; each epoch takes `count` of those it draws."""
 
-    def __init__(self, lengths: Sequence[int], count: int, batch: int, seed: int) -> None:
-        self.lengths, self.count, self.batch = lengths, count, batch
+    def __init__(self, lengths: Sequence[int], draw: Draw, count: int, batch: int, seed: int) -> None:
+        self.lengths, self.draw, self.count, self.batch = lengths, draw, count, batch
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -54,9 +86,10 @@ class LikeLengths(Sampler[int]):
             deque(self, maxlen=0)
 
     def __iter__(self) -> Iterator[int]:
-        drawn = list(range(len(self.lengths)))
+        drawn = self.draw(self.generator)
         if self.count < len(drawn):
-            drawn = torch.randperm(len(drawn), generator=self.generator)[: self.count].tolist()
+            some = torch.randperm(len(drawn), generator=self.generator)[: self.count].tolist()
+            drawn = [drawn[i] for i in some]
         of_drawn = [self.lengths[i] for i in drawn]
         grouped: Callable[..., list[int]] = get_length_grouped_indices  # transformers leaves it untyped
         yield from (drawn[i] for i in grouped(of_drawn, self.batch, generator=self.generator))
@@ -104,7 +137,8 @@ class Training:
         epochs: exact number of epochs; the maximum if there is a measure.
         measure: is called after each epoch; the weights of the epoch with the largest value are kept, and training ends
             after `config.patience` epochs without a larger one.
-        share: share of the examples that is drawn for each epoch.
+        share: share of the histories that each epoch shows.
+        draw: draws the example that an epoch shows of each history; None shows every example.
     """
 
     name: str
@@ -116,6 +150,7 @@ class Training:
     epochs: int
     measure: Callable[[], float] | None = None
     share: float = 1.0
+    draw: Draw | None = None
 
 
 def train(training: Training, config: FitConfig, quiet: bool) -> int:
@@ -141,8 +176,10 @@ def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> 
     set_seed(config.seed)
     adapters = _adapters(training.model, config) if config.lora_rank else None
     lengths = [positions(e, config) for e in training.encoded]
-    batch = int(np.clip(config.batch_tokens / np.mean(lengths), 8, 16))  # of all processes together
-    count = max(round(training.share * len(training.examples)), 1)
+    draw = training.draw or Draw(np.arange(len(lengths)), np.ones(len(lengths)))
+    usual = np.dot(draw.chance, lengths) / draw.count
+    batch = int(np.clip(config.batch_tokens / usual, 8, MOST_IN_BATCH))  # of all processes together
+    count = max(round(training.share * draw.count), 1)
     per_epoch = -(-count // batch)
     steps = per_epoch * training.epochs
     trainer = _Trainer(
@@ -155,7 +192,7 @@ def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> 
         optimizers=_optimizers(training, config, steps),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.sampler = LikeLengths(lengths, count, batch, config.seed)
+    trainer.sampler = LikeLengths(lengths, draw, count, batch, config.seed)
     if training.measure is not None:
         trainer.measure = training.measure
     if config.tensorboard:

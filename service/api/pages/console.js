@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const MOST_VALUES = 16000; // events sent at most to try what each one changes
 const key = sessionStorage.getItem("key") ?? "";
-let thresholds = { review: 1, block: 1, segments: {} };
+let thresholds = { segments: {} };
 let shown = null; // { sequence, result, out: Set of event numbers }
 let before = null; // the counters of the last look, for rates
 
@@ -111,17 +111,30 @@ function choose(sequences, results, at) {
   tryWithout();
 }
 
-function drawScale(score) {
+function limits() { // scores from which the sequence shown is reviewed and blocked, as far as they can be told
   const { segment } = shown.sequence;
-  const { review, block } = Object.hasOwn(thresholds.segments, segment ?? "") ? thresholds.segments[segment] : thresholds;
+  const own = Object.hasOwn(thresholds.segments, segment ?? "") ? thresholds.segments[segment] : undefined;
+  const curve = own ? {} : thresholds.curves?.findLast(({ events }) => events <= shown.result.support.events) ?? {};
+  const of = (level) => (own ?? thresholds)[level] ?? curve[level] ?? 1;
+  const block = of("block");
+  return { review: Math.min(of("review"), block), block };
+}
+
+function drawScale(score) {
+  const { review, block } = limits();
   const part = (name, from, to) => element("rect", { class: name, x: 1000 * from, y: 20, width: Math.max(1000 * (to - from), 1), height: 20 });
   const x = 1000 * score;
   $("scale").replaceChildren(
     part("allow", 0, review), part("review", review, block), part("block", block, 1),
     element("path", { class: "at", d: `M${x - 9} 4 L${x + 9} 4 L${x} 20 Z M${x - 2} 20 h4 v20 h-4 Z` }),
   );
-  $("legend").textContent = `review from ${digits(review)}, block from ${digits(block)}`;
+  const { false_alarm_rate: rate, support, missing } = shown.result;
+  const told = support.recall === null ? "" : `; as much evidence shows ${percent(support.recall)} of attackers`;
+  const lacks = missing.length ? `; no ${missing.join(", ")}` : "";
+  $("legend").textContent = `review from ${digits(review)}, block from ${digits(block)}; ${percent(rate)} of genuine accounts score as high${told}${lacks}`;
 }
+
+function percent(share) { return `${(100 * share).toPrecision(2)} %`; }
 
 function drawEvents() {
   const { sequence, result, out } = shown;

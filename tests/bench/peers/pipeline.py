@@ -27,7 +27,7 @@ def answers(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _result(sequence_id: str, score: Any) -> dict[str, Any]:
     if not isinstance(score, Score):
         raise score
-    decision = MODEL.bundle.thresholds.decide(score.score)
+    decision = MODEL.bundle.thresholds.decide(score.score, score.false_alarm_rate)
     return {
         "id": sequence_id,
         "score": round(score.score, 6),

@@ -41,7 +41,17 @@ def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
         chunks = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["chunks"]]
         nothing = np.zeros((0, 2), np.int32)
         found.append(
-            Encoded(chunks, [w[:, 0] for w in chunks], length, {}, nothing, nothing[:, 0], np.zeros(length))
+            Encoded(
+                chunks,
+                [w[:, 0] for w in chunks],
+                length,
+                {},
+                np.zeros(0, bool),
+                [],
+                nothing,
+                nothing[:, 0],
+                np.zeros(length),
+            )
             if length
             else EventError(0, "chunks", "none")
         )

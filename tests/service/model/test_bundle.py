@@ -38,6 +38,13 @@ def shift_golden(path: Path) -> None:
     rewrite(path, "golden.jsonl", json.dumps(sample) + "\n")
 
 
+def fewer_rates(path: Path) -> None:
+    with np.load(path / "promise.npz") as kept:
+        arrays = {**kept, "thresholds": kept["thresholds"][:, :, 1:]}
+    np.savez(path / "promise.npz", **arrays)
+    edit_manifest(path, lambda m: m["files"].update({"promise.npz": sha256(path / "promise.npz")}))  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -47,14 +54,15 @@ def shift_golden(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 3; fit it again with `recguard-train fit`",
+            "schema version 2, this release reads 4; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=4)),
-            "schema version 4, this release reads 3; upgrade recguard",
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=5)),
+            "schema version 5, this release reads 4; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
+        (fewer_rates, "promise.npz: made for other columns, lengths or rates"),
         (lambda p: rewrite(p, "model.onnx", "no graph"), "ONNX Runtime cannot load it"),
         (lambda p: edit_manifest(p, lambda m: m["types"].append("one_more")), "encoder and manifest say"),
     ],

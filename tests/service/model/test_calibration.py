@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,11 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model.calibration import Calibration, Evidence, logit, sigmoid
+from service.model.lengths import LEAST
+
+NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0)] * len(LEAST)
 
 
 def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0) -> Evidence:
     channels = (np.array([x]) for x in (network, linear, 0.0, novelty))
-    return Evidence(*channels, np.zeros((1, 1)), np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0]), np.array([2]))
+    events, changed = np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0])
+    return Evidence(*channels, np.zeros((1, 1)), events, changed, np.array([2]), np.zeros((1, 3), dtype=bool))
+
+
+def calibration(bias: float, fitted: float, live: float, **more: Any) -> Calibration:
+    """That weighs only the network, alike for all lengths."""
+    alarm = {name: [more.pop(name, 0.0)] * len(LEAST) for name in ("alarm_weight", "alarm_at")}
+    return Calibration(NETWORK_ONLY, [bias] * len(LEAST), fitted, live, **alarm, **more)
 
 
 @given(st.floats(-1e6, 1e6))
@@ -23,8 +35,8 @@ def test_sigmoid_is_a_probability_and_the_inverse_of_logit(x: float) -> None:
 
 @given(st.floats(0.001, 0.9), st.floats(0.001, 0.9), st.floats(-5, 5))
 def test_prevalence_moves_the_odds_by_its_own_odds(fitted: float, live: float, deep: float) -> None:
-    before = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, fitted).score(evidence(deep))[0]
-    after = Calibration((1.0, 0.0, 0.0, 0.0), 0.3, fitted, live).score(evidence(deep))[0]
+    before = calibration(0.3, fitted, fitted).score(evidence(deep))[0]
+    after = calibration(0.3, fitted, live).score(evidence(deep))[0]
     assert logit(after) - logit(before) == pytest.approx(logit(live) - logit(fitted), abs=1e-6)
 
 
@@ -32,21 +44,34 @@ def test_prevalence_moves_the_odds_by_its_own_odds(fitted: float, live: float, d
 def test_more_novelty_never_lowers_a_score_and_the_alarm_alone_can_raise_one(
     deep: float, novelty: float, factor: float
 ) -> None:
-    c = Calibration((1.0, 0.0, 0.0, 0.0), 0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9)
+    c = calibration(0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9)
     assert c.score(evidence(deep, novelty=novelty * factor)) >= c.score(evidence(deep, novelty=novelty))
     assert c.score(evidence(deep)) >= c.learned(evidence(deep))
     assert c.score(evidence(-30.0, novelty=1e4)) == pytest.approx(0.9, abs=1e-6)
 
 
 def test_json_restores_the_same_calibration() -> None:
-    c = Calibration((1.0, 2.0, 0.7, 0.5), -1.0, 0.2, 0.01, 3.0, 1.0, 0.8, 1.5, -2.0)
+    weights = [[1.0, 2.0, 0.7, k / 10] for k in range(len(LEAST))]
+    c = Calibration(weights, [-1.0] * len(LEAST), 0.2, 0.01, [3.0] * len(LEAST), [1.0] * len(LEAST), 0.8, 1.5, -2.0)
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
-    assert again == c
-    assert again.event_scores(evidence(), 0.5).tolist() == pytest.approx([float(sigmoid(-2.0)), float(sigmoid(1.0))])
+    assert json.dumps(again.to_json()) == json.dumps(c.to_json())
+    assert again.score(evidence(1.0, 2.0)) == c.score(evidence(1.0, 2.0))
+    assert again.event_scores(evidence(), np.array([0.5])).tolist() == pytest.approx(
+        [float(sigmoid(-2.0)), float(sigmoid(1.0))]
+    )
 
 
 def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> None:
-    c = Calibration((1.0, 0.0, 0.0, 0.0), 0.0, 0.2, 0.2, partial=(1.0,), part_weight=1.0, part_bias=0.0)
-    before, after = c.event_scores(evidence(), 1.0)
+    c = calibration(0.0, 0.2, 0.2, partial=(1.0,), part_weight=1.0, part_bias=0.0)
+    before, after = c.event_scores(evidence(), np.array([1.0]))
     assert before < 0.01 < 0.99 < after
-    assert c.event_scores(evidence(), 0.0).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)
+    assert c.event_scores(evidence(), np.array([0.0])).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)
+
+
+def test_each_length_is_weighed_by_its_own_weights() -> None:
+    weights = [[float(k), 0.0, 0.0, 0.0] for k in range(len(LEAST))]
+    bias = [k / 10 for k in range(len(LEAST))]
+    c = Calibration(weights, bias, 0.5, 0.5, [0.0] * len(LEAST), [0.0] * len(LEAST))
+    for bin_, least in enumerate(LEAST):
+        found = replace(evidence(0.3), lengths=np.array([least]))
+        assert logit(c.learned(found)[0]) == pytest.approx(0.3 * bin_ + bin_ / 10)

@@ -18,7 +18,7 @@ from tests.support.logs import sequences
 def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
     bundle: Bundle, attacked: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(bundle=bundle.path, state_dir=tmp_path, live_every=4, live_least=1)
+    settings = Settings(bundle=bundle.path, state_dir=tmp_path, live_every=4)
     [sequence] = sequences(attacked / "events.csv", 1)
     events = sequence["events"]
     assert isinstance(events, list)

@@ -44,8 +44,8 @@ def test_the_model_before_goes_to_zero() -> None:
     labels = dict(
         zip(("name", "version", "provider", "precision", "requested"), ("m", "1", "cpu", "fp32", "auto"), strict=True)
     )
-    metrics.serving(list(labels.values()))
-    metrics.serving(list({**labels, "version": "2"}.values()))
+    metrics.serving(list(labels.values()), [])
+    metrics.serving(list({**labels, "version": "2"}.values()), [])
     value = metrics.registry.get_sample_value
     assert value("recguard_model_info", labels) == 0
     assert value("recguard_model_info", {**labels, "version": "2"}) == 1

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +11,9 @@ import pytest
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from tests.support.processes import wait_until
-from training.apply.bulk import ALL_BAD, WORK, Plan, deal, score_in_parts, score_part, score_rows, scored_file
-from training.data.clean import clean_events
+from training.apply.bulk import ALL_BAD, SCHEMA, WORK, Plan, deal, score_in_parts, score_part, score_rows, scored_file
 from training.data.log import LogError
+from training.data.to_score import events_to_score
 
 PART = 700  # rows
 
@@ -40,8 +41,8 @@ def whole(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) 
     """The scores of the log when it is read at once."""
     file = tmp_path_factory.mktemp("whole") / "events.parquet"
     pl.read_parquet(folder / "*.parquet").write_parquet(file)
-    rows = [row for row, _ in score_rows(model, clean_events(file)[0])]
-    return pl.DataFrame(rows, ["sequence_id", "score", "decision", "type", "reason"], orient="row")
+    rows = [row for row, _ in score_rows(model, events_to_score(file, model.bundle.encoder).log)]
+    return pl.DataFrame(rows, SCHEMA, orient="row")
 
 
 def assert_same(out: Path, whole: pl.DataFrame) -> None:
@@ -60,61 +61,102 @@ def assert_same(out: Path, whole: pl.DataFrame) -> None:
     assert "nobody" in bad["sequence_id"]
 
 
-def test_a_column_in_the_names_of_folders_counts_as_in_the_files(
-    folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
-) -> None:
-    log = pl.read_parquet(folder / "*.parquet")
-    for (action,), some in log.partition_by("action", as_dict=True).items():
-        (tmp_path / "log" / f"action={action}").mkdir(parents=True)
-        some.drop("action").write_parquet(tmp_path / "log" / f"action={action}" / "0.parquet")
-    plan = Plan.of(tmp_path / "log", bundle.version, {}, PART)
-    score_in_parts(model, plan, tmp_path / "out", lambda steps, *_: steps)
-    assert_same(tmp_path / "out", whole)
-
-
 def test_parts_score_as_the_whole_and_an_interrupted_run_goes_on(
     folder: Path, bundle: Bundle, model: Model, whole: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    plan = Plan.of(folder, bundle.version, {}, PART)
+    plan = Plan.of(folder, bundle, {}, PART)
     Plan.begin(out, plan)
     for piece in plan.pieces():
         deal(plan, piece, out)
-    first = [score_part(model, part, out) for part in range(plan.parts // 2)]
+    first = [score_part(model, plan, part, out).sequences for part in range(plan.parts // 2)]
     times = [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)]
     Plan.begin(out, plan)  # as after a crash, with half a file there
     (out / "part-00099.parquet.new").write_bytes(b"half")
-    assert score_in_parts(model, plan, out, lambda steps, *_: steps) == len(whole) + 1
+    tally = score_in_parts(model, plan, out, lambda steps, *_: steps)
+    assert (tally.scored, tally.unscored, tally.aside) == (len(whole), {ALL_BAD: 1}, 2)
     assert sum(first) == sum(pl.read_parquet(scored_file(out, part)).height for part in range(plan.parts // 2))
     assert [scored_file(out, part).stat().st_mtime_ns for part in range(plan.parts // 2)] == times
     assert_same(out, whole)
 
 
-def test_what_cannot_be_scored_says_why(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_says_why(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no such Parquet file"):
-        Plan.of(tmp_path, "1", {}, PART)
-    with pytest.raises(LogError, match="column 'user' is missing; present: sequence_id"):
-        Plan.of(folder, "1", {"sequence_id": "user"}, PART)
+        Plan.of(tmp_path, bundle, {}, PART)
+    with pytest.raises(LogError, match="--columns sequence_id=user: no column 'user'; present: sequence_id"):
+        Plan.of(folder, bundle, {"sequence_id": "user"}, PART)
+    with pytest.raises(LogError, match="--columns ts=item_id: a column 'ts' exists already"):
+        Plan.of(folder, bundle, {"ts": "item_id"}, PART)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(LogError, match=r"broken\.parquet: cannot be read"):
-        Plan.of(tmp_path, "1", {}, PART)
+        Plan.of(tmp_path, bundle, {}, PART)
     out = tmp_path / "out"
-    Plan.begin(out, Plan.of(folder, "1", {}, PART))
+    plan = Plan.of(folder, bundle, {}, PART)
+    Plan.begin(out, plan)
     with pytest.raises(LogError, match="another model"):
-        Plan.begin(out, Plan.of(folder, "2", {}, PART))
+        Plan.begin(out, replace(plan, version="2"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
     with pytest.raises(LogError, match="holds files already"):
-        Plan.begin(tmp_path / "full", Plan.of(folder, "1", {}, PART))
+        Plan.begin(tmp_path / "full", plan)
+
+
+def test_files_that_differ_in_types_and_columns_in_folder_names_are_one_log(
+    attacked: Path, bundle: Bundle, model: Model, tmp_path: Path
+) -> None:
+    log = pl.read_csv(attacked / "events.csv", infer_schema=False).drop("event_label").head(1500)
+    log = log.unique(["sequence_id", "ts"], maintain_order=True)  # the order of equal times is that of the files
+    ids = {name: str(at) for at, name in enumerate(log["sequence_id"].unique(maintain_order=True))}
+    log = log.with_columns(pl.col("sequence_id").replace_strict(ids), ts=pl.col("ts").cast(pl.Float64))
+    log.write_csv(tmp_path / "whole.csv")
+    expected = [row for row, _ in score_rows(model, events_to_score(tmp_path / "whole.csv", bundle.encoder).log)]
+    root = tmp_path / "log"
+    as_moments = pl.from_epoch((pl.col("ts") * 1e6).round().cast(pl.Int64), "us")
+    for number, ((action,), part) in enumerate(log.partition_by("action", as_dict=True, include_key=False).items()):
+        (root / f"action={action}").mkdir(parents=True)
+        half = part.height // 2
+        typed = part.head(half).with_columns(pl.col("sequence_id").cast(pl.Int64), pl.col("price").cast(pl.Float64))
+        other = part.tail(-half).with_columns(pl.col("sequence_id").cast(pl.Float64), ts=as_moments)
+        typed.write_parquet(root / f"action={action}" / f"{number}-typed.parquet")
+        other.write_parquet(root / f"action={action}" / f"{number}-other.parquet")
+    plan = Plan.of(root, bundle, {}, PART)
+    tally = score_in_parts(model, plan, tmp_path / "out", lambda steps, *_: steps)
+    assert (tally.scored, tally.unscored, tally.aside) == (len(ids), {}, 0)
+    found = {row[0]: row for row in pl.read_parquet(tmp_path / "out" / "*.parquet").iter_rows()}
+    assert found.keys() == set(ids.values())
+    for row in expected:
+        assert row[1] is not None
+        assert found[row[0]][1] == pytest.approx(row[1], abs=1e-5)
+
+
+def test_times_of_a_log_in_parts_have_one_unit(
+    attacked: Path, bundle: Bundle, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = pl.read_csv(attacked / "events.csv", infer_schema=False).drop("event_label").head(300)
+    in_milliseconds = (pl.col("ts").cast(pl.Float64) * 1000).round().cast(pl.Int64)
+    early = log.head(3).with_columns(pl.Series("sequence_id", ["early"] * 3), ts=pl.Series([5, 6, 7]))
+    log = pl.concat([log.with_columns(ts=in_milliseconds), early])
+    log.write_parquet(tmp_path / "log.parquet")
+    whole = events_to_score(tmp_path / "log.parquet", bundle.encoder)
+    expected = [row for row, _ in score_rows(model, whole.log)]
+    caplog.clear()
+    plan = Plan.of(tmp_path / "log.parquet", bundle, {}, rows_of_part=1)  # nearly each sequence is a part
+    tally = score_in_parts(model, plan, tmp_path / "out", lambda steps, *_: steps)
+    assert (tally.scored, tally.unscored, tally.aside) == (len(expected), {ALL_BAD: 1}, 3)
+    found = {row[0]: row for row in pl.read_parquet(tmp_path / "out" / "*.parquet").iter_rows()}
+    assert [found[row[0]][1] for row in expected] == pytest.approx([row[1] for row in expected], abs=1e-5)
+    assert caplog.text.count("ts is read as ms") == 1
+    assert "log.parquet: 3 of 3 rows are bad: 3 where ts is not in the unit of the others (first at row" in caplog.text
 
 
 RUN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from service.model.bundle import Bundle
 from training.distributed.scoring import score_on_ray
 bundle, events, out = map(Path, sys.argv[1:])
-print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%d))
+print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%d).sequences)
 """
 
 

@@ -262,3 +262,34 @@ def test_the_command_repairs_and_undoes(bundle: Bundle, log: Path, tmp_path: Pat
     assert (tmp_path / "back.csv").read_bytes() == log.read_bytes()
     wrong = run("--bundle", bundle.path, "--events", log, "--out", tmp_path / "other", "--strategy", "all")
     assert wrong.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_called_like_ours_are_the_users_own(model: Model, log: Path, tmp_path: Path, kind: str) -> None:
+    table = pl.read_csv(log, infer_schema=False).head(1500)
+    own = ["_row", "_part", "_rank", "row", "reason"]
+    wider = table.with_columns(pl.lit(f"a {name}").alias(name) for name in own)
+    outs = []
+    for name, given_log in (("plain", table), ("wider", wider)):
+        path = tmp_path / f"{name}.{kind}"
+        {"csv": given_log.write_csv, "jsonl": given_log.write_ndjson, "parquet": given_log.write_parquet}[kind](path)
+        repair_log(model, path, tmp_path / name, part_bytes=20_000)
+        undo(tmp_path / name / path.name, tmp_path / f"back.{kind}")
+        read = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[kind]
+        assert read(tmp_path / f"back.{kind}").equals(read(path))
+        outs.append(read(tmp_path / name / path.name))
+    assert outs[1].drop(own).equals(outs[0])
+    assert outs[0].height < table.height
+    table.with_columns(pl.lit("x").alias("recguard:row")).write_csv(tmp_path / "bad.csv")
+    with pytest.raises(LogError, match="no column may be called 'recguard:row'"):
+        repair_log(model, tmp_path / "bad.csv", tmp_path / "bad")
+
+
+def test_a_log_without_the_bundles_columns_is_not_repaired_unless_that_is_allowed(
+    model: Model, log: Path, tmp_path: Path
+) -> None:
+    pl.read_csv(log, infer_schema=False).head(400).rename({"price": "cost"}).write_csv(tmp_path / "e.csv")
+    with pytest.raises(LogError, match="--columns price=cost"):
+        repair_log(model, tmp_path / "e.csv", tmp_path / "out")
+    assert repair_log(model, tmp_path / "e.csv", tmp_path / "out", columns={"price": "cost"}).rows == 400
+    assert repair_log(model, tmp_path / "e.csv", tmp_path / "out", allow_missing=True).rows == 400

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from service.encoding.columns import columns_of
 from service.model.bundle import Bundle
 from service.model.scorer import Model, Score
-from tests.support.training import command, refused
+from tests.support.logs import genuine_log
+from tests.support.training import command, refused, runner
+from training.cli.main import app
 
 
 def test_score_writes_a_row_for_every_sequence_in_order_with_a_reason_where_there_is_no_score(
@@ -28,7 +31,7 @@ def test_score_writes_a_row_for_every_sequence_in_order_with_a_reason_where_ther
         tmp_path / "es.csv",
     )
     scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
-    assert scores.columns == ["sequence_id", "score", "decision", "type", "reason"]
+    assert scores.columns == ["sequence_id", "score", "decision", "type", "reason", "false_alarm_rate", "support"]
     assert scores["sequence_id"].to_list() == [*events["sequence_id"].unique(maintain_order=True), "broken"]
     assert scores["score"].is_null().to_list() == [False] * (scores.height - 1) + [True]
     assert "set aside" in scores["reason"][-1]
@@ -47,6 +50,79 @@ def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked
     [answer] = model.scores([columns_of(rows)])
     assert isinstance(answer, Score)
     assert pl.read_csv(tmp_path / "s.csv")["score"][0] == pytest.approx(answer.score, abs=1e-5)
+
+
+def scored(bundle: Bundle, events: pl.DataFrame, folder: Path, code: int, *more: str) -> tuple[pl.DataFrame, str]:
+    """The scores of a log, and what `score` said, which ends with the exit code."""
+    events.write_csv(folder / "e.csv")
+    paths = ["--bundle", str(bundle.path), "--events", str(folder / "e.csv"), "--out", str(folder / "s.csv")]
+    done = runner.invoke(app, ["score", *paths, *more])
+    assert done.exit_code == code, done.output
+    scores = pl.read_csv(folder / "s.csv", infer_schema=False) if code < 2 or (folder / "s.csv").exists() else None
+    return pl.DataFrame() if scores is None else scores, " ".join(done.output.split())
+
+
+def test_score_says_what_it_did_and_ends_with_1_or_2_where_much_could_not_be_scored(
+    bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema=False).head(2000)
+    ids = events["sequence_id"].unique(maintain_order=True).to_list()
+    plain, said = scored(bundle, events, tmp_path, 0)
+    assert said.startswith(f"{len(ids)} sequences read, {len(ids)} scored: ")
+    assert f"see {tmp_path / 's.csv'}" in said
+    assert [int(n) for n in re.findall(r"([\d,]+) (?:allow|review|block)", said)] == [
+        (plain["decision"] == decision).sum() for decision in ("allow", "review", "block")
+    ]
+    some = ids[: len(ids) // 5]
+    spoilt = events.with_columns(ts=pl.when(pl.col("sequence_id").is_in(some)).then(pl.lit("-7")).otherwise("ts"))
+    scores, said = scored(bundle, spoilt, tmp_path, 1)
+    assert f"{len(some)} not scored: {len(some)} all its rows were set aside as bad" in said
+    assert scores["score"].is_null().sum() == len(some)
+    assert scores.filter(~pl.col("sequence_id").is_in(some)).equals(plain.filter(~pl.col("sequence_id").is_in(some)))
+    scores, said = scored(bundle, events.with_columns(ts=pl.lit("-7")), tmp_path, 2)
+    assert f"{len(ids)} sequences read, 0 scored" in said
+    assert scores["score"].is_null().all()
+    _, said = scored(bundle, events.with_columns(ts=pl.lit("24/10/2020")), tmp_path, 2)
+    assert "row 2: ts is '24/10/2020'" in said
+    assert "--time-format '%d/%m/%Y'" in said
+
+
+def test_padded_ids_and_codes_in_a_smaller_file_are_scored_as_ever(
+    bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema=False).head(2000)
+    plain, _ = scored(bundle, events, tmp_path, 0)
+    padded, _ = scored(bundle, events.with_columns("  " + pl.col("sequence_id") + " "), tmp_path, 0)
+    assert padded.equals(plain)
+    last = plain["sequence_id"][-1]
+    alone, _ = scored(bundle, events.filter(pl.col("sequence_id") == last), tmp_path, 0)
+    assert float(alone["score"][0]) == pytest.approx(float(plain["score"][-1]), abs=1e-5)
+
+
+def test_a_log_without_the_bundles_columns_is_refused_unless_that_is_allowed(
+    bundle: Bundle, attacked: Path, tmp_path: Path
+) -> None:
+    events = pl.read_csv(attacked / "events.csv", infer_schema=False).head(500)
+    renamed = events.rename({"ts": "timestamp", "item_id": "product_id"})
+    scores, said = scored(bundle, renamed, tmp_path, 2)
+    assert "the model reads item_id, ts, which the log lacks" in said
+    assert "--columns item_id=product_id,ts=timestamp" in said
+    assert scores.is_empty()
+    plain, _ = scored(bundle, events, tmp_path, 0)
+    mapped, _ = scored(bundle, renamed, tmp_path, 0, "--columns", "item_id=product_id,ts=timestamp")
+    assert mapped.equals(plain)
+    without, said = scored(bundle, renamed, tmp_path, 0, "--allow-missing")
+    assert "scored without item_id, ts" in said
+    assert without["sequence_id"].equals(plain["sequence_id"])
+
+
+def test_inject_keeps_codes_as_they_are(tmp_path: Path) -> None:
+    table = genuine_log(40).with_columns(zip=pl.Series([f"{n % 90:03d}" for n in range(genuine_log(40).height)]))
+    table.write_csv(tmp_path / "e.csv")
+    command("inject", "--events", tmp_path / "e.csv", "--out", tmp_path / "out")
+    written = pl.read_csv(tmp_path / "out" / "events.csv", infer_schema=False)
+    assert set(written["zip"]) == set(table["zip"])
+    assert set(written["item_id"]) <= set(table["item_id"])
 
 
 def test_a_log_of_words_alone_trains_through_the_same_command(tmp_path: Path) -> None:

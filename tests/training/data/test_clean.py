@@ -3,10 +3,12 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from training.data.clean import clean_events, first_seen
+from service.encoding.reading import Reading
+from training.data.clean import clean_events
 from training.data.log import LogError
 from training.data.read import parse_columns
 
@@ -40,12 +42,12 @@ def test_every_format_gives_the_same_log(tmp_path: Path, kind: str) -> None:
     ("row", "reason"),
     [
         (",1,click,i1,1", "sequence_id is missing"),
-        ("s1,nan,click,i1,1", "ts is no time"),
         ("s1,-5,click,i1,1", "ts is negative"),
         ("s1,soon,click,i1,1", "ts is no time"),
         ("s1,1700000000000,click,i1,1", "ts is infinite or in milliseconds, not seconds"),
         ("s1,inf,click,i1,1", "ts is no time"),
         ("s1,1,click,i1,dear", "price is not a number"),
+        ("s1,1,click,i1,inf", "price is not a number"),
         ("s1,1,,,", "the event has no value in any column"),
     ],
 )
@@ -68,7 +70,7 @@ def test_a_bad_row_is_counted_by_reason_and_written_aside(
 
 def test_too_many_bad_rows_are_fatal(tmp_path: Path) -> None:
     path = write(tmp_path / "e.csv", GOOD + "s1,-5,click,i1,1\n" * 10)
-    with pytest.raises(LogError, match=r"10 of 110 rows are bad: 10 where ts is negative \(first at row 102\)"):
+    with pytest.raises(LogError, match=r"10 of 110 rows are bad: 10 where ts is negative \(first at row 102: '-5'\)"):
         clean_events(path)
 
 
@@ -122,7 +124,6 @@ def test_scattered_sequences_are_gathered_and_disorder_counted(tmp_path: Path) -
     assert log.ids == ["b", "a"]
     assert log.events["action"].to_list() == ["x", "y", "z", "x", "y"]
     assert report.out_of_order == 1
-    assert first_seen(path) == ["b", "a"]
 
 
 def test_times_in_words_and_numbers_with_leading_zeros_survive(tmp_path: Path) -> None:
@@ -139,3 +140,63 @@ def test_a_column_of_lists_is_left_out(tmp_path: Path, caplog: pytest.LogCapture
     assert "tags" not in log.events.columns
     assert report.missing == {}
     assert "column 'tags' holds lists or objects" in caplog.text
+
+
+def test_markers_are_missing_values_and_make_no_bad_rows(tmp_path: Path) -> None:
+    text = GOOD + "".join(
+        f"s9,{2000 + i},{mark},-,{mark}\n" for i, mark in enumerate(["-", " N/A", "NULL", "\\N", "nan"] * 9)
+    )
+    log, report = clean_events(write(tmp_path / "e.csv", text))
+    assert (report.rejected, report.kept) == ({}, 145)
+    assert report.missing == {"action": 45, "item_id": 45, "price": 45}
+    assert log.events["price"].dtype == pl.Float64
+    own, _ = clean_events(
+        write(tmp_path / "e.csv", GOOD + "s9,1,?,i1,-\n"), reading=Reading.of(["?"]), max_bad_share=0.0
+    )
+    assert own.events["action"][-1] is None
+    assert own.events["price"].dtype == pl.String, "one value in a hundred may not be bad here, and - is now a word"
+
+
+def test_a_sequence_that_is_called_like_a_missing_value_is_kept_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "e.csv", GOOD + "\\N,1,click,i1,1\n" * 50)
+    with caplog.at_level(logging.WARNING):
+        log, _ = clean_events(path)
+    assert log.ids[-1] == "\\N"
+    assert "sequence '\\\\N' holds 50 of 150 rows, and looks like a missing id" in caplog.text
+
+
+def test_decimal_commas_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "e.csv", 'sequence_id,action,price\na,x,"1,5"\na,y,"1.000,25"\na,z,2\n')
+    with caplog.at_level(logging.WARNING):
+        log, _ = clean_events(path)
+    assert log.events["price"].to_list() == [1.5, 1000.25, 2.0]
+    assert log.reading.commas == {"price"}
+    assert log.subset(np.array([0])).reading == log.reading
+    assert "column 'price' has decimal commas" in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "row"), [("csv", 104), ("jsonl", 101), ("parquet", 101)])
+def test_a_bad_row_is_named_as_an_editor_shows_it_with_its_value(tmp_path: Path, kind: str, row: int) -> None:
+    table = pl.read_csv(write(tmp_path / "plain.csv", GOOD)).with_columns(action=pl.lit("click"))
+    first = table.head(1).with_columns(action=pl.lit("two\nmore\nlines"))
+    table = pl.concat([first, table.tail(-1), table.tail(1).with_columns(ts=pl.lit(-5))], how="vertical_relaxed")
+    path = tmp_path / f"e.{kind}"
+    {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}[kind](path)
+    with pytest.raises(LogError, match=rf"1 where ts is negative \(first at row {row}: '?-5'?\)"):
+        clean_events(path, max_bad_share=0.0)
+
+
+def test_a_long_value_is_cut_in_a_message_and_whole_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.csv", GOOD + f"s1,{'x' * 5000},click,i1,1\n")
+    with pytest.raises(LogError) as caught:
+        clean_events(path, max_bad_share=0.0, aside=tmp_path / "aside.csv")
+    assert len(str(caught.value)) < 400
+    assert pl.read_csv(tmp_path / "aside.csv", infer_schema=False)["ts"].to_list() == ["x" * 5000]
+
+
+def test_an_event_id_is_of_its_sequence(tmp_path: Path) -> None:
+    text = "sequence_id,event_id,action\na,1,x\nb,1,y\na,1.0,z\na,-,z\na,-,z\n"
+    log, report = clean_events(write(tmp_path / "e.csv", text))
+    assert (log.events.height, report.duplicates) == (4, 1)

@@ -10,7 +10,6 @@ import pytest
 from training.config import FitConfig
 from training.data.dataset import WHOLE, Dataset, joined
 from training.data.labels import Labels
-from training.data.live_windows import DRAWS
 from training.data.log import Log, LogError
 
 CONFIG = FitConfig(test_share=0.25)
@@ -43,14 +42,6 @@ def test_without_labels_or_without_a_test_part_all_is_for_training(files: tuple[
     assert not unlabelled.labels.known.any()
     whole = Dataset.read(*files, WHOLE)
     assert (whole.split.how, whole.split.train.tolist(), whole.split.test.tolist()) == ("none", list(range(90)), [])
-
-
-def test_it_is_cut_to_live_windows_where_they_will_be_scored(files: tuple[Path, Path]) -> None:
-    data = Dataset.read(*files, replace(CONFIG, live_window=2))
-    assert len(data.log) == len(data.labels.label) == 100 * DRAWS
-    assert np.diff(data.log.offsets).max() == 2
-    owners = [{data.log.ids[i].split("@")[0] for i in part} for part in (data.split.train, data.split.test)]
-    assert not owners[0] & owners[1]
 
 
 def test_the_fingerprint_is_of_the_contents_of_both_files(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from training.data.labels import Labels
 from training.data.log import Log, LogError
-from training.data.split import check_enough, folds, grouped_by, held_out, part_at_random, split
+from training.data.split import check_enough, folds, grouped_by, held_out, part_at_random, set_aside, split
 
 
 def world(count: int, seed: int, timed: bool, grouped: bool) -> tuple[Log, Labels]:
@@ -116,3 +116,32 @@ def test_sequences_that_say_the_same_stay_in_one_fold() -> None:
     assert len(set(grouped.split_group)) == 3
     with pytest.raises(LogError, match="--group-by words"):
         grouped_by(log, labels, "words")
+
+
+@settings(max_examples=40)
+@given(st.integers(60, 300), st.integers(0, 99), st.booleans(), st.booleans())
+def test_what_is_set_aside_is_genuine_and_of_groups_of_its_own(
+    count: int, seed: int, timed: bool, grouped: bool
+) -> None:
+    log, labels = world(count, seed, timed, grouped)
+    at = np.arange(count)[: count - 10]
+    found = set_aside(log, labels, at, seed)
+    others, aside = found.others, found.aside
+    if found.whose != "genuine accounts":  # few are known as anomalous, and some have no label
+        assert not (labels.known & (labels.label == 1))[aside].any()
+        return
+    assert sorted([*others.tolist(), *aside.tolist()]) == at.tolist()
+    assert labels.known[aside].all()
+    assert not labels.label[aside].any()
+    assert not {labels.split_group[i] for i in aside} & {labels.split_group[i] for i in others} - {None}
+    genuine = int((labels.known & (labels.label == 0))[at].sum())
+    assert genuine / 6 < len(aside) < genuine / 2.5
+    if timed:
+        rest = others[labels.known[others] & (labels.label[others] == 0)]
+        assert log.ends[aside].min() >= log.ends[rest].max()
+
+
+def test_without_labels_some_of_all_are_set_aside() -> None:
+    log, _ = world(100, 0, timed=False, grouped=False)
+    found = set_aside(log, Labels.none(100), np.arange(100), 0)
+    assert (len(found.others), len(found.aside), found.whose) == (67, 33, "all accounts")

@@ -25,6 +25,12 @@ MANIFEST: dict[str, Any] = {
     "config": asdict(FitConfig()),
     "training_data": {"sequences": 1460, "events": 138190},
     "metrics": {"held_out": {"auc": 0.9}},
+    "promise": {
+        "of": "genuine accounts",
+        "accounts": 60,
+        "review": {"asked": 0.05, "expected": 0.049, "upper": 0.1034, "lacking": 0},
+        "block": {"asked": 0.01, "expected": 0.0, "upper": 0.0, "lacking": 39},
+    },
 }
 REFIT: dict[str, Any] = {
     "from": "2025-12-31.ef01",
@@ -58,7 +64,11 @@ EVALUATION: dict[str, Any] = {
         "worst false alarms": [{"sequence": "s2", "type": None, "score": 0.4, "events": [0.2] * 1000}],
     },
     "importance": [{"column": "item_id", "loss": 0.3}, {"column": "ts", "loss": -0.001}],
-    "thresholds": {"review": 0.08, "block": 0.293},
+    "decision": ["allow", "review", "block", "allow", "block", "block"],
+    "cuts": [
+        {"cut": "whole", "genuine_flagged": RATE, "genuine_blocked": RATE, "attackers_flagged": RATE},
+        {"cut": "first 1", "genuine_flagged": RATE, "genuine_blocked": RATE, "attackers_flagged": None},
+    ],
     "cleaning": {
         "rows": 138200,
         "kept": 138190,
@@ -80,7 +90,7 @@ EVALUATION: dict[str, Any] = {
     },
 }
 UNTESTED = {
-    **{k: EVALUATION[k] for k in ("thresholds", "cleaning", "fields", "epochs", "cost")},
+    **{k: EVALUATION[k] for k in ("cleaning", "fields", "epochs", "cost")},
     **{"metrics": None, "sequences": [], "label": [], "type": [], "score": []},
     "split": {"how": "none", "train": 1460, "test": 0},
 }
@@ -92,6 +102,7 @@ def test_a_report_shows_what_is_stored() -> None:
     assert page.headings == [
         "Evaluation of shop 2026-01-01.abcd",
         "Quality",
+        "The promise, and what the test shows",
         "By type",
         "By group",
         "Which events",
@@ -103,7 +114,7 @@ def test_a_report_shows_what_is_stored() -> None:
     ]
     assert page.plots == 5 + 2 + 2
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
-    assert "Review from 0.080, block from 0.293, chosen there by a false-positive rate of 5.0% and" in page.text
+    assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
     for row in (
         ["AUC", "0.985"],
         ["expected calibration error", "0.022"],
@@ -149,25 +160,28 @@ def test_sections_without_data_are_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held_out", "why", "said"),
+    ("held_out", "why", "whose", "said"),
     [
-        (None, "without labels", "5.0% of this log is flagged"),
-        ({"auc": 0.9}, "with too few labels", ""),
+        (None, "without labels", "all accounts", True),
+        ({"auc": 0.9}, "with too few labels", "genuine accounts", False),
     ],
 )
-def test_a_model_without_a_test_says_that_nothing_is_known(held_out: Any, why: str, said: str) -> None:
-    page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}}, UNTESTED))
+def test_a_model_without_a_test_says_that_nothing_is_known(held_out: Any, why: str, whose: str, said: bool) -> None:
+    promise = {**MANIFEST["promise"], "of": whose}
+    page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}, "promise": promise}, UNTESTED))
     assert page.headings == ["Evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
     assert page.plots == 0
     assert why in page.text
     assert "run recguard-train evaluate --bundle." in page.text
-    assert ["review", "0.080", said] in page.rows
+    assert ["reviewed or blocked", "5.0%", "4.9%", "10.3%", "0"] in page.rows
+    assert f"share of {whose}, at most" in page.text
+    assert ("not false-alarm rates" in page.text) == said
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"block_precision": 0.95}, "a false-positive rate of 5.0% and a precision of 95.0%"),
+        ({"block_precision": 0.95}, "a false-alarm rate of 5.0% and a precision of 95.0%"),
         ({"cost_fp": 1.0, "cost_fn": 2.5}, "and least cost, 1 for a false alarm and 2.5 for a miss"),
     ],
 )

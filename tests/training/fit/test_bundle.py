@@ -19,6 +19,7 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "encoder.json",
             "model.onnx",
             "statistics.npz",
+            "promise.npz",
             "weights.safetensors",
             "model.int8.onnx",
             "model.fp16.onnx",
@@ -37,7 +38,9 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
     assert {"accuracy", "precision", "recall", "f1", "auc", "average_precision", "recall_at_1_fpr"} <= m["metrics"][
         "test"
     ].keys()
-    assert 0 < m["thresholds"]["review"] <= m["thresholds"]["block"] <= 1
+    assert m["thresholds"] == {"review_rate": 0.1, "block_rate": 0.05}
+    assert m["promise"]["of"] == "genuine accounts"
+    assert m["promise"]["block"]["lacking"] == 0
     assert m["training_data"]["split"] in ("time", "random")
     assert m["variants"]["cpu"] in ("fp32", "int8")
     assert "takeover" in m["types"]

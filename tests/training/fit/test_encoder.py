@@ -2,12 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
-from service.encoding.fields import Bins, Deviation, Popularity, Vocabulary
+from service.encoding.encoder import Encoded, Encoder
+from service.encoding.fields import Bins, Deviation, Popularity
 from service.encoding.pairs import Cross
+from service.encoding.vocabulary import Vocabulary
 from tests.support.logs import genuine_log
+from training.config import FitConfig
 from training.data.clean import clean_events
-from training.data.log import Log
+from training.data.log import Log, LogError
 from training.fit.encoder import clipped, column_kinds, fit_encoder
 
 
@@ -88,3 +92,32 @@ def test_pairs_and_deviations_are_those_of_the_log(tmp_path: Path) -> None:
     deviation = next(f for f in encoder.fields if isinstance(f, Deviation))
     overall = table["rating"].mean()
     assert deviation.means == [(11 + 4 * overall) / 7, (5 + 4 * overall) / 6]
+
+
+def test_a_log_in_which_nothing_differs_says_that_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    log = log_of(tmp_path, pl.DataFrame({"sequence_id": ["a", "a", "b"], "action": ["click"] * 3}))
+    with pytest.raises(LogError, match=r"nothing to learn from: .*\(action\)"):
+        fit_encoder(log, column_kinds(log.events), None, 128)
+
+
+def test_what_is_learned_of_a_value_is_learned_under_all_its_spellings(tmp_path: Path) -> None:
+    table = genuine_log(40).with_columns(item_id=pl.col("item_id").str.slice(1))
+    plain = log_of(tmp_path, table)
+    odd = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("item_id") + ".0").otherwise(" " + pl.col("item_id"))
+    mixed = log_of(tmp_path, table.with_columns(item_id=odd))
+    first, second = (fit_encoder(log, column_kinds(log.events), None, 128) for log in (plain, mixed))
+    assert [f.name for f in second.fields] == [f.name for f in first.fields]
+    assert [v.values for v in second.vocabularies] == [v.values for v in first.vocabularies]
+    for one, other in zip(first.encode_all(plain.sequences()), second.encode_all(mixed.sequences()), strict=True):
+        assert isinstance(one, Encoded)
+        assert isinstance(other, Encoded)
+        assert (one.rows == other.rows).all()
+
+
+def test_how_the_log_spells_values_is_kept_with_the_encoder(tmp_path: Path) -> None:
+    rows = [f'u{k % 9},{k},a{k % 2},"{k % 40},5",{"?" if k % 5 else "x"}' for k in range(300)]
+    (tmp_path / "e.csv").write_text("\n".join(["sequence_id,ts,action,price,note", *rows, ""]))
+    log, _ = clean_events(tmp_path / "e.csv", reading=FitConfig(missing="?, none").reading)
+    encoder = Encoder.from_json(fit_encoder(log, column_kinds(log.events), None, 128).to_json(), None)
+    assert (encoder.reading.commas, encoder.reading.missing) == ({"price"}, {"", "?", "none"})
+    assert encoder.read == ("action", "note", "price", "ts")

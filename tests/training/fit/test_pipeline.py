@@ -10,6 +10,7 @@ from tests.support.logs import genuine_log, shared
 from tests.support.training import command
 from training.config import FitConfig
 from training.data.clean import clean_events
+from training.data.cuts import Cuts, each_missing, in_time_order
 from training.data.labels import read_labels
 from training.data.log import Log
 from training.data.split import folds, split
@@ -29,9 +30,28 @@ def test_users_of_a_catalogue_that_has_grown_are_not_flagged_for_that(bundle: Bu
 
     def flagged(table: pl.DataFrame) -> float:
         answers = [a for a in model.scores(Log.of(table).sequences()) if isinstance(a, Score)]
-        return float(np.mean([a.score >= model.bundle.thresholds.review for a in answers]))
+        decide = model.bundle.thresholds.decide
+        return float(np.mean([decide(a.score, a.false_alarm_rate) != "allow" for a in answers]))
 
     assert flagged(grown.with_columns(items)) <= flagged(grown) + 0.05
+
+
+def test_new_genuine_users_are_flagged_no_more_often_than_promised_however_their_history_is_cut(bundle: Bundle) -> None:
+    log = in_time_order(Log.of(genuine_log(300, seed=9)))
+    lengths, model, columns = np.diff(log.offsets), Model.load(bundle), bundle.encoder.read
+    whole = Cuts.whole(lengths)
+    few = [(np.minimum(lengths, k), first) for k in (1, 2, 3, 5, 10, 20) for first in (True, False)]
+    cuts = [Cuts(whole.of, 0 * size if first else lengths - size, size, whole.dropped) for size, first in few]
+    cuts += [Cuts(whole.of, whole.start, lengths, np.full(300, dropped)) for dropped in each_missing(len(columns))]
+    decide = bundle.thresholds.decide
+    # each rate has the error of thresholds from 68 accounts, and is the worst of 19
+    most = {rate: rate + 4 * np.sqrt(rate / 68) for rate in (0.1, 0.05)}
+    for cut in cuts:
+        answers = [a for a in model.scores(cut.of_log(log, columns).sequences()) if isinstance(a, Score)]
+        decisions = np.array([decide(a.score, a.false_alarm_rate) for a in answers])
+        assert len(answers) == 300
+        assert (decisions != "allow").mean() < most[0.1], cut
+        assert (decisions == "block").mean() < most[0.05], cut
 
 
 def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:

@@ -17,7 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner
 
 from service import cli
-from service.encoding.fields import Bins, Vocabulary
+from service.encoding.fields import Bins
+from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle
 from service.model.scorer import Model
 from service.stores.verdicts import Store

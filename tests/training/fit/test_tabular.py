@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from training.data.clean import clean_events
-from training.data.labels import UNLABELLED, read_labels
+from training.data.labels import read_labels
 from training.data.split import fold_numbers
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.tabular import fit_tabular
+from training.fit.tabular import Sample, fit_tabular
 
 
 @given(st.integers(0, 50))
@@ -23,7 +23,7 @@ def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(
     rng = np.random.default_rng(seed)
     label = rng.permutation(labels.label)
     fold = fold_numbers(replace(labels, label=label), 5, seed)  # of equal mixture: else a fold's share is told by bias
-    found = fit_tabular(encoder, sequences, label, np.full(len(label), UNLABELLED), 1, fold)
+    found = fit_tabular(replace(Sample.unlabelled(encoder, sequences), label=label), 1, fold)
     spread = 4 * np.sqrt(len(label) / (12 * label.sum() * (len(label) - label.sum())))  # four standard errors of chance
     said = found.reading.channels.tolist()
     for of_part in np.transpose(said):

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from service.encoding.chunks import pad
 from service.encoding.encoder import EVENT, PAD, PIECE, Encoder
 from service.encoding.pieces import Word
+from service.encoding.reading import PLAIN
 from training.config import pretrained_directory
 from training.data.labels import UNLABELLED
 from training.network.augment import Augment
@@ -38,7 +39,7 @@ def test_augmentation_keeps_every_value_in_its_field_and_hides_the_labels_of_wha
 
 def test_words_become_the_word_nearest_to_them() -> None:
     tokenizer = Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json")
-    encoder = Encoder([], "text", tokenizer)
+    encoder = Encoder([], PLAIN, "text", tokenizer)
     pair = [tokenizer.token_to_id(w) for w in ("cheap", "free")]
     table = torch.randn(encoder.deep_rows, 16, generator=torch.Generator().manual_seed(0))
     [first] = [s.start for s in encoder.of("piece") if isinstance(s.field, Word)]

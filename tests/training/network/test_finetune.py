@@ -23,7 +23,9 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
         outputs = Outputs(logits[rows], zeros, zeros)
         nothing = np.zeros((0, 3), np.int32)
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
-        encoded = Encoded([window] * len(rows), owners, 1, {}, nothing, nothing[:, 0], np.zeros(1))
+        encoded = Encoded(
+            [window] * len(rows), owners, 1, {}, np.zeros(0, bool), [], nothing, nothing[:, 0], np.zeros(1)
+        )
         batches = iter([outputs])
         assert network_logits([encoded], lambda _, b=batches: next(b)).sequence[0] == pytest.approx(pooled[i], abs=1e-5)
 

@@ -1,0 +1,118 @@
+"""The field of a categorical or identifier column, which knows one value under all its spellings."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.events import Events
+from service.encoding.fields import FIRST, MISSING, UNKNOWN, Kind, special
+from service.encoding.reading import NEEDED, Reading
+from service.encoding.values import EventError, canonical
+
+_PADDED = re.compile(r"0+\d+")  # digits behind zeros, as codes have them
+
+
+def spelling(value: object, identifier: bool) -> str:
+    """A value's text; the case of letters tells identifiers apart, and nothing else."""
+    return canonical(value) if identifier else canonical(value).casefold()
+
+
+@dataclass(frozen=True)
+class Vocabulary(Kind):
+    """A categorical or identifier column: one row for each value seen in training, in catalogue order."""
+
+    kind: ClassVar[str] = "vocabulary"
+    learned: ClassVar[bool] = True
+    is_value: ClassVar[bool] = True
+    name: str
+    values: list[str]
+    identifier: bool
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {value: FIRST + i for i, value in enumerate(self.values)}
+
+    @cached_property
+    def _padded(self) -> bool:
+        """Whether leading zeros tell values apart."""
+        return any(map(_PADDED.fullmatch, self.values))
+
+    @cached_property
+    def _boolean(self) -> bool:
+        return bool({"true", "false"} & self._ids.keys()) and not {"0", "1"} & self._ids.keys()
+
+    @cached_property
+    def _spellings(self) -> dict[Reading, dict[object, int]]:
+        """By how values are read, the ids of the spellings met so far."""
+        return {}
+
+    @property
+    def size(self) -> int:
+        return FIRST + len(self.values)
+
+    def known_as(self, value: object) -> str:
+        """The text that stands for a value, however it is spelt; a bundle's column of true and false takes 1 and 0."""
+        if isinstance(value, bool) and not self._boolean:
+            value = int(value)  # as a dict sees it
+        text = spelling(value, self.identifier)
+        if text in self._ids:
+            return text
+        if self._boolean:
+            return {"1": "true", "0": "false"}.get(text, text)
+        return text.lstrip("0") or "0" if not self._padded and _PADDED.fullmatch(text) else text
+
+    def encode(self, events: Events) -> NDArray[np.integer]:
+        values, spelt = events.values(self.name), self._spelt(events.reading)
+        try:
+            found = list(map(spelt.get, values))
+        except TypeError:  # a list or an object has no hash
+            bad = next(i for i, v in enumerate(values) if isinstance(v, list | dict))
+            raise EventError(events.caller_index(bad), self.name, NEEDED) from None
+        if None in found:
+            fresh: dict[object, int] = {}  # what training did not hold
+            found = [
+                self._code(v, events.reading, fresh) if c is None else c for c, v in zip(found, values, strict=True)
+            ]
+        codes = events.codes[self.name] = np.array(found, dtype=np.int64)
+        return np.where(codes < self.size, codes, UNKNOWN)
+
+    def _spelt(self, reading: Reading) -> dict[object, int]:
+        if reading not in self._spellings:
+            spelt: dict[object, int] = {None: MISSING}
+            spelt.update(self._ids)
+            if self._boolean:
+                spelt.update((v == "true", i) for v, i in self._ids.items() if v in ("true", "false"))
+            else:
+                spelt.update((int(v), i) for v, i in self._ids.items() if v.isdecimal() and str(int(v)) == v)
+            self._spellings[reading] = spelt
+        return self._spellings[reading]
+
+    def _code(self, value: object, reading: Reading, fresh: dict[object, int]) -> int:
+        """The id of a value that is not spelt as in training, or one behind all ids for each that is unknown.
+
+        A spelling met once is found at once from then on.
+        """
+        if value in fresh:
+            return fresh[value]
+        if reading.is_missing(value):
+            code = MISSING
+        else:
+            text = self.known_as(value)
+            code = self._ids.get(text) or fresh.setdefault(text, self.size + len(fresh))
+        spelt = self._spelt(reading)
+        if code < self.size and value == value and len(spelt) < 4 * self.size + 1000:  # NaN is never found again
+            spelt[value] = code
+        else:
+            fresh[value] = code
+        return code
+
+    def label(self, row: int) -> str:
+        return special(row) or self.values[row - FIRST]

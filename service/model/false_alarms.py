@@ -1,0 +1,101 @@
+"""What share of genuine accounts scores as high: thresholds for every false-alarm rate, by length and what is missing.
+
+Split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005), by classes
+(Mondrian): the threshold for a rate a is the ceil((n + 1) (1 - a))-th smallest of the scores of n genuine accounts that
+no part of the model has seen, cut to like length and without the same columns. A new genuine account that is like these
+n scores above it with probability a at most, whatever the scores' distribution. If (n + 1) a < 1, no threshold can
+promise the rate, and nothing is flagged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.values import Floats
+from service.model.lengths import bins
+from service.model.policy import Thresholds
+
+# rates that thresholds are kept for: ten in each decade, the usual ones among them
+LOOKS = 200  # live events at each of which an account may be scored
+STEPS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+RATES = (*(float(f"{step * 10.0**power:.3g}") for power in range(-4, 0) for step in STEPS), 1.0)
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """Thresholds by what is missing, by length and by rate.
+
+    Attributes:
+        thresholds: float64 (1 + C + 1, B, RATES): nothing missing, one column missing, several; inf where the rate
+            cannot be promised. A sequence is flagged if it scores strictly above.
+        accounts: int64 (B,), how many genuine accounts the thresholds of each bin of length come from.
+        repeated: float64 (RATES,), what must be added to the log odds of a threshold so that no more than the rate of
+            genuine accounts are flagged once or more often when they are scored at each of LOOKS live events; inf
+            where that cannot be promised.
+    """
+
+    thresholds: Floats
+    accounts: NDArray[np.int64]
+    repeated: Floats
+
+    def rates(self, score: Floats, lengths: NDArray[np.integer], missing: NDArray[np.bool_]) -> Floats:
+        """Float64 (N,): the smallest of RATES at which each sequence would be flagged; 1 if at none."""
+        above = score[:, None] > self.thresholds[which(missing), bins(lengths)]
+        return np.asarray(RATES)[np.where(above.any(axis=1), above.argmax(axis=1), len(RATES) - 1)]
+
+    def at(self, rate: float) -> Floats:
+        """Thresholds (1 + C + 1, B) for a rate: those of the largest of RATES that is not above it."""
+        place = _place(rate)
+        return self.thresholds[:, :, place] if place >= 0 else np.full(self.thresholds.shape[:2], np.inf)
+
+    def once(self, score: float, length: int, missing: NDArray[np.bool_], rate: float) -> bool:
+        """Whether a live sequence is flagged at a rate of accounts that are ever flagged, however often it is scored.
+
+        Args:
+            missing: bool (C,), as in `rates`.
+        """
+        place = _place(rate)
+        if place < 0:
+            return False
+        threshold = self.thresholds[which(missing[None])[0], bins(np.array([length]))[0], place]
+        return bool(log_odds(score) > log_odds(threshold) + self.repeated[place])
+
+    def limits(self, thresholds: Thresholds) -> tuple[Floats, Floats]:
+        """Scores (1 + C + 1, B) above which, strictly, a sequence is at least reviewed, and blocked."""
+
+        def limit(score: float | None, rate: float | None) -> Floats:
+            if score is None:
+                return self.at(rate or 0.0)
+            return np.full(self.thresholds.shape[:2], np.nextafter(score, -np.inf))
+
+        block = limit(thresholds.block, thresholds.block_rate)
+        return np.minimum(limit(thresholds.review, thresholds.review_rate), block), block
+
+
+def _place(rate: float) -> int:
+    """Index of the largest of RATES that is not above a rate; -1 if there is none."""
+    return int(np.searchsorted(RATES, rate * (1 + 1e-9), side="right")) - 1
+
+
+def log_odds(score: Any) -> Any:
+    """Log odds of scores, which may be 0, 1, or inf for a threshold that nothing reaches."""
+    kept = np.clip(score, 1e-12, 1 - 1e-12)
+    return np.where(np.isinf(score), score, np.log(kept / (1 - kept)))
+
+
+def which(missing: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Int64 (N,): the class of each sequence (N, C) by what it lacks, in the order of `FalseAlarms.thresholds`."""
+    count, columns = missing.sum(axis=1), missing.shape[1]
+    return np.select(
+        [count == 0, count == 1], [0 * count, 1 + missing.argmax(axis=1) if columns else 0 * count], columns + 1
+    )
+
+
+def conformal(scores: Floats, rates: Sequence[float] = RATES) -> Floats:
+    """Float64 (rates,): thresholds from n genuine accounts' scores; inf where (n + 1) rate < 1."""
+    ranked = np.append(np.sort(scores), np.inf)
+    rank = np.ceil((len(scores) + 1) * (1 - np.asarray(rates)) - 1e-9).astype(np.int64)
+    return ranked[np.clip(rank, 1, len(scores) + 1) - 1]

@@ -1,0 +1,99 @@
+"""What a log's columns hold: decided once, at a fit. Scoring leaves its columns as they came, for the encoder to read.
+
+`clean` and `to_score` put them together. Values themselves are read by `service.encoding.reading`.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from service.encoding.reading import Reading
+from service.encoding.values import canonical
+
+logger = logging.getLogger(__name__)
+TRUTH = {"true", "false"}
+CODES = 0.01  # a larger share of values with leading zeros makes codes of a column of digits
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A column as numbers (float64) or text.
+
+    Attributes:
+        values: null where missing or unreadable.
+        unreadable: bool (T,), what is no number in a column of numbers; None in a column of text.
+        comma: whether its numbers are written with a decimal comma.
+    """
+
+    values: pl.Series
+    unreadable: pl.Series | None = None
+    comma: bool = False
+
+
+def names(column: pl.Series) -> pl.Series:
+    """Ids as text: stripped, blank ones null, and 5, 5.0 and "5.0" as "5"."""
+    text = column.cast(pl.String).str.strip_chars().replace("", None)
+    wordy = text.str.contains(r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$") & text.str.contains(r"[.eE]")
+    numbers = text.filter(wordy.fill_null(False)).unique()
+    return text.replace(numbers, [canonical(n) for n in numbers]) if len(numbers) else text
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """The column as text; a whole number is written without a point."""
+    if column.dtype.is_float() and bool((column.drop_nulls() % 1 == 0).all()):
+        column = column.cast(pl.Int64, strict=False)  # 5.0 is the item "5"
+    return column.cast(pl.String)
+
+
+def without_markers(column: pl.Series, reading: Reading) -> pl.Series:
+    """The column with null where a value is missing."""
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    if column.dtype.is_numeric() and reading.numbered:
+        return column.set(names(column).is_in(list(reading.missing)).fill_null(False), None)
+    if column.dtype != pl.String:
+        return column
+    marked = column.str.strip_chars().str.to_lowercase().is_in(list(reading.missing))
+    return column.set(marked.fill_null(False), None)
+
+
+def read_as(dtype: pl.DataType, column: pl.Series, reading: Reading) -> Typed:
+    """A column as numbers or as text, whichever another column of its name holds; what is no number is missing."""
+    if not dtype.is_numeric():
+        return Typed(as_text(column))
+    numbers, _ = reading.numbers(column.name, column.to_list())
+    return Typed(pl.Series(column.name, numbers, nan_to_null=True))
+
+
+def typed(column: pl.Series, reading: Reading, most_unreadable: float) -> Typed:
+    """Decides whether a column holds numbers or text: text where more than a share of its values is no number.
+
+    Args:
+        column: null where a value is missing.
+    """
+    if column.dtype == pl.Boolean:
+        return Typed(column.cast(pl.String))
+    if column.dtype.is_numeric():
+        column = column.cast(pl.Float64)
+        infinite = column.is_infinite().fill_null(False)
+        return Typed(column.set(infinite, None), infinite)
+    present = column.drop_nulls().str.strip_chars()
+    spelt = present.unique()
+    if column.is_empty() or not len(spelt) or set(spelt.head(9).str.to_lowercase()) <= TRUTH:
+        return Typed(column)
+    if float(spelt.str.contains(r"^0\d+$").mean() or 0.0) > CODES:  # type: ignore[arg-type]
+        return Typed(column)
+    values = column.to_list()
+    numbers, unreadable = reading.numbers(column.name, values)
+    comma = False
+    if unreadable:
+        with_comma, left = Reading(reading.missing, frozenset([column.name])).numbers(column.name, values)
+        comma = len(left) < len(unreadable)
+        numbers, unreadable = (with_comma, left) if comma else (numbers, unreadable)
+    if len(unreadable) > most_unreadable * len(present):
+        return Typed(column)
+    bad = np.zeros(len(column), dtype=bool)
+    bad[unreadable] = True
+    return Typed(pl.Series(column.name, numbers).fill_nan(None), pl.Series(bad), comma)

@@ -1,0 +1,173 @@
+"""Cuts a log as callers will: the first events of a history, the latest, some from the middle, down to a single one.
+
+To a model fitted on whole histories only, the first events of a new user look like nothing it has seen, and so do the
+latest few of an old one, or a request that lacks a column. So a model is fitted, calibrated and judged on whole
+histories, on cuts of them, and on both without a column.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.model.lengths import LEAST, bins, bounds
+from training.data.labels import Labels
+from training.data.log import Log
+
+Kind = Literal["first", "latest", "middle"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CUTS = 4  # cuts of each sequence that training sees beside the whole
+DROPPED = 0.3  # share of them that lack a column
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Which events of a log's sequences are shown, M times; int64 (M,) each.
+
+    Attributes:
+        of: the sequence.
+        start, size: its events from `start` on, in time order.
+        dropped: the columns that are left out, a bit for each of some names.
+    """
+
+    of: NDArray[np.int64]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Cuts"]) -> "Cuts":
+        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("of", "start", "size", "dropped")))
+
+    @classmethod
+    def whole(cls, lengths: NDArray[np.int64]) -> "Cuts":
+        """Every sequence of the given lengths (N,) as it is."""
+        nothing = np.zeros_like(lengths)
+        return cls(np.arange(len(lengths)), nothing, lengths, nothing)
+
+    @classmethod
+    def drawn(cls, lengths: NDArray[np.int64], columns: int, rng: np.random.Generator) -> "Cuts":
+        """At most CUTS cuts of each sequence, in different bins of length, at random ends; some lack a column."""
+        highest = bins(lengths)
+        of, bin_ = [], []
+        for i, most in enumerate(highest.tolist()):
+            chosen = rng.permutation(most + 1)[:CUTS]
+            of.append(np.full(len(chosen), i))
+            bin_.append(chosen)
+        at, into = np.concatenate(of), np.concatenate(bin_)
+        size = sizes(into, lengths[at], rng)
+        start = _start(rng.integers(0, len(KINDS), len(at)), lengths[at], size, rng)
+        drops = (rng.random(len(at)) < DROPPED) & (columns > 1)
+        dropped = np.where(drops, 1 << rng.integers(0, max(columns, 1), len(at)), 0)
+        changed = (size < lengths[at]) | drops  # the whole is there already
+        return cls(at[changed], start[changed], size[changed], dropped[changed])
+
+    @classmethod
+    def in_bin(
+        cls,
+        lengths: NDArray[np.int64],
+        bin_: int,
+        last: int,
+        kind: Kind,
+        dropped: int | NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> "Cuts":
+        """One cut of each sequence that is long enough for a bin; its size is within the bins from `bin_` to `last`.
+
+        Args:
+            dropped: for all, or for each sequence (N,).
+        """
+        at = np.flatnonzero(lengths >= LEAST[bin_])
+        size = sizes(np.full(len(at), bin_), lengths[at], rng, last)
+        start = _start(np.full(len(at), KINDS.index(kind)), lengths[at], size, rng)
+        return cls(at, start, size, np.broadcast_to(dropped, len(lengths))[at])
+
+    @classmethod
+    def latest(cls, at: NDArray[np.int64], lengths: NDArray[np.int64], size: int, dropped: int) -> "Cuts":
+        """The latest `size` events of those of the given sequences that have as many."""
+        at = at[lengths[at] >= size]
+        return cls(at, lengths[at] - size, np.full(len(at), size), np.full(len(at), dropped))
+
+    def pieces(self, events: int) -> Iterator["Cuts"]:
+        """The cuts in order, in pieces that show about so many events each."""
+        piece = np.cumsum(self.size) // events
+        for at in np.split(np.arange(len(self.of)), np.flatnonzero(np.diff(piece)) + 1):
+            yield Cuts(self.of[at], self.start[at], self.size[at], self.dropped[at])
+
+    def of_log(self, log: Log, columns: Sequence[str]) -> Log:
+        """The log of the cuts, each a sequence of its own, without the columns that they lack.
+
+        Args:
+            log: the log whose sequences were cut; in time order (`in_time_order`).
+            columns: the names that `dropped` counts.
+        """
+        first = log.offsets[self.of] + self.start
+        offsets = np.concatenate(([0], np.cumsum(self.size)))
+        rows = np.repeat(first - offsets[:-1], self.size) + np.arange(offsets[-1])
+        names = [f"{log.ids[i]}@{k}" for k, i in enumerate(self.of.tolist())]
+        events = log.events[rows].with_columns(
+            pl.Series("sequence_id", np.repeat(np.array(names, dtype=object), self.size), dtype=pl.String)
+        )
+        dropped = pl.Series(np.repeat(self.dropped, self.size))
+        events = events.with_columns(
+            pl.when(dropped & (1 << k) > 0).then(None).otherwise(pl.col(name)).alias(name)
+            for k, name in enumerate(columns)
+        )
+        return Log(events, names, offsets, log.reading)
+
+
+def each_missing(columns: int) -> list[int]:
+    """What may be missing, as `Cuts.dropped` says it: nothing, or one column, unless it is the only one."""
+    return [0, *(1 << k for k in range(columns) if columns > 1)]
+
+
+def in_time_order(log: Log) -> Log:
+    """The log with each sequence in time order, as the encoder reads it; one without all its times stays as it is."""
+    rank = np.repeat(np.arange(len(log)), np.diff(log.offsets))
+    ts = log.events["ts"].to_numpy().astype(np.float64)
+    untimed = np.logical_or.reduceat(np.isnan(ts), log.offsets[:-1])[rank]
+    return Log(log.events[np.lexsort((np.where(untimed, 0.0, ts), rank))], log.ids, log.offsets, log.reading)
+
+
+def labels_of(cuts: Cuts, cut: Log, labels: Labels) -> Labels:
+    """What is known of cuts, given the labels of the sequences that were cut.
+
+    A cut of an anomalous sequence that holds none of its anomalous events is neither anomalous nor normal: nothing is
+    known of it. Where the sequence has no labels of events, its cuts have its label.
+    """
+    found = labels.subset(cuts.of)
+    groups: list[str | None] = [
+        g if g is not None else f"sequence {i}" for i, g in zip(cuts.of.tolist(), found.split_group, strict=True)
+    ]
+    known = found.known
+    if "event_label" in cut.events.columns:
+        said = cut.events["event_label"].cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
+        told = ~np.logical_or.reduceat(np.isnan(said), cut.offsets[:-1])
+        innocent = told & (np.fmax.reduceat(said, cut.offsets[:-1]) < 1)
+        known = known & ~(innocent & (found.label == 1))
+    return replace(found, known=known, split_group=groups)
+
+
+def sizes(
+    into: NDArray[np.integer], lengths: NDArray[np.integer], rng: np.random.Generator, last: int | None = None
+) -> NDArray[np.int64]:
+    """A size within each bin (M,), or from it to `last`, log-uniform and at most the sequence's length."""
+    low = np.array(LEAST)[into]
+    ends = np.array([bounds(k)[1] for k in range(len(LEAST))], dtype=np.float64)
+    high = np.minimum(lengths, ends[into if last is None else np.full(len(into), last)])
+    drawn = low * ((high + 1) / low) ** rng.random(len(into))
+    found: NDArray[np.int64] = np.minimum(drawn, high).astype(np.int64)
+    return found
+
+
+def _start(
+    kind: NDArray[np.integer], lengths: NDArray[np.integer], size: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    free = lengths - size
+    anywhere = (rng.random(len(size)) * (free + 1)).astype(np.int64)
+    return np.select(
+        [kind == KINDS.index("first"), kind == KINDS.index("latest")], [np.zeros_like(free), free], anywhere
+    )

@@ -1,0 +1,80 @@
+"""What a model promises to genuine accounts, and what the test part shows of it: whole, cut, and without a field."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from service.model.false_alarms import FalseAlarms
+from service.model.policy import Thresholds
+from training.data.cuts import Cuts, in_time_order, labels_of
+from training.data.labels import Labels
+from training.data.log import Log
+from training.evaluation.quality import rate
+
+FIRST, LATEST = (1, 2, 3, 5, 10, 20), (5, 10, 20, 64)  # events
+Decide = Callable[[Log], Sequence[str]]
+
+
+def promised(alarms: FalseAlarms, thresholds: Thresholds, whose: str) -> dict[str, Any]:
+    """The rates asked for, and what can be expected of them where the fewest accounts tell.
+
+    The share of new genuine accounts above the k-th smallest of n scores has the distribution Beta(n + 1 - k, k) (Vovk,
+    "Conditional validity of inductive conformal predictors", 2012); its mean is expected, and 95 % of it lies below the
+    upper bound.
+
+    Args:
+        whose: the accounts whose share is promised: genuine ones, if there were labels enough.
+    """
+    n = int(alarms.accounts.min())
+    levels = {}
+    for level in ("review", "block"):
+        asked = getattr(thresholds, f"{level}_rate")
+        if asked is None:
+            continue
+        above = int((n + 1) * asked + 1e-9)  # n + 1 - k
+        levels[level] = {
+            "asked": asked,
+            "expected": above / (n + 1),
+            "upper": float(beta.ppf(0.95, above, n + 1 - above)) if above else 0.0,
+            "lacking": max(int(np.ceil(1 / asked - 1e-9)) - 1 - n, 0) if asked else 0,
+        }
+    return {"of": whose, "accounts": n, **levels}
+
+
+def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> list[dict[str, Any]]:
+    """Shares of genuine accounts and of attackers that are flagged, for each way to show less of a history.
+
+    Args:
+        log, labels: the histories, of both classes.
+        columns: those that may be left out.
+        decide: the decisions on the sequences of a log.
+    """
+    log = in_time_order(log)
+    lengths = np.diff(log.offsets)
+    whole = Cuts.whole(lengths)
+    cuts = {"whole": whole}
+    for k in (k for k in FIRST if k < lengths.max()):
+        cuts[f"first {k}"] = Cuts(whole.of, whole.start, np.minimum(lengths, k), whole.dropped)
+    for k in (k for k in LATEST if k < lengths.max()):
+        size = np.minimum(lengths, k)
+        cuts[f"latest {k}"] = Cuts(whole.of, lengths - size, size, whole.dropped)
+    for k, name in enumerate(columns if len(columns) > 1 else ()):
+        cuts[f"without {name}"] = Cuts(whole.of, whole.start, lengths, np.full(len(log), 1 << k))
+    rows = []
+    for name, cut in cuts.items():
+        shown = cut.of_log(log, columns)
+        rows.append({"cut": name, **_shares(np.array(decide(shown)), labels_of(cut, shown, labels))})
+    return rows
+
+
+def _shares(decisions: NDArray[np.str_], labels: Labels) -> dict[str, list[float] | None]:
+    genuine, attacker = (labels.known & (labels.label == y) for y in (0, 1))
+    flagged, blocked = decisions != "allow", decisions == "block"
+    return {
+        "genuine_flagged": rate(int((flagged & genuine).sum()), int(genuine.sum())),
+        "genuine_blocked": rate(int((blocked & genuine).sum()), int(genuine.sum())),
+        "attackers_flagged": rate(int((flagged & attacker).sum()), int(attacker.sum())),
+    }
