@@ -18,8 +18,8 @@ from service.encoding.values import Floats
 from service.model.lengths import bins
 from service.model.policy import Thresholds
 
-# rates that thresholds are kept for: ten in each decade, the usual ones among them
 LOOKS = 200  # live events at each of which an account may be scored
+# rates that thresholds are kept for: ten in each decade, the usual ones among them
 STEPS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 RATES = (*(float(f"{step * 10.0**power:.3g}") for power in range(-4, 0) for step in STEPS), 1.0)
 
@@ -32,23 +32,35 @@ class FalseAlarms:
         thresholds: float64 (1 + C + 1, B, RATES): nothing missing, one column missing, several; inf where the rate
             cannot be promised. A sequence is flagged if it scores strictly above.
         accounts: int64 (B,), how many genuine accounts the thresholds of each bin of length come from.
+        usual: bool (B, C), the columns in which nearly every genuine history of that length has a value. Only the lack
+            of these tells anything, and makes a class of its own.
         repeated: float64 (RATES,), what must be added to the log odds of a threshold so that no more than the rate of
-            genuine accounts are flagged once or more often when they are scored at each of LOOKS live events; inf
-            where that cannot be promised.
+            genuine accounts are flagged once or more often when they are scored at each of their first `looks` live
+            events; inf where that cannot be promised.
+        looks: at most LOOKS.
     """
 
     thresholds: Floats
     accounts: NDArray[np.int64]
+    usual: NDArray[np.bool_]
     repeated: Floats
+    looks: int
 
     def rates(self, score: Floats, lengths: NDArray[np.integer], missing: NDArray[np.bool_]) -> Floats:
         """Float64 (N,): the smallest of RATES at which each sequence would be flagged; 1 if at none."""
-        above = score[:, None] > self.thresholds[which(missing), bins(lengths)]
+        above = score[:, None] > self.thresholds[self.classes(missing, lengths)]
         return np.asarray(RATES)[np.where(above.any(axis=1), above.argmax(axis=1), len(RATES) - 1)]
+
+    def classes(
+        self, missing: NDArray[np.bool_], lengths: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Int64 (N,) twice: the class of each sequence by what it lacks of C columns, (N, C), and its bin of length."""
+        of = bins(lengths)
+        return which(missing & self.usual[of]), of
 
     def at(self, rate: float) -> Floats:
         """Thresholds (1 + C + 1, B) for a rate: those of the largest of RATES that is not above it."""
-        place = _place(rate)
+        place = place_of(rate)
         return self.thresholds[:, :, place] if place >= 0 else np.full(self.thresholds.shape[:2], np.inf)
 
     def once(self, score: float, length: int, missing: NDArray[np.bool_], rate: float) -> bool:
@@ -57,10 +69,10 @@ class FalseAlarms:
         Args:
             missing: bool (C,), as in `rates`.
         """
-        place = _place(rate)
+        place = place_of(rate)
         if place < 0:
             return False
-        threshold = self.thresholds[which(missing[None])[0], bins(np.array([length]))[0], place]
+        [threshold] = self.thresholds[self.classes(missing[None], np.array([length]))][:, place]
         return bool(log_odds(score) > log_odds(threshold) + self.repeated[place])
 
     def limits(self, thresholds: Thresholds) -> tuple[Floats, Floats]:
@@ -75,7 +87,7 @@ class FalseAlarms:
         return np.minimum(limit(thresholds.review, thresholds.review_rate), block), block
 
 
-def _place(rate: float) -> int:
+def place_of(rate: float) -> int:
     """Index of the largest of RATES that is not above a rate; -1 if there is none."""
     return int(np.searchsorted(RATES, rate * (1 + 1e-9), side="right")) - 1
 
@@ -87,7 +99,7 @@ def log_odds(score: Any) -> Any:
 
 
 def which(missing: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Int64 (N,): the class of each sequence (N, C) by what it lacks, in the order of `FalseAlarms.thresholds`."""
+    """Int64 (N,): the class of each sequence (N, C) by what it lacks: nothing, one of C columns, or several."""
     count, columns = missing.sum(axis=1), missing.shape[1]
     return np.select(
         [count == 0, count == 1], [0 * count, 1 + missing.argmax(axis=1) if columns else 0 * count], columns + 1

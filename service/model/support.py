@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
-from service.model.false_alarms import FalseAlarms, which
+from service.model.false_alarms import FalseAlarms
 from service.model.intervals import Bounds, wilson
-from service.model.lengths import bins
 from service.model.policy import Thresholds
 
 FEWEST = 20  # attackers that a share must come from
@@ -37,7 +36,8 @@ class Support:
 
         It never falls with more events. None if fewer than FEWEST attackers tell.
         """
-        return _flagged(self, thresholds)[int(which(missing[None])[0])][int(bins(np.array([length]))[0])]
+        [lacks], [bin_] = self.false_alarms.classes(missing[None], np.array([length]))
+        return _flagged(self, thresholds)[int(lacks)][int(bin_)]
 
     def save(self, path: Path) -> None:
         alarms = self.false_alarms
@@ -45,7 +45,9 @@ class Support:
             path,
             thresholds=alarms.thresholds,
             accounts=alarms.accounts,
+            usual=alarms.usual,
             repeated=alarms.repeated,
+            looks=alarms.looks,
             scores=self.scores.astype(np.float32),
         )
 
@@ -53,9 +55,10 @@ class Support:
     def load(cls, path: Path) -> "Support":
         """Reads what `save` wrote; raises ValueError or KeyError on anything else."""
         with np.load(path, allow_pickle=False) as kept:
-            return cls(
-                kept["scores"].astype(np.float64), FalseAlarms(kept["thresholds"], kept["accounts"], kept["repeated"])
+            alarms = FalseAlarms(
+                kept["thresholds"], kept["accounts"], kept["usual"], kept["repeated"], int(kept["looks"])
             )
+            return cls(kept["scores"].astype(np.float64), alarms)
 
 
 @lru_cache(maxsize=256)

@@ -30,7 +30,7 @@ class Cuts:
     Attributes:
         of: the sequence.
         start, size: its events from `start` on, in time order.
-        dropped: the columns that are left out, a bit for each of some names.
+        dropped: the column that is left out: 1 for the first of C names, and so on; 0 for none, C + 1 for several.
     """
 
     of: NDArray[np.int64]
@@ -61,7 +61,7 @@ class Cuts:
         size = sizes(into, lengths[at], rng)
         start = _start(rng.integers(0, len(KINDS), len(at)), lengths[at], size, rng)
         drops = (rng.random(len(at)) < DROPPED) & (columns > 1)
-        dropped = np.where(drops, 1 << rng.integers(0, max(columns, 1), len(at)), 0)
+        dropped = np.where(drops, 1 + rng.integers(0, max(columns, 1), len(at)), 0)
         changed = (size < lengths[at]) | drops  # the whole is there already
         return cls(at[changed], start[changed], size[changed], dropped[changed])
 
@@ -71,19 +71,19 @@ class Cuts:
         lengths: NDArray[np.int64],
         bin_: int,
         last: int,
-        kind: Kind,
-        dropped: int | NDArray[np.int64],
+        kind: Kind | None,
+        dropped: int,
         rng: np.random.Generator,
     ) -> "Cuts":
         """One cut of each sequence that is long enough for a bin; its size is within the bins from `bin_` to `last`.
 
         Args:
-            dropped: for all, or for each sequence (N,).
+            kind: the kind of all, or None for one of KINDS for each.
         """
         at = np.flatnonzero(lengths >= LEAST[bin_])
         size = sizes(np.full(len(at), bin_), lengths[at], rng, last)
-        start = _start(np.full(len(at), KINDS.index(kind)), lengths[at], size, rng)
-        return cls(at, start, size, np.broadcast_to(dropped, len(lengths))[at])
+        which = rng.integers(0, len(KINDS), len(at)) if kind is None else np.full(len(at), KINDS.index(kind))
+        return cls(at, _start(which, lengths[at], size, rng), size, np.full(len(at), dropped))
 
     @classmethod
     def latest(cls, at: NDArray[np.int64], lengths: NDArray[np.int64], size: int, dropped: int) -> "Cuts":
@@ -111,17 +111,18 @@ class Cuts:
         events = log.events[rows].with_columns(
             pl.Series("sequence_id", np.repeat(np.array(names, dtype=object), self.size), dtype=pl.String)
         )
-        dropped = pl.Series(np.repeat(self.dropped, self.size))
-        events = events.with_columns(
-            pl.when(dropped & (1 << k) > 0).then(None).otherwise(pl.col(name)).alias(name)
-            for k, name in enumerate(columns)
-        )
+        for k, name in enumerate(columns):
+            # where several are left out, these are two in three, other ones for each sequence
+            lacks = (self.dropped == k + 1) | ((self.dropped == len(columns) + 1) & ((self.of + k) % 3 != 0))
+            if lacks.any():
+                lack = pl.Series(np.repeat(lacks, self.size))
+                events = events.with_columns(pl.when(lack).then(None).otherwise(pl.col(name)).alias(name))
         return Log(events, names, offsets, log.reading)
 
 
 def each_missing(columns: int) -> list[int]:
     """What may be missing, as `Cuts.dropped` says it: nothing, or one column, unless it is the only one."""
-    return [0, *(1 << k for k in range(columns) if columns > 1)]
+    return [0, *(k + 1 for k in range(columns) if columns > 1)]
 
 
 def in_time_order(log: Log) -> Log:

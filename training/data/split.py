@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from service.model.lengths import bins
 from training.data.labels import Labels
 from training.data.log import Log, LogError
 
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 Whose = Literal["genuine accounts", "accounts not known as anomalous", "all accounts"]
 FEWEST = 5  # sequences of each class that a useful part must hold
-FOR_THRESHOLDS, MOST_FOR_THRESHOLDS = 150, 2000  # genuine sequences that are set aside for thresholds
+FOR_THRESHOLDS, MOST_FOR_THRESHOLDS = 150, 1000  # genuine sequences that are set aside for thresholds
 FEW_ANOMALIES = 30  # with this many labelled anomalous sequences, unlabelled ones are not needed
 ENOUGH = 12  # groups of each class that are needed to set aside a test part
 
@@ -172,8 +173,8 @@ def set_aside(log: Log, labels: Labels, at: Indices, seed: int) -> SetAside:
     """Sets sequences aside for thresholds: genuine ones, or all that are not known as anomalous if labels are few.
 
     A fifth of them, at least FOR_THRESHOLDS but not more than a third, and at most MOST_FOR_THRESHOLDS. These are the
-    latest, as the accounts to come are later than those learned from; without times they are drawn at random. Groups
-    that hold anomalous sequences stay with the others.
+    latest of those of like length, as the accounts to come are later than those learned from, but no busier. Without
+    times they are drawn at random. Groups stay together, and those that hold anomalous sequences with the others.
     """
     groups = _groups(labels)
     anomalous = at[labels.known[at] & (labels.label[at] == 1)]
@@ -184,11 +185,25 @@ def set_aside(log: Log, labels: Labels, at: Indices, seed: int) -> SetAside:
     if np.isnan(ends).any():
         _, aside = part_at_random(labels, among, wanted / max(len(among), 1), seed)
     else:
-        latest = among[np.argsort(ends, kind="stable")[len(among) - round(wanted) :]]
-        aside = among[np.isin(groups[among], groups[latest])]
+        aside = _latest_of_like_length(ends, bins(np.diff(log.offsets)[among]), groups[among], round(wanted))
+        aside = among[aside]
     told = labels.known[at].any()
     whose: Whose = "genuine accounts" if not few else "accounts not known as anomalous" if told else "all accounts"
     return SetAside(np.setdiff1d(at, aside), aside, whose)
+
+
+def _latest_of_like_length(ends: NDArray[np.float64], of: Indices, groups: Indices, wanted: int) -> Indices:
+    """Positions of about `wanted` sequences, given times, bins of length and groups (N,); the latest of each bin."""
+    order = np.lexsort((-ends, of))
+    place = np.empty(len(of))  # among those of like length, from 0 for the latest to 1
+    place[order] = (np.arange(len(of)) - np.searchsorted(of[order], of[order])) / np.bincount(of)[of[order]]
+    sizes = np.bincount(groups)
+    taken: set[int] = set()
+    for group in groups[np.argsort(place, kind="stable")].tolist():
+        if group not in taken and sizes[group] <= wanted:
+            taken.add(group)
+            wanted -= int(sizes[group])
+    return np.flatnonzero(np.isin(groups, list(taken)))
 
 
 def _holds_both(label: NDArray[np.int8]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from service.model.false_alarms import FalseAlarms
+from service.model.false_alarms import RATES, FalseAlarms, place_of
 from service.model.policy import Thresholds
 from training.data.cuts import Cuts, in_time_order, labels_of
 from training.data.labels import Labels
@@ -34,14 +34,15 @@ def promised(alarms: FalseAlarms, thresholds: Thresholds, whose: str) -> dict[st
         asked = getattr(thresholds, f"{level}_rate")
         if asked is None:
             continue
-        above = int((n + 1) * asked + 1e-9)  # n + 1 - k
+        place = place_of(asked)
+        above = int((n + 1) * RATES[place] + 1e-9) if place >= 0 else 0  # n + 1 - k
         levels[level] = {
             "asked": asked,
             "expected": above / (n + 1),
             "upper": float(beta.ppf(0.95, above, n + 1 - above)) if above else 0.0,
             "lacking": max(int(np.ceil(1 / asked - 1e-9)) - 1 - n, 0) if asked else 0,
         }
-    return {"of": whose, "accounts": n, **levels}
+    return {"of": whose, "accounts": n, "looks": alarms.looks, **levels}
 
 
 def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> 
         size = np.minimum(lengths, k)
         cuts[f"latest {k}"] = Cuts(whole.of, lengths - size, size, whole.dropped)
     for k, name in enumerate(columns if len(columns) > 1 else ()):
-        cuts[f"without {name}"] = Cuts(whole.of, whole.start, lengths, np.full(len(log), 1 << k))
+        cuts[f"without {name}"] = Cuts(whole.of, whole.start, lengths, np.full(len(log), k + 1))
     rows = []
     for name, cut in cuts.items():
         shown = cut.of_log(log, columns)

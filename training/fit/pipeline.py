@@ -13,7 +13,7 @@ from service.encoding.encoder import Encoded, Encoder
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.calibration import Calibration, Evidence
-from service.model.false_alarms import FalseAlarms, which
+from service.model.false_alarms import FalseAlarms
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer, evidence
@@ -23,7 +23,7 @@ from training.config import FitConfig
 from training.data.cuts import Cuts, in_time_order
 from training.data.labels import Labels
 from training.data.log import Log
-from training.data.split import Indices, fold_numbers, set_aside
+from training.data.split import Indices, SetAside, fold_numbers, set_aside
 from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
@@ -92,7 +92,13 @@ def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def fit_model(
-    log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Start | None = None
+    log: Log,
+    labels: Labels,
+    at: Indices,
+    config: FitConfig,
+    quiet: bool = True,
+    old: Start | None = None,
+    parts: SetAside | None = None,
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
@@ -101,10 +107,13 @@ def fit_model(
     cross-fitting). The network that is kept is then trained on all sequences, for as many
     epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
     answers for sequences that they were trained on, and would look better on those than on new ones.
+
+    Args:
+        parts: what is set aside, where old weights must not have seen it.
     """
     seconds: dict[str, float] = {}
     config = config.settled
-    parts = set_aside(log, labels, at, config.seed)
+    parts = parts or set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
         data = encode(log.subset(parts.others), labels.subset(parts.others), config, old.encoder if old else None)
     with stage("linear part", seconds):
@@ -139,7 +148,7 @@ def fit_model(
         kinds=data.kinds,
         types=data.types,
         calibration=judged.calibration,
-        support=Support(attackers(data, crossed, judged.calibration), alarms),
+        support=Support(attackers(data, crossed, judged.calibration, alarms), alarms),
         thresholds=judged.thresholds,
         whose=parts.whose,
         f1_threshold=judged.f1_threshold,
@@ -169,12 +178,13 @@ def false_alarms(
     encoder, run, tabular, calibration = parts
     log = in_time_order(genuine)
 
-    def score(cuts: Cuts) -> NDArray[np.float64]:
-        found = []
+    def score(cuts: Cuts) -> thresholds.Scored:
+        found, missing = [], []
         for some in cuts.pieces(EVENTS_AT_ONCE):  # all at once would fill the memory of a large log
-            encoded = encoded_log(encoder, some.of_log(log, encoder.read))
-            found.append(calibration.score(evidence(encoded, run, tabular)))
-        return np.concatenate(found)
+            told = evidence(encoded_log(encoder, some.of_log(log, encoder.read)), run, tabular)
+            found.append(calibration.score(told))
+            missing.append(told.missing)
+        return np.concatenate(found), np.concatenate(missing)
 
     return thresholds.false_alarms(log, len(encoder.read), asked, score, np.random.default_rng(seed))
 
@@ -246,14 +256,17 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     return Calibrated(calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
 
 
-def attackers(data: EncodedLog, crossed: CrossFitted, calibration: Calibration) -> NDArray[np.float64]:
+def attackers(
+    data: EncodedLog, crossed: CrossFitted, calibration: Calibration, alarms: FalseAlarms
+) -> NDArray[np.float64]:
     """Scores of attackers by what is missing and by bin of length, see `Support.scores`."""
     only = np.flatnonzero(data.weight[crossed.at] == 0)
     found = np.full((len(data.encoder.read) + 2, len(LEAST), MOST_ATTACKERS), np.nan)
     if len(only):
         told = crossed.evidence.take(only)
-        score, taken = calibration.score(told), np.zeros(found.shape[:2], dtype=np.int64)
-        for lacks, bin_, one in zip(which(told.missing), bins(told.lengths), score, strict=True):
-            found[lacks, bin_, taken[lacks, bin_]] = one
-            taken[lacks, bin_] += 1
+        lacks, of = alarms.classes(told.missing, told.lengths)
+        who = np.unique(data.of[crossed.at[only]], return_inverse=True)[1]
+        # one that lacks a column by nature is in that column's class however it was cut
+        found[lacks, of, who] = calibration.score(told)
+        found[-1] = np.nan
     return found

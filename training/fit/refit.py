@@ -24,6 +24,7 @@ from training.data.dataset import Dataset, files_fingerprint
 from training.data.labels import Labels, read_label_table
 from training.data.log import Log, LogError, said_of
 from training.data.read import AS_FOUND, ReadOptions
+from training.data.split import set_aside
 from training.fit.bundle import write_bundle
 from training.fit.networks import WEIGHTS, Start
 from training.fit.pipeline import Fitted, fit_model
@@ -82,7 +83,10 @@ def refit(
     logger.info("%d sequences of the old log, %d judged, %d held out", len(old.log), len(judged), len(test))
     config = replace(config, folds=max(config.folds, FOLDS))
     with said_of(events):
-        fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle))
+        # the old weights know all others, so thresholds come from the accounts that the old fit set aside
+        parts = set_aside(old.log, old.labels, old.training, config.seed)
+        parts = replace(parts, others=np.setdiff1d(data.training, parts.aside))
+        fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle), parts)
     found = {
         "from": bundle.version,
         "judged": len(judged),

@@ -22,7 +22,7 @@ from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
 
 logger = logging.getLogger(__name__)
-MOST_ATTACKERS = 300  # how many of them are judged at every length
+MOST_ATTACKERS, MOST_WITHOUT = 300, 100  # how many of them are judged at every length; and without each column
 TRUSTED = 0.8  # distance from normal replaces missing labels if its AUC on the known labels is at least this
 
 
@@ -76,13 +76,13 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old)
     log = in_time_order(log)
     everything = encoded_log(encoder, log)
-    presumed = not labels.known.any()
+    presumed, told = not labels.known.any(), labels.known & (labels.label == 1)
     labels = presume(encoder, everything, labels, config)
     known = np.flatnonzero(labels.known)
     log, labels, whole = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
     check_enough(labels)
     types = sorted({t for t in labels.types if t})
-    cuts, weight = _cuts(log, labels, encoder.read, presumed, config)
+    cuts, weight = _cuts(log, np.flatnonzero(told[known]), len(encoder.read), config)
     cut = cuts.of_log(log, encoder.read)
     of_cut = labels_of(cuts, cut, labels)
     examples = examples_of(log, labels, whole, types)
@@ -97,18 +97,19 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     )
 
 
-def _cuts(
-    log: Log, labels: Labels, columns: Sequence[str], presumed: bool, config: FitConfig
-) -> tuple[Cuts, NDArray[np.float64]]:
-    """Cuts for fitting, which weigh 1, and cuts of attackers that are only judged, which weigh 0."""
+def _cuts(log: Log, attackers: NDArray[np.int64], columns: int, config: FitConfig) -> tuple[Cuts, NDArray[np.float64]]:
+    """Cuts for fitting, which weigh 1, and cuts of known attackers that are only judged, which weigh 0."""
     lengths, rng = np.diff(log.offsets), np.random.default_rng(config.seed)
-    drawn = Cuts.drawn(lengths, len(columns), rng)
-    attackers = np.flatnonzero(labels.label == 1)
-    if presumed:
-        return drawn, np.ones(len(drawn.of))
+    drawn = Cuts.drawn(lengths, columns, rng)
     attackers = attackers[:: -(-len(attackers) // MOST_ATTACKERS) or 1]
+    # nothing and one column missing share the work: all attackers tell of the first, some of each of the others
+    some = attackers[:: -(-len(attackers) // MOST_WITHOUT) or 1]
     judged = Cuts.joined(
-        [Cuts.latest(attackers, lengths, least, dropped) for least in LEAST for dropped in each_missing(len(columns))]
+        [
+            Cuts.latest(some if dropped else attackers, lengths, least, dropped)
+            for least in LEAST
+            for dropped in each_missing(columns)
+        ]
     )
     return Cuts.joined((drawn, judged)), np.repeat([1.0, 0.0], [len(drawn.of), len(judged.of)])
 

@@ -190,9 +190,11 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Fl
         mean = np.nansum(usual, axis=0) / count
         scale = np.sqrt(np.nansum((usual - mean) ** 2, axis=0) / count) + 1e-3
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
+        # a measure that few sequences have scatters as much among these as one that all have
+        often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))
         means.append(mean)
         scales.append(scale)
-        covariances.append(LedoitWolf().fit(described).covariance_)
+        covariances.append(LedoitWolf().fit(described / often).covariance_)
     return np.stack(means), np.stack(scales), np.stack(covariances)
 
 

@@ -2,23 +2,25 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
-from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds
+from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds, which
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
-from training.data.cuts import KINDS, Cuts, each_missing
+from training.data.cuts import KINDS, Cuts
 from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
 logger = logging.getLogger(__name__)
 LIVE_WINDOW = 64  # events of a live window, unless the service is told otherwise
-MOST_WITHOUT = 1000  # accounts that are scored without each column
+SELDOM = 0.1  # share of genuine histories up to which the lack of a column makes a class of its own
 MOST_LOOKED_AT = 500  # accounts that are scored again and again
+Scored = tuple[Scores, NDArray[np.bool_]]  # scores of cuts (M,), and which of C columns each lacks (M, C)
 
 
 def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
@@ -52,52 +54,98 @@ def without_labels(contamination: float) -> Thresholds:
 
 
 def false_alarms(
-    log: Log, columns: int, asked: Thresholds, score: Callable[[Cuts], Scores], rng: np.random.Generator
+    log: Log, columns: int, asked: Thresholds, score: Callable[[Cuts], Scored], rng: np.random.Generator
 ) -> FalseAlarms:
     """Thresholds by rate, from genuine histories that no part of the model has seen.
 
-    Every history is cut to each length that it has, in three ways, with nothing missing, without each column, and
-    without several. The strictest of the three ways holds. Above the lengths that enough histories have, all longer
-    cuts are one class, so that the rates asked for can be promised.
+    Every history is cut to each length that it has: its first events, its latest, and some from the middle. Histories
+    that are whole at about that length are a fourth way. The strictest way holds. Then each column is left out, and
+    several. A class is one of what the service will see: by what a sequence lacks, and by its length. Above the lengths
+    that enough histories have, all longer cuts are one class, so that the rates asked for can be promised.
 
     Args:
         log: the histories.
-        columns: how many columns may be missing.
+        columns: how many columns may be missing, C.
         asked: thresholds, whose rates should be promised.
-        score: gives the scores of cuts of the log.
+        score: gives the scores of cuts of the log, and bool (M, C), what each lacks.
     """
     lengths = np.diff(log.offsets)
+    thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.zeros(len(LEAST), dtype=np.int64)
+    if not len(log):
+        nothing = np.ones((len(LEAST), columns), dtype=bool)
+        return FalseAlarms(np.full_like(thresholds, np.inf), accounts, nothing, np.full(len(RATES), np.inf), 0)
     last = _last_class(lengths, asked)
-    several = rng.integers(0, 1 << columns, len(log)) | 3 << rng.integers(0, max(columns - 1, 1), len(log))
-    missing: list[int | NDArray[np.int64]] = [*each_missing(columns), *[0] * (columns == 1), several % (1 << columns)]
-    cells = [(m, bin_, kind) for m in range(len(missing)) for bin_ in range(last + 1) for kind in KINDS]
-    # each column that is missing costs as much as nothing missing, so that fewer of many histories must do
-    fewer = np.where(np.arange(len(log)) % -(-len(log) // MOST_WITHOUT) == 0, lengths, 0)
-    cuts = [
-        Cuts.in_bin(fewer if m else lengths, bin_, bin_ if bin_ < last else len(LEAST) - 1, kind, missing[m], rng)
-        for m, bin_, kind in cells
-    ]
+    low = np.arange(last + 1)
+    high = np.where(low < last, low, len(LEAST) - 1)
+    # the only column is never left out, as nothing would be left
+    drops = [0] * len(KINDS) + [*(range(1, columns + 2) if columns > 1 else ())]
+    ways = [*KINDS, *[None] * (len(drops) - len(KINDS))]
+    cells = [(way, bin_) for way in range(len(ways)) for bin_ in low.tolist()]
+    cuts = [Cuts.in_bin(lengths, bin_, int(high[bin_]), ways[way], drops[way], rng) for way, bin_ in cells]
     ends = np.cumsum([len(c.of) for c in cuts])
-    scores = np.split(score(Cuts.joined(cuts)), ends[:-1])
-    found = np.full((len(missing), len(LEAST), len(RATES)), -np.inf)
-    for (m, bin_, _), of_cell in zip(cells, scores, strict=True):
-        found[m, bin_] = np.maximum(found[m, bin_], conformal(of_cell))
-    found[:, last + 1 :] = found[:, last : last + 1]
-    accounts = np.array([(lengths >= LEAST[min(bin_, last)]).sum() for bin_ in range(len(LEAST))])
-    return FalseAlarms(found, accounts, _repeated(lengths, found[0], score))
+    found, missing = score(Cuts.joined([*cuts, Cuts.whole(lengths)]))
+    parts = dict(zip(cells, zip(np.split(found, ends), np.split(missing, ends), strict=False), strict=False))
+    whole = found[ends[-1] :], missing[ends[-1] :]
+    usual = np.ones((len(LEAST), columns), dtype=bool)
+    for bin_ in low.tolist():
+        lacks = np.concatenate([parts[way, bin_][1] for way in range(len(KINDS))])
+        usual[bin_] = lacks.mean(axis=0) <= SELDOM
+    usual[last + 1 :] = usual[last]
+    for (way, bin_), (of_cell, lacks) in parts.items():
+        drop = drops[way]
+        # what is left out where it is often lacking anyway makes no class of its own
+        to = drop if drop == 0 or drop > columns or usual[bin_, drop - 1] else 0
+        of_class = of_cell[which(lacks & usual[bin_]) == to]
+        thresholds[to, bin_] = np.maximum(thresholds[to, bin_], conformal(of_class))
+        if drop == 0:
+            accounts[bin_] = min(accounts[bin_] or len(of_class), len(of_class))
+    for bin_ in low.tolist():
+        of_class = whole[0][(which(whole[1] & usual[bin_]) == 0) & _about(lengths, bin_, asked)]
+        thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(of_class))
+    thresholds[:, last + 1 :], accounts[last + 1 :] = thresholds[:, last : last + 1], accounts[last]
+    thresholds = np.where(np.isneginf(thresholds), thresholds[0] if columns > 1 else np.inf, thresholds)
+    alarms = FalseAlarms(thresholds, accounts, usual, np.zeros(len(RATES)), 0)
+    repeated, looks = _repeated(lengths, alarms, asked, score)
+    return replace(alarms, repeated=repeated, looks=looks)
 
 
-def _repeated(lengths: NDArray[np.int64], thresholds: Scores, score: Callable[[Cuts], Scores]) -> Scores:
-    """What is added to thresholds (B, RATES) for repeated looks, see `FalseAlarms.repeated`.
+def _needed(asked: Thresholds) -> list[int]:
+    """How many accounts can promise the rates asked for, the block rate first."""
+    return [int(np.ceil(1 / rate - 1e-9)) - 1 for rate in (asked.block_rate, asked.review_rate) if rate]
 
-    For each account it is the most by which the log odds of its score pass those of the threshold at any look.
+
+def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
+    """The highest bin of length that enough histories reach to promise the rates asked for, those that can be."""
+    least = max([n for n in _needed(asked) if n <= (1 - SELDOM) * len(lengths)], default=1) / (1 - SELDOM)
+    return max(bin_ for bin_ in range(len(LEAST)) if bin_ == 0 or (lengths >= LEAST[bin_]).sum() >= least)
+
+
+def _about(lengths: NDArray[np.int64], bin_: int, asked: Thresholds) -> NDArray[np.bool_]:
+    """Bool (N,): the histories of the nearest bins of length that are enough to promise the rates asked for."""
+    away = np.abs(bins(lengths) - bin_)
+    least = max([n for n in _needed(asked) if n <= (1 - SELDOM) * len(lengths)], default=1) / (1 - SELDOM)
+    return np.asarray(away <= np.sort(away)[min(int(np.ceil(least)), len(away)) - 1])
+
+
+def _repeated(
+    lengths: NDArray[np.int64], alarms: FalseAlarms, asked: Thresholds, score: Callable[[Cuts], Scored]
+) -> tuple[Scores, int]:
+    """What is added to thresholds for repeated looks, and over how many looks, see `FalseAlarms`.
+
+    For each account it is the most by which the log odds of its score pass those of the threshold at any look. It comes
+    from accounts that have LOOKS events, or, if these are too few to promise the block rate, from the longest.
     """
-    some = np.arange(len(lengths))[:: -(-len(lengths) // MOST_LOOKED_AT)]
-    cuts = live_looks(lengths, some)
-    found, of = score(cuts), np.searchsorted(some, cuts.of)
-    passed = np.full((len(some), len(RATES)), -np.inf)
-    np.maximum.at(passed, of, log_odds(found)[:, None] - log_odds(thresholds[bins(cuts.size)]))
-    return np.array([max(conformal(passed[:, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)])
+    order = np.argsort(-lengths, kind="stable")
+    needed = max([n for n in _needed(asked) if n <= len(lengths)], default=len(lengths))
+    some = order[: max((lengths >= LOOKS).sum(), needed)]
+    some = some[:: -(-len(some) // MOST_LOOKED_AT)]
+    cuts = live_looks(lengths, np.sort(some))
+    found, missing = score(cuts)
+    passed = np.full((len(lengths), len(RATES)), -np.inf)
+    limits = log_odds(alarms.thresholds[alarms.classes(missing, cuts.size)])
+    np.maximum.at(passed, cuts.of, log_odds(found)[:, None] - limits)
+    over = [max(conformal(passed[some, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)]
+    return np.array(over), int(min(lengths[some].min(), LOOKS))
 
 
 def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
@@ -109,13 +157,6 @@ def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
     ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
     size = np.minimum(ends, LIVE_WINDOW)
     return Cuts(owner, ends - size, size, np.zeros_like(ends))
-
-
-def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
-    """The highest bin of length that enough histories reach to promise the rates asked for, those that can be."""
-    needed = [np.ceil(1 / rate - 1e-9) - 1 for rate in (asked.block_rate, asked.review_rate) if rate]
-    least = max([n for n in needed if n <= len(lengths)], default=1)
-    return max(bin_ for bin_ in range(len(LEAST)) if bin_ == 0 or (lengths >= LEAST[bin_]).sum() >= least)
 
 
 def at_precision(label: Labels, score: Scores, wanted: float, weight: float = 1.0) -> float:

@@ -16,7 +16,8 @@ def alarms(seed: int = 0) -> FalseAlarms:
     """From 200 accounts, other scores for each length and for each column that is missing."""
     rng = np.random.default_rng(seed)
     cells = [[conformal(rng.random(200)) for _ in LEAST] for _ in range(COLUMNS + 2)]
-    return FalseAlarms(np.array(cells), np.full(len(LEAST), 200), np.full(len(RATES), 1.5))
+    usual = np.ones((len(LEAST), COLUMNS), dtype=bool)
+    return FalseAlarms(np.array(cells), np.full(len(LEAST), 200), usual, np.full(len(RATES), 1.5), 200)
 
 
 @given(st.integers(1, 300), st.sampled_from(RATES), st.integers(1, 20), st.randoms(use_true_random=False))
@@ -45,13 +46,22 @@ def test_the_rate_given_is_the_smallest_that_flags(score: float, length: int, la
     found, missing = alarms(), np.array([lacks])
     [rate] = found.rates(np.array([score]), np.array([length]), missing).tolist()
     for other in RATES[:-1]:
-        limit = found.at(other)[which(missing)[0], bins(np.array([length]))[0]]
+        [limit] = found.at(other)[found.classes(missing, np.array([length]))]
         assert (score > limit) == (rate <= other)
 
 
 def test_what_is_missing_tells_the_class() -> None:
     assert which(np.array([[False, False], [True, False], [False, True], [True, True]])).tolist() == [0, 1, 2, 3]
     assert which(np.zeros((2, 0), dtype=bool)).tolist() == [0, 0]
+
+
+def test_the_lack_of_a_column_that_is_often_lacking_tells_nothing() -> None:
+    found = alarms()
+    found.usual[bins(np.array([1]))[0], 0] = False  # in histories of one event only
+    missing = np.array([[True, False], [True, True], [True, False], [True, True]])
+    classes, of = found.classes(missing, np.array([1, 1, 5, 5]))
+    assert classes.tolist() == [0, 2, 1, 3]
+    assert of.tolist() == bins(np.array([1, 1, 5, 5])).tolist()
 
 
 def test_limits_are_scores_above_which_a_decision_falls() -> None:

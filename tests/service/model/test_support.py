@@ -16,7 +16,9 @@ def support(of_bins: list[list[float]]) -> Support:
     for bin_, given in enumerate(of_bins):
         scores[0, bin_, : len(given)] = given
     rates = np.broadcast_to(1 - np.array(RATES), (3, len(LEAST), len(RATES)))
-    return Support(scores, FalseAlarms(rates, np.full(len(LEAST), 100), np.zeros(len(RATES))))
+    return Support(
+        scores, FalseAlarms(rates, np.full(len(LEAST), 100), np.ones((len(LEAST), 1), bool), np.zeros(len(RATES)), 200)
+    )
 
 
 def recall(found: Support, length: int, thresholds: Thresholds = BY_SCORE) -> float | None:

@@ -61,9 +61,22 @@ def test_a_cut_log_holds_just_the_events_that_are_shown(
     for k, (columns, length) in enumerate(cut.sequences()):
         start, size, dropped = int(cuts.start[k]), int(cuts.size[k]), int(cuts.dropped[k])
         assert length == size
-        for bit, name in enumerate(COLUMNS):
+        for number, name in enumerate(COLUMNS, 1):
             whole = log.sequence(int(cuts.of[k]))[0][name][start : start + size]
-            assert list(columns[name]) == ([None] * size if dropped & 1 << bit else list(whole))
+            assert list(columns[name]) == ([None] * size if dropped == number else list(whole))
+
+
+@pytest.mark.parametrize("columns", [2, 3, 100])  # more than an integer has bits
+def test_several_columns_are_left_out_of_most_and_others_of_each(columns: int) -> None:
+    names = [f"c{k}" for k in range(columns)]
+    events = pl.DataFrame({"sequence_id": list("abcdef"), **{n: ["x"] * 6 for n in names}, "ts": 1.0})
+    whole = Cuts.whole(np.ones(6, dtype=np.int64))
+    cut = Cuts(whole.of, whole.start, whole.size, np.full(6, columns + 1)).of_log(Log.of(events), names)
+    lacks = np.array([cut.events[n].is_null().to_list() for n in names]).T
+    assert lacks.any(axis=0).all()
+    assert (lacks.sum(axis=1) >= 2 * columns // 3).all()
+    one = Cuts(whole.of, whole.start, whole.size, np.full(6, columns)).of_log(Log.of(events), names)
+    assert [n for n in names if one.events[n].is_null().all()] == [names[-1]]
 
 
 @given(lengths_of_logs, st.integers(0, 2**32), st.integers(1, 500))
@@ -95,6 +108,6 @@ def test_sequences_come_in_time_order_unless_a_time_is_missing(tmp_path: Path) -
     assert in_time_order(Log.of(events)).events["item_id"].to_list() == list("xwyz")
 
 
-@pytest.mark.parametrize(("columns", "found"), [(0, [0]), (1, [0]), (3, [0, 1, 2, 4])])
+@pytest.mark.parametrize(("columns", "found"), [(0, [0]), (1, [0]), (3, [0, 1, 2, 3])])
 def test_the_only_column_is_never_left_out(columns: int, found: list[int]) -> None:
     assert each_missing(columns) == found

@@ -145,3 +145,36 @@ def test_without_labels_some_of_all_are_set_aside() -> None:
     log, _ = world(100, 0, timed=False, grouped=False)
     found = set_aside(log, Labels.none(100), np.arange(100), 0)
     assert (len(found.others), len(found.aside), found.whose) == (67, 33, "all accounts")
+
+
+def test_what_is_set_aside_is_late_but_no_busier_than_the_others() -> None:
+    """Busy accounts go on for longer, so that the latest of all would be the busiest."""
+    rng = np.random.default_rng(0)
+    lengths = rng.geometric(0.05, 1000)
+    first, pace = rng.uniform(0, 1e7, 1000), rng.exponential(1e5, 1000)
+    of = np.repeat(np.arange(1000), lengths)
+    at = np.arange(len(of)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    log = Log.of(pl.DataFrame({"sequence_id": of.astype(str), "ts": first[of] + at * pace[of], "action": "x"}))
+    labels = Labels(np.ones(1000, dtype=bool), np.zeros(1000, dtype=np.int8), [None] * 1000, [None] * 1000, log.events)
+    found = set_aside(log, labels, np.arange(1000), 0)
+    assert len(found.aside) == 200
+    assert abs(lengths[found.aside].mean() - lengths.mean()) < 3  # the latest of all have 8 more
+    assert np.median(log.ends[found.aside]) > np.quantile(log.ends, 0.7)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_where_every_group_holds_an_anomaly_nothing_can_be_set_aside(timed: bool) -> None:
+    log, labels = world(300, 0, timed, grouped=False)
+    coarse = replace(labels, split_group=[f"g{i % 10}" for i in range(300)])
+    found = set_aside(log, coarse, np.arange(300), 0)
+    assert len(found.aside) == 0
+    assert found.others.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_one_large_group_is_not_set_aside_as_a_whole(timed: bool) -> None:
+    log, labels = world(300, 0, timed, grouped=False)
+    groups = ["all" if y == 0 and i > 15 else None for i, y in enumerate(labels.label)]
+    found = set_aside(log, replace(labels, split_group=groups), np.arange(300), 0)
+    genuine = labels.known & (labels.label == 0)
+    assert genuine[found.others].sum() > 2 / 3 * genuine.sum() - 1

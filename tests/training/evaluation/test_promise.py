@@ -14,7 +14,11 @@ ASKED = Thresholds(review_rate=0.05, block_rate=0.01)
 
 def alarms(accounts: int) -> FalseAlarms:
     return FalseAlarms(
-        np.zeros((1, len(LEAST), len(RATES))), np.array([500] * (len(LEAST) - 1) + [accounts]), np.zeros(len(RATES))
+        np.zeros((1, len(LEAST), len(RATES))),
+        np.array([500] * (len(LEAST) - 1) + [accounts]),
+        np.ones((len(LEAST), 0), dtype=bool),
+        np.zeros(len(RATES)),
+        200,
     )
 
 

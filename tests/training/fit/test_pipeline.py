@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,31 @@ def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:
     first = scores(1)
     assert first == scores(1)
     assert first != scores(2)
+
+
+def test_attackers_who_lack_a_column_by_nature_count_once_each(attacked: Path) -> None:
+    log, report = clean_events(attacked / "events.csv")
+    labels = read_labels(attacked / "labels.csv", log, report)
+    of_attacker = pl.Series(np.repeat(labels.label, np.diff(log.offsets)) == 1)
+    price = pl.when(of_attacker | (pl.Series(np.arange(len(of_attacker)) % 5) > 0)).then(None).otherwise("price")
+    log = replace(log, events=log.events.with_columns(price=price))
+    fitted = fit_model(log, labels, np.arange(len(log)), FitConfig(preset="tiny", epochs=1, folds=1))
+    known = ~np.isnan(fitted.support.scores)
+    attackers = int(labels.label.sum())
+    at = fitted.encoder.read.index("price")
+    assert known[0, 0].sum() == attackers  # of one event, most of which have no price even of the genuine
+    assert not fitted.support.false_alarms.usual[0, at]
+    assert known.sum(axis=2).max() <= attackers
+
+
+def test_presumed_anomalies_are_no_known_attackers(attacked: Path) -> None:
+    log, report = clean_events(attacked / "events.csv")
+    labels = read_labels(attacked / "labels.csv", log, report)
+    few = np.flatnonzero(labels.label == 1)[:5]
+    told = replace(labels, known=np.isin(np.arange(len(log)), few))
+    fitted = fit_model(log, told, np.arange(len(log)), FitConfig(preset="tiny", epochs=1, folds=1))
+    assert (~np.isnan(fitted.support.scores)).sum(axis=2).max() == 5
+    assert fitted.support.of(fitted.thresholds, 10, np.zeros(len(fitted.encoder.read), dtype=bool)) is None
 
 
 def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from service.model.novelty import Novelty
 from training.data.clean import clean_events
 from training.data.labels import read_labels
 from training.data.split import fold_numbers
 from training.fit.encoder import column_kinds, fit_encoder
-from training.fit.tabular import Sample, fit_tabular
+from training.fit.tabular import Sample, _by_length, fit_tabular
 
 
 @given(st.integers(0, 50))
@@ -28,3 +29,16 @@ def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(
     said = found.reading.channels.tolist()
     for of_part in np.transpose(said):
         assert abs(roc_auc_score(label, of_part) - 0.5) < spread
+
+
+def test_normal_sequences_with_a_measure_that_few_have_are_as_near_to_normal() -> None:
+    rng = np.random.default_rng(0)
+    measures = rng.normal(size=(6000, 6))
+    measures[rng.random(6000) > 0.1, 5] = np.nan
+    lengths = np.full(6000, 5)
+    known, new = measures[:3000], measures[3000:]
+    novelty = Novelty(("a", "b", "c"), np.zeros(1, np.int16), np.zeros(1), *_by_length(known, lengths[:3000]))
+    distance = novelty.distance(novelty.standardise(new, lengths[3000:]), lengths[3000:])
+    has = ~np.isnan(new[:, 5])
+    assert abs(distance[has].mean() - distance[~has].mean()) < 0.15
+    assert abs(distance[has].mean() - 1) < 0.15
