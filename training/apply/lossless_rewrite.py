@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,8 +22,8 @@ import polars as pl
 
 from service.encoding.values import canonical
 from training.data.columns import names
-from training.data.log import OURS, ROW, LogError
-from training.data.text_files import separator_of
+from training.data.log import OURS, ROW, LogError, check_names
+from training.data.text_files import RETURN, rows_end_in_returns, separator_of
 
 MOST_PARTS = 512  # files open at the same time; if a log is larger than 32 GB, its parts are larger
 HEAD = 1 << 16  # bytes that the separator is found out from
@@ -89,7 +90,7 @@ class ParquetRecords:
             raise LogError(f"{self.path}: cannot be read: {error}") from error
         if self.key not in present:
             raise _no_column(self.path, self.key, present)
-        _check_names(self.path, present)
+        check_names(present, self.path)
         # the file is compressed, so a part's rows take more memory than its share of the file
         count = min(max(math.ceil(8 * self.path.stat().st_size / part_bytes), 1), MOST_PARTS)
         part = (
@@ -168,8 +169,10 @@ class TextRecords:
         with self._open(path, "rb") as file:
             head = file.read(HEAD).decode("utf-8", "replace")
         self.separator = separator or (separator_of(head) if self.is_csv and head.strip() else ",")
-        if "\0" in head or len(self.separator) > 1:
-            raise LogError(f"{path}: repair takes UTF-8 and separators of one character; write the log so")
+        if "\0" in head or len(self.separator) > 1 or rows_end_in_returns(head):
+            raise LogError(
+                f"{path}: repair takes UTF-8, separators of one character, and rows that end in line feeds; write it so"
+            )
 
     def _open(self, path: Path, mode: str) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
@@ -217,14 +220,14 @@ class TextRecords:
             if not self.is_csv:
                 record = self._json(cells[0], row)
                 if new := record.keys() - columns:
-                    _check_names(self.path, new)
+                    check_names(new, self.path)
                     columns |= dict.fromkeys(name for name in record if name in new)
                 yield record.get(str(self.key)), json.dumps({**record, ROW: row}) + "\n", row
             elif row is None:
                 header = _header(cells)
                 if self.key not in header:
                     raise _no_column(self.path, self.key, header)
-                _check_names(self.path, header)
+                check_names(header, self.path)
                 columns |= dict.fromkeys(header)
                 yield "", _csv([*header, ROW]), None
             elif len(cells) > len(header):
@@ -292,11 +295,6 @@ def _no_column(path: Path, key: str | None, present: Iterable[str]) -> LogError:
     )
 
 
-def _check_names(path: Path, columns: Iterable[str]) -> None:
-    if ours := [name for name in columns if name.startswith(OURS)]:
-        raise LogError(f"{path}: no column may be called {ours[0]!r}, for such names are ours; give it another one")
-
-
 def _header(cells: list[str]) -> list[str]:
     return [cells[0].removeprefix("\ufeff"), *cells[1:]]
 
@@ -314,12 +312,12 @@ def _csv_records(path: Path, file: IO[bytes], separator: str) -> Iterator[tuple[
     def lines() -> Iterator[str]:
         for raw in file:
             taken.append(raw)
-            yield raw.decode("utf-8", "replace")
+            yield re.sub(r"\r(?=\r*[^\r\n])", RETURN, raw.decode("utf-8", "replace"))
 
     reader = csv.reader(lines(), delimiter=separator)
     try:
         for cells in reader:
-            yield b"".join(taken), cells
+            yield b"".join(taken), [cell.replace(RETURN, "\r") for cell in cells]
             taken.clear()
     except csv.Error as error:
         raise LogError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
@@ -327,5 +325,5 @@ def _csv_records(path: Path, file: IO[bytes], separator: str) -> Iterator[tuple[
 
 def _csv(cells: list[Any], end: str = "\n", separator: str = ",") -> str:
     line = io.StringIO(newline="")
-    csv.writer(line, delimiter=separator, lineterminator=end).writerow(cells)
-    return line.getvalue()
+    csv.writer(line, delimiter=separator, lineterminator="\r\n").writerow(cells)  # quotes a cell that holds either
+    return line.getvalue().removesuffix("\r\n") + end

@@ -11,7 +11,7 @@ from service.encoding.reading import PLAIN, Reading
 from training.data.aside import Bad, set_aside
 from training.data.classes import read_classes
 from training.data.columns import Typed, as_text, names, read_as, typed, without_markers
-from training.data.log import OURS, Log, LogError, brief
+from training.data.log import Log, LogError, brief, check_names
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import read_times
 
@@ -78,8 +78,7 @@ def clean_events(
             f"{path}: column 'sequence_id' is missing; present: {brief(', '.join(table.columns))}. "
             "Name it with --columns sequence_id=THEIRS"
         )
-    if ours := [name for name in table.columns if name.startswith(OURS)]:
-        raise LogError(f"{path}: no column may be called {ours[0]!r}, for such names are ours; give it another one")
+    check_names(table.columns, path)
     report, reading = CleaningReport(rows=table.height), reading if like is None else like.reading
     known = table.with_columns(without_markers(table[n], reading) for n in table.columns if n not in AS_GIVEN)
     known = known.with_columns(names(table["sequence_id"]))

@@ -13,7 +13,7 @@ from training.data.classes import not_plain, read_classes
 from training.data.clean import CleaningReport
 from training.data.columns import names
 from training.data.log import Log, LogError, brief
-from training.data.read import AS_FOUND, ReadOptions, read_table
+from training.data.read import AS_FOUND, ReadOptions, first_row, read_table
 
 logger = logging.getLogger(__name__)
 UNLABELLED = -100  # an event without a label, a sequence without a type
@@ -70,11 +70,12 @@ class Labels:
         )
 
 
-def read_label_table(path: Path, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
+def read_label_table(path: Path, how: ReadOptions = AS_FOUND, max_bad_share: float = 0.05) -> pl.DataFrame:
     """Reads a label table: `sequence_id`, `label` (Int8, null where unknown), and the others, one row per sequence.
 
     Raises:
-        LogError: a missing column, a label that is neither normal nor anomalous, two labels for one sequence.
+        LogError: a missing column, a label that is neither normal nor anomalous, two labels for one sequence, or more
+            than `max_bad_share` of the labels without a sequence.
     """
     table = read_table(path, how=replace(how, separator=None))  # that of the log need not be that of its labels
     for name in ("sequence_id", "label"):
@@ -84,6 +85,11 @@ def read_label_table(path: Path, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
     if wrong.any():
         raise not_plain(table["label"], wrong, path, how.positive)
     table = table.with_columns(names(table["sequence_id"]), label)
+    nobodys = table.select(pl.col("sequence_id").is_null() & pl.col("label").is_not_null()).to_series()
+    if count := int(nobodys.sum()):
+        message = f"labels have no sequence_id, first at row {int(nobodys.arg_max() or 0) + first_row(path)}"
+        _bear(message, count, int(table["label"].count()), max_bad_share, path)
+    table = table.filter(pl.col("sequence_id").is_not_null())
     classes = table.group_by("sequence_id", maintain_order=True).agg(pl.col("label").drop_nulls().n_unique())
     clash = classes.filter(pl.col("label") > 1)
     if clash.height:
@@ -96,6 +102,14 @@ def read_label_table(path: Path, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
     return pl.concat([first_known, rest.unique("sequence_id", keep="first", maintain_order=True)])
 
 
+def _bear(what: str, count: int, total: int, most: float, path: Path) -> None:
+    """Warns of bad labels; raises LogError if they are more than a share of all."""
+    message = f"{path}: {count} of {total} {what}"
+    if count > most * total:
+        raise LogError(f"{message}. More than {most:.0%} is taken for the wrong file")
+    logger.warning(message)
+
+
 def read_labels(
     path: Path, log: Log, report: CleaningReport, max_bad_share: float = 0.05, how: ReadOptions = AS_FOUND
 ) -> Labels:
@@ -105,7 +119,7 @@ def read_labels(
         LogError: as `read_label_table`; no label at all, no sequence in common, more than `max_bad_share` of the labels
             for sequences that the log lacks, or only one class left.
     """
-    table = read_label_table(path, how)
+    table = read_label_table(path, how, max_bad_share)
     labels = Labels.of(log.ids, table)
     table = table.filter(pl.col("label").is_not_null())
     if not table.height:
@@ -120,10 +134,9 @@ def read_labels(
         )
     if orphans:
         missing = table.join(pl.DataFrame({"sequence_id": log.ids}), on="sequence_id", how="anti")["sequence_id"][0]
-        message = f"{path}: {orphans} of {table.height} labels have no events, first for sequence {quoted(missing)}"
-        if orphans > max_bad_share * table.height:
-            raise LogError(f"{message}. More than {max_bad_share:.0%} is taken for the wrong file")
-        logger.warning(message)
+        _bear(
+            f"labels have no events, first for sequence {quoted(missing)}", orphans, table.height, max_bad_share, path
+        )
     if unlabelled:
         logger.warning(
             "%s: %d of %d sequences have no label and take no part in supervised training", path, unlabelled, len(log)

@@ -1,6 +1,6 @@
 """A log in memory: clean events, grouped by sequence. `clean` reads it, `labels` says what is known of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,12 @@ ROW = f"{OURS}row"  # row numbers, where a log is dealt out into parts
 
 class LogError(ValueError):
     """A log or label table that cannot be used; the message names the file, the place and the fix."""
+
+
+def check_names(columns: Iterable[str], path: Path) -> None:
+    """Raises LogError if a column of a log is called like those that we add; `path` names the log."""
+    if ours := [name for name in columns if name.startswith(OURS)]:
+        raise LogError(f"{path}: no column may be called {ours[0]!r}, for such names are ours; give it another one")
 
 
 @contextmanager

@@ -87,13 +87,25 @@ def _fewest(labels: Labels) -> int:
     return min(len(np.unique(groups[labels.known & (labels.label == y)])) for y in (0, 1))
 
 
-def check_enough(labels: Labels) -> None:
-    """Raises LogError if there are too few labels to learn from and to check what was learned."""
-    if (fewest := _fewest(labels)) < 3:
+def check_enough(labels: Labels, aside: int = 0, presumed: float | None = None) -> None:
+    """Raises LogError if there are too few labels to learn from and to check what was learned.
+
+    Args:
+        aside: how many further sequences are set aside for thresholds.
+        presumed: the share of the sequences that is presumed anomalous, where no label was given.
+    """
+    if (fewest := _fewest(labels)) >= 3:
+        return
+    if presumed is not None:
         raise LogError(
-            f"one class has only {fewest} labelled sequences (or groups that stay together); label at least 3 of each, "
-            "or fit without labels"
+            f"{len(labels.label) + aside} sequences are too few, or too much alike, to fit without labels: {aside} are "
+            f"set aside for thresholds, and only {fewest} of the others (or of their groups) lie farther from normal "
+            f"than {1 - presumed:.3g} of them, where 3 are needed; bring more, raise --contamination, or label some"
         )
+    raise LogError(
+        f"one class has only {fewest} sequences (or groups that stay together) to learn from, beside those that are "
+        f"set aside for thresholds, {aside} in all; at least 3 are needed: label more"
+    )
 
 
 def check_classes(labels: Labels, **parts: Indices) -> None:

@@ -54,7 +54,7 @@ def clash(path: Path, name: str) -> LogError:
 
 
 def _plain(column: pl.Series, path: Path) -> pl.Series:
-    """The column as Int64, Float64, String, Boolean, or as the moments it holds."""
+    """The column as Int64, Float64, String, Boolean, or as the moments (of microseconds) or days it holds."""
     dtype = column.dtype
     if dtype in (pl.Duration, pl.Time):
         what = "durations" if dtype == pl.Duration else "times of day without a date"
@@ -62,6 +62,8 @@ def _plain(column: pl.Series, path: Path) -> pl.Series:
         raise LogError(f"{path}: column {quoted(column.name)} holds {what} (Parquet type {dtype}); {fix}")
     if dtype == pl.Binary:
         return column.bin.encode("hex")
+    if isinstance(dtype, pl.Datetime):
+        return column.dt.cast_time_unit("us")
     if dtype.is_temporal():
         return column
     if dtype.is_integer():
@@ -81,7 +83,10 @@ def moments_as_text(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def stacked(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Plain tables one below the other; a column that holds texts in one of them holds texts."""
+    """Plain tables one below the other; a column that holds several kinds, other than of numbers, holds texts.
+
+    So do moments with and without an offset, or of several zones: each text says as much as the moment did.
+    """
     types: dict[str, set[pl.DataType]] = {}
     for table in tables:
         for name, dtype in table.schema.items():
@@ -94,7 +99,7 @@ def stacked(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _joins(kinds: set[pl.DataType]) -> bool:
-    return len(kinds) == 1 or all(k.is_numeric() for k in kinds) or all(k.is_temporal() for k in kinds)
+    return len(kinds) == 1 or all(k.is_numeric() for k in kinds)
 
 
 def as_words(column: pl.Series) -> pl.Series:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from backports import zstd
 
 from service.encoding.times import seconds_of
 from service.encoding.values import quoted
@@ -37,9 +38,11 @@ BOMS = (
 )
 WESTERN = ("cp1252", "cp1250", "cp1254", "iso8859-15")  # they agree in the commonest letters, such as é and ü
 SEPARATORS = (",", "\t", ";", "|", "::")  # the likeliest first; any other sign may be one too
-NO_SEPARATORS = frozenset("_.-\"'()[]{}#@%&$/")  # signs that are common in names of columns
+RETURN = "\udc0d"  # stands for a carriage return within a cell, which the csv module takes for an end; no text has it
+NO_SEPARATORS = frozenset("_.-\"'()[]{}#@%&$/" + RETURN)  # signs that are common in names of columns
 STAND_INS = "\x1f\x1e\x1d\x1c"  # control characters, for a separator that is not one byte
 SAMPLE, AT_ONCE = 50, 100_000  # lines that are looked at, records that are made into a table at once
+csv.field_size_limit(1 << 24)  # characters of a cell; one that is longer has an open quote. 131,072 are too few
 
 
 def unpacked(path: Path) -> bytes:
@@ -53,11 +56,9 @@ def unpacked(path: Path) -> bytes:
         kind = next((end for end, magic in COMPRESSED.items() if raw.startswith(magic)), None)
         if kind is None and raw and (ending := path.suffix.lower()) in COMPRESSED:
             raise LogError(f"{path}: is no {ending} file, or damaged: it begins with {quoted(raw[:8])}")
-        if kind == ".zst":
-            return "\n".join(pl.read_lines(raw)["line"]).encode()
-        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress, ".zst": zstd.decompress}
         return unpack[kind](raw) if kind else raw
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, pl.exceptions.PolarsError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
         if isinstance(error, LogError):
             raise
         raise LogError(f"{path}: cannot be read, it is damaged or cut off: {brief(error)}") from error
@@ -86,7 +87,15 @@ def decoded(raw: bytes, path: Path, encoding: str | None) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise LogError(f"{path}, line {line}: holds a NUL byte; the file is damaged, or needs --encoding")
-    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
+    while "\r\n" in text:  # a file that was converted twice has \r\r\n
+        text = text.replace("\r\n", "\n")
+    return text.replace("\r", "\n") if rows_end_in_returns(text) else text
+
+
+def rows_end_in_returns(text: str) -> bool:
+    """Whether the first line ends in a carriage return alone, and so each row; elsewhere it is part of a cell."""
+    end = re.search("\r*\n|\r", text)
+    return end is not None and end[0] == "\r"
 
 
 def _encoding_of(raw: bytes, path: Path) -> str:
@@ -191,11 +200,12 @@ def _in_batches(rows: Iterator[tuple[int, list[str]]], schema: dict[str, Any], p
 
 def _rows(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Each record's first line and its cells."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    returns = "\r" in text
+    reader = csv.reader(io.StringIO(text.replace("\r", RETURN)), delimiter=separator, strict=True)
     line = 1
     try:
         for cells in reader:
-            yield line, cells
+            yield line, [cell.replace(RETURN, "\r") for cell in cells] if returns else cells
             line = reader.line_num + 1
     except csv.Error as error:
         start = next(islice(io.StringIO(text), line - 1, None), "")
@@ -207,7 +217,8 @@ def _rows(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str
 
 def separator_of(text: str) -> str:
     """The separator that the header and the first lines of a CSV text have in common; a comma where there is none."""
-    lines = [line for line in islice(io.StringIO(text[: 1 << 20]), SAMPLE) if line.strip()]
+    some = text[: 1 << 20].replace("\r\n", "\n").replace("\r", RETURN)
+    lines = [line for line in islice(io.StringIO(some), SAMPLE) if line.strip()]
     header = re.sub(r'"[^"]*"', "", lines[0].rstrip("\n"))
     signs = sorted(s for s in set(header) if not s.isalnum() and s not in NO_SEPARATORS and s not in SEPARATORS)
     found = [s for s in SEPARATORS if s in header] + sorted(signs, key=lambda s: s == " ")

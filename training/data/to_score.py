@@ -17,7 +17,7 @@ from service.encoding.encoder import Encoder
 from training.data.aside import set_aside
 from training.data.clean import CleaningReport, gathered, missing_ids, times
 from training.data.columns import names, without_markers
-from training.data.log import ROW, Log, LogError
+from training.data.log import ROW, Log, LogError, check_names
 from training.data.read import AS_FOUND, ReadOptions, read_table
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,11 @@ def table_to_score(
 
 
 def check_columns(present: Collection[str], encoder: Encoder, path: Path, allow_missing: bool = False) -> None:
-    """Raises LogError if a log lacks a column that the encoder reads, with the columns that may be meant."""
+    """Raises LogError if a log has a column of a name of ours, or lacks one that the encoder reads.
+
+    Columns that may be the ones that it lacks are named.
+    """
+    check_names(present, path)
     needs = {"sequence_id"} if allow_missing else {"sequence_id", *encoder.read}
     lacking = sorted(needs - set(present), key=lambda name: (name != "sequence_id", name))
     if not lacking:

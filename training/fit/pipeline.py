@@ -115,7 +115,8 @@ def fit_model(
     config = config.settled
     parts = parts or set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
-        data = encode(log.subset(parts.others), labels.subset(parts.others), config, old.encoder if old else None)
+        some, known = log.subset(parts.others), labels.subset(parts.others)
+        data = encode(some, known, config, old.encoder if old else None, len(parts.aside))
     with stage("linear part", seconds):
         sample = sample_of(data)
         tabular = fit_tabular(

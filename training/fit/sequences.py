@@ -61,11 +61,12 @@ class EncodedLog:
         return np.array([e.label for e in self.examples], dtype=np.int8)
 
 
-def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = None) -> EncodedLog:
+def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = None, aside: int = 0) -> EncodedLog:
     """Learns the encoder from a log, and encodes the log with it.
 
     Args:
         old: an encoder whose bins and known values are kept.
+        aside: how many further sequences are set aside, for what a refusal says.
 
     Raises:
         LogError: there are too few labels to learn from.
@@ -80,7 +81,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     labels = presume(encoder, everything, labels, config)
     known = np.flatnonzero(labels.known)
     log, labels, whole = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
-    check_enough(labels)
+    check_enough(labels, aside, config.contamination if presumed else None)
     types = sorted({t for t in labels.types if t})
     cuts, weight = _cuts(log, np.flatnonzero(told[known]), len(encoder.read), config)
     cut = cuts.of_log(log, encoder.read)

@@ -101,8 +101,9 @@ def test_what_cannot_be_scored_says_why(folder: Path, bundle: Bundle, tmp_path: 
         Plan.begin(tmp_path / "full", plan)
 
 
+@pytest.mark.parametrize("first", ["numbers", "moments of a zone"])
 def test_files_that_differ_in_types_and_columns_in_folder_names_are_one_log(
-    attacked: Path, bundle: Bundle, model: Model, tmp_path: Path
+    attacked: Path, bundle: Bundle, model: Model, tmp_path: Path, first: str
 ) -> None:
     log = pl.read_csv(attacked / "events.csv", infer_schema=False).drop("event_label").head(1500)
     log = log.unique(["sequence_id", "ts"], maintain_order=True)  # the order of equal times is that of the files
@@ -116,6 +117,9 @@ def test_files_that_differ_in_types_and_columns_in_folder_names_are_one_log(
         (root / f"action={action}").mkdir(parents=True)
         half = part.height // 2
         typed = part.head(half).with_columns(pl.col("sequence_id").cast(pl.Int64), pl.col("price").cast(pl.Float64))
+        if first != "numbers":
+            in_zone = as_moments.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+            typed = typed.with_columns(ts=in_zone.dt.cast_time_unit("ns"))
         other = part.tail(-half).with_columns(pl.col("sequence_id").cast(pl.Float64), ts=as_moments)
         typed.write_parquet(root / f"action={action}" / f"{number}-typed.parquet")
         other.write_parquet(root / f"action={action}" / f"{number}-other.parquet")

@@ -79,6 +79,7 @@ def test_another_separator_stays(model: Model, log: Path, tmp_path: Path) -> Non
     [
         ("sequence_id,action\na,b\n".encode("utf-16"), ReadOptions()),
         (b"sequence_id::action\na::b\n", ReadOptions()),
+        (b"sequence_id,action\ra,b\rc,d\n", ReadOptions()),
         (b"sequence_id,action\na,b\n", ReadOptions(encoding="gbk")),
     ],
 )
@@ -235,6 +236,20 @@ def test_a_quote_within_a_cell_joins_no_records(tmp_path: Path) -> None:
     found = list(TextRecords(tmp_path / "log.csv", None).read())
     assert [row for row, _, _ in found] == [None, 0, 1, 2, None, 3]
     assert b"".join(raw for _, raw, _ in found) == content
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_cell_may_be_long_and_hold_a_carriage_return(tmp_path: Path, end: str) -> None:
+    rows = [["sequence_id", "note"], ["a", "one\rtwo"], ["b", "\r\rx"], ["c", "long" * 50_000], ["d", 'x"\r']]
+    written = [*(",".join(row) for row in rows[:3]), f'c,"{rows[3][1]}"', 'd,"x""\r"', ""]
+    (tmp_path / "log.csv").write_bytes(end.join(written).encode())
+    found = list(TextRecords(tmp_path / "log.csv", None).read())
+    assert [cells for _, _, cells in found] == rows
+    assert b"".join(raw for _, raw, _ in found) == (tmp_path / "log.csv").read_bytes()
+    changes: list[tuple[int, dict[str, str] | None]] = [(row, {"sequence_id": "new"}) for row in range(4)]
+    list(TextRecords(tmp_path / "log.csv", None).rewrite(tmp_path / "new.csv", changes))
+    again = [cells for _, _, cells in TextRecords(tmp_path / "new.csv", None).read()]
+    assert again == [rows[0], *(["new", note] for _, note in rows[1:])]
 
 
 def test_what_cannot_be_repaired_is_said(model: Model, log: Path, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def write(path: Path, text: str) -> Path:
         ("sequence_id,label\ns1,1\ns2,0\ns3,odd\n", "row 4: label is 'odd'"),
         ("sequence_id,label\ns1,\ns2,-\n", "no sequence has a label, all are blank"),
         ("sequence_id,label\ns1,1\ns1,0\n", "'s1' has both labels"),
+        ("sequence_id,label\ns1,1\n,0\n,1\ns2,0\n", "2 of 4 labels have no sequence_id, first at row 3. More than"),
+        ("sequence_id,label\n,0\n ,1\n", "2 of 2 labels have no sequence_id"),
         ("sequence_id,label\nx,1\ny,0\n", "none of its 2 sequences is in the log"),
         ("sequence_id,label\ns1,0\ns2,0\n", "every labelled sequence has label 0"),
         ("sequence_id,label\ns1,1\ns2,0\nx,1\n", "1 of 3 labels have no events, first for sequence 'x'"),
@@ -47,3 +49,16 @@ def test_labels_are_lined_up_and_gaps_counted(tmp_path: Path, caplog: pytest.Log
     assert report.labels == {"labels": 3, "labels without events": 0, "sequences without a label": 7}
     assert "7 of 10 sequences have no label" in caplog.text
     assert isinstance(report, CleaningReport)
+
+
+def test_a_label_of_nobody_is_left_out_and_said_and_a_blank_row_is_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, report = clean_events(write(tmp_path / "e.csv", GOOD))
+    named = "".join(f"s{i},{i % 2}\n" for i in range(10))
+    path = write(tmp_path / "l.csv", f"sequence_id,label,type\n{named},0\n,,\n,,\n,1,bot\n")
+    labels = read_labels(path, log, report, max_bad_share=0.2)
+    assert labels.label.tolist() == [0, 1] * 5
+    assert labels.known.all()
+    assert f"{path}: 2 of 12 labels have no sequence_id, first at row 12" in caplog.text
+    assert report.labels == {"labels": 10, "labels without events": 0, "sequences without a label": 0}

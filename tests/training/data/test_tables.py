@@ -10,7 +10,8 @@ from polars.testing.parametric import dataframes
 
 from training.data.clean import clean_events
 from training.data.log import LogError
-from training.data.read import read_table
+from training.data.read import ReadOptions, read_table
+from training.data.times import read_times
 
 MOMENT = datetime(2020, 10, 24, 9, 0, 5, tzinfo=UTC)
 
@@ -51,6 +52,41 @@ def test_every_type_is_read(tmp_path: Path, column: pl.Series, read: list[object
 def test_durations_and_times_of_day_are_refused_by_name(tmp_path: Path, value: object, says: str) -> None:
     with pytest.raises(LogError, match=says):
         through_parquet(tmp_path / "e.parquet", pl.DataFrame({"sequence_id": ["u"], "ts": [value]}))
+
+
+@pytest.mark.parametrize("name", ["ts", "seen"])
+def test_files_of_a_folder_may_hold_moments_of_several_types(tmp_path: Path, name: str) -> None:
+    naive = pl.Series(name, [MOMENT.replace(tzinfo=None, microsecond=123456)])
+    columns = [
+        naive,
+        naive.dt.replace_time_zone("UTC"),
+        naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"),
+        naive.dt.cast_time_unit("ms"),
+        naive.dt.cast_time_unit("ns"),
+        naive.dt.date(),
+        pl.Series(name, ["2020-10-24T09:00Z"]),
+        pl.Series(name, [None]),
+    ]
+    alone, folder = [], tmp_path / "folder"
+    for number, column in enumerate(columns):
+        table = pl.DataFrame([pl.Series("sequence_id", [f"u{number}"]), column, pl.Series("action", ["x"])])
+        alone.append(through_parquet(tmp_path / f"{number}.parquet", table))
+        (folder / str(number)).mkdir(parents=True)
+        table.write_parquet(folder / str(number) / "part.parquet")
+    together, how = read_table(folder), ReadOptions(time_zone="Europe/Berlin")
+    if name == "ts":
+        expected = [read_times(table["ts"], folder, how)[0][0] for table in alone]
+        assert read_times(together["ts"], folder, how)[0].to_list() == expected
+        assert together.height - together["ts"].null_count() == 7
+    else:
+        assert together["seen"].to_list() == [table["seen"][0] for table in alone]
+
+
+def test_moments_of_any_precision_are_the_same_text(tmp_path: Path) -> None:
+    column = pl.Series("seen", [MOMENT])
+    for unit in ("ms", "us", "ns"):
+        table = pl.DataFrame({"sequence_id": ["u"], "seen": column.dt.cast_time_unit(unit)})
+        assert through_parquet(tmp_path / "e.parquet", table)["seen"][0] == "2020-10-24 09:00:05.000000+00:00"
 
 
 def test_structs_become_columns_and_lists_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

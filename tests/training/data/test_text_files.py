@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from backports import zstd
 
 from training.data.log import LogError
 from training.data.read import ReadOptions, read_table
@@ -54,9 +55,26 @@ def test_signs_within_cells_do_not_mislead(text: str, separator: str) -> None:
     assert separator_of(text) == separator
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_end_of_line_is_read(tmp_path: Path, end: str) -> None:
-    assert read_table(write(tmp_path / "e.csv", lines(end=end) + end)).equals(PLAIN)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("quotes", ["", '"'])
+def test_every_end_of_line_is_read(tmp_path: Path, end: str, quotes: str) -> None:
+    text = lines(end=end).replace("u1", f"{quotes}u1{quotes}") + end
+    assert read_table(write(tmp_path / "e.csv", text)).equals(PLAIN)
+
+
+@pytest.mark.parametrize("quotes", ["", '"'])
+@pytest.mark.parametrize("separator", [",", ";", "::"])
+def test_a_carriage_return_within_a_cell_stays_there_whether_or_not_some_cell_is_quoted(
+    tmp_path: Path, quotes: str, separator: str
+) -> None:
+    rows = [["sequence_id", "text", "a,b"], [f"{quotes}u1{quotes}", "one\rtwo", "x"], ["u2", "\rthree", "y"]]
+    path = write(tmp_path / "e.csv", "".join(separator.join(row) + "\n" for row in rows).replace("a,b", "a"))
+    assert read_table(path).rows() == [("u1", "one\rtwo", "x"), ("u2", "\rthree", "y")]
+
+
+def test_a_line_feed_within_a_quoted_cell_ends_no_row_where_carriage_returns_do(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.csv", 'sequence_id,text\ru1,"one\ntwo"\ru2,three\r')
+    assert read_table(path).rows() == [("u1", "one\ntwo"), ("u2", "three")]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +141,7 @@ def test_a_nul_byte_is_damage(tmp_path: Path) -> None:
         read_table(write(tmp_path / "e.csv", "sequence_id,ts\nu1,5\nu2,\x006\n" + "u3,7\n" * 100))
 
 
-PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
 
 
 @pytest.mark.parametrize("ending", PACKERS)
@@ -133,6 +151,7 @@ def test_compressed_files_are_read_and_damage_is_said(tmp_path: Path, ending: st
     assert whole.equals(PLAIN)
     middle = len(packed) // 2
     for broken in (
+        packed[:-1],
         packed[:middle],
         packed[:middle] + b"\0\xff\0\xff\0\xff" + packed[middle + 6 :],
         b"damaged" + packed,
@@ -141,9 +160,16 @@ def test_compressed_files_are_read_and_damage_is_said(tmp_path: Path, ending: st
             read_table(write(tmp_path / f"e.csv.{ending}", broken))
 
 
-def test_zstandard_is_read(tmp_path: Path) -> None:
-    PLAIN.write_csv(tmp_path / "e.csv.zst", compression="zstd")
-    assert read_table(tmp_path / "e.csv.zst").equals(PLAIN)
+@pytest.mark.parametrize("ending", PACKERS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk"])
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_compressed_may_have_any_encoding_and_several_parts(
+    tmp_path: Path, ending: str, encoding: str, told: bool
+) -> None:
+    text = CHINESE.encode(encoding)
+    path = write(tmp_path / f"e.csv.{ending}", PACKERS[ending](text[:40]) + PACKERS[ending](text[40:]))
+    table = read_table(path, how=ReadOptions(encoding=encoding if told else None))
+    assert table["text"][1] == "\u4e0d\u662f\u6b63\u54c1"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +216,13 @@ def test_rows_that_are_too_short_are_filled_up_and_said(tmp_path: Path, caplog: 
 def test_quoted_cells_may_hold_anything(tmp_path: Path) -> None:
     text = 'sequence_id,text,size\nu1,"a, b\nand ""c""",32"\nu2,"",5\n'
     assert read_table(write(tmp_path / "e.csv", text)).rows() == [("u1", 'a, b\nand "c"', '32"'), ("u2", None, "5")]
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    word = "a;b" * 100_000
+    for text in (f'sequence_id;text\nu1;"{word}"\n', f'sequence_id;"{word}"\nu1;x\n'):
+        path = write(tmp_path / "e.csv", text)
+        assert word in [*read_table(path).columns, *read_table(path).row(0)]
 
 
 @pytest.mark.parametrize("rows_after", [3, 20_000])

@@ -262,6 +262,20 @@ def test_an_event_id_counts_once_in_its_sequence_and_means_nothing_in_another(en
     assert given_log.report.duplicates == 1
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_called_as_ours_is_refused_whether_or_not_rows_are_bad(
+    encoder: Encoder, tmp_path: Path, kind: str
+) -> None:
+    table = pl.DataFrame({**{name: ["1"] * 3 for name in HEADER.split(",")}, "recguard:row": ["x"] * 3})
+    for time in ("1", "soon"):
+        path = tmp_path / f"e.{kind}"
+        timed = table.with_columns(ts=pl.Series(["1", "2", time]))
+        (timed.write_csv if kind == "csv" else timed.write_parquet)(path)
+        with pytest.raises(LogError, match=f"{path}: no column may be called 'recguard:row', for such names are ours"):
+            events_to_score(path, encoder)
+        assert events_to_score(path, encoder, {"kept": "recguard:row"}).report.kept == 2 + (time == "1")
+
+
 def test_a_column_of_lists_is_refused_where_the_model_reads_it(
     encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

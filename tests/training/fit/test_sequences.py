@@ -1,11 +1,14 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
+import pytest
 
 from service.model.policy import Thresholds
+from tests.support.logs import genuine_log
 from tests.support.training import QUICK
 from training.data.labels import Labels
-from training.data.log import Log
+from training.data.log import Log, LogError
 from training.fit.pipeline import fit_model
 
 
@@ -21,3 +24,34 @@ def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labe
     none = fit_model(log, replace(labels, known=np.zeros(len(log), dtype=bool)), np.arange(len(log)), QUICK)
     assert none.whose == "all accounts"
     assert none.thresholds == Thresholds(review_rate=0.05, block_rate=0.01)
+
+
+ALIKE = pl.DataFrame({"sequence_id": [f"u{i}" for i in range(300)], "action": ["buy"] * 300})
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        (
+            genuine_log(40),
+            "40 sequences are too few, .*: 13 are set aside .*, and only 2 of the others .* than 0.95 of",
+        ),
+        (genuine_log(60), "60 sequences are too few, .*: 20 are set aside .*, and only 2 of the others"),
+        (ALIKE.with_columns(ts=1.7e9), "300 sequences .* too much alike, .*: 100 are set aside .*, and only 0 of the"),
+    ],
+)
+def test_too_little_to_fit_on_without_labels_is_told_in_the_numbers_given(events: pl.DataFrame, says: str) -> None:
+    log = Log.of(events)
+    with pytest.raises(LogError, match=f"{says}.*bring more, raise --contamination, or label some"):
+        fit_model(log, Labels.none(len(log)), np.arange(len(log)), QUICK)
+
+
+def test_too_few_labels_are_told_with_those_that_are_set_aside() -> None:
+    table = pl.DataFrame(
+        {"sequence_id": [f"u{i}" for i in range(8)], "ts": 1.7e9 + np.arange(8) * 1e5, "action": ["a"] * 8}
+    )
+    labels = replace(Labels.none(8), known=np.ones(8, dtype=bool), label=np.array([0, 0, 0, *[1] * 5], dtype=np.int8))
+    with pytest.raises(
+        LogError, match=r"one class has only 2 sequences .* beside those that are set aside for thresholds, 1 in all"
+    ):
+        fit_model(Log.of(table), labels, np.arange(8), QUICK)
