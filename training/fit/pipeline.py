@@ -23,7 +23,7 @@ from training.config import FitConfig
 from training.data.cuts import Cuts, in_time_order
 from training.data.labels import Labels
 from training.data.log import Log
-from training.data.split import Indices, fold_numbers, set_aside
+from training.data.split import Indices, SetAside, fold_numbers, set_aside
 from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
@@ -96,15 +96,26 @@ def fit_model(
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
-    Thresholds come from genuine sequences that are set aside for them: no part of the model sees these. Calibration is
-    fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert 1992, with
-    cross-fitting). The network that is kept is then trained on all sequences, for as many
-    epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
-    answers for sequences that they were trained on, and would look better on those than on new ones.
+    Thresholds come from genuine sequences that are set aside for them: no part of the model sees these.
+    """
+    return fit_apart(log, labels, set_aside(log, labels, at, config.seed), config, quiet, old)
+
+
+def fit_apart(
+    log: Log, labels: Labels, parts: SetAside, config: FitConfig, quiet: bool = True, old: Start | None = None
+) -> Fitted:
+    """Learns a model from some sequences, and its thresholds from others.
+
+    Calibration is fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert
+    1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many epochs as the
+    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers for
+    sequences that they were trained on, and would look better on those than on new ones.
+
+    Args:
+        parts: what to learn from, and what to choose thresholds on.
     """
     seconds: dict[str, float] = {}
     config = config.settled
-    parts = set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
         data = encode(log.subset(parts.others), labels.subset(parts.others), config, old.encoder if old else None)
     with stage("linear part", seconds):
