@@ -26,6 +26,7 @@ MANIFEST: dict[str, Any] = {
     "training_data": {"sequences": 1460, "events": 138190},
     "metrics": {"held_out": {"auc": 0.9}},
     "promise": {
+        "kind": "false-alarm rate",
         "of": "genuine accounts",
         "accounts": 60,
         "review": {"asked": 0.05, "expected": 0.049, "upper": 0.1034, "lacking": 0},
@@ -160,21 +161,23 @@ def test_sections_without_data_are_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held_out", "why", "whose", "said"),
+    ("held_out", "why", "kind", "whose", "said"),
     [
-        (None, "without labels", "all accounts", True),
-        ({"auc": 0.9}, "with too few labels", "genuine accounts", False),
+        (None, "without labels", "contamination share", "all accounts", True),
+        ({"auc": 0.9}, "with too few labels", "false-alarm rate", "genuine accounts", False),
     ],
 )
-def test_a_model_without_a_test_says_that_nothing_is_known(held_out: Any, why: str, whose: str, said: bool) -> None:
-    promise = {**MANIFEST["promise"], "of": whose}
+def test_a_model_without_a_test_says_that_nothing_is_known(
+    held_out: Any, why: str, kind: str, whose: str, said: bool
+) -> None:
+    promise = {**MANIFEST["promise"], "kind": kind, "of": whose}
     page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}, "promise": promise}, UNTESTED))
     assert page.headings == ["Evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
     assert page.plots == 0
     assert why in page.text
     assert "run recguard-train evaluate --bundle." in page.text
     assert ["reviewed or blocked", "5.0%", "4.9%", "10.3%", "0"] in page.rows
-    assert f"share of {whose}, at most" in page.text
+    assert f"{kind}, {whose}, at most" in page.text
     assert ("not false-alarm rates" in page.text) == said
 
 
