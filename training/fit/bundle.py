@@ -32,7 +32,7 @@ from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
-from training.evaluation.promise import promised, shown
+from training.evaluation.promise import GENUINE, promised, shown
 from training.fit.networks import WEIGHTS
 from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
@@ -164,7 +164,7 @@ def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> 
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": fitted.thresholds.given,
         "promise": {
-            **promised(fitted.support.false_alarms, fitted.thresholds, fitted.whose),
+            **promised(fitted.support.false_alarms, fitted.thresholds, fitted.parts.whose),
             "test": shown(evaluation["cuts"]),
         },
         "calibration": fitted.calibration.to_json(),
@@ -282,4 +282,25 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
         "epochs": fitted.epochs,
+        "suspects": _suspects(fitted, data.log) if fitted.parts.whose == GENUINE else [],
     }
+
+
+def _suspects(fitted: Fitted, log: Log) -> list[dict[str, Any]]:
+    """Accounts that count as genuine, from which thresholds come, and that score like attackers; the highest first.
+
+    Attackers among them raise the thresholds. To leave out what scores high would break the promise; to have people look
+    at it does not (Bashari, Sesia and Romano, "Robust conformal outlier detection under contaminated reference data",
+    2025).
+    """
+    aside = log.subset(fitted.parts.aside)
+    score = fitted.calibration.score(fitted.evidence(aside))
+    order = [i for i in np.argsort(-score, kind="stable").tolist() if score[i] >= fitted.f1_threshold]
+    if len(order) > fitted.config.review_fpr * len(aside):
+        logger.warning(
+            "%d of %d accounts that count as genuine and that thresholds come from score like attackers; if they are, "
+            "fewer attackers are found: look at them in the report, label them, and fit again",
+            len(order),
+            len(aside),
+        )
+    return [{"sequence": aside.ids[i], "score": float(score[i])} for i in order]

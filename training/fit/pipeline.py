@@ -45,7 +45,7 @@ LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 class Fitted:
     """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
 
-    `whose` says which accounts' share the rates of the thresholds promise.
+    `parts` says which sequences it was fitted on, and which its thresholds come from.
     """
 
     model: BehaviourBert
@@ -56,7 +56,7 @@ class Fitted:
     calibration: Calibration
     support: Support
     thresholds: Thresholds
-    whose: str
+    parts: SetAside
     f1_threshold: float
     held_out: Quality
     held_out_scores: NDArray[np.float64]
@@ -152,7 +152,7 @@ def fit_apart(
         calibration=judged.calibration,
         support=Support(attackers(data, crossed, judged.calibration), alarms),
         thresholds=judged.thresholds,
-        whose=parts.whose,
+        parts=parts,
         f1_threshold=judged.f1_threshold,
         held_out=judged.quality,
         held_out_scores=judged.scores,

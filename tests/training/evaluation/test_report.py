@@ -52,6 +52,7 @@ EVALUATION: dict[str, Any] = {
         "recall_at_1_fpr": 0.5,
         "expected_calibration_error": 0.022,
     },
+    "suspects": [{"sequence": "u-7", "score": 0.98765}, {"sequence": SCRIPT, "score": 0.7}],
     "label": [0, 0, 0, 1, 1, 1],
     "type": [None, None, None, "crawler", "takeover", None],
     "score": [0.01, 0.1, 0.4, 0.05, 0.99, 0.7],
@@ -92,7 +93,7 @@ EVALUATION: dict[str, Any] = {
 }
 UNTESTED = {
     **{k: EVALUATION[k] for k in ("cleaning", "fields", "epochs", "cost")},
-    **{"metrics": None, "sequences": [], "label": [], "type": [], "score": []},
+    **{"metrics": None, "sequences": [], "label": [], "type": [], "score": [], "suspects": []},
     "split": {"how": "none", "train": 1460, "test": 0},
 }
 ALWAYS = ["The log and its cleaning", "How an event is encoded", "Cost"]
@@ -116,6 +117,7 @@ def test_a_report_shows_what_is_stored() -> None:
     assert page.plots == 5 + 2 + 2
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
     assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
+    assert "2 of these accounts score like attackers. If they are, label them and fit again: u-7 (0.988)," in page.text
     for row in (
         ["AUC", "0.985"],
         ["expected calibration error", "0.022"],
