@@ -120,9 +120,8 @@ def fit_apart(
         data = encode(log.subset(parts.others), labels.subset(parts.others), config, old.encoder if old else None)
     with stage("linear part", seconds):
         sample = sample_of(data)
-        tabular = fit_tabular(
-            sample, max(len(data.types), 1), fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
-        )
+        fold = fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
+        tabular = fit_tabular(sample, max(len(data.types), 1), fold)
     examples = with_offsets(data, tabular, config)
     start = untrained(data.encoder, data.everything, len(data.types), config)
     masked = None
