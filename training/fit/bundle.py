@@ -289,8 +289,8 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
 def _suspects(fitted: Fitted, log: Log) -> list[dict[str, Any]]:
     """Accounts that count as genuine, from which thresholds come, and that score like attackers; the highest first.
 
-    Attackers among them raise the thresholds. To leave out what scores high would break the promise. To have people look
-    at it does not (Bashari et al., "Robust conformal outlier detection under contaminated reference data", 2025).
+    Attackers among them raise the thresholds. To leave out what scores high would break the promise. To have people
+    look at it does not (Bashari et al., "Robust conformal outlier detection under contaminated reference data", 2025).
     """
     aside = log.subset(fitted.parts.aside)
     score = fitted.calibration.score(fitted.evidence(aside))
