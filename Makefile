@@ -30,8 +30,9 @@ $(DATA)/events.csv: | install
 $(DEMO)/events.csv: $(DATA)/events.csv | install
 	$(BIN)/recguard-train inject --events $(DATA)/events.csv --labels $(DATA)/labels.csv --out $(DEMO)
 
+# four users in ten of that log attack, so many that each type can be learned; scores are for traffic with fewer
 $(DEMO)/bundle/manifest.json: $(DEMO)/events.csv | install
-	$(BIN)/recguard-train fit --events $(DEMO)/events.csv --labels $(DEMO)/labels.csv --out $(DEMO)/bundle --name demo
+	$(BIN)/recguard-train fit --events $(DEMO)/events.csv --labels $(DEMO)/labels.csv --out $(DEMO)/bundle --name demo --prevalence 0.05
 
 run: $(DEMO)/bundle/manifest.json
 	RECGUARD_STATE_DIR=$(DEMO)/state $(BIN)/recguard-train demo --bundle $(DEMO)/bundle --events $(DEMO)/events.csv --port $(PORT)

@@ -88,8 +88,8 @@ class FitConfig:
     folds: int = 0  # folds of the network's cross-fitting; 1: hold out one part instead; 0: by preset
     held_out_share: float = 0.15  # share of that one part
     test_share: float = 0.15  # 0: no test part
-    review_fpr: Annotated[float, Option("False-positive rate of the review threshold on held-out data.")] = 0.05
-    block_fpr: Annotated[float, Option("False-positive rate of the block threshold on held-out data.")] = 0.01
+    review_fpr: Annotated[float, Option("Share of genuine accounts that may be reviewed or blocked.")] = 0.05
+    block_fpr: Annotated[float, Option("Share of genuine accounts that may be blocked.")] = 0.01
     review_precision: Annotated[
         float | None, Option("Choose the review threshold by its precision instead.", 0.0, 1.0)
     ] = None
@@ -100,7 +100,9 @@ class FitConfig:
         float | None, Option("Cost of a false alarm; with --cost-fn, block at the cheapest threshold.", low=0.0)
     ] = None
     cost_fn: Annotated[float | None, Option("Cost of a missed anomaly.", low=0.0)] = None
-    contamination: Annotated[float, Option("Without labels: share of sequences to flag.", 0.001, 0.5)] = 0.05
+    contamination: Annotated[
+        float, Option("Without labels: share of all sequences to flag; it is no false-alarm rate.", 0.001, 0.5)
+    ] = 0.05
     prevalence: Annotated[
         float | None, Option("Share of anomalies in live traffic; by default as in the log.", 1e-6, 0.999999)
     ] = None

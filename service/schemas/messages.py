@@ -212,7 +212,8 @@ class Result(BaseModel):
         le=1,
         description=(
             "The smallest share of genuine accounts that would be flagged together with this sequence, among those "
-            "with as many events and without the same fields. It compares across lengths; 1 if at none it is flagged."
+            "with as many events and without the same fields. It compares across lengths; 1 if at none it is flagged. "
+            "Of a model fitted without labels it is a share of all accounts: see `promise` of `GET /v1/model`."
         ),
     )
     decision: Literal["allow", "review", "block"]

@@ -18,7 +18,9 @@ class ThresholdPair(BaseModel):
     review: Threshold = Field(None, description="Score from which a sequence is reviewed, whatever its length.")
     block: Threshold = Field(None, description="Score from which it is blocked; not below `review`.")
     review_rate: Threshold = Field(
-        None, description="Share of genuine accounts that may be reviewed or blocked, at every length."
+        None,
+        description="Share of genuine accounts that may be reviewed or blocked, at every length. Of all accounts if "
+        "the model was fitted without labels.",
     )
     block_rate: Threshold = Field(None, description="Share of them that may be blocked; not above `review_rate`.")
 
@@ -50,7 +52,7 @@ class Curve(BaseModel):
     events: int = Field(description="From so many events on, up to the next entry.")
     review: float | None = Field(None, description="A score above it is reviewed; absent if no score is.")
     block: float | None = Field(None, description="A score above it is blocked; absent if no score is.")
-    accounts: int = Field(description="Genuine accounts that the model has not seen, from which rates become scores.")
+    accounts: int = Field(description="Accounts that the model has not seen, from which rates become scores.")
 
 
 class ThresholdsAnswer(ThresholdsBody):
@@ -189,6 +191,9 @@ class ModelAnswer(BaseModel):
     metrics: dict[str, Any]
     prevalence: float
     promise: dict[str, Any] = Field(
-        description="Shares of genuine accounts (or of all, without labels) that thresholds flag: asked and expected."
+        description="What thresholds promise. `kind` is `false-alarm rate`, or `contamination share` if labels were "
+        "too few to tell who is genuine; `of` says whose share it is. `review` and `block` have the share asked for, "
+        "the share expected, its 95 % upper bound, and how many accounts are lacking to promise it. `test` has what "
+        "the test part showed."
     )
     challenger: dict[str, str] | None = Field(description="Name and version of the bundle that runs in shadow.")

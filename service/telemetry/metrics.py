@@ -273,7 +273,7 @@ class Alike(Collector):
         self.thresholds: Mapping[str, Mapping[str, float]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        says = "Thresholds in force, as scores or as false-alarm rates; everybody's where no segment is named."
+        says = "Thresholds in force, as scores or as rates (see GET /v1/model); everybody's where no segment is named."
         shown = GaugeMetricFamily("recguard_threshold", says, labels=["level", "segment"])
         for segment, of_segment in self.thresholds.items():
             for level, value in of_segment.items():

@@ -123,6 +123,14 @@ def print_metrics(found: dict[str, Any], title: str) -> None:
     console.print(table)
 
 
+def print_promise(promise: dict[str, Any]) -> None:
+    """Prints what the thresholds promise, and to whom."""
+    from training.evaluation.promise import in_words
+
+    for line in in_words(promise):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 def print_comparison(found: dict[str, Any]) -> None:
     """Prints how a refit compares the old and the new bundle, and the verdict."""
     table = Table("held out", "measure", "old", "new", "change, 95 %")

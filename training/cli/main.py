@@ -24,6 +24,7 @@ from training.cli.common import (
     console,
     print_comparison,
     print_metrics,
+    print_promise,
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
@@ -88,6 +89,7 @@ def fit(
         bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume, how=how)
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
+        print_promise(bundle.manifest["promise"])
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
 
 
@@ -111,6 +113,7 @@ def refit(
 
         found = run(Bundle.open(bundle), feedback, events, labels, out, parse_columns(columns), name, not show, how)
         print_comparison(found)
+        print_promise(Bundle.open(out).manifest["promise"])
         console.print(f"bundle: {out}   report: {out / 'report.html'}", soft_wrap=True)
         if found["verdict"] != BETTER:
             raise typer.Exit(3)

@@ -17,6 +17,7 @@ from training.evaluation.promise import by_cut
 from training.evaluation.quality import Quality, rate
 
 STRIPS = 6  # sequences of each kind whose events are shown
+BANDS = ((1, "1 to 5"), (6, "6 to 20"), (21, "21 to 64"), (65, "65 or more"))  # numbers of events; new users have few
 MOST_GROUPS = 30  # a column with more values than this does not form groups
 Flags = NDArray[np.bool_]
 
@@ -59,21 +60,21 @@ def assess(
         "decision": decisions,
         "cuts": by_cut(log, labels, columns, decide),
         "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
-        "groups": group_rates(labels, flagged),
+        "groups": group_rates(log, labels, flagged),
         "events": event_quality(log, labels, events),
         "strips": _strips(log, labels, score, events),
         "importance": importance(log, labels, scorer.calibration, score, evidence),
     }
 
 
-def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
+def group_rates(log: Log, labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
     """False-positive rate and recall for each value of each group column, with 95 % Wilson intervals."""
     rows = []
-    for column in labels.groups.columns:
-        values = labels.groups[column].cast(pl.String).fill_null("unknown").to_numpy()
-        if len(np.unique(values)) > MOST_GROUPS:
+    for column in (groups := groups_of(log, labels)).columns:
+        values = groups[column].to_numpy()
+        if not 1 < groups[column].n_unique() <= MOST_GROUPS:
             continue
-        for value in np.unique(values).tolist():
+        for value in groups[column].unique().sort().to_list():
             among = labels.known & (values == value)
             row: dict[str, Any] = {"column": column, "value": value}
             for name, y in (("false_positive_rate", 0), ("recall", 1)):
@@ -81,6 +82,22 @@ def group_rates(labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
                 row[name] = rate(int((flagged & of_class).sum()), int(of_class.sum()))
             rows.append(row)
     return rows
+
+
+def groups_of(log: Log, labels: Labels) -> pl.DataFrame:
+    """The groups that each sequence belongs to: what the label table says of it, columns of the log that hold one value
+    for each sequence, such as a country, and its number of events.
+    """
+    lengths = np.diff(log.offsets)
+    rank = np.repeat(np.arange(len(log)), lengths)
+    columns = {series.name: series for series in labels.groups}
+    for series in log.events.drop("sequence_id", "ts", "event_id", "event_label", strict=False):
+        first = series[log.offsets[:-1]]
+        if series.eq_missing(first[rank]).all():
+            columns.setdefault(series.name, first)
+    said = [series.cast(pl.String).fill_null("unknown").alias(name) for name, series in columns.items()]
+    bands = [BANDS[k][1] for k in np.digitize(lengths, [least for least, _ in BANDS[1:]])]
+    return pl.DataFrame([*said, pl.Series("number of events", bands, pl.Enum([name for _, name in BANDS]))])
 
 
 def event_quality(log: Log, labels: Labels, events: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:

@@ -240,7 +240,7 @@ def _pooled(log: Log, labels: Labels, parts: Sequence[Indices], cells: Sequence[
         "metrics": Quality.of(truth.label, score, 0.0, chosen).to_json() | {"threshold": "each fold's own"},
         "recall_by_type": {k: rate(int((score[m] > false_rate).sum()), int(m.sum())) for k, m in of_kind.items()},
         "named": {k: dict(Counter(named[i] or "let through" for i in np.flatnonzero(m))) for k, m in of_kind.items()},
-        "groups": group_rates(truth, flagged),
+        "groups": group_rates(log.subset(at), truth, flagged),
         "events": event_quality(log.subset(at), truth, [np.array(e) for c in cells for e in c["events"]]),
         "deletion": {
             name: np.mean([c["deletion"][name] for c in cells if c["deletion"][name]], axis=0).tolist()

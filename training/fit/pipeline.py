@@ -45,7 +45,7 @@ LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 class Fitted:
     """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
 
-    `whose` says which accounts' share the rates of the thresholds promise.
+    `parts` says which sequences it was fitted on, and which its thresholds come from.
     """
 
     model: BehaviourBert
@@ -56,7 +56,7 @@ class Fitted:
     calibration: Calibration
     support: Support
     thresholds: Thresholds
-    whose: str
+    parts: SetAside
     f1_threshold: float
     held_out: Quality
     held_out_scores: NDArray[np.float64]
@@ -92,36 +92,37 @@ def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def fit_model(
-    log: Log,
-    labels: Labels,
-    at: Indices,
-    config: FitConfig,
-    quiet: bool = True,
-    old: Start | None = None,
-    parts: SetAside | None = None,
+    log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Start | None = None
 ) -> Fitted:
     """Learns encoder, linear part, network, novelty, calibration and thresholds from the sequences at `at`.
 
-    Thresholds come from genuine sequences that are set aside for them: no part of the model sees these. Calibration is
-    fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert 1992, with
-    cross-fitting). The network that is kept is then trained on all sequences, for as many
-    epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
-    answers for sequences that they were trained on, and would look better on those than on new ones.
+    Thresholds come from genuine sequences that are set aside for them: no part of the model sees these.
+    """
+    return fit_apart(log, labels, set_aside(log, labels, at, config.seed), config, quiet, old)
+
+
+def fit_apart(
+    log: Log, labels: Labels, parts: SetAside, config: FitConfig, quiet: bool = True, old: Start | None = None
+) -> Fitted:
+    """Learns a model from some sequences, and its thresholds from others.
+
+    Calibration is fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert
+    1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many epochs as the
+    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers for
+    sequences that they were trained on, and would look better on those than on new ones.
 
     Args:
-        parts: what is set aside, where old weights must not have seen it.
+        parts: what to learn from, and what to choose thresholds on.
     """
     seconds: dict[str, float] = {}
     config = config.settled
-    parts = parts or set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
         some, known = log.subset(parts.others), labels.subset(parts.others)
         data = encode(some, known, config, old.encoder if old else None, len(parts.aside))
     with stage("linear part", seconds):
         sample = sample_of(data)
-        tabular = fit_tabular(
-            sample, max(len(data.types), 1), fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
-        )
+        fold = fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
+        tabular = fit_tabular(sample, max(len(data.types), 1), fold)
     examples = with_offsets(data, tabular, config)
     start = untrained(data.encoder, data.everything, len(data.types), config)
     masked = None
@@ -151,7 +152,7 @@ def fit_model(
         calibration=judged.calibration,
         support=Support(attackers(data, crossed, judged.calibration, alarms), alarms),
         thresholds=judged.thresholds,
-        whose=parts.whose,
+        parts=parts,
         f1_threshold=judged.f1_threshold,
         held_out=judged.quality,
         held_out_scores=judged.scores,

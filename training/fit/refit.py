@@ -27,7 +27,7 @@ from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import set_aside
 from training.fit.bundle import write_bundle
 from training.fit.networks import WEIGHTS, Start
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.pipeline import Fitted, fit_apart
 
 logger = logging.getLogger(__name__)
 HELD_OUT = 3  # this many of ten judged sequences are held out, chosen by their names
@@ -86,7 +86,7 @@ def refit(
         # the old weights know all others, so thresholds come from the accounts that the old fit set aside
         parts = set_aside(old.log, old.labels, old.training, config.seed)
         parts = replace(parts, others=np.setdiff1d(data.training, parts.aside))
-        fitted = fit_model(data.log, data.labels, data.training, config, quiet, Start.of(bundle), parts)
+        fitted = fit_apart(data.log, data.labels, parts, config, quiet, Start.of(bundle))
     found = {
         "from": bundle.version,
         "judged": len(judged),

@@ -5,6 +5,7 @@ const MOST_VALUES = 16000; // events sent at most to try what each one changes
 const key = sessionStorage.getItem("key") ?? "";
 let thresholds = { segments: {} };
 let shown = null; // { sequence, result, out: Set of event numbers }
+let whose = "genuine accounts"; // whose share a false-alarm rate is
 let before = null; // the counters of the last look, for rates
 
 $("key").value = key;
@@ -58,6 +59,7 @@ async function start() {
   try {
     const [model, samples] = await Promise.all([call("v1/model"), call("v1/samples")]);
     $("model").textContent = `${model.name} ${model.version}, ${model.precision} on ${model.provider}`;
+    whose = model.promise.of;
     $("problem").textContent = "";
     $("samples").replaceChildren(...samples.sequences.map((sequence, i) => {
       const button = element("button", { type: "button" }, `sample ${i + 1}`);
@@ -131,7 +133,7 @@ function drawScale(score) {
   const { false_alarm_rate: rate, support, missing } = shown.result;
   const told = support.recall === null ? "" : `; as much evidence shows ${percent(support.recall)} of attackers`;
   const lacks = missing.length ? `; no ${missing.join(", ")}` : "";
-  $("legend").textContent = `review from ${digits(review)}, block from ${digits(block)}; ${percent(rate)} of genuine accounts score as high${told}${lacks}`;
+  $("legend").textContent = `review from ${digits(review)}, block from ${digits(block)}; ${percent(rate)} of ${whose} score as high${told}${lacks}`;
 }
 
 function percent(share) { return `${(100 * share).toPrecision(2)} %`; }

@@ -26,6 +26,7 @@ MANIFEST: dict[str, Any] = {
     "training_data": {"sequences": 1460, "events": 138190},
     "metrics": {"held_out": {"auc": 0.9}},
     "promise": {
+        "kind": "false-alarm rate",
         "of": "genuine accounts",
         "accounts": 60,
         "review": {"asked": 0.05, "expected": 0.049, "upper": 0.1034, "lacking": 0},
@@ -51,6 +52,7 @@ EVALUATION: dict[str, Any] = {
         "recall_at_1_fpr": 0.5,
         "expected_calibration_error": 0.022,
     },
+    "suspects": [{"sequence": "u-7", "score": 0.98765}, {"sequence": SCRIPT, "score": 0.7}],
     "label": [0, 0, 0, 1, 1, 1],
     "type": [None, None, None, "crawler", "takeover", None],
     "score": [0.01, 0.1, 0.4, 0.05, 0.99, 0.7],
@@ -91,7 +93,7 @@ EVALUATION: dict[str, Any] = {
 }
 UNTESTED = {
     **{k: EVALUATION[k] for k in ("cleaning", "fields", "epochs", "cost")},
-    **{"metrics": None, "sequences": [], "label": [], "type": [], "score": []},
+    **{"metrics": None, "sequences": [], "label": [], "type": [], "score": [], "suspects": []},
     "split": {"how": "none", "train": 1460, "test": 0},
 }
 ALWAYS = ["The log and its cleaning", "How an event is encoded", "Cost"]
@@ -115,6 +117,7 @@ def test_a_report_shows_what_is_stored() -> None:
     assert page.plots == 5 + 2 + 2
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
     assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
+    assert "2 of these accounts score like attackers. If they are, label them and fit again: u-7 (0.988)," in page.text
     for row in (
         ["AUC", "0.985"],
         ["expected calibration error", "0.022"],
@@ -160,21 +163,23 @@ def test_sections_without_data_are_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held_out", "why", "whose", "said"),
+    ("held_out", "why", "kind", "whose", "said"),
     [
-        (None, "without labels", "all accounts", True),
-        ({"auc": 0.9}, "with too few labels", "genuine accounts", False),
+        (None, "without labels", "contamination share", "all accounts", True),
+        ({"auc": 0.9}, "with too few labels", "false-alarm rate", "genuine accounts", False),
     ],
 )
-def test_a_model_without_a_test_says_that_nothing_is_known(held_out: Any, why: str, whose: str, said: bool) -> None:
-    promise = {**MANIFEST["promise"], "of": whose}
+def test_a_model_without_a_test_says_that_nothing_is_known(
+    held_out: Any, why: str, kind: str, whose: str, said: bool
+) -> None:
+    promise = {**MANIFEST["promise"], "kind": kind, "of": whose}
     page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}, "promise": promise}, UNTESTED))
     assert page.headings == ["Evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
     assert page.plots == 0
     assert why in page.text
     assert "run recguard-train evaluate --bundle." in page.text
     assert ["reviewed or blocked", "5.0%", "4.9%", "10.3%", "0"] in page.rows
-    assert f"share of {whose}, at most" in page.text
+    assert f"{kind}, {whose}, at most" in page.text
     assert ("not false-alarm rates" in page.text) == said
 
 

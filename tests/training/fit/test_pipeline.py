@@ -113,9 +113,12 @@ def test_without_labels_novelty_finds_the_attackers_and_contamination_sets_the_a
     wanted = [i for i, t in enumerate(labels.types) if labels.label[i] == 0 or t == "click_farm"]
     events = log.events.filter(pl.col("sequence_id").is_in([log.ids[i] for i in wanted]))
     events.drop("event_label").write_csv(tmp_path / "e.csv")
-    command(
+    said = command(
         "fit", "--events", tmp_path / "e.csv", "--out", tmp_path / "b", "--epochs", 1, "--contamination", 0.1, "--quiet"
     )
+    assert "10.0% of all accounts at most" in said
+    assert "contamination shares and no false-alarm rates" in said
+    assert Bundle.open(tmp_path / "b").manifest["promise"]["kind"] == "contamination share"
     command("score", "--bundle", tmp_path / "b", "--events", tmp_path / "e.csv", "--out", tmp_path / "s.csv", "--quiet")
     scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
     label = {log.ids[i]: labels.label[i] for i in wanted}

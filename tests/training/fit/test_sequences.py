@@ -19,10 +19,10 @@ def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labe
     fitted = fit_model(log, few, np.arange(len(log)), replace(QUICK, folds=3))
     for_thresholds = fitted.support.false_alarms.accounts.max()
     assert for_thresholds > 100
-    assert fitted.whose == "accounts not known as anomalous"
+    assert fitted.parts.whose == "accounts not known as anomalous"
     assert fitted.held_out.sequences == len(log) - for_thresholds
     none = fit_model(log, replace(labels, known=np.zeros(len(log), dtype=bool)), np.arange(len(log)), QUICK)
-    assert none.whose == "all accounts"
+    assert none.parts.whose == "all accounts"
     assert none.thresholds == Thresholds(review_rate=0.05, block_rate=0.01)
 
 
