@@ -98,16 +98,15 @@ def fit_model(
 
     Thresholds come from genuine sequences that are set aside for them: no part of the model sees these. Calibration is
     fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert 1992, with
-    cross-fitting). The network that is kept is then trained on all sequences, for as many
-    epochs as the others needed. If it goes on from old weights, the others still start anew: the old weights know the
-    answers for sequences that they were trained on, and would look better on those than on new ones.
+    cross-fitting). The network that is kept is then trained on all sequences, for as many epochs as the others needed.
+    If it goes on from old weights, the others still start anew, as the old weights know the answers to old sequences.
     """
     seconds: dict[str, float] = {}
     config = config.settled
     parts = set_aside(log, labels, at, config.seed)
     with stage("encoder", seconds):
-        some, known = log.subset(parts.others), labels.subset(parts.others)
-        data = encode(some, known, config, old.encoder if old else None, len(parts.aside))
+        known, encoder = labels.subset(parts.others), old.encoder if old else None
+        data = encode(log.subset(parts.others), known, config, encoder, len(parts.aside))
     with stage("linear part", seconds):
         sample = sample_of(data)
         tabular = fit_tabular(
