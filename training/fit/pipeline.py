@@ -117,8 +117,8 @@ def fit_apart(
     seconds: dict[str, float] = {}
     config = config.settled
     with stage("encoder", seconds):
-        some, known = log.subset(parts.others), labels.subset(parts.others)
-        data = encode(some, known, config, old.encoder if old else None, len(parts.aside))
+        known, encoder = labels.subset(parts.others), old.encoder if old else None
+        data = encode(log.subset(parts.others), known, config, encoder, len(parts.aside))
     with stage("linear part", seconds):
         sample = sample_of(data)
         fold = fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
