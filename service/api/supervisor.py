@@ -27,6 +27,7 @@ MEMORY = Path("/dev/shm")
 PREFIX = "recguard-run-"
 REFUSED = "refused"  # file of a run: why a worker could not start
 LONGEST_PAUSE = 30.0  # seconds before a worker that fails again and again is started once more
+OUTSIDE_SECONDS = 30.0  # for a worker to end, beyond the answers that it owes: to tell whom it must outside
 STEADY = 60.0  # seconds after which a worker is no longer taken for one that fails again and again
 
 
@@ -139,6 +140,16 @@ class Supervisor(Multiprocess):
             f"{how}: {why}" if why else how,
             pause,
         )
+
+    def join_all(self) -> None:
+        """Waits for the workers to end; one that does not in its time is killed, or the service would never end."""
+        end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + OUTSIDE_SECONDS
+        for process in self.processes:
+            process.process.join(max(end - time.monotonic(), 0.0))
+            if process.process.is_alive():
+                logger.error("worker %s did not end and was killed", process.pid)
+                process.kill()
+                process.join()
 
     def end(self) -> None:
         """Sends away workers that are left, whatever ended the supervisor, or the process would wait for them."""

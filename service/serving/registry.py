@@ -7,7 +7,7 @@ A change takes effect in all workers or in none. It is on disk before it takes e
 import asyncio
 import json
 import logging
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,7 @@ class Registry:
             except BundleError as error:
                 self.second = second
                 logger.error("no challenger, and the champion serves alone: %s", error)
-            await self.workers.listen(self._follow)
+            await self.workers.listen(self._follow, self._kept)
 
     def _activate(self, ready: Ready) -> None:
         """Puts a model in force, by one assignment after all that could fail."""
@@ -281,7 +281,6 @@ class Registry:
     async def _serve(self, path: Path, second: Path | None, who: str, what: str) -> Model:
         """Swaps every worker to the bundle at `path`, with the one at `second` in shadow."""
         old, promotes = self.current().model.bundle, second != self.second
-        s = self.settings
         try:
             async with self.workers.lock():
                 ready = await asyncio.to_thread(self._ready, path, second)
@@ -289,10 +288,9 @@ class Registry:
                 self._policy_of(ready.model)
 
                 def keep() -> None:
-                    with ExitStack() as stack:
-                        stack.enter_context(self._noted(ready, second))
-                        if promotes:
-                            stack.enter_context(staged_promotion(s.state_dir, self.configured, (path, second)))
+                    state, pair = self.settings.state_dir, (path, second)
+                    promotion = staged_promotion(state, self.configured, pair) if promotes else nullcontext()
+                    with self._noted(ready, second), promotion:
                         self.audit.note(who, what, bundle=str(path), old=old.version, new=new.version)
 
                 told = {"do": "serve", "path": str(path), "second": str(second) if second else None}
@@ -378,6 +376,12 @@ class Registry:
                 new = None
                 logger.error("no challenger, and the champion serves alone: %s", error)
         self.challenger, self.second = new, second
+
+    def _kept(self, message: dict[str, Any]) -> bool:
+        """Whether a change that another worker was making is on disk."""
+        if message["do"] == "thresholds":
+            return self.overrides.get(message["version"]) == Policy.from_json(message["policy"])
+        return message.items() <= {**(self._served() or {}), "do": message["do"]}.items()
 
     async def _follow(self, message: dict[str, Any]) -> Commit:
         """Prepares a change that another worker makes; what it returns can no longer fail."""

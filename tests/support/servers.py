@@ -11,7 +11,7 @@ from pathlib import Path
 
 import redis
 
-from tests.support.processes import children, free_port, start, wait_until
+from tests.support.processes import alive, children, free_port, start, wait_until
 
 
 class Postgres:
@@ -49,11 +49,18 @@ class Postgres:
     def stop(self) -> None:
         self._run("pg_ctl", "-m", "fast", "-w", "stop")
 
+    def processes(self) -> list[int]:
+        """Ids of its processes, the first one first; none while it does not run."""
+        try:
+            main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        except FileNotFoundError:
+            return []
+        return [main, *children(main)] if alive(main) else []
+
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """While it takes connections and answers nothing."""
-        main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        processes = [main, *children(main)]
+        processes = self.processes()
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         try:
