@@ -66,7 +66,7 @@ class Workers:
         finally:
             os.close(file)
 
-    async def listen(self, handler: Handler, kept: Callable[[Message], bool]) -> None:
+    async def listen(self, handler: Handler, kept: Callable[[Message], Awaitable[bool]]) -> None:
         """Takes part in the others' changes from now on.
 
         Args:
@@ -81,7 +81,7 @@ class Workers:
                 message = json.loads(await reader.readline())
                 commit = await handler(message)
                 writer.write(b'{"ok": true}\n')
-                if await _told(reader) or kept(message):
+                if await _told(reader) or await kept(message):
                     await commit()
                     writer.write(b'{"ok": true}\n')
             except Exception as error:  # the worker that asked must hear of any error

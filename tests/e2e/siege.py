@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from typing import Any
 import pytest
 
 from service.stores.verdicts import Store
+from tests.support.disks import small_disk
 from tests.support.logs import click
 from tests.support.processes import alive, children, free_port, wait_until
 from tests.support.servers import Postgres, RedisServer
@@ -419,19 +419,16 @@ def lay(siege: Siege, draw: random.Random, names: list[str]) -> None:
 @pytest.fixture
 def ground(bundles: Path) -> Iterator[list[str]]:
     """Makes a small disk for the state and a clock to set, where this machine allows; the mishaps there are."""
-    names, state = list(MISHAPS), bundles / "state"
-    state.mkdir()
+    names = list(MISHAPS)
     (bundles / "clock").write_text("+0")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "siege", state], capture_output=True)
-    if mounted.returncode:
-        names.remove("disk full")
-        print(f"no disk is full, since none may be mounted: {mounted.stderr.decode().strip()}")
     if FAKETIME is None:
         names.remove("clock set back")
         print("no clock is set back, since libfaketime is not installed")
-    yield names
-    if not mounted.returncode:
-        subprocess.run(["umount", "--lazy", state], check=True)
+    with small_disk(bundles / "state") as mounted:
+        if not mounted:
+            names.remove("disk full")
+            print("no disk is full, since none may be mounted")
+        yield names
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,21 @@ def test_workers_serve_one_content_whatever_becomes_of_the_path(
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: answers(service.client, "/health/ready"), 90)
     assert versions() == {"3"}, "nobody is left who serves what was there"
+
+
+def test_a_worker_that_starts_slowly_is_not_taken_for_one_that_hangs(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, workers=WORKERS)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    before = set(spawned(service.process.pid))
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: bool(set(spawned(service.process.pid)) - before))
+    [slow] = set(spawned(service.process.pid)) - before
+    os.kill(slow, signal.SIGSTOP)
+    due = time.monotonic() + 7  # more than a worker has to answer once it serves
+    wait_until(lambda: time.monotonic() > due)
+    os.kill(slow, signal.SIGCONT)
+    wait_until(lambda: slow in workers(service), 60)
+    assert sample(service, "recguard_worker_deaths_total") == 1
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

@@ -44,6 +44,8 @@ class Postgres:
         subprocess.run(command, check=True, capture_output=True, user=self.user)
 
     def start(self) -> None:
+        if not self.processes():  # a killed one may still be listed as a process, and would be taken for a running one
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
         self._run("pg_ctl", "-o", self.options, "-l", self.data.with_name("log"), "-w", "start")
 
     def stop(self) -> None:
