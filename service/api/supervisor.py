@@ -28,7 +28,7 @@ PREFIX = "recguard-run-"
 REFUSED = "refused"  # file of a run: why a worker could not start
 LONGEST_PAUSE = 30.0  # seconds before a worker that fails again and again is started once more
 LOADING_SECONDS = 180.0  # for a worker to start serving; until then it need not answer its supervisor
-OUTSIDE_SECONDS = 30.0  # for a worker to end, beyond the answers that it owes: to tell whom it must outside
+OUTSIDE_SECONDS = 20.0  # for a worker to end, beyond the answers that it owes: to tell whom it must outside
 STEADY = 60.0  # seconds after which a worker is no longer taken for one that fails again and again
 
 

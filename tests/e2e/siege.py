@@ -143,7 +143,7 @@ class Siege:
             store_url=self.postgres.url,
             review_share=1,
         )
-        wait_until(self.whole)
+        wait_until(self.whole, WHOLE)
 
     def whole(self) -> bool:
         """Whether all of the service's own processes run."""

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -44,8 +44,8 @@ class Postgres:
         subprocess.run(command, check=True, capture_output=True, user=self.user)
 
     def start(self) -> None:
-        if not self.processes():  # a killed one may still be listed as a process, and would be taken for a running one
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        if (main := self._main()) and not alive(main):  # a zombie would be taken for a server that runs
+            wait_until(lambda: not Path(f"/proc/{main}").exists())
         self._run("pg_ctl", "-o", self.options, "-l", self.data.with_name("log"), "-w", "start")
 
     def stop(self) -> None:
@@ -53,11 +53,13 @@ class Postgres:
 
     def processes(self) -> list[int]:
         """Ids of its processes, the first one first; none while it does not run."""
-        try:
-            main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        except FileNotFoundError:
-            return []
-        return [main, *children(main)] if alive(main) else []
+        main = self._main()
+        return [main, *children(main)] if main and alive(main) else []
+
+    def _main(self) -> int | None:
+        with suppress(FileNotFoundError):
+            return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        return None
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
