@@ -501,12 +501,13 @@ def test_what_fails_is_small_and_said_and_over(siege: Siege, ground: list[str], 
 
     for path in ("/v1/model", "/v1/thresholds"):
         assert len({json.dumps(siege.ask("last", "GET", path)) for _ in range(ASKED)}) == 1, path
-    for _ in range(ASKED):
-        body = {"sequences": siege.some[:1]}
-        assert siege.ask("last", "POST", "/v1/score", body)
-        assert siege.ask("last", "POST", "/v1/feedback", {"sequence": siege.some[0], "verdict": "normal"})
-        event = {"key": f"last {siege.port}", "event": click(1)}
-        assert siege.ask("last", "POST", "/v1/events", {"events": [event]})
+    asked = (
+        ("/v1/score", {"sequences": siege.some[:1]}),
+        ("/v1/events", {"events": [{"key": f"last {siege.port}", "event": click(1)}]}),
+        ("/v1/feedback", {"sequence": siege.some[0], "verdict": "normal"}),
+    )
+    for path, body in asked * ASKED:
+        wait_until(lambda sent=(path, body): siege.ask("last", "POST", *sent) is not None)  # type: ignore[misc]
 
     store = Store(siege.postgres.url, Path())
     with store.engine.begin() as connection:
