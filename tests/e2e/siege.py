@@ -188,8 +188,9 @@ class Siege:
             pids = self.pids(who, draw)
             if who in ("worker", "supervisor"):
                 self.troubles.append(Span(time.monotonic()))
-            if who == "supervisor":
+            if (who, how) == ("supervisor", signal.SIGKILL):
                 self.left = children(self.service.process.pid)
+                self.changes.append(Span(time.monotonic()))  # the next one serves what is configured
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, how)
@@ -215,10 +216,9 @@ class Siege:
             self.go_on(self.halted)
             self.restore("postgres")  # without its database, a service does not start
             wait_until(lambda: not any(map(alive, self.left)), WHOLE)
-            change = Span(self.troubles[-1].start)
             self.start()
-            change.end = time.monotonic()
-            self.changes.append(change)
+            for change in self.changes:
+                change.end = min(change.end, time.monotonic())
 
     def watch(self) -> None:
         """Notes when the service is whole again."""

@@ -213,7 +213,8 @@ def test_a_worker_that_never_ends_does_not_hold_the_end_of_the_service(start_ser
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(60) == 0
     assert not alive(hangs)
-    assert f"worker {hangs} did not end and was killed" in service.log.read_text()
+    said = service.log.read_text()  # the second one if the supervisor was just asking it
+    assert f"worker {hangs} did not end and was killed" in said or f"worker {hangs} died (it did not answer" in said
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
