@@ -1,6 +1,6 @@
 """A siege: a service of two workers with Redis and PostgreSQL, under steady load, while one mishap follows another.
 
-A seed draws the mishaps, whom they hit and how long they last. `make siege` lays many, of some minutes each; with all
+A seed draws the mishaps, whom they hit and how long they last. `make siege` lays many, of minutes each; with all
 other tests runs a short one. What must hold afterwards is listed at the end of this file.
 """
 
