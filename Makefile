@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # ONNX Runtime with CUDA where there is an NVIDIA GPU, else the ten times smaller CPU build
 RUNTIME ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 PORT ?= 8080
+SEEDS ?= $(shell seq 20)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ LOCK := $(BIN)/pip-compile -q --strip-extras --no-emit-find-links --no-emit-inde
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install run programs test lint e2e lock audit clean
+.PHONY: install run programs test lint e2e siege lock audit clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -45,7 +46,7 @@ lint: install
 programs:  # that some tests start; those whose program is missing skip and say so
 	apt-get update -qq
 	apt-get install -y --no-install-recommends prometheus prometheus-alertmanager nginx chromium chromium-driver \
-		postgresql redis-server procps
+		postgresql redis-server procps faketime default-jdk-headless
 
 test: lint  # in two processes, since many tests wait for others
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
@@ -53,6 +54,9 @@ test: lint  # in two processes, since many tests wait for others
 e2e: install  # tests that take minutes; those on data that is not here skip
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow
 	RECGUARD_TEST_CASES=200 $(BIN)/pytest tests/e2e/test_contract.py  # some thousands of cases
+
+siege: install  # twenty sieges of a minute or two each; as root, disks are full too
+	RECGUARD_TEST_SEEDS="$(SEEDS)" RECGUARD_TEST_SIEGE_MISHAPS=40 $(BIN)/pytest -s tests/e2e/siege.py
 
 lock: install
 	mkdir -p build

@@ -2,11 +2,13 @@
 
 Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. This
 protocol also closes the connection of a client that sends endless headers, or is too slow to send a request or to read
-its answer. uvicorn itself would wait for such clients. An offer to speak another protocol (`Upgrade: h2c`), which some
-clients make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
+its answer. uvicorn itself would wait for such clients. Connections for which there are no file handles would be reset
+by the event loop without a word; here they are counted and said. An offer to speak another protocol (`Upgrade: h2c`),
+which some clients make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
 """
 
 import logging
+import resource
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
 
@@ -24,6 +26,8 @@ REFUSAL_HEAD = b"".join(
 MOST_HEAD = 65_536  # bytes of a request before its body
 HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 REFUSAL_BODY = bytes(FULL.body)
+SPARE = 64  # file handles that the service keeps for itself
+SAID_SECONDS = 10.0  # between two lines of the log about too many connections
 INVALID = "Invalid HTTP request received."
 OFFER = {b"upgrade", b"http2-settings"}  # headers, and options of the header Connection, that offer another protocol
 
@@ -37,6 +41,7 @@ class Protocol(HttpToolsProtocol):
     )
     in_head = True  # whether its headers are still incomplete
     head = 0  # bytes of headers so far
+    said = 0.0  # when the log last said that there are too many connections, of all of them
     slow: TimerHandle | None = None  # ends the connection; runs only while we wait for the client
 
     @property
@@ -46,7 +51,21 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if len(self.connections) > handles - SPARE > 0:
+            self._turn_away(handles)
+            return
         self._wait_for_client(True)
+
+    def _turn_away(self, handles: int) -> None:
+        self.serving.metrics.rejected.labels("connections").inc()
+        if self.loop.time() > Protocol.said + SAID_SECONDS:
+            Protocol.said = self.loop.time()
+            most = handles - SPARE
+            logger.error(
+                "more than %d connections; further ones are reset (the limit of open files is %d)", most, handles
+            )
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_for_client(False)

@@ -34,6 +34,17 @@ def problems(*statuses: int) -> Responses:
     return {status: PROBLEMS[status] for status in statuses}
 
 
+def leads_to(**links: dict[str, Any]) -> Responses:
+    """Says what may be called next with what an answer holds, as OpenAPI's links do."""
+    return {200: {"links": links}}
+
+
+def verdict_on(answers: str) -> dict[str, Any]:
+    """The link to a verdict on the first of some answers, which lie under that name in the body of the answer."""
+    body = {"score_id": f"$response.body#/{answers}/0/score_id", "verdict": "anomalous"}
+    return {"operationId": "feedback_v1_feedback_post", "requestBody": body}
+
+
 KEY_PROBLEMS = problems(401, 403, 429, 503)  # of routes that ask for an API key
 ADMIN_PROBLEMS = KEY_PROBLEMS | problems(400, 422)  # of routes that also take a body
 SCORING_PROBLEMS = problems(400, 401, 403, 413, 415, 422, 429, 500, 503, 504)

@@ -27,6 +27,8 @@ MEMORY = Path("/dev/shm")
 PREFIX = "recguard-run-"
 REFUSED = "refused"  # file of a run: why a worker could not start
 LONGEST_PAUSE = 30.0  # seconds before a worker that fails again and again is started once more
+LOADING_SECONDS = 180.0  # for a worker to start serving; until then it need not answer its supervisor
+OUTSIDE_SECONDS = 20.0  # for a worker to end, beyond the answers that it owes: to tell whom it must outside
 STEADY = 60.0  # seconds after which a worker is no longer taken for one that fails again and again
 
 
@@ -95,7 +97,8 @@ class Supervisor(Multiprocess):
         self.folder = run
         self.failure: str | None = None
         self.served = False  # whether any worker ever did
-        self.started: dict[int, float] = {}  # by place among the processes
+        self.began = time.monotonic()
+        self.started: dict[int, float] = {}  # when each worker that replaced another was, by place among the processes
         self.pauses: dict[int, float] = {}
         self.due: dict[int, float] = {}  # when a worker that died is replaced
 
@@ -107,8 +110,14 @@ class Supervisor(Multiprocess):
             if at in self.due:
                 if time.monotonic() >= self.due[at]:
                     self._replace(at)
-            elif not process.is_alive(timeout=self.config.timeout_worker_healthcheck):
+            elif not self._loads(at, process) and not process.is_alive(self.config.timeout_worker_healthcheck):
                 self._bury(at, process)
+
+    def _loads(self, at: int, process: Process) -> bool:
+        """Whether a worker may still be loading code and model, which takes long where others have taken the cores."""
+        serves = (self.folder / f"{process.pid}.sock").exists()
+        late = time.monotonic() - self.started.get(at, self.began) > LOADING_SECONDS
+        return process.process.is_alive() and not serves and not late
 
     def _bury(self, at: int, process: Process) -> None:
         hung = process.process.is_alive()
@@ -139,6 +148,16 @@ class Supervisor(Multiprocess):
             f"{how}: {why}" if why else how,
             pause,
         )
+
+    def join_all(self) -> None:
+        """Waits for the workers to end; one that does not in its time is killed, or the service would never end."""
+        end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + OUTSIDE_SECONDS
+        for process in self.processes:
+            process.process.join(max(end - time.monotonic(), 0.0))
+            if process.process.is_alive():
+                logger.error("worker %s did not end and was killed", process.pid)
+                process.kill()
+                process.join()
 
     def end(self) -> None:
         """Sends away workers that are left, whatever ended the supervisor, or the process would wait for them."""

@@ -31,7 +31,13 @@ PRUNE_SECONDS = 600.0
 MOST_THREADS = 4  # that may wait for the database
 CLOSING_SECONDS = 5.0
 SILENT = "the database of verdicts did not answer in time"
+OUTSIDE = (SQLAlchemyError, Unopened)  # the database's own failures
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
+
+
+def _why(error: Exception) -> str:
+    """What a database says of its failure; what comes after the first line may hold users' values."""
+    return str(error).partition("\n")[0]
 
 
 class Feedback:
@@ -112,9 +118,9 @@ class Feedback:
             self.writing_now = len(waiting)
             try:
                 await self.apart(lambda: self._opened().keep([self._row(*one) for one in waiting]))
-            except Unopened as error:
+            except OUTSIDE as error:
                 self.metrics.review_dropped.inc(len(waiting))
-                logger.error("%d answers could not be kept for review: %s", len(waiting), error)
+                logger.error("%d answers could not be kept for review: %s", len(waiting), _why(error))
             except Exception:  # a database that is down must not stop scoring; these answers are lost for review
                 self.metrics.review_dropped.inc(len(waiting))
                 logger.exception("%d answers could not be kept for review", len(waiting))
@@ -153,8 +159,8 @@ class Feedback:
     async def _unharmed(work: Awaitable[object]) -> None:
         try:
             await work
-        except Unopened as error:
-            logger.error("what is kept for review could not be looked after: %s", error)
+        except OUTSIDE as error:
+            logger.error("what is kept for review could not be looked after: %s", _why(error))
         except Exception:  # a database that is down for a while must not end the task
             logger.exception("what is kept for review could not be looked after")
 
@@ -185,8 +191,8 @@ class Feedback:
         except TimeoutError:
             detail = f"{SILENT}; the verdict may be recorded or not, and saying it again changes nothing"
             raise Problem(504, detail) from None
-        except (SQLAlchemyError, Unopened) as error:
-            logger.exception("a verdict could not be recorded")
+        except OUTSIDE as error:
+            logger.error("a verdict could not be recorded: %s", _why(error))
             raise Problem(503, f"{UNREACHABLE}; nothing was recorded", headers={"Retry-After": "10"}) from error
         if found is None:
             raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
@@ -211,6 +217,6 @@ class Feedback:
                 return await self.apart(lambda: self._opened().queue(most))
         except TimeoutError:
             raise Problem(504, SILENT) from None
-        except (SQLAlchemyError, Unopened) as error:
-            logger.exception("what waits for a verdict could not be read")
+        except OUTSIDE as error:
+            logger.error("what waits for a verdict could not be read: %s", _why(error))
             raise Problem(503, UNREACHABLE, headers={"Retry-After": "10"}) from error

@@ -7,7 +7,7 @@ A change takes effect in all workers or in none. It is on disk before it takes e
 import asyncio
 import json
 import logging
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,9 @@ from service.serving.cache import Cache
 from service.serving.challenger import Challenger
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.proof import content_of, proved
+from service.serving.record import Record
 from service.serving.workers import Commit, WorkerError, Workers
 from service.settings import Settings
-from service.stores.audit import Audit
 from service.stores.disk import staged
 from service.stores.overrides import Overrides
 from service.stores.promotion import Pair, promoted, staged_promotion
@@ -37,6 +37,9 @@ ENGINE = "engine"  # socket of a run's shared engine
 SERVED = "served.json"  # file of a run: champion and challenger, once they differ from the settings
 SOON = {"Retry-After": "1"}
 UNKEPT = "the state directory cannot be written, and so nothing was changed"
+
+
+Ruled = tuple[Policy, bool]  # a policy, and whether an operator set it; else the bundle brought it
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Registry:
     def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor) -> None:
         self.settings, self.metrics, self.drift = settings, metrics, drift
         s = settings
-        self.audit, self.overrides, self.workers = Audit(s.state_dir), Overrides(s.state_dir), Workers(s.run_dir)
+        self.record, self.overrides, self.workers = Record(s.state_dir), Overrides(s.state_dir), Workers(s.run_dir)
         self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
         self.runtime = Runtime(
             s.provider,
@@ -140,19 +143,19 @@ class Registry:
                     real = Path(served["real"] if content else served["path"])
                     ready = replace(ready, model=await asyncio.to_thread(self._proved, real, content))
             second, self.second = self.second, None
+            ruled = await self._policy_of(ready.model)
             with self._noted(ready, second):
-                self._activate(ready)
+                self._activate(ready, ruled)
             try:
                 await self._challenge(second, await self._shadow(second))
             except BundleError as error:
                 self.second = second
                 logger.error("no challenger, and the champion serves alone: %s", error)
-            await self.workers.listen(self._follow)
+            await self.workers.listen(self._follow, partial(self.record.ask, self._kept))
 
-    def _activate(self, ready: Ready) -> None:
+    def _activate(self, ready: Ready, ruled: Ruled) -> None:
         """Puts a model in force, by one assignment after all that could fail."""
-        s, model = self.settings, ready.model
-        policy, overridden = self._policy_of(model)
+        s, model, (policy, overridden) = self.settings, ready.model, ruled
         batcher = Batcher(
             model.bundle.encoder.encode_all,
             model.engine.run,
@@ -202,14 +205,14 @@ class Registry:
         """Whether the model that a request uses still serves."""
         return self.active is not None and self.active.model is active.model
 
-    def _policy_of(self, model: Model) -> tuple[Policy, bool]:
-        """The operator's policy for this bundle version, else the bundle's own; and whether it is the operator's.
+    async def _policy_of(self, model: Model) -> Ruled:
+        """The operator's policy for this bundle version, else the bundle's own.
 
         Raises:
             ValueError: the operator's cannot be used.
         """
         try:
-            found = self.overrides.get(model.bundle.version)
+            found = await self.record.ask(self.overrides.get, model.bundle.version)
         except OSError as error:
             self.metrics.state_errors.labels("thresholds").inc()
             logger.error("thresholds that an operator may have set cannot be read, the bundle's hold: %s", error)
@@ -225,15 +228,11 @@ class Registry:
         async with self.changing:
             active = self.current()
             version, old, new = active.model.bundle.version, active.policy.as_json(), policy.as_json()
-
-            def keep() -> None:
-                with self.overrides.staged(version, policy):
-                    self.audit.note(who, "thresholds", version=version, old=old, new=new)
-
             message = {"do": "thresholds", "version": version, "policy": new}
+            kept = self.overrides.staged(version, policy)
             try:
                 async with self.workers.lock(), self.workers.prepared(message) as commit:
-                    await asyncio.to_thread(keep)
+                    await self.record.keep(who, "thresholds", kept, version=version, old=old, new=new)
                     self._override(version, policy)
                     await commit()
             except (OSError, ValueError, WorkerError) as error:
@@ -281,25 +280,18 @@ class Registry:
     async def _serve(self, path: Path, second: Path | None, who: str, what: str) -> Model:
         """Swaps every worker to the bundle at `path`, with the one at `second` in shadow."""
         old, promotes = self.current().model.bundle, second != self.second
-        s = self.settings
         try:
             async with self.workers.lock():
                 ready = await asyncio.to_thread(self._ready, path, second)
                 new = ready.model.bundle
-                self._policy_of(ready.model)
-
-                def keep() -> None:
-                    with ExitStack() as stack:
-                        stack.enter_context(self._noted(ready, second))
-                        if promotes:
-                            stack.enter_context(staged_promotion(s.state_dir, self.configured, (path, second)))
-                        self.audit.note(who, what, bundle=str(path), old=old.version, new=new.version)
-
+                ruled, kept = await self._policy_of(ready.model), [self._noted(ready, second)]
+                if promotes:
+                    kept.append(staged_promotion(self.settings.state_dir, self.configured, (path, second)))
                 told = {"do": "serve", "path": str(path), "second": str(second) if second else None}
                 told |= {"real": str(new.path), "content": content_of(new)}
                 async with self.workers.prepared(told) as commit:
-                    await asyncio.to_thread(keep)
-                    await self._swap(ready)
+                    await self.record.keep(who, what, *kept, bundle=str(path), old=old.version, new=new.version)
+                    await self._swap(ready, ruled)
                     await commit()
         except (BundleError, ProviderError, EngineLost, WorkerError, ValueError) as error:
             self.metrics.reloads.labels("failed").inc()
@@ -326,9 +318,9 @@ class Registry:
         content = {"path": str(ready.path), "real": str(bundle.path), "content": content_of(bundle)}
         return staged(self.settings.run_dir / SERVED, {**content, "second": str(second) if second else None})
 
-    async def _swap(self, ready: Ready) -> None:
+    async def _swap(self, ready: Ready, ruled: Ruled) -> None:
         old = self.current()
-        self._activate(ready)
+        self._activate(ready, ruled)
         await old.batcher.close()
         del old
         await asyncio.to_thread(trim)
@@ -344,17 +336,13 @@ class Registry:
         path = self.bundles / name if name else None
         async with self.changing:
             active = self.current()
-
-            def keep() -> None:
-                with self._noted(Ready(active.path, active.model, None, None), path):
-                    self.audit.note(who, "challenger", bundle=str(path) if path else None)
-
+            kept = self._noted(Ready(active.path, active.model, None, None), path)
             message = {"do": "challenge", "second": str(path) if path else None}
             try:
                 async with self.workers.lock():
                     shadow = await self._shadow(path)
                     async with self.workers.prepared(message) as commit:
-                        await asyncio.to_thread(keep)
+                        await self.record.keep(who, "challenger", kept, bundle=message["second"])
                         await self._challenge(path, shadow)
                         await commit()
             except (BundleError, WorkerError) as error:
@@ -379,13 +367,19 @@ class Registry:
                 logger.error("no challenger, and the champion serves alone: %s", error)
         self.challenger, self.second = new, second
 
+    def _kept(self, message: dict[str, Any]) -> bool:
+        """Whether a change that another worker was making is on disk."""
+        if message["do"] == "thresholds":
+            return self.overrides.get(message["version"]) == Policy.from_json(message["policy"])
+        return message.items() <= {**(self._served() or {}), "do": message["do"]}.items()
+
     async def _follow(self, message: dict[str, Any]) -> Commit:
         """Prepares a change that another worker makes; what it returns can no longer fail."""
         second = Path(message["second"]) if message.get("second") else None
         if message["do"] == "serve":
             path, real = Path(message["path"]), Path(message["real"])
             ready = await asyncio.to_thread(self._ready, path, second, real, message["content"])
-            return partial(self._swap, ready)
+            return partial(self._swap, ready, await self._policy_of(ready.model))
         if message["do"] == "challenge":
             return partial(self._challenge, second, await self._shadow(second))
         policy = Policy.from_json(message["policy"])

@@ -81,9 +81,11 @@ class Parts:
         self.store: Store | None = None
         try:
             self.store = self.reopen()
-        except Unopened as error:  # scoring needs no state directory
-            metrics.state_errors.labels("store").inc()
-            logger.error("no answer is kept for review until the state directory can be written: %s", error)
+        except Unopened as error:
+            if s.store_url.get_secret_value() and s.run_dir is None:
+                raise  # at the first start, an address where there is no database is taken for a wrong one
+            metrics.state_errors.labels("store").inc()  # a worker that replaces another scores without it
+            logger.error("no answer is kept for review until the database can be opened: %s", error)
 
 
 class Serving:

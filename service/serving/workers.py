@@ -2,7 +2,8 @@
 
 Each worker listens on a Unix socket in the run's directory. Messages and answers are lines of JSON. A change takes two
 messages: the first prepares it, and the second, "commit", puts it in force. If the connection ends before the commit,
-nothing changes. Only the worker that holds the run's lock may speak.
+what is kept on disk decides: the worker that made the change may have died right after it kept it. Only the worker that
+holds the run's lock may speak.
 """
 
 import asyncio
@@ -65,16 +66,22 @@ class Workers:
         finally:
             os.close(file)
 
-    async def listen(self, handler: Handler) -> None:
-        """Takes part in the others' changes from now on."""
+    async def listen(self, handler: Handler, kept: Callable[[Message], Awaitable[bool]]) -> None:
+        """Takes part in the others' changes from now on.
+
+        Args:
+            handler: prepares a change.
+            kept: whether a change is on disk, so that workers that start from now on make it too.
+        """
         if self.run is None:
             return
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                commit = await handler(json.loads(await reader.readline()))
+                message = json.loads(await reader.readline())
+                commit = await handler(message)
                 writer.write(b'{"ok": true}\n')
-                if await reader.readline():
+                if await _told(reader) or await kept(message):
                     await commit()
                     writer.write(b'{"ok": true}\n')
             except Exception as error:  # the worker that asked must hear of any error
@@ -135,6 +142,14 @@ class Workers:
         if self.server is not None and self.run is not None:
             self.server.close()
             (self.run / self.mine).unlink(missing_ok=True)
+
+
+async def _told(reader: asyncio.StreamReader) -> bool:
+    """Whether the other worker says that a change is in force; not so if it dies first."""
+    try:
+        return bool(await reader.readline())
+    except ConnectionError:
+        return False
 
 
 def _locks(file: int) -> bool:

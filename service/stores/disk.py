@@ -38,14 +38,22 @@ def append_line(path: Path, line: str) -> None:
 
 
 def mend(path: Path) -> None:
-    """Takes away the last line of a file if its writer was killed in the middle of it, and says so on the log."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+    """Takes away the last line of a file if its writer was killed in the middle of it, and says so on the log.
+
+    Where nothing can be written, nothing is taken away: the next line that is appended sees to it.
+    """
+    try:
         file = os.open(path, os.O_RDWR)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            _mend(file, path)
-        finally:
-            os.close(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        logger.error("%s cannot be written: %s", path, error)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _mend(file, path)
+    finally:
+        os.close(file)
 
 
 def _mend(file: int, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Keeps an operator's policies, so that they outlive a restart."""
 
 import json
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ class Overrides:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: the thresholds of {version} cannot be used: {error}") from error
 
-    def staged(self, version: str, policy: Policy) -> AbstractContextManager[None]:
+    @contextmanager
+    def staged(self, version: str, policy: Policy) -> Iterator[None]:
         """Writes an override; it counts once the block has ended well, and survives a crash at any moment."""
-        return staged(self.path, {**self._read(), version: policy.as_json()}, indent=1)
+        with staged(self.path, {**self._read(), version: policy.as_json()}, indent=1):
+            yield
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():

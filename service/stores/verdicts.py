@@ -73,7 +73,7 @@ verdicts = Table(
 
 
 class Unopened(ValueError):
-    """The database in the state directory cannot be opened now; it may be later."""
+    """The database cannot be opened now; it may be later."""
 
 
 class Store:
@@ -87,8 +87,8 @@ class Store:
         schema: version of the tables before they were opened, and now.
 
     Raises:
-        ValueError: no such database, it cannot be reached, or a newer release upgraded it.
-        Unopened: the state directory cannot hold one now.
+        ValueError: no such database, or a newer release upgraded it.
+        Unopened: it cannot be reached, or the state directory cannot hold it now.
     """
 
     def __init__(self, url: str, state: Path) -> None:
@@ -109,7 +109,7 @@ class Store:
         except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
             # the message leaves out the URL's query, since it may hold a password
             name = f"RECGUARD_STORE_URL {self.url.set(query={}).render_as_string()}" if url else str(state / NAME)
-            kind = Unopened if not url and isinstance(error, OperationalError | OSError) else ValueError
+            kind = Unopened if isinstance(error, OperationalError | OSError) else ValueError
             raise kind(f"{name}: {str(error).splitlines()[0]}") from error
         if self.schema[0] != self.schema[1]:
             logger.info("verdict store: schema %s -> %s", *self.schema)

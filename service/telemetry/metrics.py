@@ -97,7 +97,7 @@ class Metrics:
             "queue_capacity_tokens", "Positions that may wait before requests are refused.", "livesum"
         )
         self.rejected = Counter(name("rejected"), "Requests refused or given up.", ["reason"], registry=r)
-        for reason in ("deadline", "too_large", "access", "rate", "slow_client"):
+        for reason in ("deadline", "too_large", "access", "rate", "slow_client", "connections"):
             self.rejected.labels(reason)  # shown from the start, since Prometheus sees no increase in a first value
         self.queue_full = self.rejected.labels("queue_full")
         self.objective = gauge(

@@ -1,8 +1,11 @@
 """The commands beside `recguard-serve run`: check and bench."""
 
 import json
+import socket
+import time
 from pathlib import Path
 
+from service.cli import LIVE_SECONDS
 from service.model.bundle import Bundle
 from tests.support.cli import recguard_serve
 from tests.support.processes import free_port
@@ -29,6 +32,14 @@ def test_promote_says_where_it_meets_no_recguard(receiver: Receiver) -> None:
         done = recguard_serve("promote", "--url", url)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_promote_does_not_wait_long_for_who_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        done = recguard_serve("promote", "--url", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert (done.returncode, done.stderr.count("\n"), "no recguard answers there" in done.stderr) == (2, 1, True)
+    assert time.monotonic() - start < LIVE_SECONDS + 5
 
 
 def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:

@@ -89,6 +89,34 @@ def test_curl_with_http2_is_answered(service: Service, body: dict[str, Any], tmp
     assert len(json.loads(found)["results"]) == 2
 
 
+JAVA = """
+import java.net.URI;
+import java.net.http.*;
+import java.nio.file.Path;
+
+public class Post {
+    public static void main(String[] given) throws Exception {
+        HttpClient client = HttpClient.newHttpClient();
+        for (int i = 0; i < 3; i++) {
+            HttpRequest request = HttpRequest.newBuilder(URI.create(given[0]))
+                .header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofFile(Path.of(given[1]))).build();
+            HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+            System.out.println(answer.statusCode() + " " + answer.body());
+        }
+    }
+}
+"""
+
+
+def test_a_client_in_java_is_answered_with_its_defaults(service: Service, body: dict[str, Any], tmp_path: Path) -> None:
+    needs("java", "javac")
+    (tmp_path / "Post.java").write_text(JAVA)
+    (tmp_path / "body").write_text(json.dumps(body))
+    said = run("java", tmp_path / "Post.java", f"{service.client.base_url}/v1/score", tmp_path / "body")
+    assert [(line[:4], len(json.loads(line[4:])["results"])) for line in said.splitlines()] == [("200 ", 2)] * 3
+
+
 def test_every_route_reads_bodies_alike(service: Service, body: dict[str, Any]) -> None:
     routes: list[tuple[str, str, Any, int]] = [
         ("POST", "/v1/score", body, 200),

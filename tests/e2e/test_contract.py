@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
@@ -26,31 +27,47 @@ from tests.support.service import Service, Starter, score
 
 ALL = list(HealthCheck)
 CASES = int(os.environ.get("RECGUARD_TEST_CASES", "20"))  # of each operation; `make e2e` asks for more
+DEADLINE, LATE = 2, 0.5  # seconds for an answer, and how much later it may be
 
 
 @pytest.fixture(scope="module")
 def open_service(start_service: Starter, bundle: Bundle) -> Service:
-    return start_service(bundle.path, timeout_ms=20_000, max_wait_ms=20_000)
+    return start_service(bundle.path, timeout_ms=1000 * DEADLINE, max_wait_ms=20_000, review_share=1)
+
+
+@pytest.fixture
+def api(open_service: Service) -> Any:
+    """The service's description, read by a program that makes cases of it."""
+    import schemathesis
+
+    return schemathesis.openapi.from_url(f"{open_service.client.base_url}/openapi.json")
+
+
+def unbroken(context: Any, answer: Any, case: Any) -> None:
+    """No server error but that it has no time, or cannot serve now; and no answer much later than it was due."""
+    assert answer.status_code < 500 or answer.status_code in (503, 504), answer.text
+    if not case.path.startswith("/v1/model/"):  # which may load a model
+        try:
+            asked = float(case.headers.get("X-Request-Timeout-Ms", "")) / 1000
+        except ValueError:
+            asked = DEADLINE
+        assert answer.elapsed < min(asked, DEADLINE) + LATE, (answer.elapsed, case.headers)
+
+
+def checks() -> list[Any]:
+    from schemathesis.specs.openapi import checks
+
+    conform = (checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance)
+    return [unbroken, *conform]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_case_that_the_description_allows_breaks_the_service(open_service: Service) -> None:
-    import schemathesis
+def test_no_case_that_the_description_allows_breaks_the_service(
+    open_service: Service, api: Any, record_property: Callable[[str, object], None]
+) -> None:
     from schemathesis import GenerationMode
-    from schemathesis.specs.openapi import checks
 
-    api = schemathesis.openapi.from_url(f"{open_service.client.base_url}/openapi.json")
-
-    def not_broken(_: Any, answer: Any, __: Any) -> None:
-        assert answer.status_code < 500 or answer.status_code == 504, answer.text  # a case may set a deadline of 0.1 ms
-
-    asked = [
-        not_broken,
-        checks.status_code_conformance,
-        checks.content_type_conformance,
-        checks.response_schema_conformance,
-    ]
-    answers: Counter[tuple[str, int]] = Counter()
+    asked, answers = checks(), Counter[tuple[str, int]]()
     for operation in (result.ok() for result in api.get_all_operations()):
         for mode in GenerationMode:
 
@@ -62,9 +79,39 @@ def test_no_case_that_the_description_allows_breaks_the_service(open_service: Se
 
             with suppress(Unsatisfiable):  # an operation that takes nothing cannot be asked wrongly
                 answers_by_the_book()
+    record_property("cases", answers.total())
     assert answers.total() >= 10 * CASES
     assert answers["POST /v1/score", 200] > CASES / 4
     assert open_service.client.get("/health/ready").status_code == 200
+    assert "could not be answered" not in open_service.log.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_walk_along_the_links_of_the_description_breaks_the_service(
+    open_service: Service, api: Any, record_property: Callable[[str, object], None]
+) -> None:
+    asked, answers = checks(), Counter[tuple[str, int]]()
+
+    class Walk(api.as_state_machine()):  # type: ignore[misc]
+        def validate_response(self, response: Any, case: Any, additional_checks: Any = None, **more: Any) -> None:
+            answers[case.operation.label, response.status_code] += 1
+            case.validate_response(response, checks=asked)
+
+    Walk.run(
+        settings=settings(
+            max_examples=CASES,
+            stateful_step_count=10,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=ALL,
+            phases=[Phase.generate],
+        )
+    )
+    record_property("cases", answers.total())
+    assert answers.total() >= 5 * CASES
+    assert answers["POST /v1/feedback", 200] > 0, "a verdict on an answer"
+    assert answers["DELETE /v1/events", 200] > 0, "a window that there was"
     assert "could not be answered" not in open_service.log.read_text()
 
 

@@ -18,7 +18,7 @@ from tests.support.cli import recguard_serve
 from tests.support.problems import assert_problem
 from tests.support.processes import spawned, wait_until
 from tests.support.servers import Postgres
-from tests.support.service import Service, Starter, sample, score
+from tests.support.service import Service, Starter, sample, score, workers
 
 NEW = {"recorded": True, "contradicts": False}
 KILLS, VERDICTS = 20, 1000
@@ -135,19 +135,40 @@ def test_a_database_that_hangs_holds_neither_a_verdict_past_its_deadline_nor_the
     assert "the database of verdicts does not answer; 40 answers are lost for review" in service.log.read_text()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_while_the_database_is_away_is_replaced(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], postgres: Postgres
+) -> None:
+    service = start_service(bundle.path, store_url=postgres.url, workers=2, review_share=1)
+    wait_until(lambda: len(workers(service)) == 2)
+    victim, other = workers(service)
+    postgres.stop()
+    try:
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(set(workers(service)) - {victim, other}) == 1, 60)
+        os.kill(other, signal.SIGKILL)
+        wait_until(lambda: len(set(workers(service)) - {victim, other}) == 2, 60)
+        assert score(service, {"sequences": some}).status_code == 200
+        assert_problem(say(service, sequence=some[0], verdict="normal"), 503, "nothing was recorded")
+        assert sample(service, "recguard_state_errors_total", what="store") == 2
+    finally:
+        postgres.start()
+    assert say(service, sequence=some[0], verdict="normal").status_code == 200
+    assert "Traceback" not in service.log.read_text(), "a database that is away is one line"
+
+
+@pytest.mark.parametrize("number", [1, 2])
 def test_a_state_directory_that_is_not_there_stops_no_scoring_and_is_used_once_it_is(
-    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, workers: int
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, number: int
 ) -> None:
     (tmp_path / "disk").touch()
-    service = start_service(bundle.path, state_dir=tmp_path / "disk" / "state", review_share=1, workers=workers)
+    service = start_service(bundle.path, state_dir=tmp_path / "disk" / "state", review_share=1, workers=number)
     [result, *_] = score(service, {"sequences": some}).json()["results"]
     assert [service.client.get(path).status_code for path in ("/health/live", "/health/ready", "/metrics")] == [200] * 3
     assert_problem(say(service, score_id=result["score_id"], verdict="normal"), 503, "nothing was recorded")
-    assert sample(service, "recguard_state_errors_total", what="store") == workers
-    assert sample(service, "recguard_state_errors_total", what="salt") == workers
+    assert sample(service, "recguard_state_errors_total", what="store") == number
+    assert sample(service, "recguard_state_errors_total", what="salt") == number
     wait_until(lambda: sample(service, "recguard_review_dropped_total") == len(some))
-    assert "no answer is kept for review until the state directory can be written" in service.log.read_text()
+    assert "no answer is kept for review until the database can be opened" in service.log.read_text()
     (tmp_path / "disk").unlink()
     [result, *_] = score(service, {"sequences": some}).json()["results"]
     wait_until(lambda: say(service, score_id=result["score_id"], verdict="normal").status_code == 200)

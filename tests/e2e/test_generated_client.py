@@ -22,9 +22,7 @@ KEY = "somebody-0123456789"
 @pytest.fixture
 def service(start_service: Starter, bundles: Path) -> Service:
     """A service whose key opens all doors, with another bundle to change to."""
-    return start_service(
-        bundles / "one", review_share=1, api_keys=f"all:score+review+admin+metrics:{KEY}", live_least=1
-    )
+    return start_service(bundles / "one", review_share=1, api_keys=f"all:score+review+admin+metrics:{KEY}")
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
 def test_a_redis_that_hangs_holds_no_request_past_its_deadline(
     start_service: Starter, bundle: Bundle, redis_server: RedisServer
 ) -> None:
-    service = start_service(bundle.path, live_url=redis_server.url, live_least=1)
+    service = start_service(bundle.path, live_url=redis_server.url)
     send(service, of("hangs", 1))
     redis_server.process.send_signal(signal.SIGSTOP)
     try:

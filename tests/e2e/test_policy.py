@@ -1,13 +1,19 @@
 """What an operator sets: thresholds, also by segment, lists of users, and the record of who set them."""
 
 import json
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.model.bundle import Bundle
 from service.model.lengths import LEAST
+from tests.support.disks import small_disk
 from tests.support.problems import assert_problem
+from tests.support.processes import run, wait_until
 from tests.support.service import Starter, bearer, sample, score
 
 
@@ -101,6 +107,53 @@ def test_a_change_that_cannot_be_kept_is_not_made(start_service: Starter, bundle
     service.client.put("/v1/thresholds", json={"review": 0.5, "block": 0.8}).raise_for_status()
     [line] = (state / "audit.jsonl").read_text().splitlines()
     assert json.loads(line)["new"]["block"] == 0.8
+
+
+def test_a_disk_that_hangs_holds_up_what_must_be_kept_and_that_not_for_long(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, state_dir=tmp_path / "state")
+    before = service.client.get("/v1/thresholds").json()
+    os.mkfifo(tmp_path / "state" / "thresholds.json")  # whoever reads it waits for a writer, who never comes
+    with ThreadPoolExecutor(1) as pool:
+        change = pool.submit(service.client.put, "/v1/thresholds", json={"review": 0.5, "block": 0.8})
+        while not change.done():
+            assert score(service, {"sequences": some[:1]}).status_code == 200
+            assert service.client.get("/health/ready").status_code == 200
+        assert_problem(change.result(), 503, "nothing was changed: the disk does not answer within 5 s")
+    assert service.client.get("/v1/thresholds").json() == before
+    assert sample(service, "recguard_state_errors_total", what="audit") == 1
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(20) == 0
+
+
+def test_a_disk_that_takes_no_writing_is_read_and_scoring_goes_on(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with small_disk(state) as mounted:
+        if not mounted:
+            pytest.skip("no disk may be mounted")
+        service = start_service(bundle.path, state_dir=state)
+        own = {"review": 0.5, "block": 0.8}
+        service.client.put("/v1/thresholds", json=own).raise_for_status()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 0
+        run("mount", "-o", "remount,ro", state)
+        service = start_service(bundle.path, state_dir=state, review_share=1)
+        assert score(service, {"sequences": some}).status_code == 200
+        assert service.client.get("/health/ready").status_code == 200
+        kept = service.client.get("/v1/thresholds").json()
+        assert kept == {**own, "segments": {}, "source": "override"}
+        answer = service.client.put("/v1/thresholds", json={"review": 0.6, "block": 0.9})
+        assert_problem(answer, 503, "nothing was changed: Read-only file system")
+        said = service.client.post("/v1/feedback", json={"sequence": some[0], "verdict": "normal"})
+        assert_problem(said, 503, "nothing was recorded")
+        assert service.client.get("/v1/thresholds").json() == kept
+        assert sample(service, "recguard_state_errors_total", what="store") == 1
+        wait_until(lambda: sample(service, "recguard_review_dropped_total") == len(some))
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 0
 
 
 def test_listed_users_are_decided_by_their_list(

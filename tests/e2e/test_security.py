@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import resource
 import shutil
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,31 @@ def test_clients_that_dawdle_are_let_go_and_others_are_not(guarded: Service, one
         assert client.post("/v1/score", json=one).status_code == 200
         assert ended_after(b"") > 0.5  # while another's time runs out, an idle connection between requests is not slow
         assert client.post("/v1/score", json=one).status_code == 200
+
+
+def test_connections_beyond_the_limit_are_reset_and_said_and_the_others_served(
+    start_service: Starter, bundle: Bundle, one: dict[str, Any]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))  # which the service inherits
+    try:
+        service = start_service(bundle.path, request_seconds=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert score(service, one).status_code == 200
+    with ExitStack() as stack:
+        address = ("127.0.0.1", service.client.base_url.port)
+        idle = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(300)]
+        wait_until(lambda: sample(service, "recguard_rejected_total", reason="connections") > 0)
+        assert score(service, one).status_code == 200, "a connection from before is served"
+        reset = int(sample(service, "recguard_rejected_total", reason="connections"))
+        assert reset == 300 + 1 - (256 - 64)
+        said = f"more than {256 - 64} connections; further ones are reset (the limit of open files is 256)"
+        assert service.log.read_text().count(said) == 1
+        for link in idle:  # these are let go too, since they send nothing
+            with suppress(ConnectionResetError):
+                assert link.recv(1) == b""
+    assert httpx.post(f"{service.client.base_url}/v1/score", json=one).status_code == 200
 
 
 def test_headers_without_end_are_refused(guarded: Service, one: dict[str, Any]) -> None:

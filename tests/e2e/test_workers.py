@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,24 +15,15 @@ import httpx
 import pytest
 
 from service.model.bundle import Bundle
+from service.serving.proof import content_of
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
-from tests.support.processes import alive, answers, children, environment, free_port, spawned, wait_until
-from tests.support.service import Service, Starter, sample
+from tests.support.processes import alive, answers, children, free_port, spawned, wait_until
+from tests.support.service import Service, Starter, run_folder, sample, workers
 
 WORKERS = 2
 ASKED = 24  # fresh connections, so that each worker is met
-
-
-def run_folder(service: Service) -> Path:
-    """What the workers of a service share."""
-    return Path(environment(spawned(service.process.pid)[0])["RECGUARD_RUN_DIR"])
-
-
-def workers(service: Service) -> list[int]:
-    """Process ids of the workers, which answer on the run's sockets."""
-    return sorted(int(p.stem) for p in run_folder(service).glob("*.sock"))
 
 
 def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
@@ -120,6 +112,53 @@ def test_workers_serve_one_content_whatever_becomes_of_the_path(
     assert versions() == {"3"}, "nobody is left who serves what was there"
 
 
+def test_a_worker_that_starts_slowly_is_not_taken_for_one_that_hangs(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, workers=WORKERS)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    before = set(spawned(service.process.pid))
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: bool(set(spawned(service.process.pid)) - before))
+    [slow] = set(spawned(service.process.pid)) - before
+    os.kill(slow, signal.SIGSTOP)
+    due = time.monotonic() + 7  # more than a worker has to answer once it serves
+    wait_until(lambda: time.monotonic() > due)
+    os.kill(slow, signal.SIGCONT)
+    wait_until(lambda: slow in workers(service), 60)
+    assert sample(service, "recguard_worker_deaths_total") == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_change_whose_maker_dies_is_in_force_if_it_is_kept(
+    start_service: Starter, bundles: Path, bundle: Bundle, is_kept: bool
+) -> None:
+    service = start_service(bundles / "one", workers=WORKERS)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    run, other, policy = (
+        run_folder(service),
+        Bundle.open(bundles / "two"),
+        {"review": 0.25, "block": 0.75, "segments": {}},
+    )
+    content = {"path": str(other.path), "second": None, "real": str(other.path), "content": content_of(other)}
+    for path, kept, message in (
+        (run / "served.json", content, {"do": "serve", **content}),
+        (service.log.parent / "state" / "thresholds.json", {"2": policy}, {"version": "2", "policy": policy}),
+    ):
+        links = [socket.socket(socket.AF_UNIX) for _ in workers(service)]  # as one that makes the change has them
+        for link, pid in zip(links, workers(service), strict=True):
+            link.connect(str(run / f"{pid}.sock"))
+            link.sendall(json.dumps({"do": "thresholds", **message}).encode() + b"\n")
+        assert [link.recv(100) for link in links] == [b'{"ok": true}\n'] * WORKERS
+        if is_kept:
+            path.write_text(json.dumps(kept))
+        for link in links:
+            link.shutdown(socket.SHUT_WR)
+        for link in links:
+            assert link.recv(100) == (b'{"ok": true}\n' if is_kept else b""), "they have made it, or not"
+            link.close()
+    assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2" if is_kept else bundle.version}
+    assert {t["source"] for t in everywhere(service, "/v1/thresholds")} == {"override" if is_kept else "bundle"}
+
+
 def test_workers_share_one_engine_which_may_die_under_load(
     start_service: Starter, bundles: Path, attacked: Path, bundle: Bundle
 ) -> None:
@@ -163,6 +202,19 @@ def test_workers_and_engine_end_with_their_supervisor(start_service: Starter, bu
     service.process.kill()
     service.process.wait()
     wait_until(lambda: not any(map(alive, started)))
+
+
+@pytest.mark.slow
+def test_a_worker_that_never_ends_does_not_hold_the_end_of_the_service(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, workers=WORKERS, drain_seconds=0)
+    wait_until(lambda: len(workers(service)) == WORKERS)
+    [hangs, _] = workers(service)
+    os.kill(hangs, signal.SIGSTOP)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == 0
+    assert not alive(hangs)
+    said = service.log.read_text()  # the second one if the supervisor was just asking it
+    assert f"worker {hangs} did not end and was killed" in said or f"worker {hangs} died (it did not answer" in said
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])

@@ -71,10 +71,14 @@ def start(
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Asks a process to end, where it still runs, and waits for it."""
+    """Asks a process to end, where it still runs; one that does not end is killed, and the test fails."""
     if process.poll() is None:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 def children(pid: int | str) -> list[int]:

@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
 
-from tests.support.processes import children, free_port, start, wait_until
+from tests.support.processes import alive, children, free_port, start, wait_until
 
 
 class Postgres:
@@ -44,16 +44,27 @@ class Postgres:
         subprocess.run(command, check=True, capture_output=True, user=self.user)
 
     def start(self) -> None:
+        if (main := self._main()) and not alive(main):  # a zombie would be taken for a server that runs
+            wait_until(lambda: not Path(f"/proc/{main}").exists())
         self._run("pg_ctl", "-o", self.options, "-l", self.data.with_name("log"), "-w", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-m", "fast", "-w", "stop")
 
+    def processes(self) -> list[int]:
+        """Ids of its processes, the first one first; none while it does not run."""
+        main = self._main()
+        return [main, *children(main)] if main and alive(main) else []
+
+    def _main(self) -> int | None:
+        with suppress(FileNotFoundError):
+            return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        return None
+
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """While it takes connections and answers nothing."""
-        main = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        processes = [main, *children(main)]
+        processes = self.processes()
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         try:

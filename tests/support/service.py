@@ -2,7 +2,8 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.cli import SERVE
-from tests.support.processes import answers, free_port, start, stop, wait_until
+from tests.support.processes import answers, environment, free_port, spawned, start, stop, wait_until
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Starter:
 
     Args:
         new_folder: gives each service a folder of its own.
+        more: what is added to the environment of each.
     """
 
-    def __init__(self, new_folder: Callable[[], Path]) -> None:
-        self.new_folder = new_folder
+    def __init__(self, new_folder: Callable[[], Path], more: Mapping[str, str] | None = None) -> None:
+        self.new_folder, self.more = new_folder, more or {}
         self.running: list[Service] = []
 
     def __call__(self, bundle: Path, **settings: object) -> Service:
         """A service that is ready. Settings are named as in `service.settings`, without their prefix."""
         folder = self.new_folder()
         settings = {"state_dir": folder / "state", "port": free_port(), "threads": 1, **settings}
-        env = {f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}
+        env = {**self.more, **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}}
         process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
         client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30)
         service = Service(process, client, folder / "log")
@@ -57,9 +59,20 @@ class Starter:
         return service
 
     def stop_all(self) -> None:
-        for service in self.running:
-            service.client.close()
-            stop(service.process)
+        with ExitStack() as stack:  # each of them, also if another one does not end
+            for service in self.running:
+                stack.callback(stop, service.process)
+                service.client.close()
+
+
+def run_folder(service: Service) -> Path:
+    """What the workers of a service share."""
+    return Path(environment(spawned(service.process.pid)[0])["RECGUARD_RUN_DIR"])
+
+
+def workers(service: Service) -> list[int]:
+    """Process ids of the workers, which answer on the run's sockets; one that was just killed may be among them."""
+    return sorted(int(path.stem) for path in run_folder(service).glob("*.sock"))
 
 
 def score(service: Service, body: object, **headers: str) -> httpx.Response:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 
 from service.api.auth import Access, needs
 from service.api.openapi import DEADLINE
-from service.api.responses import ADMIN_PROBLEMS, problems
+from service.api.responses import ADMIN_PROBLEMS, leads_to, problems, verdict_on
 from service.api.routes.scoring import timeout_of
 from service.schemas import operations
 from service.schemas.digest import digest
@@ -44,7 +44,12 @@ def router(serving: Serving, access: Access) -> APIRouter:
         kept, new = await serving.feedback.say(str(score_id), verdict, sent, until)
         return operations.FeedbackAnswer(**{n: kept[n] for n in SAID}, recorded=new)
 
-    @routes.get("/v1/review", responses=REVIEW_PROBLEMS, openapi_extra=WAITS, summary="What waits for a verdict")
+    @routes.get(
+        "/v1/review",
+        responses=REVIEW_PROBLEMS | leads_to(verdict=verdict_on("answers")),
+        openapi_extra=WAITS,
+        summary="What waits for a verdict",
+    )
     async def review(
         request: Request, _: Annotated[str, reviewer], most: Annotated[int, Query(ge=1, le=200)] = 20
     ) -> operations.ReviewAnswer:

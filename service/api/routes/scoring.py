@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service.api.auth import Access, header
 from service.api.bodies import TooLarge, charset_of, json_of
 from service.api.openapi import DEADLINE, body_of
-from service.api.responses import SCORING_PROBLEMS
+from service.api.responses import SCORING_PROBLEMS, Responses, leads_to, verdict_on
 from service.schemas import messages
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, full
@@ -24,7 +24,9 @@ def router(scoring: "Scoring") -> APIRouter:
     """The routes, as the app describes them and refuses other methods."""
     routes = APIRouter()
 
-    def add(path: str, name: str, summary: str, description: str, asks: type[BaseModel], answers: Any) -> None:
+    def add(
+        path: str, name: str, summary: str, description: str, asks: type[BaseModel], answers: Any, links: Responses
+    ) -> None:
         routes.add_api_route(
             path,
             scoring.answer,
@@ -33,7 +35,7 @@ def router(scoring: "Scoring") -> APIRouter:
             summary=summary,
             description=description,
             response_model=answers,
-            responses=SCORING_PROBLEMS,
+            responses=SCORING_PROBLEMS | links,
             openapi_extra={"requestBody": body_of(asks), "parameters": [DEADLINE], "security": [{"HTTPBearer": []}]},
         )
 
@@ -45,6 +47,7 @@ def router(scoring: "Scoring") -> APIRouter:
         "A sequence that cannot be scored has an `error` in its place; the others are not affected.",
         messages.ScoreRequest,
         messages.ScoreResponse,
+        leads_to(verdict=verdict_on("results")),
     )
     add(
         EVENTS,
@@ -56,6 +59,10 @@ def router(scoring: "Scoring") -> APIRouter:
         "counts only once.",
         messages.EventsRequest,
         messages.EventsResponse,
+        leads_to(
+            verdict=verdict_on("results"),
+            forget={"operationId": "forget_v1_events_delete", "parameters": {"key": "$response.body#/results/0/id"}},
+        ),
     )
     return routes
 

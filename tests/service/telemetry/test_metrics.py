@@ -39,6 +39,14 @@ def test_drift_shows_scores_that_moved_and_not_the_first_few() -> None:
     assert drift(monitor) > 0.25
 
 
+def test_segments_of_thresholds_that_are_gone_leave_no_series() -> None:
+    metrics = Metrics()
+    for change in range(30):
+        metrics.thresholds({name: {"block": 0.9} for name in ("", *(f"{change} {i}" for i in range(100)))})
+    [threshold] = [family for family in metrics.registry.collect() if family.name == "recguard_threshold"]
+    assert {s.labels["segment"] for s in threshold.samples} == {"", *(f"29 {i}" for i in range(100))}
+
+
 def test_the_model_before_goes_to_zero() -> None:
     metrics = Metrics()
     labels = dict(
