@@ -31,7 +31,8 @@ Found = TypeVar("Found")
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
-SHOW_SECONDS = 2.0  # precision and recall are computed no sooner again
+SHOW_SECONDS = 2.0  # precision and recall are computed no sooner again,
+SHOW_SHARE = 0.05  # and take no more of the time than this
 MOST_THREADS = 4  # that may wait for the database
 CLOSING_SECONDS = 5.0
 SILENT = "the database of verdicts did not answer in time"
@@ -71,7 +72,7 @@ class Feedback:
         self.writing = asyncio.Lock()
         self.writing_now = 0  # answers on their way into the database
         self.heard = False  # whether a verdict came since precision and recall were last computed
-        self.shown_at = -SHOW_SECONDS  # when they were, in seconds of `time.monotonic`
+        self.show_from = 0.0  # when they may be again, in seconds of `time.monotonic`
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -161,7 +162,7 @@ class Feedback:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
-            if self.heard and time.monotonic() - self.shown_at >= SHOW_SECONDS:
+            if self.heard and time.monotonic() >= self.show_from:
                 await self._unharmed(self._show())
 
     async def _look_after(self) -> None:
@@ -218,13 +219,14 @@ class Feedback:
         return answer, new
 
     async def _show(self) -> None:
-        self.heard, self.shown_at = False, time.monotonic()
+        self.heard, start = False, time.monotonic()
         quality = await self.apart(lambda: self._opened().quality())
         for bounds, gauge in ((quality.precision, self.metrics.precision), (quality.recall, self.metrics.recall)):
             for name, value in vars(bounds).items():
                 gauge.labels(name).set(value)
         if (version := self.promise.version) is not None:
             self.promise.judged(*await self.apart(lambda: self._counted(version)))
+        self.show_from = time.monotonic() + max(SHOW_SECONDS, (time.monotonic() - start) / SHOW_SHARE)
 
     def _counted(self, version: str) -> tuple[list[Counted], list[Counted]]:
         store = self._opened()

@@ -189,31 +189,40 @@ class Store:
         Args:
             by_length: whether an account counts once for each class of length.
         """
-        last = select(verdicts.c.score_id, func.max(verdicts.c.number).label("number")).group_by(verdicts.c.score_id)
-        said = last.subquery()
-        account = func.coalesce(answers.c.user_id, answers.c.sequence_id).label("account")
-        events = case(*((answers.c.length < n, k) for k, n in enumerate(list(CLASSES)[1:])), else_=len(CLASSES) - 1)
-        alike = ("events", "segment", "decision", "share", "false_alarm_rate")
-        every = (
-            select(
-                account,
-                events.label("events"),
-                func.coalesce(answers.c.segment, "").label("segment"),
-                *(answers.c[name] for name in (*alike[2:], "time", "score_id")),
-                func.max(said.c.number).over(partition_by=account).label("number"),
-            )
-            .select_from(answers.outerjoin(said, said.c.score_id == answers.c.score_id))
-            .where(answers.c.version == version)
+        account = func.coalesce(answers.c.user_id, answers.c.sequence_id)
+        of_version = answers.c.version == version
+        said = (
+            select(account.label("account"), func.max(verdicts.c.number).label("number"))
+            .select_from(answers.join(verdicts, verdicts.c.score_id == answers.c.score_id))
+            .where(of_version)
+            .group_by(account)
             .subquery()
         )
-        once = [every.c.account, every.c.events] if by_length else [every.c.account]
-        place = func.row_number().over(partition_by=once, order_by=(every.c.time.desc(), every.c.score_id))
-        counts = every.c.false_alarm_rate.is_not(None) & (every.c.share > 0)
-        each = select(every, place.label("place")).where(counts).subquery()
+        events = case(*((answers.c.length < n, k) for k, n in enumerate(list(CLASSES)[1:])), else_=len(CLASSES) - 1)
+        alike = ("events", "segment", "decision", "share", "false_alarm_rate")
+        place = func.row_number().over(
+            partition_by=[account, events] if by_length else account,
+            order_by=(answers.c.time.desc(), answers.c.score_id),
+        )
+        each = (
+            select(
+                account.label("account"),
+                events.label("events"),
+                func.coalesce(answers.c.segment, "").label("segment"),
+                *(answers.c[name] for name in alike[2:]),
+                place.label("place"),
+            )
+            .where(of_version, answers.c.false_alarm_rate.is_not(None), answers.c.share > 0)
+            .subquery()
+        )
         columns = [*(each.c[name] for name in alike), verdicts.c.verdict]
         grouped = (
             select(*columns, func.count())
-            .select_from(each.outerjoin(verdicts, verdicts.c.number == each.c.number))
+            .select_from(
+                each.outerjoin(said, said.c.account == each.c.account).outerjoin(
+                    verdicts, verdicts.c.number == said.c.number
+                )
+            )
             .where(each.c.place == 1)
             .group_by(*columns)
         )

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,12 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
         "events": [{**e, "action": "dance", "price": "dear"} for e in traffic.normal[0]["events"]],
     }
     silent: set[tuple[str, str]] = set()
+    numbers = count()
 
     def all_answered() -> bool:
+        # an account counts once a day, so that there are more of them only if they are new
+        new = [{**some, "user_id": f"new {next(numbers)}"} for some in (traffic.normal[0], traffic.attack[0])]
+        score(watched.service, {"sequences": new}).raise_for_status()
         live = [{"key": "u", "event": event} for event in traffic.normal[0]["events"][:3]]
         watched.service.client.post("/v1/events", json={"events": live}).raise_for_status()
         silent.clear()
