@@ -6,7 +6,7 @@ answer was kept, and for those kept like it, of the same decision and rate, that
 """
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -47,16 +47,16 @@ def weights(counted: Sequence[Counted]) -> list[float]:
 
     If nobody has judged any with a decision and rate, those judged with the same decision stand for these too.
     """
-    kept: Counter[tuple[str, float]] = Counter()
-    judged: Counter[tuple[str, float]] = Counter()
+    kept: defaultdict[tuple[str, float], float] = defaultdict(float)
+    judged: defaultdict[tuple[str, float], int] = defaultdict(int)
     for c in counted:
-        kept[c.decision, c.rate] += c.accounts / c.share  # type: ignore[assignment]
+        kept[c.decision, c.rate] += c.accounts / c.share
         judged[c.decision, c.rate] += c.accounts if c.genuine is not None else 0
-    whole: Counter[str] = Counter()
-    known: Counter[str] = Counter()
+    whole: defaultdict[str, float] = defaultdict(float)
+    known: defaultdict[str, float] = defaultdict(float)
     for cell, stands in kept.items():
         whole[cell[0]] += stands
-        known[cell[0]] += stands if judged[cell] else 0
+        known[cell[0]] += stands if judged[cell] else 0.0
     found = []
     for c in counted:
         cell = c.decision, c.rate

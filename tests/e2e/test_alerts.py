@@ -23,6 +23,8 @@ from tests.support.service import Service, Starter, score
 RULES = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 
+PATIENT = {"X-Request-Timeout-Ms": "30000"}  # for many sequences at once
+
 
 def test_every_alert_has_its_tests_and_a_section_in_the_runbook_that_says_what_to_do() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", (DEPLOY / "RUNBOOK.md").read_text(), re.M | re.S))
@@ -90,7 +92,7 @@ def traffic(watched: Watched, attacked: Path) -> Traffic:
     labels = pl.read_csv(attacked / "labels.csv", schema_overrides={"sequence_id": pl.String})
     genuine = set(labels.filter(pl.col("label") == 0)["sequence_id"])
     everybody = sequences(attacked / "events.csv", 1000)
-    results = score(watched.service, {"sequences": everybody}).json()["results"]
+    results = score(watched.service, {"sequences": everybody}, **PATIENT).json()["results"]
     pairs = list(zip(everybody, results, strict=True))
     normal = [s for s, r in pairs if s["id"] in genuine and r["decision"] == "allow"][:40]
     attack = [s for s, r in pairs if s["id"] not in genuine and r["decision"] == "block"][:40]
@@ -139,7 +141,8 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
 
 def test_a_broken_promise_reaches_the_receiver_by_verdicts_and_by_scores(watched: Watched, traffic: Traffic) -> None:
     changed = [{**one, "user_id": f"changed {n} {one['id']}"} for n in range(5) for one in traffic.attack]
-    found = score(watched.service, {"sequences": [*changed, *traffic.normal]}).raise_for_status().json()["results"]
+    sent = score(watched.service, {"sequences": [*changed, *traffic.normal]}, **PATIENT)
+    found = sent.raise_for_status().json()["results"]
     for result in (*found[:30], *found[-10:]):
         said = {"score_id": result["score_id"], "verdict": "normal"}
         watched.service.client.post("/v1/feedback", json=said).raise_for_status()

@@ -39,7 +39,8 @@ def flagged(results: Sequence[dict[str, Any]]) -> float:
 
 
 def results_of(service: Service, some: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = score(service, {"sequences": some}).raise_for_status().json()["results"]
+    answer = score(service, {"sequences": some}, **{"X-Request-Timeout-Ms": "30000"}).raise_for_status()
+    found: list[dict[str, Any]] = answer.json()["results"]
     return found
 
 
