@@ -228,8 +228,8 @@ class Store:
         )
         with self.reading.begin() as connection:
             return [
-                Counted(*of_group, genuine=None if verdict is None else verdict == "normal", accounts=accounts)
-                for *of_group, verdict, accounts in connection.execute(grouped)
+                Counted(*row[:5], None if row.verdict is None else row.verdict == "normal", row[-1])
+                for row in connection.execute(grouped)
             ]
 
     def queue(self, most: int) -> list[dict[str, Any]]:

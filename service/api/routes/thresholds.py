@@ -87,8 +87,8 @@ def _answer(serving: Serving) -> operations.ThresholdsAnswer:
         review, block = (
             [x if (x := float(of_bin[k][0, at])) < inf else None for at, of_bin in enumerate(limits)] for k in (0, 1)
         )
-        told = zip(LEAST, review, block, alarms.accounts.tolist(), strict=True)
-        answer.curves = [operations.Curve(events=n, review=r, block=b, accounts=a) for n, r, b, a in told]
+        bins = zip(LEAST, review, block, alarms.accounts.tolist(), strict=True)
+        answer.curves = [operations.Curve(events=n, review=r, block=b, accounts=a) for n, r, b, a in bins]
     return answer
 
 
