@@ -6,7 +6,9 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from socket import socket
@@ -141,6 +143,8 @@ def _supervise(settings: Settings) -> None:
             raise ValueError(supervisor.failure)
 
 
+Url = Annotated[str, typer.Option(help="The running service.")]
+AdminKey = Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")]
 StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]
 StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
 
@@ -212,25 +216,59 @@ def export(
 
 
 @app.command()
-def promote(
-    url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8080",
-    key: Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")] = "",
-) -> None:
+def promote(url: Url = "http://127.0.0.1:8080", key: AdminKey = "") -> None:
     """Swaps champion and challenger of a running service; a second call swaps them back."""
-    request = Request(
-        f"{url.rstrip('/')}/v1/model/promote", method="POST", headers={"Authorization": f"Bearer {key}"} if key else {}
+    typer.echo(_asked(url, key, "/v1/model/promote", {}, _promoted))
+
+
+def _promoted(now: dict[str, Any]) -> str:
+    second = now["challenger"]
+    return f"{now['name']} {now['version']} is champion now; {second['name']} {second['version']} runs in shadow"
+
+
+@app.command()
+def recalibrate(
+    url: Url = "http://127.0.0.1:8080",
+    key: AdminKey = "",
+    dry_run: Annotated[bool, typer.Option(help="Only say what would change.")] = False,
+    undo: Annotated[bool, typer.Option(help="Let rates mean again what the bundle says.")] = False,
+) -> None:
+    """Moves the thresholds behind the rates in force, so that they hold for accounts that people call genuine."""
+    told = partial(_recalibrated, dry_run=dry_run)
+    typer.echo(_asked(url, key, "/v1/thresholds/recalibrate", {"dry_run": dry_run, "undo": undo}, told))
+
+
+def _recalibrated(found: dict[str, Any], dry_run: bool) -> str:
+    """What became of each rate, a line each."""
+    row = "{:<12} {:<12} {:<7} {:>8} {:>8} {:>8}  {}".format
+    lines = [row("rate", "segment", "events", "asked", "before", "after", "verdicts")]
+    for rate in found["rates"]:
+        says = f"{rate['genuine']} genuine"
+        if rate["lacking"]:
+            says += f", {rate['lacking']} more are needed to promise it by these alone"
+        if rate["delivered"]:
+            says += "; flagged {:.2%} ({:.2%} to {:.2%})".format(*rate["delivered"])
+        values = (f"{rate[name]:g}" for name in ("asked", "before", "after"))
+        lines.append(row(rate["level"], rate["segment"], rate["events"], *values, says))
+    done = (
+        "in force now" if found["changed"] else "a dry run, nothing was changed" if dry_run else "nothing was changed"
     )
+    return "\n".join([*lines, f"{found['version']}: {done}"])
+
+
+def _asked(url: str, key: str, path: str, body: dict[str, Any], says: Callable[[dict[str, Any]], str]) -> str:
+    """What is to be said of the answer to a POST to a running service; raises typer.Exit where it is none."""
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    request = Request(f"{url.rstrip('/')}{path}", json.dumps(body).encode(), headers, method="POST")
     try:
         with urlopen(f"{url.rstrip('/')}/health/live", timeout=LIVE_SECONDS):
             pass  # it answers, so what takes longer below is the model
         with urlopen(request, timeout=PROMOTE_SECONDS) as answer:
-            now = json.load(answer)
-        second = now["challenger"]
+            return says(json.load(answer))
     except HTTPError as error:
         raise _fail(RuntimeError(f"{error.code}: {_detail(error)}")) from error
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise _fail(RuntimeError(f"{url}: no recguard answers there: {error}")) from error
-    typer.echo(f"{now['name']} {now['version']} is champion now; {second['name']} {second['version']} runs in shadow")
 
 
 def _detail(error: HTTPError) -> str:

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         le=1,
         description="Share of allowed sequences that is kept for review too; recall is estimated from it.",
     )
+    attack_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="Share of all accounts that may attack at any time before scores alone speak of a broken promise.",
+    )
     review_days: float = Field(30, gt=0, description="How many days answers are kept for review.")
     review_most: int = Field(100_000, gt=0, description="Most answers kept for review; the oldest go first.")
     store_url: SecretStr = Field(

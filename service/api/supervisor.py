@@ -5,7 +5,6 @@ full disk there must not stop scoring. It is locked while its supervisor lives, 
 the supervisor was killed.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from service.telemetry.sharing import count_death, room_for
+from service.telemetry.sharing import count_death, locked, room_for
 
 logger = logging.getLogger(__name__)
 MEMORY = Path("/dev/shm")
@@ -62,15 +61,9 @@ def run_folder(workers: int) -> Iterator[Path]:
 def _locked(folder: Path) -> int | None:
     """Locks a folder for this process; None if another one holds it or it is not ours."""
     try:
-        file = os.open(folder, os.O_RDONLY)
+        return locked(folder)
     except OSError:
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file
 
 
 def _clear(base: Path) -> None:

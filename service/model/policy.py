@@ -1,9 +1,10 @@
 """The policy: from which scores sequences are allowed, reviewed or blocked."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from service.model.recalibration import Recalibration
 from service.schemas.terms import Decision
 
 
@@ -54,14 +55,36 @@ def _reaches(score: float, least: float | None, false_alarm_rate: float, most: f
 
 @dataclass(frozen=True)
 class Policy:
-    """Thresholds for everybody, and others for the segments of traffic that have their own."""
+    """Thresholds for everybody, and others for the segments of traffic that have their own.
+
+    Attributes:
+        default, segments: the thresholds.
+        recalibration: what their rates mean to the bundle's curves; None if they mean themselves.
+    """
 
     default: Thresholds
     segments: Mapping[str, Thresholds] = field(default_factory=dict)
+    recalibration: Recalibration | None = None
 
     def of(self, segment: str | None) -> Thresholds:
         """The thresholds of a segment."""
         return self.segments.get(segment, self.default) if segment else self.default
+
+    def of_bundle(self, segment: str | None, length: int) -> Thresholds:
+        """The thresholds of a segment for a number of events, with the rates as the bundle's curves know them."""
+        asked, moved = self.of(segment), self.recalibration
+        if moved is None:
+            return asked
+        review, block = asked.review_rate, asked.block_rate
+        return replace(
+            asked,
+            review_rate=None if review is None else moved.of_bundle(review, length),
+            block_rate=None if block is None else moved.of_bundle(block, length),
+        )
+
+    def of_recent(self, rate: float, length: int) -> float:
+        """The smallest rate asked at which a sequence is flagged that the bundle's curves flag from `rate` on."""
+        return rate if self.recalibration is None else self.recalibration.of_recent(rate, length)
 
     @property
     def by_segment(self) -> dict[str, dict[str, float]]:
@@ -69,7 +92,8 @@ class Policy:
         return {name: t.given for name, t in {"": self.default, **self.segments}.items()}
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.default.given, "segments": {name: t.given for name, t in self.segments.items()}}
+        moved = {"recalibration": self.recalibration.as_json()} if self.recalibration else {}
+        return {**self.default.given, "segments": {name: t.given for name, t in self.segments.items()}, **moved}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Policy":
@@ -80,4 +104,6 @@ class Policy:
                 segments[name] = Thresholds(**pair)
             except ValueError as error:
                 raise ValueError(f"segment {name}: {error}") from None
-        return cls(Thresholds(**{name: value for name, value in found.items() if name != "segments"}), segments)
+        moved = found.get("recalibration")
+        own = {name: value for name, value in found.items() if name not in ("segments", "recalibration")}
+        return cls(Thresholds(**own), segments, Recalibration.from_json(moved) if moved else None)

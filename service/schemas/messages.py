@@ -75,7 +75,9 @@ class Sequence(BaseModel):
 
     id: str = Field(min_length=1, max_length=256, description="Comes back with the result.")
     user_id: str | None = Field(
-        None, max_length=256, description="Not used for scoring; only the allow and deny lists look at it."
+        None,
+        max_length=256,
+        description="Not used for scoring; lists of users look at it, and it says which answers are to one account.",
     )
     segment: str | None = Field(
         None,

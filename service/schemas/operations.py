@@ -59,9 +59,47 @@ class ThresholdsAnswer(ThresholdsBody):
     """Thresholds in force, and whether an operator set them."""
 
     source: Literal["bundle", "override"]
+    recalibration: dict[str, int] | None = Field(
+        None,
+        description="If rates were recalibrated: by number of events, how many judged genuine accounts decided; 0 "
+        "where the bundle's do, or verdicts on all lengths.",
+    )
     curves: list[Curve] | None = Field(
         None, description="If everybody's thresholds are rates: what they are as scores, by number of events."
     )
+
+
+class RecalibrateBody(BaseModel):
+    """How to recalibrate the rates in force."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"dry_run": True}]})
+
+    dry_run: bool = Field(False, description="Whether to change nothing and only say what would change.")
+    undo: bool = Field(False, description="Whether rates mean again what the bundle says.")
+
+
+class RecalibratedRate(BaseModel):
+    """One rate in force at one number of events, before and after."""
+
+    level: Literal["review_rate", "block_rate"]
+    segment: str = Field(description="Whose rate it is; everybody's if empty.")
+    events: str = Field(description="Number of events.")
+    asked: float = Field(description="The rate as it was asked.")
+    before: float = Field(description="The rate of the bundle's curves that it stood for.")
+    after: float = Field(description="The rate of the bundle's curves that it stands for.")
+    genuine: int = Field(description="Accounts of this length that people call genuine.")
+    lacking: int = Field(description="How many more are needed before these alone can promise the rate.")
+    delivered: list[float] | None = Field(
+        description="Share of genuine accounts that was flagged before: estimate, low and high; null if unknown."
+    )
+
+
+class RecalibrateAnswer(BaseModel):
+    """What was recalibrated, or would be."""
+
+    version: str = Field(description="Version of the bundle that the rates belong to.")
+    changed: bool
+    rates: list[RecalibratedRate]
 
 
 class Shares(BaseModel):

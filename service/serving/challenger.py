@@ -127,7 +127,8 @@ def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[
     for sequence, given in zip(sequences, columns, strict=True):
         score = next(scores) if given is not None else None
         if isinstance(score, Score) and not isinstance(sequence, dict):
-            found.append((score.score, policy.of(sequence.segment).decide(score.score, score.false_alarm_rate)))
+            thresholds = policy.of_bundle(sequence.segment, given[1])
+            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate)))
         else:
             found.append(None)
     return found

@@ -12,22 +12,27 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.model.delivered import Counted
 from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
 from service.serving.patience import Apart
+from service.serving.promise import Promise
 from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
 FLUSH_SECONDS = 0.2
 MOST_BUFFERED = 10_000  # answers that wait to be written
 PRUNE_SECONDS = 600.0
+SHOW_SECONDS = 2.0  # precision and recall are computed no sooner again,
+SHOW_SHARE = 0.05  # and take no more of the time than this
 MOST_THREADS = 4  # that may wait for the database
 CLOSING_SECONDS = 5.0
 SILENT = "the database of verdicts did not answer in time"
@@ -50,6 +55,7 @@ class Feedback:
         share: share of the allowed answers that is kept.
         days, most: how long answers are kept, and how many.
         metrics: where verdicts and lost answers are counted.
+        promise: is told of the verdicts on accounts.
     """
 
     def __init__(
@@ -61,15 +67,18 @@ class Feedback:
         days: float,
         most: int,
         metrics: Metrics,
+        promise: Promise,
     ) -> None:
         self.store, self.reopen, self.opening = store, reopen, threading.Lock()
         self.apart = Apart(MOST_THREADS)
         self.pseudonyms, self.share, self.metrics = pseudonyms, share, metrics
+        self.promise = promise
         self.days, self.most = days, most
-        self.buffer: list[tuple[SentSequence, dict[str, Any], str, float, float]] = []
+        self.buffer: list[tuple[SentSequence, dict[str, Any], str, float, float, float | None]] = []
         self.writing = asyncio.Lock()
         self.writing_now = 0  # answers on their way into the database
         self.heard = False  # whether a verdict came since precision and recall were last computed
+        self.show_from = 0.0  # when they may be again, in seconds of `time.monotonic`
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -99,15 +108,19 @@ class Feedback:
                 logger.info("answers are kept for review again")
             return self.store
 
-    def offer(self, sequence: SentSequence, result: dict[str, Any], version: str) -> None:
-        """Keeps an answer if it is flagged or drawn; returns at once."""
+    def offer(self, sequence: SentSequence, result: dict[str, Any], version: str, rate: float | None) -> None:
+        """Keeps an answer if it is flagged or drawn; returns at once.
+
+        Args:
+            rate: its false-alarm rate by the bundle's curves, if it counts for its account.
+        """
         flagged = result["decision"] != "allow"
         if not flagged and (not self.share or random.random() >= self.share):
             return
         if len(self.buffer) >= MOST_BUFFERED:
             self.metrics.review_dropped.inc()
             return
-        self.buffer.append((sequence, result, version, 1.0 if flagged else self.share, time.time()))
+        self.buffer.append((sequence, result, version, 1.0 if flagged else self.share, time.time(), rate))
 
     async def flush(self) -> None:
         """Writes the answers that wait."""
@@ -127,7 +140,13 @@ class Feedback:
             self.writing_now = 0
 
     def _row(
-        self, sequence: SentSequence, result: dict[str, Any], version: str, share: float, at: float
+        self,
+        sequence: SentSequence,
+        result: dict[str, Any],
+        version: str,
+        share: float,
+        at: float,
+        rate: float | None = None,
     ) -> dict[str, Any]:
         return {
             "score_id": result["score_id"],
@@ -140,13 +159,16 @@ class Feedback:
             "type": result["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
+            "false_alarm_rate": rate,
+            "length": result["support"]["events"],
+            "segment": sequence.segment,
         }
 
     async def _write(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
-            if self.heard:
+            if self.heard and time.monotonic() >= self.show_from:
                 await self._unharmed(self._show())
 
     async def _look_after(self) -> None:
@@ -203,20 +225,39 @@ class Feedback:
         return answer, new
 
     async def _show(self) -> None:
-        self.heard = False
+        self.heard, start = False, time.monotonic()
         quality = await self.apart(lambda: self._opened().quality())
         for bounds, gauge in ((quality.precision, self.metrics.precision), (quality.recall, self.metrics.recall)):
             for name, value in vars(bounds).items():
                 gauge.labels(name).set(value)
+        if (version := self.promise.version) is not None:
+            self.promise.judged(*await self.apart(lambda: self._counted(version)))
+        self.show_from = time.monotonic() + max(SHOW_SECONDS, (time.monotonic() - start) / SHOW_SHARE)
+
+    def _counted(self, version: str) -> tuple[list[Counted], list[Counted]]:
+        store = self._opened()
+        return store.counted(version, by_length=False), store.counted(version, by_length=True)
+
+    async def counted(self, version: str, until: float) -> tuple[list[Counted], list[Counted]]:
+        """Accounts with an answer of a bundle version, once each, and once for each class of length.
+
+        Raises:
+            Problem: 503 or 504 as `say`.
+        """
+        return await self._read(lambda: self._counted(version), until)
 
     async def queue(self, most: int, until: float) -> list[dict[str, Any]]:
         """Answers that wait for a verdict; raises Problem 503 or 504 as `say`."""
+        return await self._read(lambda: self._opened().queue(most), until)
+
+    async def _read(self, read: Callable[[], Found], until: float) -> Found:
+        """What is read once all answers are written; raises Problem 503 or 504 as `say`."""
         try:
             async with asyncio.timeout_at(until):
                 await self.flush()
-                return await self.apart(lambda: self._opened().queue(most))
+                return await self.apart(read)
         except TimeoutError:
             raise Problem(504, SILENT) from None
         except OUTSIDE as error:
-            logger.error("what waits for a verdict could not be read: %s", _why(error))
+            logger.error("what is kept for review could not be read: %s", _why(error))
             raise Problem(503, UNREACHABLE, headers={"Retry-After": "10"}) from error

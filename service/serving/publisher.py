@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.model.policy import Policy
@@ -11,6 +11,7 @@ from service.schemas import messages
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
+from service.serving.promise import Promise
 from service.serving.webhook import Webhook
 from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
@@ -25,12 +26,15 @@ class Publisher:
     Args:
         metrics: where answers are counted.
         drift: watches their scores and values.
+        promise: watches how many accounts are flagged.
         feedback: keeps some of them for review.
         webhook: hears of blocked sequences; None if there is no webhook.
     """
 
-    def __init__(self, metrics: Metrics, drift: DriftMonitor, feedback: Feedback, webhook: Webhook | None) -> None:
-        self.metrics, self.drift, self.feedback, self.webhook = metrics, drift, feedback, webhook
+    def __init__(
+        self, metrics: Metrics, drift: DriftMonitor, promise: Promise, feedback: Feedback, webhook: Webhook | None
+    ) -> None:
+        self.metrics, self.drift, self.promise, self.feedback, self.webhook = metrics, drift, promise, feedback, webhook
         # score, false-alarm rate and segment
         self.recent: deque[tuple[float, float, str | None]] = deque(maxlen=RECENT)
 
@@ -58,11 +62,17 @@ class Publisher:
         sequences: Sequence[messages.Sequence | dict[str, Any]],
         results: Sequence[dict[str, Any]],
         model: dict[str, str],
+        rates: Mapping[int, float],
         watched: bool,
     ) -> None:
-        """Publishes a request's results for the sequences that could be scored."""
+        """Publishes a request's results for the sequences that could be scored.
+
+        Args:
+            rates: false-alarm rates by the bundle's curves, by place in the request; answers from the cache have none.
+            watched: as in `judged`.
+        """
         call, scores = CALL.get(), []
-        for sequence, result in zip(sequences, results, strict=True):
+        for at, (sequence, result) in enumerate(zip(sequences, results, strict=True)):
             if "error" in result or isinstance(sequence, dict):
                 continue
             score, decision = result["score"], result["decision"]
@@ -72,8 +82,14 @@ class Publisher:
             for name in result["missing"]:
                 self.metrics.missing_fields.labels(name).inc()
             self.recent.append((score, result["false_alarm_rate"], sequence.segment))
-            self.feedback.offer(sequence, result, model["version"])
-            if listed := result.get("listed"):
+            listed, length = result.get("listed"), result["support"]["events"]
+            counts = (
+                watched and at in rates and not listed and self.promise.counts(sequence.user_id or sequence.id, length)
+            )
+            if counts:
+                self.promise.answered(length, result["false_alarm_rate"], decision, sequence.segment)
+            self.feedback.offer(sequence, result, model["version"], rates[at] if counts else None)
+            if listed:
                 self.metrics.listed.labels(listed).inc()
             if decision == "block":
                 if call:

@@ -7,6 +7,7 @@ A change takes effect in all workers or in none. It is on disk before it takes e
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from service.schemas.problems import Problem
 from service.serving.cache import Cache
 from service.serving.challenger import Challenger
 from service.serving.drift_monitor import DriftMonitor
+from service.serving.promise import Promise
 from service.serving.proof import content_of, proved
 from service.serving.record import Record
 from service.serving.workers import Commit, WorkerError, Workers
@@ -85,13 +87,14 @@ class Registry:
         settings: the service's.
         metrics: shows which model serves and with which thresholds.
         drift: must know which model's training to compare with.
+        promise: must know what is promised.
 
     Raises:
         BundleError, ProviderError: the first champion cannot serve.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor) -> None:
-        self.settings, self.metrics, self.drift = settings, metrics, drift
+    def __init__(self, settings: Settings, metrics: Metrics, drift: DriftMonitor, promise: Promise) -> None:
+        self.settings, self.metrics, self.drift, self.promise = settings, metrics, drift, promise
         s = settings
         self.record, self.overrides, self.workers = Record(s.state_dir), Overrides(s.state_dir), Workers(s.run_dir)
         self.bundles = (s.bundles or s.bundle.absolute().parent).absolute()
@@ -168,7 +171,7 @@ class Registry:
         self.drift.serving(model.bundle.manifest["validation_scores"], model.bundle.field_values)
         info = (model.bundle.name, model.bundle.version, model.engine.provider, model.engine.precision, s.provider)
         self.metrics.serving(info, model.bundle.encoder.read)
-        self.metrics.thresholds(policy.by_segment)
+        self.promise.serving(model.bundle, policy)
         batcher.start()
         self.active = Active(ready.path, model, policy, overridden, batcher, self._cache())
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
@@ -219,31 +222,32 @@ class Registry:
             found = None
         return found or Policy(model.bundle.thresholds), found is not None
 
-    async def set_policy(self, policy: Policy, who: str) -> None:
-        """Puts a policy in force for the bundle version being served, in every worker, now and after a restart.
+    async def set_policy(self, change: Callable[[Active], Policy], who: str, what: str = "thresholds") -> None:
+        """Puts a policy, made of what is in force, in force for its version, in every worker, now and after a restart.
 
         Raises:
-            Problem: 503 if it cannot be kept or a worker cannot take it, and then nothing has changed.
+            Problem: 503 if it cannot be kept or a worker cannot take it, and then nothing has changed; as `change`.
         """
         async with self.changing:
             active = self.current()
+            policy = change(active)
             version, old, new = active.model.bundle.version, active.policy.as_json(), policy.as_json()
             message = {"do": "thresholds", "version": version, "policy": new}
             kept = self.overrides.staged(version, policy)
             try:
                 async with self.workers.lock(), self.workers.prepared(message) as commit:
-                    await self.record.keep(who, "thresholds", kept, version=version, old=old, new=new)
+                    await self.record.keep(who, what, kept, version=version, old=old, new=new)
                     self._override(version, policy)
                     await commit()
             except (OSError, ValueError, WorkerError) as error:
                 raise self._unkept("thresholds", error) from error
-            logger.warning("thresholds changed", extra={"fields": {"who": who, "old": old, "new": new}})
+            logger.warning("%s changed", what, extra={"fields": {"who": who, "old": old, "new": new}})
 
     def _override(self, version: str, policy: Policy) -> None:
         active = self.active
         if active is not None and active.model.bundle.version == version:
             self.active = replace(active, policy=policy, overridden=True, cache=self._cache())
-            self.metrics.thresholds(policy.by_segment)
+            self.promise.serving(active.model.bundle, policy)
 
     def _unkept(self, what: str, error: Exception) -> Problem:
         """Counts a change that could not be made, and says why."""

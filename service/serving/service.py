@@ -25,6 +25,7 @@ from service.serving.cache import Cache
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
 from service.serving.ingest import Ingest
+from service.serving.promise import Promise
 from service.serving.publisher import Publisher
 from service.serving.registry import Active, Registry
 from service.serving.steps import Prepared, Result, compose, prepare, user_lists
@@ -101,17 +102,16 @@ class Serving:
         self.metrics = metrics
         self.metrics.queue_capacity.set(s.queue_tokens)
         self.metrics.objective.set(s.objective_ms / 1000)
-        self.drift = DriftMonitor(self.metrics)
+        self.drift, self.promise = DriftMonitor(self.metrics), Promise(self.metrics, s.attack_share)
         parts = Parts(s, metrics)
         self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
         self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
         if not self.pseudonyms.lasting:
             self.metrics.state_errors.labels("salt").inc()
-        self.feedback = Feedback(
-            parts.store, parts.reopen, self.pseudonyms, s.review_share, s.review_days, s.review_most, self.metrics
-        )
-        self.publisher = Publisher(self.metrics, self.drift, self.feedback, self.webhook)
-        self.registry = Registry(s, self.metrics, self.drift)
+        kept = s.review_share, s.review_days, s.review_most
+        self.feedback = Feedback(parts.store, parts.reopen, self.pseudonyms, *kept, self.metrics, self.promise)
+        self.publisher = Publisher(self.metrics, self.drift, self.promise, self.feedback, self.webhook)
+        self.registry = Registry(s, self.metrics, self.drift, self.promise)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
 
@@ -219,7 +219,9 @@ class Serving:
         if not asked.trial:
             watched = self.registry.in_force(active)
             self.publisher.judged(judged, sum(one.unlisted for _, one in waiting), watched)
-            self.publisher.answered(asked.sequences, whole, _named(active), watched)
+            told = zip(waiting, judged, strict=True)
+            rates = {i: one.score.false_alarm_rate for (i, _), one in told if isinstance(one, Judged)}
+            self.publisher.answered(asked.sequences, whole, _named(active), rates, watched)
             if self.registry.challenger:
                 self.registry.challenger.offer(asking.body or to_json({"sequences": asked.sequences}), whole)
         return whole

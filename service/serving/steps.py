@@ -89,7 +89,8 @@ def compose(
     if isinstance(judged, Exception):
         return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
     score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
-    thresholds, bundle, encoded = policy.of(sequence.segment), model.bundle, judged.encoded
+    bundle, encoded = model.bundle, judged.encoded
+    thresholds = policy.of_bundle(sequence.segment, encoded.length)
     decision = thresholds.decide(score.score, score.false_alarm_rate)
     if decision == "block" and asked.live and thresholds.block_rate is not None:
         # an account that is scored at each of its events has many chances of a false alarm
@@ -102,7 +103,7 @@ def compose(
         "id": sequence.id,
         "score_id": fresh_id(),
         "score": round(score.score, 6),
-        "false_alarm_rate": score.false_alarm_rate,
+        "false_alarm_rate": policy.of_recent(score.false_alarm_rate, encoded.length),
         "decision": decision,
         "support": {
             "events": encoded.length,

@@ -31,6 +31,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from service.model.active_learning import SAMPLED, teaching_order
+from service.model.delivered import Counted
+from service.model.lengths import CLASSES
 from service.stores.quality import Quality
 from service.stores.upgrade import upgrade
 
@@ -56,6 +58,10 @@ answers = Table(
     Column("type", String(128)),
     Column("share", Float, nullable=False),  # probability of being kept; 0 if it came with its verdict
     Column("events", Text, nullable=False),  # JSON, as they came
+    # by the bundle's curves; only of the one answer a day that counts for an account at a class of length
+    Column("false_alarm_rate", Float),
+    Column("length", Integer),  # events that were scored
+    Column("segment", String(64)),
 )
 
 verdicts = Table(
@@ -175,10 +181,62 @@ class Store:
             found = connection.execute(counted).one()
         return Quality.of(*(value or 0 for value in found))
 
+    def counted(self, version: str, by_length: bool) -> list[Counted]:
+        """Each account with an answer of a bundle version that counts for it, by the latest of these.
+
+        The latest verdict on any answer to an account is the one on the account.
+
+        Args:
+            by_length: whether an account counts once for each class of length.
+        """
+        account = func.coalesce(answers.c.user_id, answers.c.sequence_id)
+        of_version = answers.c.version == version
+        said = (
+            select(account.label("account"), func.max(verdicts.c.number).label("number"))
+            .select_from(answers.join(verdicts, verdicts.c.score_id == answers.c.score_id))
+            .where(of_version)
+            .group_by(account)
+            .subquery()
+        )
+        events = case(*((answers.c.length < n, k) for k, n in enumerate(list(CLASSES)[1:])), else_=len(CLASSES) - 1)
+        alike = ("events", "segment", "decision", "share", "false_alarm_rate")
+        place = func.row_number().over(
+            partition_by=[account, events] if by_length else account,
+            order_by=(answers.c.time.desc(), answers.c.score_id),
+        )
+        each = (
+            select(
+                account.label("account"),
+                events.label("events"),
+                func.coalesce(answers.c.segment, "").label("segment"),
+                *(answers.c[name] for name in alike[2:]),
+                place.label("place"),
+            )
+            .where(of_version, answers.c.false_alarm_rate.is_not(None), answers.c.share > 0)
+            .subquery()
+        )
+        columns = [*(each.c[name] for name in alike), verdicts.c.verdict]
+        grouped = (
+            select(*columns, func.count())
+            .select_from(
+                each.outerjoin(said, said.c.account == each.c.account).outerjoin(
+                    verdicts, verdicts.c.number == said.c.number
+                )
+            )
+            .where(each.c.place == 1)
+            .group_by(*columns)
+        )
+        with self.reading.begin() as connection:
+            return [
+                Counted(*row[:5], None if row.verdict is None else row.verdict == "normal", row[-1])
+                for row in connection.execute(grouped)
+            ]
+
     def queue(self, most: int) -> list[dict[str, Any]]:
         """Answers without a verdict, the most useful ones to judge first; one in SAMPLED is from the random sample.
 
-        The sample of allowed answers teaches little, but without verdicts on it nobody knows what the model misses.
+        The sample of allowed answers teaches little, but without verdicts on it nobody knows what the model misses. It
+        is judged in random order, as ids are drawn, since those judged must stand for the others.
         """
         said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
         what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
@@ -186,7 +244,7 @@ class Store:
         with self.reading.begin() as connection:
             open_ones = connection.execute(latest).all()
             parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
-            sample, flagged = ([rows[i][0] for i in _teaching(rows, most)] for rows in parts)
+            sample, flagged = sorted(row.score_id for row in parts[0])[:most], _teaching(parts[1], most)
             chosen: list[str] = []
             while len(chosen) < most and (sample or flagged):
                 source = sample if sample and (len(chosen) % SAMPLED == 0 or not flagged) else flagged
@@ -254,9 +312,9 @@ def _parsed(url: str) -> URL:
     return parsed
 
 
-def _teaching(rows: Sequence[Any], most: int) -> list[int]:
-    _, scores, types, _ = zip(*rows, strict=True) if rows else ((),) * 4
-    return teaching_order(scores, types, most)
+def _teaching(rows: Sequence[Any], most: int) -> list[str]:
+    ids, scores, types, _ = zip(*rows, strict=True) if rows else ((),) * 4
+    return [ids[i] for i in teaching_order(scores, types, most)]
 
 
 def _remove(connection: Any, which: Any) -> int:

@@ -100,6 +100,9 @@ class Metrics:
         for reason in ("deadline", "too_large", "access", "rate", "slow_client", "connections"):
             self.rejected.labels(reason)  # shown from the start, since Prometheus sees no increase in a first value
         self.queue_full = self.rejected.labels("queue_full")
+        self.in_flight = gauge(
+            "requests_in_flight", "Scoring requests that were let in and are not answered yet.", "livesum"
+        )
         self.objective = gauge(
             "request_objective_seconds", "Time in which 99 in 100 requests should be answered.", "livemax"
         )
@@ -139,6 +142,24 @@ class Metrics:
         )
         self.recall = gauge(
             "recall", "Share of anomalous sequences that are flagged, by verdicts.", "livemostrecent", ["bound"]
+        )
+        self.false_alarm_rate = gauge(
+            "false_alarm_rate",
+            "Share of genuine accounts that the rates in force flag, by verdicts; of all where no group is named.",
+            "livemostrecent",
+            ["level", "events", "segment", "bound"],
+        )
+        self.accounts = Counter(
+            name("accounts"),
+            "Accounts that were scored, each once a day for each number of events, by their first answer.",
+            ["events", "segment", "decision"],
+            registry=r,
+        )
+        self.evidence = gauge(
+            "promise_evidence",
+            "Evidence that more genuine accounts are flagged than was promised, as a Shiryaev-Roberts sum.",
+            "livesum",
+            ["events"],
         )
         self.review_dropped = Counter(name("review_dropped"), "Answers that could not be kept for review.", registry=r)
         self.challenger_info = gauge(

@@ -34,22 +34,27 @@ def take_place(folder: Path) -> None:
     Raises:
         OSError: there is no room for them.
     """
-    place = next(number for number in count() if _taken(folder / f"place-{number}"))
+    free = (number for number in count() if locked(folder / f"place-{number}", os.O_RDWR | os.O_CREAT) is not None)
+    place = next(free)
     mark_process_dead(place, str(folder))  # type: ignore[no-untyped-call]  # gauges that count only the living
     for kind in KINDS:
         _reserve(folder / f"{kind}_{place}.db")
     values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
 
 
-def _taken(place: Path) -> bool:
-    """Locks a place until this process ends, unless another one holds it."""
-    file = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+def locked(path: Path, flags: int = os.O_RDONLY) -> int | None:
+    """Opens and locks a file or folder, until it is closed or this process ends; None if another one holds it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    file = os.open(path, flags, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
-        return False
-    return True
+        return None
+    return file
 
 
 def _reserve(path: Path) -> None:

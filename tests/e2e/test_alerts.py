@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.support.service import Service, Starter, score
 
 RULES = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+
+PATIENT = {"X-Request-Timeout-Ms": "30000"}  # for many sequences at once
 
 
 def test_every_alert_has_its_tests_and_a_section_in_the_runbook_that_says_what_to_do() -> None:
@@ -89,7 +92,7 @@ def traffic(watched: Watched, attacked: Path) -> Traffic:
     labels = pl.read_csv(attacked / "labels.csv", schema_overrides={"sequence_id": pl.String})
     genuine = set(labels.filter(pl.col("label") == 0)["sequence_id"])
     everybody = sequences(attacked / "events.csv", 1000)
-    results = score(watched.service, {"sequences": everybody}).json()["results"]
+    results = score(watched.service, {"sequences": everybody}, **PATIENT).json()["results"]
     pairs = list(zip(everybody, results, strict=True))
     normal = [s for s, r in pairs if s["id"] in genuine and r["decision"] == "allow"][:40]
     attack = [s for s, r in pairs if s["id"] not in genuine and r["decision"] == "block"][:40]
@@ -113,9 +116,17 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
         **traffic.normal[0],
         "events": [{**e, "action": "dance", "price": "dear"} for e in traffic.normal[0]["events"]],
     }
+    rates = {"review_rate": 0.1, "block_rate": 0.05}
+    body = {**rates, "segments": {"vip": rates}}
+    watched.service.client.put("/v1/thresholds", json=body).raise_for_status()
     silent: set[tuple[str, str]] = set()
+    numbers = count()
 
     def all_answered() -> bool:
+        # an account counts once a day, so that there are more of them only if they are new
+        both = (traffic.normal[0], traffic.attack[0])
+        new = [{**one, "user_id": f"new {next(numbers)}", "segment": name} for one in both for name in ("", "vip")]
+        score(watched.service, {"sequences": new}).raise_for_status()
         live = [{"key": "u", "event": event} for event in traffic.normal[0]["events"][:3]]
         watched.service.client.post("/v1/events", json={"events": live}).raise_for_status()
         silent.clear()
@@ -126,6 +137,19 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_running_service(watch
         watched.send([*traffic.normal, strange], all_answered)
     except AssertionError:
         pytest.fail(f"no answer: {silent}")
+
+
+def test_a_broken_promise_reaches_the_receiver_by_verdicts_and_by_scores(watched: Watched, traffic: Traffic) -> None:
+    changed = [{**one, "user_id": f"changed {n} {one['id']}"} for n in range(5) for one in traffic.attack]
+    sent = score(watched.service, {"sequences": [*changed, *traffic.normal]}, **PATIENT)
+    found = sent.raise_for_status().json()["results"]
+    for result in (*found[:30], *found[-10:]):
+        said = {"score_id": result["score_id"], "verdict": "normal"}
+        watched.service.client.post("/v1/feedback", json=said).raise_for_status()
+    wanted = {"RecguardPromiseBroken", "RecguardPromiseDoubtful"}
+    watched.send(traffic.normal, lambda: wanted <= {name for name, _ in watched.heard("firing")})
+    told = {a["annotations"]["summary"] for a in watched.alerts() if a["labels"]["alertname"] in wanted}
+    assert any("of the genuine accounts or more are flagged, above the review_rate." in summary for summary in told)
 
 
 def test_an_attack_reaches_the_receiver_and_so_does_its_end(watched: Watched, traffic: Traffic) -> None:

@@ -1,6 +1,9 @@
 """Too much at once, too little time, and a stop: each request that was accepted is answered."""
 
+import json
 import signal
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +11,7 @@ import httpx
 
 from service.model.bundle import Bundle
 from tests.support.problems import assert_problem
-from tests.support.processes import wait_until
+from tests.support.processes import answers, wait_until
 from tests.support.service import Service, Starter, sample, score
 
 
@@ -45,12 +48,21 @@ def test_sigterm_answers_what_was_accepted_and_exits_cleanly(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
 ) -> None:
     service = start_service(bundle.path, timeout_ms=30_000)
-    big = {"sequences": some * 20}
+    body, stopping = json.dumps({"sequences": some}).encode(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield body[:-1]
+        stopping.wait(30)
+        yield body[-1:]
+
+    def send() -> int:
+        return httpx.post(f"{service.client.base_url}/v1/score", content=slow(), timeout=30).status_code
+
     with ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(score, service, big) for _ in range(3)]
-        wait_until(lambda: sample(service, "recguard_batch_sequences_count") > 0)
+        given = [pool.submit(send) for _ in range(3)]
+        wait_until(lambda: sample(service, "recguard_requests_in_flight") == 3)
         service.process.send_signal(signal.SIGTERM)
-        codes = [a.result().status_code for a in answers]
-    assert 200 in codes
-    assert set(codes) <= {200, 503}, "what came too late to be accepted is sent elsewhere"
+        wait_until(lambda: not answers(service.client, "/health/ready"))
+        stopping.set()
+        assert [answer.result() for answer in given] == [200] * 3
     assert service.process.wait(30) == 0

@@ -84,15 +84,16 @@ class Scoring:
         route = request.scope["path"]
         if not admission.admits(route, size, milliseconds):
             return FULL
-        with admission.arriving(route, size):
-            body = await request.body()
-        size = len(body)
-        try:
-            body = json_of(request.scope, body, charset, serving.settings.max_body_bytes)
-        except TooLarge:
-            raise too_large(serving, "the body is too large when unpacked") from None
-        work = serving.score if route == SCORE else serving.take
-        return Response(await work(body, milliseconds, size), media_type="application/json")
+        with serving.metrics.in_flight.track_inprogress():
+            with admission.arriving(route, size):
+                body = await request.body()
+            size = len(body)
+            try:
+                body = json_of(request.scope, body, charset, serving.settings.max_body_bytes)
+            except TooLarge:
+                raise too_large(serving, "the body is too large when unpacked") from None
+            work = serving.score if route == SCORE else serving.take
+            return Response(await work(body, milliseconds, size), media_type="application/json")
 
 
 def too_large(serving: Serving, detail: str) -> Problem:

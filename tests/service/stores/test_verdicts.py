@@ -4,6 +4,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.model.delivered import Counted
 from service.model.intervals import wilson
 from service.stores.quality import Quality
 from service.stores.verdicts import NAME, Store
@@ -52,6 +54,41 @@ def test_what_waits_for_a_verdict_begins_with_the_sample_and_the_uncertain(store
     assert [a["score_id"] for a in store.queue(10)] == ["drawn", "torn", "sure"]
     assert [a["score_id"] for a in store.queue(1)] == ["drawn"]
     assert store.queue(1)[0]["events"] == []
+
+
+def test_the_random_sample_comes_in_random_order_whatever_its_scores(store: Store) -> None:
+    store.keep([answer(name, "allow", score, 0.1) for name, score in (("c", 0.4), ("a", 0.01), ("b", 0.2))])
+    assert [a["score_id"] for a in store.queue(10)] == ["a", "b", "c"]
+
+
+def test_an_account_counts_once_by_its_latest_answer_that_counts_and_with_the_latest_verdict_on_it(
+    store: Store,
+) -> None:
+    def counts(score_id: str, user: str | None, length: int, at: float, rate: float | None = 0.5, **more: Any) -> Any:
+        of_account = {"user_id": user, "length": length, "false_alarm_rate": rate, "segment": None}
+        return answer(score_id, "allow", time=1e9 + at, **of_account, **more)
+
+    store.keep(
+        [
+            counts("a1", "ann", 3, 0, 0.2),
+            counts("a2", "ann", 5, 1, 0.3, share=0.1),
+            counts("a3", "ann", 30, 2, 0.4),
+            counts("a4", "ann", 30, 3, None),
+            counts("b1", "bob", 6, 0),
+            counts("alone", None, 6, 0, sequence_id="cat"),
+            counts("old", "dan", 6, 0, version="0"),
+            counts("told", "eve", 6, 0, share=0.0),
+        ]
+    )
+    for score_id, says in (("a1", "anomalous"), ("a4", "normal"), ("b1", "anomalous"), ("told", "normal")):
+        store.say(score_id, verdict(says))
+    middle = Counted(1, "", "allow", 1.0, 0.5, None)
+    others = {middle, replace(middle, genuine=False)}
+    assert set(store.counted("1", by_length=False)) == {Counted(2, "", "allow", 1.0, 0.4, True), *others}
+    by_length = {Counted(0, "", "allow", 0.1, 0.3, True), Counted(2, "", "allow", 1.0, 0.4, True), *others}
+    assert set(store.counted("1", by_length=True)) == by_length
+    store.keep([{**counts(f"f{k}", f"user {k}", 100, 0, 1.0), "segment": "vip"} for k in range(5)])
+    assert Counted(3, "vip", "allow", 1.0, 1.0, None, 5) in store.counted("1", by_length=True), "alike ones are one"
 
 
 def test_what_is_old_too_much_or_a_users_goes_with_its_verdicts(store: Store) -> None:
