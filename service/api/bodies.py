@@ -20,6 +20,9 @@ from service.schemas.problems import Problem
 UNICODE = {"ascii", "utf-8", "utf-8-sig", *(f"utf-{bits}{end}" for bits in (16, 32) for end in ("", "-le", "-be"))}
 PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # encodings, with zlib's window bits for each
 
+MOST_MEMBERS = 2000  # of a body's gzip: each costs time, also one that holds nothing
+PIECE = 16_384  # bytes unpacked at once; zlib copies what follows the end of a member
+
 
 class TooLarge(Exception):
     """A body that is larger than it may be once it is unpacked."""
@@ -96,19 +99,22 @@ def _unpacked(encoding: str, body: bytes, most: int) -> bytes:
     bits = PACKED[name]
     if name == "deflate" and (len(body) < 2 or body[0] & 15 != 8 or int.from_bytes(body[:2], "big") % 31):
         bits = -15  # without zlib's header, as some clients understand "deflate"
-    found = b""
-    while True:
+    found, rest = bytearray(), memoryview(body)
+    for _ in range(MOST_MEMBERS):
         unpacker = zlib.decompressobj(wbits=bits)
         try:
-            found += unpacker.decompress(body, most + 1 - len(found))
+            while rest and not unpacker.eof:
+                piece, rest = rest[:PIECE], rest[PIECE:]
+                found += unpacker.decompress(piece, most + 1 - len(found))
+                if len(found) > most:
+                    raise TooLarge
         except zlib.error as error:
             raise Problem(400, f"the body is not {name}: {error}") from None
-        if len(found) > most:
-            raise TooLarge
         if not unpacker.eof:
             raise Problem(400, f"the body's {name} ends too early")
-        body = unpacker.unused_data
-        if not body:
-            return found
+        rest = memoryview(body)[len(body) - len(rest) - len(unpacker.unused_data) :]
+        if not rest:
+            return bytes(found)
         if bits != PACKED["gzip"]:
-            raise Problem(400, f"{len(body)} bytes follow the end of the body's {name}")
+            raise Problem(400, f"{len(rest)} bytes follow the end of the body's {name}")
+    raise Problem(400, f"the body's gzip has more than {MOST_MEMBERS} members; pack the body as one")

@@ -88,14 +88,18 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_client(self.arriving)
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as offer:
-            if self.parser.get_method() == b"CONNECT":
-                raise HttpParserError("this is no proxy") from None
-            head = self._without_offer()
-            self.parser = HttpRequestParser(self)
-            self._parse(head + data[offer.args[0] :])
+        rest = memoryview(data)
+        while True:  # each of the requests in it may offer an upgrade
+            try:
+                self.parser.feed_data(rest)
+                return
+            except HttpParserUpgrade as offer:
+                if self.parser.get_method() == b"CONNECT":
+                    raise HttpParserError("this is no proxy") from None
+                head = self._without_offer()
+                self.parser = HttpRequestParser(self)
+                self.parser.feed_data(head)
+                rest = rest[offer.args[0] :]
 
     def _without_offer(self) -> bytes:
         """The head of the request that offers an upgrade, without the offer."""

@@ -63,17 +63,17 @@ class FalseAlarms:
         place = place_of(rate)
         return self.thresholds[:, :, place] if place >= 0 else np.full(self.thresholds.shape[:2], np.inf)
 
-    def once(self, score: float, length: int, missing: NDArray[np.bool_], rate: float) -> bool:
-        """Whether a live sequence is flagged at a rate of accounts that are ever flagged, however often it is scored.
+    def live_rate(self, score: float, length: int, missing: NDArray[np.bool_]) -> float:
+        """The smallest of RATES from which on a live sequence is flagged, if it is scored at each of its events.
+
+        No more than that share of genuine accounts are ever flagged together with it. It is 1 if it is flagged at none.
 
         Args:
             missing: bool (C,), as in `rates`.
         """
-        place = place_of(rate)
-        if place < 0:
-            return False
-        [threshold] = self.thresholds[self.classes(missing[None], np.array([length]))][:, place]
-        return bool(log_odds(score) > log_odds(threshold) + self.repeated[place])
+        [limits] = log_odds(self.thresholds[self.classes(missing[None], np.array([length]))]) + self.repeated
+        below = np.flatnonzero(log_odds(score) <= limits[:-1])
+        return RATES[below[-1] + 1 if len(below) else 0]
 
     def limits(self, thresholds: Thresholds) -> tuple[Floats, Floats]:
         """Scores (1 + C + 1, B) above which, strictly, a sequence is at least reviewed, and blocked."""

@@ -6,10 +6,13 @@ of a click farm are few, and a shilling profile has items that people seldom vis
 Mahalanobis distance of these numbers from those of normal sequences.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
+from cachetools import LRUCache, cachedmethod
 from numpy.typing import NDArray
 
 from service.encoding.usage import Usage
@@ -17,7 +20,7 @@ from service.encoding.values import Floats
 from service.model.lengths import bins
 
 LIMIT = 8.0  # standard deviations; larger values are cut to this, since they say no more
-MOST_KEPT = 4096  # inverse roots of covariances kept, by bin of length and by the measures that are there
+MOST_KEPT = 32 << 20  # bytes of the inverse roots that are kept, since a caller can ask for any number of them
 
 
 def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
@@ -91,16 +94,13 @@ class Novelty:
                 found[some] = (whitened * whitened).mean(axis=1)
         return found
 
+    @cachedmethod(lambda self: self._cache)
     def _whitening(self, bin_: int, used: bytes) -> Floats:
         """Inverse square root of the covariance of the measures that are used."""
-        if (bin_, used) not in self._cache:
-            at = np.flatnonzero(np.frombuffer(used, dtype=bool))
-            values, vectors = np.linalg.eigh(self.covariance[bin_][np.ix_(at, at)])
-            if len(self._cache) > MOST_KEPT:
-                self._cache.clear()
-            self._cache[bin_, used] = vectors / np.sqrt(np.maximum(values, 1e-6))
-        return self._cache[bin_, used]
+        at = np.flatnonzero(np.frombuffer(used, dtype=bool))
+        values, vectors = np.linalg.eigh(self.covariance[bin_][np.ix_(at, at)])
+        return cast(Floats, vectors / np.sqrt(np.maximum(values, 1e-6)))
 
     @cached_property
-    def _cache(self) -> dict[tuple[int, bytes], Floats]:
-        return {}
+    def _cache(self) -> LRUCache[Hashable, Floats]:
+        return LRUCache(MOST_KEPT, getsizeof=lambda root: root.nbytes)

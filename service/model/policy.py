@@ -42,9 +42,14 @@ class Thresholds:
         """Those that are in force, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def decide(self, score: float, false_alarm_rate: float) -> Decision:
-        """The decision on a score, and on the smallest false-alarm rate at which it would be flagged."""
-        if _reaches(score, self.block, false_alarm_rate, self.block_rate):
+    def decide(self, score: float, false_alarm_rate: float, live_rate: float | None = None) -> Decision:
+        """The decision on a score, and on the smallest false-alarm rate at which it would be flagged.
+
+        Args:
+            live_rate: of a live window, `FalseAlarms.live_rate`: an account that is scored at each of its events has
+                many chances of a false alarm, so a block needs more. None for a sequence that is scored once.
+        """
+        if _reaches(score, self.block, false_alarm_rate if live_rate is None else live_rate, self.block_rate):
             return "block"
         return "review" if _reaches(score, self.review, false_alarm_rate, self.review_rate) else "allow"
 

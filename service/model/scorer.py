@@ -142,6 +142,10 @@ class Model:
         scores = zip(self.scorer.scores(evidence), sequences, strict=True)
         return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
 
+    def live_rate(self, score: Score, live: bool) -> float | None:
+        """What a decision on a live window also needs, see `FalseAlarms.live_rate`; None if it is none."""
+        return self.bundle.false_alarms.live_rate(score.score, len(score.events), score.missing) if live else None
+
     def reasons(self, judged: Judged, most: int) -> list[Reason]:
         """Why a sequence scored as it did, the largest reason first."""
         b, evidence = self.bundle, judged.evidence.take(np.array([judged.at]))

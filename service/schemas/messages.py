@@ -271,6 +271,14 @@ class LiveResult(Taken, Result):
     """The answer for an event whose window was due to be scored."""
 
     at: int = Field(description="Index of the event in the window, and so in `events`.")
+    live_false_alarm_rate: float = Field(
+        ge=0,
+        le=1,
+        description=(
+            "As `false_alarm_rate`, of the genuine accounts that are ever flagged when they are scored at each of 200 "
+            "events. A block by rate goes by this one."
+        ),
+    )
 
 
 class FailedTaken(Taken, FailedResult):

@@ -81,17 +81,17 @@ class Challenger:
             self.process.kill()
             await self.process.wait()
 
-    def offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
+    def offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool) -> None:
         """Sends a request and its results to the challenger, after the caller has sent the answer; returns at once."""
-        asyncio.get_running_loop().call_soon(self._offer, body, results)
+        asyncio.get_running_loop().call_soon(self._offer, body, results, live)
 
-    def _offer(self, body: bytes, results: Sequence[dict[str, Any]]) -> None:
+    def _offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool) -> None:
         pipe = self.process.stdin if self.process else None
         if pipe is None or pipe.transport.is_closing() or pipe.transport.get_write_buffer_size() > MOST_WAITING:
             self.metrics.challenger_dropped.inc(len(results))
             return
         told = [None if "error" in r or "listed" in r else (r["score"], r["decision"]) for r in results]
-        pipe.write(json.dumps({"size": len(body), "told": told}).encode() + b"\n" + body)
+        pipe.write(json.dumps({"size": len(body), "live": live, "told": told}).encode() + b"\n" + body)
 
     async def _listen(self) -> None:
         assert self.process is not None
@@ -109,8 +109,8 @@ class Challenger:
         logger.error("the challenger's process ended (code %s); the champion serves on", await self.process.wait())
 
 
-def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[Answer | None]:
-    """The challenger's answers to a request's sequences; None for a sequence that it cannot score."""
+def answers(model: Model, overrides: Overrides, body: bytes, live: bool, most: int) -> list[Answer | None]:
+    """The challenger's answers to a request's sequences, or live windows; None for one that it cannot score."""
     policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
     sequences = parse(body, most).sequences
     columns: list[Any] = []
@@ -127,8 +127,8 @@ def answers(model: Model, overrides: Overrides, body: bytes, most: int) -> list[
     for sequence, given in zip(sequences, columns, strict=True):
         score = next(scores) if given is not None else None
         if isinstance(score, Score) and not isinstance(sequence, dict):
-            thresholds = policy.of_bundle(sequence.segment, given[1])
-            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate)))
+            thresholds, live_rate = policy.of_bundle(sequence.segment, given[1]), model.live_rate(score, live)
+            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate, live_rate)))
         else:
             found.append(None)
     return found
@@ -155,7 +155,7 @@ def main(path: Path, state: Path, most: int) -> None:
         body = pipe.read(header["size"])
         told = header["told"]
         try:
-            theirs = answers(model, overrides, body, most)
+            theirs = answers(model, overrides, body, header["live"], most)
         except (Problem, RuntimeError, ValueError):  # one request must not end the comparison
             logging.getLogger(__name__).exception("a request could not be scored in shadow")
             theirs = [None] * len(told)

@@ -38,6 +38,7 @@ CLOSING_SECONDS = 5.0
 SILENT = "the database of verdicts did not answer in time"
 OUTSIDE = (SQLAlchemyError, Unopened)  # the database's own failures
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
+Waiting = tuple[SentSequence, dict[str, Any], str, float, float, float | None]  # what `Feedback._row` takes
 
 
 def _why(error: Exception) -> str:
@@ -74,9 +75,9 @@ class Feedback:
         self.pseudonyms, self.share, self.metrics = pseudonyms, share, metrics
         self.promise = promise
         self.days, self.most = days, most
-        self.buffer: list[tuple[SentSequence, dict[str, Any], str, float, float, float | None]] = []
-        self.writing = asyncio.Lock()
-        self.writing_now = 0  # answers on their way into the database
+        self.buffer: list[Waiting] = []
+        self.writing: asyncio.Task[None] | None = None  # what is on its way into the database
+        self.writing_now = 0  # answers in it
         self.heard = False  # whether a verdict came since precision and recall were last computed
         self.show_from = 0.0  # when they may be again, in seconds of `time.monotonic`
         self.tasks: list[asyncio.Task[None]] = []
@@ -94,8 +95,9 @@ class Feedback:
             async with asyncio.timeout(CLOSING_SECONDS):
                 await self.flush()
         except TimeoutError:
-            logger.error("the database of verdicts does not answer; %d answers are lost for review", self.writing_now)
-            self.metrics.review_dropped.inc(self.writing_now)
+            lost = self.writing_now + len(self.buffer)
+            logger.error("the database of verdicts does not answer; %d answers are lost for review", lost)
+            self.metrics.review_dropped.inc(lost)
             return
         if self.store is not None:
             self.store.close()
@@ -123,21 +125,26 @@ class Feedback:
         self.buffer.append((sequence, result, version, 1.0 if flagged else self.share, time.time(), rate))
 
     async def flush(self) -> None:
-        """Writes the answers that wait."""
-        async with self.writing:
-            waiting, self.buffer = self.buffer, []
-            if not waiting:
-                return
-            self.writing_now = len(waiting)
-            try:
-                await self.apart(lambda: self._opened().keep([self._row(*one) for one in waiting]))
-            except OUTSIDE as error:
-                self.metrics.review_dropped.inc(len(waiting))
-                logger.error("%d answers could not be kept for review: %s", len(waiting), _why(error))
-            except Exception:  # a database that is down must not stop scoring; these answers are lost for review
-                self.metrics.review_dropped.inc(len(waiting))
-                logger.exception("%d answers could not be kept for review", len(waiting))
-            self.writing_now = 0
+        """Writes the answers that wait; where the caller gives up, the writing goes on."""
+        for _ in range(2):  # what is being written may have left out the latest answers
+            if self.writing is None and self.buffer:
+                waiting, self.buffer = self.buffer, []
+                self.writing_now = len(waiting)
+                self.writing = asyncio.create_task(self._keep(waiting), name="keep")
+            if self.writing is not None:
+                await asyncio.shield(self.writing)
+
+    async def _keep(self, waiting: list[Waiting]) -> None:
+        try:
+            await self.apart(lambda: self._opened().keep([self._row(*one) for one in waiting]))
+        except OUTSIDE as error:
+            self.metrics.review_dropped.inc(len(waiting))
+            logger.error("%d answers could not be kept for review: %s", len(waiting), _why(error))
+        except Exception:  # a database that is down must not stop scoring; these answers are lost for review
+            self.metrics.review_dropped.inc(len(waiting))
+            logger.exception("%d answers could not be kept for review", len(waiting))
+        finally:
+            self.writing, self.writing_now = None, 0
 
     def _row(
         self,
@@ -209,7 +216,7 @@ class Feedback:
         try:
             async with asyncio.timeout_at(until):
                 await self.flush()
-                found = await self.apart(lambda: self._opened().say(score_id, verdict, row))
+                found = await self.apart(self._record, score_id, verdict, row)
         except TimeoutError:
             detail = f"{SILENT}; the verdict may be recorded or not, and saying it again changes nothing"
             raise Problem(504, detail) from None
@@ -218,11 +225,17 @@ class Feedback:
             raise Problem(503, f"{UNREACHABLE}; nothing was recorded", headers={"Retry-After": "10"}) from error
         if found is None:
             raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
-        answer, new = found
-        if new:
-            self.metrics.feedback.labels(verdict["verdict"], answer["decision"]).inc()
+        return found
+
+    def _record(
+        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], bool] | None:
+        """Records a verdict, and counts it even if the caller has given up by now."""
+        found = self._opened().say(score_id, verdict, row)
+        if found is not None and found[1]:
+            self.metrics.feedback.labels(verdict["verdict"], found[0]["decision"]).inc()
             self.heard = True
-        return answer, new
+        return found
 
     async def _show(self) -> None:
         self.heard, start = False, time.monotonic()

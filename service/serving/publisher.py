@@ -35,8 +35,8 @@ class Publisher:
         self, metrics: Metrics, drift: DriftMonitor, promise: Promise, feedback: Feedback, webhook: Webhook | None
     ) -> None:
         self.metrics, self.drift, self.promise, self.feedback, self.webhook = metrics, drift, promise, feedback, webhook
-        # score, false-alarm rate and segment
-        self.recent: deque[tuple[float, float, str | None]] = deque(maxlen=RECENT)
+        # segment, and what `Thresholds.decide` takes: score, false-alarm rate, live rate
+        self.recent: deque[tuple[str | None, float, float, float | None]] = deque(maxlen=RECENT)
 
     def judged(self, judged: Sequence[Judged | Exception], unlisted: int, watched: bool) -> None:
         """Counts judged sequences and watches their drift; answers from the cache are not among them.
@@ -81,7 +81,8 @@ class Publisher:
             self.metrics.decided[decision].inc()
             for name in result["missing"]:
                 self.metrics.missing_fields.labels(name).inc()
-            self.recent.append((score, result["false_alarm_rate"], sequence.segment))
+            live_rate = result.get("live_false_alarm_rate")
+            self.recent.append((sequence.segment, score, result["false_alarm_rate"], live_rate))
             listed, length = result.get("listed"), result["support"]["events"]
             counts = (
                 watched and at in rates and not listed and self.promise.counts(sequence.user_id or sequence.id, length)
@@ -102,5 +103,5 @@ class Publisher:
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""
-        decisions = [policy.of(segment).decide(score, rate) for score, rate, segment in self.recent]
+        decisions = [policy.of(segment).decide(*scored) for segment, *scored in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}

@@ -202,7 +202,7 @@ class Serving:
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
-        keys = self._answer_from(cache, prepared, results) if cache is not None else {}
+        keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
         judged = await self._judged(active, [one for _, one in waiting], asking, parsed)
@@ -223,7 +223,8 @@ class Serving:
             rates = {i: one.score.false_alarm_rate for (i, _), one in told if isinstance(one, Judged)}
             self.publisher.answered(asked.sequences, whole, _named(active), rates, watched)
             if self.registry.challenger:
-                self.registry.challenger.offer(asking.body or to_json({"sequences": asked.sequences}), whole)
+                body = asking.body or to_json({"sequences": asked.sequences})
+                self.registry.challenger.offer(body, whole, asked.live)
         return whole
 
     async def _judged(
@@ -245,7 +246,7 @@ class Serving:
             raise Problem(504, f"not answered within {asking.timeout_ms:g} ms") from None
 
     def _answer_from(
-        self, cache: Cache, prepared: Sequence[Prepared | Result], results: list[Result | None]
+        self, cache: Cache, prepared: Sequence[Prepared | Result], results: list[Result | None], live: bool
     ) -> dict[int, bytes]:
         """Answers sequences that were sent before from the cache; returns the keys of all that can be scored."""
         keys = {}
@@ -253,7 +254,7 @@ class Serving:
             if isinstance(one, dict):
                 continue
             sequence = one.sequence
-            keys[i] = digest(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""))
+            keys[i] = digest(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""), live)
             if kept := cache.get(keys[i]):
                 results[i] = {**kept, "id": sequence.id, "score_id": fresh_id()}
                 self.metrics.cache_hits.inc()

@@ -75,7 +75,7 @@ def compose(
     asked: Asked,
     listed: Mapping[str, str],
 ) -> Result:
-    """The result of the sequence at `index` in its request. The decision is made here and nowhere else.
+    """The result of the sequence at `index` in its request, with the decision.
 
     Args:
         policy: the policy in force for the model.
@@ -91,13 +91,8 @@ def compose(
     score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
     bundle, encoded = model.bundle, judged.encoded
     thresholds = policy.of_bundle(sequence.segment, encoded.length)
-    decision = thresholds.decide(score.score, score.false_alarm_rate)
-    if decision == "block" and asked.live and thresholds.block_rate is not None:
-        # an account that is scored at each of its events has many chances of a false alarm
-        once = bundle.false_alarms.once(score.score, encoded.length, score.missing, thresholds.block_rate)
-        decision = "block" if once else "review"
-    if on_list:
-        decision = LISTED[on_list]
+    live_rate = model.live_rate(score, asked.live)
+    decision = LISTED[on_list] if on_list else thresholds.decide(score.score, score.false_alarm_rate, live_rate)
     found = bundle.support.of(thresholds, encoded.length, score.missing)
     result = {
         "id": sequence.id,
@@ -115,6 +110,8 @@ def compose(
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
     }
+    if live_rate is not None:
+        result["live_false_alarm_rate"] = policy.of_recent(live_rate, encoded.length)
     if judged.encoded.unreadable:
         result["unreadable"] = [{"event": e, "field": f, "value": v} for e, f, v in judged.encoded.unreadable]
     if on_list:

@@ -32,6 +32,7 @@ MOST_WAITING = 10_000  # sequences
 MOST_IN_MESSAGE = 100
 TIMEOUT = 10.0  # seconds for an attempt in all, however slowly its answer comes
 CLOSING = 3.0  # the same while the service stops
+DISK_SECONDS = 3.0  # for the state directory to take what is written aside
 STOP_SECONDS = 10.0  # for all attempts while the service stops; the rest is written aside
 
 
@@ -97,7 +98,8 @@ class Webhook:
         self.filled = asyncio.Event()
         self.stopping = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-        self.apart = Apart(2)
+        self.apart, self.disk = Apart(2), Apart(1)
+        self.spilling: asyncio.Task[None] | None = None  # what found no room and is on its way to the disk
         self.attempt: asyncio.Timeout | None = None  # of the attempt under way
         self.end = math.inf  # when delivery must be over, in the event loop's time
 
@@ -111,7 +113,10 @@ class Webhook:
         if len(self.waiting) > MOST_WAITING:  # make room by dropping the oldest that are not being sent
             spilled = self.waiting[MOST_IN_MESSAGE : 11 * MOST_IN_MESSAGE]
             del self.waiting[MOST_IN_MESSAGE : 11 * MOST_IN_MESSAGE]
-            asyncio.get_running_loop().run_in_executor(None, self._write_aside, spilled, "the queue is full")
+            if self.spilling is None or self.spilling.done():
+                self.spilling = asyncio.create_task(self._aside(spilled, "the queue is full"), name="spill")
+            else:
+                self._lost(len(spilled), "the disk has not yet taken those before them")
         self.metrics.webhook_waiting.set(len(self.waiting))
         self.filled.set()
 
@@ -124,8 +129,9 @@ class Webhook:
         if self.attempt is not None and (when := self.attempt.when()) is not None:
             with suppress(RuntimeError):  # it is over at this very moment
                 self.attempt.reschedule(min(when, now + CLOSING))
-        if self.task is not None:
-            await self.task
+        for task in (self.task, self.spilling):
+            if task is not None:
+                await task
 
     async def _deliver(self) -> None:
         while not (self.stopping.is_set() and not self.waiting):
@@ -138,9 +144,9 @@ class Webhook:
                     told = 0 if failure else len(message)
                     message, failure = list(self.waiting), failure or "the service has stopped"
                     if left := message[told:]:
-                        await self.apart(self._write_aside, left, failure)
+                        await self._aside(left, failure)
                 elif failure:
-                    await self.apart(self._write_aside, message, failure)
+                    await self._aside(message, failure)
                 del self.waiting[: len(message)]
                 self.metrics.webhook_waiting.set(len(self.waiting))
 
@@ -193,14 +199,23 @@ class Webhook:
         with opener.open(request, timeout=TIMEOUT):
             pass
 
-    def _write_aside(self, sequences: list[dict[str, Any]], reason: str) -> None:
-        self.metrics.webhook.labels("dead").inc(len(sequences))
+    async def _aside(self, sequences: list[dict[str, Any]], reason: str) -> None:
+        """Writes sequences to the state directory, if it takes them in time."""
+        told = {"time": time.time(), "reason": reason, "sequences": sequences}
         try:
-            append_line(self.dead, json.dumps({"time": time.time(), "reason": reason, "sequences": sequences}))
+            async with asyncio.timeout(DISK_SECONDS):
+                await self.disk(lambda: append_line(self.dead, json.dumps(told)))
+        except TimeoutError:
+            self._lost(len(sequences), f"no answer from the disk within {DISK_SECONDS:.0f} s")
         except OSError as error:  # a full disk must not end the delivery of what comes after
-            self.metrics.state_errors.labels("webhook").inc()
-            logger.error("%d blocked sequences could not be told, nor written aside: %s", len(sequences), error)
-            return
-        logger.error(
-            "%d blocked sequences could not be told to the webhook (%s): see %s", len(sequences), reason, self.dead
-        )
+            self._lost(len(sequences), str(error))
+        else:
+            self.metrics.webhook.labels("dead").inc(len(sequences))
+            logger.error(
+                "%d blocked sequences could not be told to the webhook (%s): see %s", len(sequences), reason, self.dead
+            )
+
+    def _lost(self, count: int, why: str) -> None:
+        self.metrics.webhook.labels("dead").inc(count)
+        self.metrics.state_errors.labels("webhook").inc()
+        logger.error("%d blocked sequences could not be told, nor written aside: %s", count, why)

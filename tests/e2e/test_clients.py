@@ -67,6 +67,13 @@ def test_an_offer_with_a_chunked_body_or_none_is_ignored(service: Service, body:
     assert answer.count(b'"results"') == 1
 
 
+def test_any_number_of_offers_may_come_at_once(service: Service) -> None:
+    read = f"GET /health/live HTTP/1.1\r\nHost: x\r\n{OFFER}\r\n".encode()
+    answer = exchange(service, 2000 * read + LAST)
+    assert answer.count(b"HTTP/1.1 200") == 2001
+    assert "Traceback" not in service.log.read_text()
+
+
 def test_a_connection_that_is_to_close_still_closes(service: Service, body: dict[str, Any]) -> None:
     offer = "Connection: close, Upgrade\r\nUpgrade: h2c\r\n"
     assert exchange(service, post(body, offer)).count(b"HTTP/1.1 200") == 1

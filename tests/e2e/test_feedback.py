@@ -132,7 +132,7 @@ def test_a_database_that_hangs_holds_neither_a_verdict_past_its_deadline_nor_the
             assert score(service, {"sequences": some}).status_code == 200, "scoring goes on"
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0
-    assert "the database of verdicts does not answer; 40 answers are lost for review" in service.log.read_text()
+    assert "the database of verdicts does not answer; 280 answers are lost for review" in service.log.read_text()
 
 
 def test_a_worker_that_dies_while_the_database_is_away_is_replaced(

@@ -14,7 +14,7 @@ from tests.support.logs import click, sequences
 from tests.support.problems import assert_problem
 from tests.support.processes import wait_until
 from tests.support.servers import RedisServer
-from tests.support.service import Service, Starter, sample
+from tests.support.service import Service, Starter, sample, score
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,46 @@ def test_a_window_is_scored_from_its_first_event_on(service: Service) -> None:
     assert [r["kept"] for r in results] == [r["support"]["events"] for r in results] == [1, 2, 3, 4]
     recalls = [r["support"]["recall"] for r in results]
     assert recalls == sorted(recalls)  # the more it has seen, the more it can tell
+
+
+def test_a_live_block_needs_more_also_from_the_cache_in_shadow_and_in_a_preview(
+    start_service: Starter, bundles: Path, bundle: Bundle, attacked: Path
+) -> None:
+    service = start_service(bundles / "one", challenger=bundle.path, cache_seconds=600)
+    wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
+    given: list[Any] = [{"id": s["id"], "events": s["events"][:64]} for s in sequences(attacked / "events.csv", 1000)]
+    tried = score(service, {"sequences": given, "trial": True}).json()["results"]
+    blocked = [s for s, r in zip(given, tried, strict=True) if r["decision"] == "block"][:6]
+    answers: list[Any] = []
+
+    def once(sequence: Any) -> None:
+        [result] = score(service, {"sequences": [sequence]}).json()["results"]
+        assert (result["decision"], "live_false_alarm_rate" in result) == ("block", False)
+        answers.append(result)
+
+    def at_each_event(sequence: Any) -> None:
+        events = ({"key": sequence["id"], "event": event} for event in sequence["events"])
+        answers.extend(send(service, *events)["results"])
+
+    for number, sequence in enumerate(blocked):
+        for ask in (once, at_each_event)[:: 1 if number % 2 else -1]:
+            ask(sequence)
+        service.client.delete("/v1/events", params={"key": sequence["id"]})
+        at_each_event(sequence)
+    assert sample(service, "recguard_cache_hits_total") > len(blocked)
+    for result in answers:
+        rates = result["false_alarm_rate"], result.get("live_false_alarm_rate")
+        assert result["decision"] == bundle.thresholds.decide(result["score"], *rates)
+    told = Counter(result["decision"] for result in answers)
+    assert any(r["decision"] == "review" for r in answers if r["false_alarm_rate"] <= bundle.thresholds.block_rate)
+    shares = service.client.post("/v1/thresholds/preview", json=bundle.thresholds.given).json()["then"]
+    assert shares == {decision: pytest.approx(told[decision] / len(answers)) for decision in shares}
+    wait_until(
+        lambda: all(
+            sample(service, "recguard_challenger_decisions_total", champion=d, challenger=d) == n
+            for d, n in told.items()
+        )
+    )
 
 
 def test_a_key_is_forgotten(live: Service) -> None:

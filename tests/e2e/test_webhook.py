@@ -1,5 +1,6 @@
 """Blocked sequences reach the webhook: signed, once accepted never again, and none is lost."""
 
+import fcntl
 import hmac
 import json
 import signal
@@ -72,6 +73,25 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_nothing_is_lost(
     dead = [json.loads(line) for line in (tmp_path / "state" / "webhook-dead.jsonl").read_text().splitlines()]
     assert sum(len(d["sequences"]) for d in dead) == 8 * len(some)
     assert "refused" in dead[0]["reason"]
+
+
+def test_a_disk_that_hangs_holds_up_neither_what_the_receiver_takes_nor_the_end(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.statuses = [400, 400, 200, 400]
+    service = start_service(bundle.path, webhook_url=receiver.url, state_dir=tmp_path / "state")
+    service.client.put("/v1/thresholds", json={"review": 0.0, "block": 0.0}).raise_for_status()
+    with (tmp_path / "state" / "webhook-dead.jsonl").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # whoever would write there waits
+        for number in range(3):
+            score(service, {"sequences": some[number : number + 1]}).raise_for_status()
+            wait_until(lambda sent=number + 1: len(receiver.got) == sent)  # type: ignore[misc]
+        assert [told["id"] for told in delivered(receiver)] == [some[2]["id"]]
+        assert sample(service, "recguard_webhook_sequences_total", outcome="dead") == 2
+        assert sample(service, "recguard_state_errors_total", what="webhook") == 2
+        score(service, {"sequences": some[3:4]}).raise_for_status()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("status", [400, 302])

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import time
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.bodies import UNICODE, TooLarge, charset_of, checked, json_of
+from service.api.bodies import MOST_MEMBERS, PIECE, UNICODE, TooLarge, charset_of, checked, json_of
 from service.schemas.problems import Problem
 
 MOST = 10_000
@@ -57,6 +58,24 @@ def test_a_body_stops_at_its_limit_however_many_members_it_has() -> None:
     for packed in (3 * member, gzip.compress(b" " * 50_000_000, mtime=0)):
         with pytest.raises(TooLarge):
             read(packed, content_encoding="gzip")
+
+
+@pytest.mark.parametrize("last", [b"", b"{}"])
+def test_members_that_hold_nothing_cost_no_more_than_so_many_of_them(last: bytes) -> None:
+    empty, end = gzip.compress(b"", mtime=0), gzip.compress(last, mtime=0)
+    assert read((MOST_MEMBERS - 1) * empty + end, content_encoding="gzip") == last
+    start = time.process_time()
+    with pytest.raises(Problem, match=f"more than {MOST_MEMBERS} members; pack the body as one"):
+        read(100_000 * empty + end, content_encoding="gzip")
+    assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize("size", range(PIECE - 40, PIECE + 4))
+def test_a_member_may_end_anywhere_in_a_piece(size: int) -> None:
+    content = b"{" + b"7" * (2 * PIECE)
+    stored = gzip.compress(content[:size], compresslevel=0, mtime=0)
+    both = stored + gzip.compress(content[size:], mtime=0)
+    assert json_of(scope(content_encoding="gzip"), both, None, len(content)) == content
 
 
 @pytest.mark.parametrize("kind", ["application/json", "APPLICATION/JSON", "application/x+json; charset=UTF-8"])

@@ -83,5 +83,14 @@ def test_a_live_look_is_flagged_only_beyond_the_raised_threshold(score: float, r
     found, missing = alarms(), np.zeros(COLUMNS, dtype=bool)
     limit = found.at(rate)[0, 0]
     raised = log_odds(limit) + 1.5
-    assert found.once(score, 1, missing, rate) == (log_odds(score) > raised)
-    assert not found.once(1.0, 1, missing, 0.0)
+    assert (found.live_rate(score, 1, missing) <= rate) == (log_odds(score) > raised)
+
+
+@given(st.floats(0, 1), st.lists(st.floats(0, 5), min_size=len(RATES), max_size=len(RATES)))
+def test_a_live_rate_is_flagged_at_every_larger_one_too(score: float, repeated: list[float]) -> None:
+    found = replace(alarms(), repeated=np.array(repeated))
+    rate = found.live_rate(score, 1, np.zeros(COLUMNS, dtype=bool))
+    flagged = log_odds(score) > log_odds(found.thresholds[0, 0]) + found.repeated
+    assert flagged[RATES.index(rate) : -1].all()
+    assert rate == RATES[0] or not flagged[RATES.index(rate) - 1]
+    assert replace(found, repeated=np.full(len(RATES), np.inf)).live_rate(1.0, 1, np.zeros(COLUMNS, dtype=bool)) == 1.0

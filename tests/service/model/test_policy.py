@@ -24,6 +24,15 @@ def test_a_higher_score_and_a_smaller_rate_are_never_judged_more_mildly(
     assert DECISIONS.index(mild) <= DECISIONS.index(strict)
 
 
+@given(pairs, shares, shares, shares)
+def test_a_live_window_is_blocked_by_its_live_rate_and_reviewed_as_any_other(
+    t: Thresholds, score: float, rate: float, live: float
+) -> None:
+    once, found = t.decide(score, rate), t.decide(score, rate, max(rate, live))
+    assert (found == "block") == (t.decide(score, max(rate, live)) == "block")
+    assert (found == "allow") == (once == "allow")
+
+
 @given(scores, shares)
 def test_a_score_on_the_threshold_reaches_it_whatever_the_rate(t: Thresholds, rate: float) -> None:
     assert t.block is not None

@@ -198,7 +198,7 @@ def test_over_many_looks_no_more_than_the_rate_are_ever_flagged(rate: float) -> 
     looks = live_looks(new.lengths, at)
     scores, missing = new.score(looks)
     told = zip(scores.tolist(), looks.size.tolist(), missing, strict=True)
-    once = [found.once(score, size, lacks, rate) for score, size, lacks in told]
+    once = [found.live_rate(score, size, lacks) <= rate for score, size, lacks in told]
     each = new.flagged(found, looks, rate)
     ever = [len(np.unique(looks.of[flags])) / len(at) for flags in (each, np.array(once))]
     assert ever[0] > 2 * rate  # without more, many looks break the promise

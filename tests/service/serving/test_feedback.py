@@ -1,0 +1,72 @@
+"""What becomes of answers for review when a caller gives up waiting for the database."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.schemas.messages import Sequence
+from service.schemas.problems import Problem
+from service.serving.feedback import Feedback
+from service.stores.verdicts import NAME, Store
+from service.telemetry.logs import Pseudonyms
+from service.telemetry.metrics import Metrics
+from tests.support.processes import wait_until
+
+ANSWERS = 5  # between two verdicts
+
+
+def offered(feedback: Feedback, number: int) -> None:
+    result = {"decision": "block", "score_id": str(number), "score": 1.0, "type": None}
+    feedback.offer(Sequence(id="u", events=[{"action": "click"}]), result, "1")
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_callers_who_give_up_lose_no_answer_and_none_uncounted(tmp_path: Path, comes_back: bool) -> None:
+    store, metrics = Store("", tmp_path), Metrics()
+    lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+
+    async def main() -> None:
+        feedback = Feedback(store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics)
+        offered(feedback, 0)
+        await feedback.flush()
+        lock.execute("BEGIN IMMEDIATE")
+        verdict = {"verdict": "normal", "type": None, "note": None, "who": "ann"}
+        for number in range(6):
+            for k in range(ANSWERS):
+                offered(feedback, 1 + number * ANSWERS + k)
+            until = asyncio.get_running_loop().time() + 0.05
+            with pytest.raises(Problem) as raised:
+                await feedback.say("0", verdict, None, until)
+            assert raised.value.status == 504
+        if not comes_back:
+            lock.execute("DROP TABLE answers")
+        lock.execute("COMMIT")
+        await feedback.flush()
+
+    asyncio.run(main())
+    if comes_back:
+        assert len(store.queue(1000)) == 1 + 6 * ANSWERS
+    assert metrics.registry.get_sample_value("recguard_review_dropped_total") == (0 if comes_back else 6 * ANSWERS)
+
+
+def test_a_verdict_that_is_recorded_after_its_deadline_counts(tmp_path: Path) -> None:
+    store, metrics = Store("", tmp_path), Metrics()
+    lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+
+    async def main() -> None:
+        feedback = Feedback(store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics)
+        offered(feedback, 0)
+        await feedback.flush()
+        lock.execute("BEGIN IMMEDIATE")
+        verdict = {"verdict": "normal", "type": None, "note": None, "who": "ann"}
+        until = asyncio.get_running_loop().time() + 0.05
+        with pytest.raises(Problem):
+            await feedback.say("0", verdict, None, until)
+        lock.execute("COMMIT")
+
+    asyncio.run(main())
+    counted = {"label": "normal", "decision": "block"}
+    wait_until(lambda: metrics.registry.get_sample_value("recguard_feedback_total", counted) == 1)
+    assert len(list(store.judged())) == 1
