@@ -103,5 +103,5 @@ class Publisher:
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""
-        decisions = [policy.of(segment).decide(*scored) for segment, *scored in self.recent]
+        decisions = [policy.of(segment).decide(score, rate, live) for segment, score, rate, live in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}
