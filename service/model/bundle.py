@@ -30,7 +30,7 @@ from service.model.policy import Thresholds
 from service.model.support import Support
 from service.model.tabular import Tabular
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 

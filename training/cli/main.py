@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -23,11 +24,12 @@ from training.cli.common import (
     bar,
     console,
     print_comparison,
+    print_description,
     print_metrics,
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
-from training.cli.options import Seed, configure, reads_log, with_fit_options
+from training.cli.options import Kinds, Missing, Seed, Text, configure, reads_log, with_fit_options
 from training.config import FitConfig
 from training.data.read import AS_FOUND, ReadOptions, parse_columns
 
@@ -47,6 +49,35 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
     with bar(show, "searching", trials) as advance:
         return tune(log, labels, at, config, trials, advance)
+
+
+@app.command()
+@reads_log
+def describe(
+    events: EventsFile,
+    labels: Annotated[Path | None, typer.Option("--labels", help="Label table of the log.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file for the same.")] = None,
+    columns: ColumnMap = None,
+    kinds: Kinds = "",
+    text: Text = "",
+    missing: Missing = FitConfig.missing,
+    how: ReadOptions = AS_FOUND,
+) -> None:
+    """Shows what a log holds before a fit: what each column will be read as and why, and what looks wrong."""
+    with session(quiet=True):
+        from training.data.dataset import WHOLE, Dataset
+        from training.data.describe import describe as described
+        from training.data.doubts import unsaid
+        from training.evaluation.description import render
+
+        config = replace(WHOLE, kinds=kinds, text=text, missing=missing)
+        with unsaid():  # for they are part of what is shown
+            found = described(Dataset.read(events, labels, config, parse_columns(columns), how=how))
+        print_description(found)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(render(found, events.name))
+            console.print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command()

@@ -145,7 +145,7 @@ def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) 
     """What the manifest says of a model and its training; `tested` holds the measures on the test part."""
     train = data.log.subset(data.split.train)
     return {
-        "feature_spec": fitted.kinds,
+        "feature_spec": data.log.kinds,
         "preset": fitted.config.preset,
         "config": asdict(fitted.config),
         "training_data": {
@@ -262,6 +262,8 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
         )
     return {
         **quality,
+        "warnings": data.warnings,
+        "columns": {name: held._asdict() for name, held in data.log.held.items()},
         "cleaning": asdict(replace(data.cleaning, clipped=fitted.clipped)),
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
