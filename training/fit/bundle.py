@@ -153,6 +153,9 @@ def _described(fitted: Fitted, data: Dataset, tested: Mapping[str, Any] | None) 
             "sequences": len(data.log),
             "events": data.log.events.height,
             "split": data.split.how,
+            "missing": {
+                name: data.log.events[name].null_count() / data.log.events.height for name in fitted.encoder.read
+            },
         },
         "types": fitted.types,
         "metrics": {
