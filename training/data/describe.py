@@ -21,6 +21,7 @@ EDGE = 0.01  # share at each end that the outermost bars take in
 EXAMPLES, COMMONEST, SHOWN = 3, 4, 40  # values of a column, and characters of a value
 READ_AS = {"sequence_id": "sequence", "ts": "time", "event_label": "label", "event_id": "event"}
 RARE = 0.02  # share of the commonest value below which values are not named
+CLOSE = 1e-6  # seconds, which is what floats tell apart of times in our days
 STEPS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 1e-3}
 
 
@@ -153,7 +154,7 @@ def _times(log: Log) -> dict[str, str]:
     if times.is_empty():
         return {"times": "none; events count in the order in which they come"}
     values = times.to_numpy()
-    step = next((words for words, seconds in STEPS.items() if _is_whole(values / seconds)), "microseconds or finer")
+    step = next((words for words, seconds in STEPS.items() if _in_steps(values, seconds)), "microseconds or finer")
     untimed = log.events.group_by("sequence_id").agg(pl.col("ts").is_null().any())["ts"].sum()
     found = {"first": _moment(values.min()), "last": _moment(values.max()), "resolution": step}
     if untimed:
@@ -161,8 +162,8 @@ def _times(log: Log) -> dict[str, str]:
     return found
 
 
-def _is_whole(values: Floats) -> bool:
-    return bool((np.abs(values - np.round(values)) < 1e-6).all())
+def _in_steps(values: Floats, step: float) -> bool:
+    return bool((np.abs(values - np.round(values / step) * step) < CLOSE).all())
 
 
 def _labels(data: Dataset) -> dict[str, str]:

@@ -80,7 +80,7 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(tables(), st.sampled_from(["parquet", "csv", "jsonl"]), st.sampled_from([0.05, 0.5, 1.0]))
 def test_any_table_is_described_and_encoded_or_refused_and_no_row_is_lost(
     table: pl.DataFrame, kind: str, bad: float
