@@ -29,6 +29,7 @@ PRESETS = {
     "base": Preset(layers=6, hidden=384, heads=12, pretrained=True),
 }
 
+COLUMN_KINDS = ("numeric", "categorical", "identifier", "text", "ignore")
 LEAST_EPOCHS = 3  # fewest epochs of a network; if the budget is too small, each sees only a share of the log
 
 
@@ -107,12 +108,26 @@ class FitConfig:
         float | None, Option("Share of anomalies in live traffic; by default as in the log.", 1e-6, 0.999999)
     ] = None
     missing: Annotated[str, Option("Texts that stand for a missing value, separated by commas.")] = ",".join(MARKERS)
+    kinds: Annotated[
+        str, Option("What columns are, where it is not what is found: price=numeric,zip=categorical,note=text,x=ignore")
+    ] = ""
+    text: Annotated[str, Option("The columns of prose that are read, joined in this order: title,review")] = ""
     max_bad_share: float = 0.05  # share of bad rows; more is fatal
 
     @property
     def reading(self) -> Reading:
         """What stands for a missing value."""
         return Reading.of(self.missing.split(","))
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The kinds of columns that a user tells; raises ValueError where one is not written like that."""
+        pairs = [part.rpartition("=")[::2] for part in self.kinds.split(",") if part]
+        for column, kind in pairs:
+            if kind.strip() not in COLUMN_KINDS:
+                raise ValueError(f"--kinds {column}={kind}: write column=kind,... with {', '.join(COLUMN_KINDS)}")
+        texts = [name.strip() for name in self.text.split(",") if name.strip()]
+        return {column.strip(): kind.strip() for column, kind in pairs} | dict.fromkeys(texts, "text")
 
     @property
     def starts_pretrained(self) -> bool:

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from service.encoding.change import Change
 from service.encoding.chunks import cut
 from service.encoding.columns import joined
-from service.encoding.events import Events, Text
+from service.encoding.events import Events, Text, joined_texts
 from service.encoding.fields import (
     FIRST,
     MISSING,
@@ -106,8 +106,8 @@ class Encoder:
 
     Args:
         fields: of an event, in an order in which each field comes after those it builds on.
-        text_column: the column of free text, or None for a log without text.
-        tokenizer: word-piece tokenizer for the text column; None exactly where that is None.
+        text_columns: the columns of free text, which are joined; none for a log without text.
+        tokenizer: word-piece tokenizer for them; None exactly where there are none.
         reading: how the log spells its values.
         max_positions: of one pass, [CLS] included.
         piece_pairs: word pieces that follow one another, [piece, the one before it], sorted.
@@ -122,24 +122,24 @@ class Encoder:
         self,
         fields: Sequence[Field],
         reading: Reading,
-        text_column: str | None = None,
+        text_columns: Sequence[str] = (),
         tokenizer: Tokenizer | None = None,
         max_positions: int = 128,
         piece_pairs: Sequence[Sequence[int]] = (),
     ) -> None:
         self.fields, self.reading = tuple(fields), reading
-        self.text_column, self.tokenizer = text_column, tokenizer
+        self.text_columns, self.tokenizer = tuple(text_columns), tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
         laid: list[Field] = [*self.fields, Length(), Span()]
         laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
         self.text = None
         if tokenizer is not None:
-            assert text_column is not None, "a tokenizer is for a column of text"
+            assert self.text_columns, "a tokenizer is for columns of text"
             laid += [Shape(), Word(tokenizer), WordPair(tokenizer, self.piece_pairs)]
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            self.text = Text(text_column, tokenizer)
+            self.text = Text(self.text_columns, tokenizer)
         self.stretches = lay_out(laid)
         deep = [s for s in self.stretches if s.field.deep]
         self.deep_rows, self.rows = deep[-1].end, self.stretches[-1].end
@@ -157,14 +157,14 @@ class Encoder:
     def columns(self) -> frozenset[str]:
         """Event fields that the encoder reads."""
         read = {column for s in self.stretches for column in s.field.reads}
-        return frozenset(read | {"ts"} | ({self.text_column} if self.text_column else set()))
+        return frozenset(read | {"ts", *self.text_columns})
 
     @cached_property
     def read(self) -> tuple[str, ...]:
         """Columns from which values come, in order of name; a log that lacks one is not of the kind trained on."""
         found = {f.name for f in self.fields if isinstance(f, Bins | Vocabulary)}
         found |= {"ts"} if any(isinstance(f, Gap) for f in self.fields) else set()
-        return tuple(sorted(found | ({self.text_column} if self.text_column else set())))
+        return tuple(sorted(found.union(self.text_columns)))
 
     @cached_property
     def number_columns(self) -> frozenset[str]:
@@ -280,8 +280,8 @@ class Encoder:
         for k, name in enumerate(self.read):
             if name == "ts":
                 there[:, k] = ~np.isnan(events.ts)
-            elif name == self.text_column:
-                there[:, k] = list(map(bool, events.texts))
+            elif name in self.text_columns:
+                there[:, k] = list(map(bool, joined_texts(events.columns, events.length, [name], self.reading)))
             else:
                 there[:, k] = events.ids[name] != MISSING
         return ~np.logical_or.reduceat(there, events.starts)
@@ -354,7 +354,7 @@ class Encoder:
         """Plain lists and numbers from which `from_json` makes the same encoder; the tokenizer is kept apart."""
         return {
             "max_positions": self.max_positions,
-            "text_column": self.text_column,
+            "text_columns": self.text_columns,
             "piece_pairs": self.piece_pairs,
             "missing": sorted(self.reading.missing),
             "decimal_commas": sorted(self.reading.commas),
@@ -365,7 +365,7 @@ class Encoder:
     def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
         reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
-        return cls(fields, reading, data["text_column"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
+        return cls(fields, reading, data["text_columns"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
 
 
 def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:

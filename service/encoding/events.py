@@ -18,9 +18,9 @@ MOST_SHOWN = 60  # characters of an unreadable value
 
 @dataclass(frozen=True)
 class Text:
-    """Where the free text of events is, and what cuts it into word pieces."""
+    """Where the free text of events is, in columns that are joined, and what cuts it into word pieces."""
 
-    column: str
+    columns: Sequence[str]
     tokenizer: Tokenizer
 
 
@@ -51,6 +51,12 @@ class Pieces:
             written=[text[a:b] for text, e in zip(texts, encodings, strict=True) for a, b in e.offsets],
             counts=counts,
         )
+
+
+def joined_texts(columns: Columns, length: int, names: Sequence[str], reading: Reading) -> list[str]:
+    """The texts of the named columns, those of one event joined, empty where missing; raises EventError on a list."""
+    texts = [reading.texts(name, columns.get(name) or [None] * length) for name in names]
+    return texts[0] if len(texts) == 1 else [" ".join(filter(None, parts)) for parts in zip(*texts, strict=True)]
 
 
 class Events:
@@ -136,7 +142,7 @@ class Events:
         """The events' texts, T, empty where missing; raises EventError with the caller's index."""
         assert self.text is not None, "for logs with text"
         with self._in_callers_order():
-            return self.reading.texts(self.text.column, self.values(self.text.column))
+            return joined_texts(self.columns, self.length, self.text.columns, self.reading)
 
     @cached_property
     def pieces(self) -> Pieces:

@@ -53,11 +53,11 @@ def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings
     if length > settings.max_events:
         detail = f"{length} events; at most {settings.max_events} may be sent, so send the latest"
         return failed(sequence.id, 422, detail, pointer("sequences", index, "events"))
-    texts = model.bundle.encoder.text_column
-    for at, text in enumerate(columns.get(texts, ()) if texts else ()):
-        if isinstance(text, str) and len(text) > settings.max_text:
-            reason = f"{len(text)} characters; at most {settings.max_text} may be sent"
-            return refused(index, sequence, EventError(at, texts, reason))
+    for name in model.bundle.encoder.text_columns:
+        for at, text in enumerate(columns.get(name, ())):
+            if isinstance(text, str) and len(text) > settings.max_text:
+                reason = f"{len(text)} characters; at most {settings.max_text} may be sent"
+                return refused(index, sequence, EventError(at, name, reason))
     names = columns.keys() - model.bundle.encoder.columns - {"event_id"}
     unlisted = sum(length - list(columns[name]).count(None) for name in names)
     places = None

@@ -116,7 +116,7 @@ def later(data: Dataset, config: FitConfig, without: list[str]) -> None:
     parts = set_aside(data.log, data.labels, data.training, config.seed)
     for column in without:
         nothing = pl.lit(None, dtype=data.log.events.schema[column]).alias(column)
-        bare = Log(data.log.events.with_columns(nothing), data.log.ids, data.log.offsets, data.log.reading)
+        bare = replace(data.log, events=data.log.events.with_columns(nothing))
         specialist = fit_apart(bare, data.labels, parts, config)
         found = shares(np.array(decisions(specialist)(bare.subset(test))), labels)
         line(f"fitted without {column}", found)

@@ -9,7 +9,7 @@ from service.encoding.encoder import Encoder
 from training.data.clean import clean_events
 from training.data.labels import UNLABELLED, Labels, read_labels
 from training.data.log import Log
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
 from training.network.finetune import Example
 
 
@@ -24,7 +24,7 @@ def labelled(attacked: Path) -> tuple[Log, Labels]:
 def learned(labelled: tuple[Log, Labels]) -> tuple[Encoder, list[Example]]:
     """An encoder of that log, and its sequences as examples without types and event labels."""
     log, labels = labelled
-    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    encoder = fit_encoder(log, None, 128)
     unknown = np.full(1, UNLABELLED, dtype=np.int8)
     return encoder, [
         Example(encoder.encode(c, n), int(y), UNLABELLED, np.repeat(unknown, n))

@@ -68,8 +68,10 @@ def records_of(path: Path, key: str | None = None, separator: str | None = None)
     Raises:
         LogError: no such file, or one that cannot be written back as it was.
     """
+    if path.is_dir():
+        raise LogError(f"{path}: is a folder, and repair takes one file; write the log as one Parquet file first")
     if not path.is_file():
-        raise LogError(f"{path}: repair takes one file, and there is none of that name")
+        raise LogError(f"{path}: no such file")
     return ParquetRecords(path, key) if path.name.endswith(".parquet") else TextRecords(path, key, separator)
 
 

@@ -12,6 +12,7 @@ from training.data.log import Log
 
 COUNTS = ("decisions", "unscored", "unreadable", "missing")
 ORDER = ("allow", "review", "block")
+MORE_MISSING = 0.05  # how far above training's a column's share of missing values may lie, and up to twice it
 MOST_UNSCORED = 0.05  # share of sequences or rows; more is a fault of the log that a caller must hear of
 
 
@@ -68,8 +69,12 @@ class Tally:
         lost = self.unscored.total() > MOST_UNSCORED * self.sequences or self.aside > MOST_UNSCORED * self.rows
         return int(lost)
 
-    def said(self, out: Path) -> str:
-        """The counts in words, with the place of the output."""
+    def said(self, out: Path, usual: Mapping[str, float]) -> str:
+        """The counts in words, with the place of the output.
+
+        Args:
+            usual: by column, the share of values that were missing in training; only what is far above it is named.
+        """
         of_each = ", ".join(f"{self.decisions[decision]:,} {decision}" for decision in ORDER)
         parts = [f"{self.sequences:,} sequences read, {self.scored:,} scored: {of_each}"]
         if self.unscored:
@@ -78,9 +83,18 @@ class Tally:
             parts.append(f"{self.aside:,} of {self.rows:,} rows set aside as bad")
         if self.unreadable:
             parts.append(f"values that are no number, taken for missing: {_listed(self.unreadable)}")
-        if self.missing:
-            parts.append(f"values missing: {_listed(self.missing)}")
+        if lacking := self._more_missing(usual):
+            parts.append(f"far more values missing than in training: {', '.join(lacking)}")
         return f"{'; '.join(parts)}; see {out}"
+
+    def _more_missing(self, usual: Mapping[str, float]) -> list[str]:
+        """The columns that lack far more values than in training, each with both shares."""
+        found = []
+        for name, count in self.missing.most_common():
+            share, before = count / max(self.rows - self.aside, 1), usual.get(name, 0.0)
+            if share > max(2 * before, before + MORE_MISSING):
+                found.append(f"{name} {share:.0%} in place of {before:.0%}")
+        return found
 
 
 def _listed(counts: Counter[str]) -> str:

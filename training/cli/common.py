@@ -12,16 +12,19 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from service.model.bundle import BundleError
 from training.verbosity import quieten
 
 if TYPE_CHECKING:
+    from training.data.describe import Bars, Description
     from training.data.labels import Labels
     from training.data.log import Log
     from training.data.read import ReadOptions
 
 console = Console()
+BLOCKS = " ▁▂▃▄▅▆▇█"  # of a histogram in the terminal
 EXTRAS = {
     "pyod": "compare",
     "captum": "compare",
@@ -129,6 +132,32 @@ def print_promise(promise: dict[str, Any]) -> None:
 
     for line in in_words(promise):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def print_description(found: "Description") -> None:
+    """Prints what a log holds, and what looks wrong."""
+    table = Table("column", "read as", "missing", "different", "examples", "distribution", title_justify="left")
+    table.title = f"{found.rows:,} rows, {found.kept:,} of them fit to read, in {found.sequences:,} sequences"
+    for c in found.columns:
+        read_as = Text.assemble(c.read_as, (f"\n{c.why}", "dim"))
+        values = (f"{c.missing:.1%}", f"{c.distinct:,}", Text(", ".join(c.examples)), _drawn(c.bars))
+        table.add_row(Text(c.name or '""'), read_as, *values)
+    console.print(table)
+    more = Table(show_header=False)
+    more.add_row("events of a sequence", _drawn(found.events))
+    for words, value in (found.times | found.labels).items():
+        more.add_row(words, Text(value))
+    console.print(more)
+    for warning in found.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
+
+
+def _drawn(bars: "Bars") -> Text:
+    """A distribution in one or two lines."""
+    last = len(BLOCKS) - 1
+    blocks = "".join(BLOCKS[min(int(height * last + 0.999), last)] for height in bars.heights)
+    marks = (" | " if blocks else ", ").join(bars.marks)
+    return Text(f"{blocks}\n{marks}" if blocks else marks)
 
 
 def print_comparison(found: dict[str, Any]) -> None:

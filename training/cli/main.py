@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -23,12 +24,13 @@ from training.cli.common import (
     bar,
     console,
     print_comparison,
+    print_description,
     print_metrics,
     print_promise,
     session,
 )
 from training.cli.measure import compare, evaluate, impact, stream, study
-from training.cli.options import Seed, configure, reads_log, with_fit_options
+from training.cli.options import Kinds, Missing, Seed, Text, configure, reads_log, with_fit_options
 from training.config import FitConfig
 from training.data.read import AS_FOUND, ReadOptions, parse_columns
 
@@ -48,6 +50,35 @@ def _search(trials: int, show: bool, log: "Log", labels: "Labels", at: "Indices"
 
     with bar(show, "searching", trials) as advance:
         return tune(log, labels, at, config, trials, advance)
+
+
+@app.command()
+@reads_log
+def describe(
+    events: EventsFile,
+    labels: Annotated[Path | None, typer.Option("--labels", help="Label table of the log.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file for the same.")] = None,
+    columns: ColumnMap = None,
+    kinds: Kinds = "",
+    text: Text = "",
+    missing: Missing = FitConfig.missing,
+    how: ReadOptions = AS_FOUND,
+) -> None:
+    """Shows what a log holds before a fit: what each column will be read as and why, and what looks wrong."""
+    with session(quiet=True):
+        from training.data.dataset import WHOLE, Dataset
+        from training.data.describe import describe as described
+        from training.data.doubts import unsaid
+        from training.evaluation.description import render
+
+        config = replace(WHOLE, kinds=kinds, text=text, missing=missing)
+        with unsaid():  # for they are part of what is shown
+            found = described(Dataset.read(events, labels, config, parse_columns(columns), how=how))
+        print_description(found)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(render(found, events.name))
+            console.print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command()
@@ -143,19 +174,20 @@ def score(
     2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the rows were bad.
     """
     with session(quiet) as show:
-        follow = partial(track, console=Console(stderr=True), disable=not show)
+        follow, opened = partial(track, console=Console(stderr=True), disable=not show), Bundle.open(bundle)
         if ray is None and not events.is_dir():
-            done = _score_file(bundle, events, out, event_scores, parse_columns(columns), allow_missing, how, follow)
+            done = _score_file(opened, events, out, event_scores, parse_columns(columns), allow_missing, how, follow)
         elif event_scores:
             raise ValueError("--event-scores is for a log of one file, scored without --ray")
         else:
-            done = _score_parts(bundle, events, out, ray, parse_columns(columns), allow_missing, how, follow)
-        console.print(done.said(out), soft_wrap=True, markup=False, highlight=False)
+            done = _score_parts(opened, events, out, ray, parse_columns(columns), allow_missing, how, follow)
+        usual = opened.manifest["training_data"]["missing"]
+        console.print(done.said(out, usual), soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(done.exit_code)
 
 
 def _score_parts(
-    bundle: Path,
+    bundle: Bundle,
     events: Path,
     out: Path,
     ray: str | None,
@@ -168,17 +200,16 @@ def _score_parts(
     from service.model.scorer import Model
     from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
 
-    opened = Bundle.open(bundle)
     if ray is None:
-        plan = Plan.of(events, opened, columns, ROWS_OF_PART, allow_missing, how)
-        return score_in_parts(Model.load(opened), plan, out, follow)
+        plan = Plan.of(events, bundle, columns, ROWS_OF_PART, allow_missing, how)
+        return score_in_parts(Model.load(bundle), plan, out, follow)
     from training.distributed.scoring import score_on_ray
 
-    return score_on_ray(ray, opened, events, out, columns, follow, allow_missing=allow_missing, how=how)
+    return score_on_ray(ray, bundle, events, out, columns, follow, allow_missing=allow_missing, how=how)
 
 
 def _score_file(
-    bundle: Path,
+    bundle: Bundle,
     events: Path,
     out: Path,
     event_scores: Path | None,
@@ -192,10 +223,9 @@ def _score_file(
     from training.apply.bulk import SCHEMA, all_rows, score_rows
     from training.data.to_score import events_to_score
 
-    opened = Bundle.open(bundle)
     aside = out.with_name(out.name + ".rejected.csv")
-    given = events_to_score(events, opened.encoder, columns, aside, allow_missing, how)
-    model = Model.load(opened)
+    given = events_to_score(events, bundle.encoder, columns, aside, allow_missing, how)
+    model = Model.load(bundle)
     out.parent.mkdir(parents=True, exist_ok=True)
     scored = []
     with ExitStack() as files:
@@ -206,7 +236,7 @@ def _score_file(
             scored.append(row)
             if event_rows and answer:
                 event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
-    found, tally = all_rows(given, scored, opened.encoder)
+    found, tally = all_rows(given, scored, bundle.encoder)
     with out.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(SCHEMA)

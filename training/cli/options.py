@@ -32,6 +32,9 @@ def fit_option(setting: str) -> Any:
 Seed = Annotated[int, fit_option("seed")]
 Preset = Annotated[str, fit_option("preset")]
 Pretrained = Annotated[str | None, fit_option("pretrained")]
+Kinds = Annotated[str, fit_option("kinds")]
+Text = Annotated[str, fit_option("text")]
+Missing = Annotated[str, fit_option("missing")]
 
 
 def with_fit_options(command: Command) -> Command:

@@ -1,8 +1,9 @@
 """Reads behaviour logs and cleans them: every bad row is counted, explained and set aside."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -11,15 +12,15 @@ from service.encoding.reading import PLAIN, Reading
 from training.data.aside import Bad, set_aside
 from training.data.classes import read_classes
 from training.data.columns import Typed, as_text, names, read_as, typed, without_markers
+from training.data.kinds import IGNORE, ROLES, Held, held_in
 from training.data.log import Log, LogError, brief, check_names
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import read_times
 
 logger = logging.getLogger(__name__)
-NOT_FEATURES = frozenset({"sequence_id", "user_id", "event_id", "event_label", "ts"})  # describe no event
 IDS = ("sequence_id", "user_id", "event_id")
 AS_GIVEN = ("sequence_id", "event_label")  # in which a marker such as - may be a name or a label
-TEXT_COLUMNS = (*IDS, "item_id", "action", "category", "text", "type", "split_group")
+TEXT_COLUMNS = ("item_id", "action", "category", "text", "type", "split_group")
 
 
 @dataclass
@@ -55,6 +56,7 @@ def clean_events(
     reading: Reading = PLAIN,
     how: ReadOptions = AS_FOUND,
     like: Log | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> tuple[Log, CleaningReport]:
     """Reads and cleans an event log that is to be learned from; `to_score` has what is only scored.
 
@@ -68,30 +70,21 @@ def clean_events(
         how: what the file does not tell by itself.
         like: a log that this one is to be joined with, in place of `reading`: what its columns hold is not decided
             anew, and what is no number where it has numbers is missing.
+        told: kinds of columns that a user knows better, see `kinds`.
 
     Raises:
         LogError: the file is unusable, a needed column is missing, or more than `max_bad_share` of the rows are bad.
     """
     table = read_table(path, columns, how)
-    if "sequence_id" not in table.columns:
-        raise LogError(
-            f"{path}: column 'sequence_id' is missing; present: {brief(', '.join(table.columns))}. "
-            "Name it with --columns sequence_id=THEIRS"
-        )
-    check_names(table.columns, path)
+    told = told or {}
+    _check_names(table.columns, told, path)
     report, reading = CleaningReport(rows=table.height), reading if like is None else like.reading
     known = table.with_columns(without_markers(table[n], reading) for n in table.columns if n not in AS_GIVEN)
     known = known.with_columns(names(table["sequence_id"]))
-    _warn_of_ids(known["sequence_id"], reading, path)
-    features = [name for name in known.columns if name not in NOT_FEATURES]
+    features = [name for name in known.columns if name not in ROLES and told.get(name) != IGNORE]
     says_nothing = _without_values(known, features, path)
-
-    def of_column(column: pl.Series) -> Typed:
-        if like is not None and column.name in like.events.columns:
-            return read_as(like.events.schema[column.name], column, reading)
-        return typed(column, reading, max_bad_share)
-
-    found, bad, commas = _typed(known, path, of_column)
+    found, bad, commas = _typed(known, path, partial(_of_column, reading, max_bad_share, told, like))
+    held = like.held if like is not None else held_in(found.select(table.columns), told)
     found, bad_times = times(found, table, reading, path, how)
     found, bad_labels = _labelled(found, path, how)
     bad = [missing_ids(known["sequence_id"]), *says_nothing, *bad_times, *bad, *bad_labels]
@@ -101,9 +94,34 @@ def clean_events(
     if put.message:
         logger.warning(put.message)
     report.rejected = put.counts
-    log = gathered(found.filter(pl.Series(~put.rows)), Reading(reading.missing, reading.commas | commas), report)
+    log = gathered(found.filter(pl.Series(~put.rows)), Reading(reading.missing, reading.commas | commas), report, held)
     report.missing = {n: count for n in features if n in log.events.columns and (count := log.events[n].null_count())}
     return log, report
+
+
+def _check_names(present: Sequence[str], told: Mapping[str, str], path: Path) -> None:
+    """Raises LogError if a log has no sequences, a name that is ours, or lacks a column that is told a kind."""
+    if "sequence_id" not in present:
+        raise LogError(
+            f"{path}: column 'sequence_id' is missing; present: {brief(', '.join(present))}. "
+            "Name it with --columns sequence_id=THEIRS"
+        )
+    check_names(present, path)
+    if unknown := [name for name in told if name in ROLES or name not in present]:
+        free = brief(", ".join(name for name in present if name not in ROLES))
+        raise LogError(f"{path}: --kinds or --text names {unknown[0]!r}; there are {free}")
+
+
+def _of_column(
+    reading: Reading, most_unreadable: float, told: Mapping[str, str], like: Log | None, column: pl.Series
+) -> Typed:
+    """A column as numbers or text: as another log has it, as a user tells, as its name says, or as is found out."""
+    name = column.name
+    if like is not None and name in like.events.columns:
+        return read_as(like.events.schema[name], column, reading)
+    if name not in told and (name in TEXT_COLUMNS or name.endswith("_id")):
+        return Typed(as_text(column))
+    return typed(column, reading, most_unreadable, told.get(name))
 
 
 def missing_ids(ids: pl.Series) -> Bad:
@@ -129,7 +147,7 @@ def _labelled(found: pl.DataFrame, path: Path, how: ReadOptions) -> tuple[pl.Dat
     return found.with_columns(label), [Bad("event_label is neither normal nor anomalous", wrong, "event_label")]
 
 
-def gathered(table: pl.DataFrame, reading: Reading, report: CleaningReport) -> Log:
+def gathered(table: pl.DataFrame, reading: Reading, report: CleaningReport, held: Mapping[str, Held]) -> Log:
     """The log of clean rows, without those that repeat an `event_id` of their sequence; the report counts on."""
     if "event_id" in table.columns:
         event = pl.struct("sequence_id", "event_id")
@@ -137,23 +155,10 @@ def gathered(table: pl.DataFrame, reading: Reading, report: CleaningReport) -> L
         report.duplicates = table.height - once.height
         table = once
     report.kept = table.height
-    log = Log.of(table, reading)
+    log = Log.of(table, reading, held)
     ts, ids = log.events["ts"], log.events["sequence_id"]
     report.out_of_order = int(((ids == ids.shift(1)) & (ts < ts.shift(1))).sum() or 0)
     return log
-
-
-def _warn_of_ids(ids: pl.Series, reading: Reading, path: Path) -> None:
-    """Warns of a sequence that is called like a missing value: it may be everybody whose id was not known."""
-    for name, rows in ids.value_counts(sort=True).iter_rows():
-        if name is not None and reading.is_missing(name):
-            logger.warning(
-                "%s: sequence %r holds %d of %d rows, and looks like a missing id; if it is one, take these rows out",
-                path,
-                name,
-                rows,
-                len(ids),
-            )
 
 
 def _without_values(table: pl.DataFrame, features: list[str], path: Path) -> list[Bad]:
@@ -173,7 +178,7 @@ def _typed(
     """The table with all columns but times and labels as numbers or text.
 
     Args:
-        of_column: how a column is read whose name does not tell.
+        of_column: how a column is read that has no meaning of its own.
 
     Returns:
         also the rows with values that cannot be read, and the columns with decimal commas.
@@ -184,8 +189,8 @@ def _typed(
     for name in table.columns:
         if name in ("ts", "event_label"):
             continue
-        if name in TEXT_COLUMNS or name.endswith("_id"):
-            found = found.with_columns(names(table[name]) if name in IDS else as_text(table[name]))
+        if name in IDS:
+            found = found.with_columns(names(table[name]))
             continue
         column = of_column(table[name])
         found = found.with_columns(column.values)

@@ -11,6 +11,7 @@ import polars as pl
 
 from service.encoding.reading import Reading
 from service.encoding.values import canonical
+from training.data.kinds import NUMERIC
 
 logger = logging.getLogger(__name__)
 TRUTH = {"true", "false"}
@@ -67,14 +68,20 @@ def read_as(dtype: pl.DataType, column: pl.Series, reading: Reading) -> Typed:
     return Typed(pl.Series(column.name, numbers, nan_to_null=True))
 
 
-def typed(column: pl.Series, reading: Reading, most_unreadable: float) -> Typed:
+def typed(column: pl.Series, reading: Reading, most_unreadable: float, told: str | None = None) -> Typed:
     """Decides whether a column holds numbers or text: text where more than a share of its values is no number.
 
     Args:
         column: null where a value is missing.
+        told: its kind, if a user knows it. What is no number in a column that is told to hold numbers is missing.
     """
-    if column.dtype == pl.Boolean:
-        return Typed(column.cast(pl.String))
+    if told == NUMERIC:
+        numbers, unreadable, comma = _numbers(column, reading)
+        if unreadable:
+            logger.warning("column %r: %d values are no numbers, and taken for missing", column.name, len(unreadable))
+        return Typed(numbers, comma=comma)
+    if told or column.dtype == pl.Boolean:
+        return Typed(as_text(column))
     if column.dtype.is_numeric():
         column = column.cast(pl.Float64)
         infinite = column.is_infinite().fill_null(False)
@@ -85,6 +92,16 @@ def typed(column: pl.Series, reading: Reading, most_unreadable: float) -> Typed:
         return Typed(column)
     if float(spelt.str.contains(r"^0\d+$").mean() or 0.0) > CODES:  # type: ignore[arg-type]
         return Typed(column)
+    numbers, unreadable, comma = _numbers(column, reading)
+    if len(unreadable) > most_unreadable * len(present):
+        return Typed(column)
+    bad = np.zeros(len(column), dtype=bool)
+    bad[unreadable] = True
+    return Typed(numbers, pl.Series(bad), comma)
+
+
+def _numbers(column: pl.Series, reading: Reading) -> tuple[pl.Series, list[int], bool]:
+    """The column as numbers, the places of values that are none, and whether it has decimal commas."""
     values = column.to_list()
     numbers, unreadable = reading.numbers(column.name, values)
     comma = False
@@ -92,8 +109,4 @@ def typed(column: pl.Series, reading: Reading, most_unreadable: float) -> Typed:
         with_comma, left = Reading(reading.missing, frozenset([column.name])).numbers(column.name, values)
         comma = len(left) < len(unreadable)
         numbers, unreadable = (with_comma, left) if comma else (numbers, unreadable)
-    if len(unreadable) > most_unreadable * len(present):
-        return Typed(column)
-    bad = np.zeros(len(column), dtype=bool)
-    bad[unreadable] = True
-    return Typed(pl.Series(column.name, numbers).fill_nan(None), pl.Series(bad), comma)
+    return pl.Series(column.name, numbers, nan_to_null=True), unreadable, comma

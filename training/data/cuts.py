@@ -117,7 +117,7 @@ class Cuts:
             if lacks.any():
                 lack = pl.Series(np.repeat(lacks, self.size))
                 events = events.with_columns(pl.when(lack).then(None).otherwise(pl.col(name)).alias(name))
-        return Log(events, names, offsets, log.reading)
+        return replace(log, events=events, ids=names, offsets=offsets)
 
 
 def each_missing(columns: int) -> list[int]:
@@ -130,7 +130,7 @@ def in_time_order(log: Log) -> Log:
     rank = np.repeat(np.arange(len(log)), np.diff(log.offsets))
     ts = log.events["ts"].to_numpy().astype(np.float64)
     untimed = np.logical_or.reduceat(np.isnan(ts), log.offsets[:-1])[rank]
-    return Log(log.events[np.lexsort((np.where(untimed, 0.0, ts), rank))], log.ids, log.offsets, log.reading)
+    return replace(log, events=log.events[np.lexsort((np.where(untimed, 0.0, ts), rank))])
 
 
 def labels_of(cuts: Cuts, cut: Log, labels: Labels) -> Labels:

@@ -4,6 +4,8 @@ Every command that learns from a log reads it here, so that each sees the same s
 """
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from service.encoding.encoder import Encoder
 from service.model.bundle import sha256
 from training.config import FitConfig
 from training.data.clean import CleaningReport, clean_events
+from training.data.doubts import doubts, warnings_kept
 from training.data.labels import Labels, read_labels
 from training.data.log import Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, parquet_files
 from training.data.split import Indices, Split, split
 from training.data.to_score import events_to_score
 
+logger = logging.getLogger(__name__)
 WHOLE = FitConfig(test_share=0.0)  # for reading a log without a test part
 
 
@@ -33,6 +37,7 @@ class Dataset:
         split: positions of the sequences in the training part and in the test part.
         cleaning: what cleaning found.
         fingerprint: identifies the contents of the files that the log and its labels were read from.
+        warnings: what was warned of while they were read.
     """
 
     log: Log
@@ -40,6 +45,7 @@ class Dataset:
     split: Split
     cleaning: CleaningReport
     fingerprint: str
+    warnings: Sequence[str] = ()
 
     @classmethod
     def read(
@@ -66,19 +72,24 @@ class Dataset:
         Raises:
             LogError: the log or the labels cannot be used.
         """
-        if encoder is not None:
-            to_score = events_to_score(events, encoder, columns, aside, how=how)
-            log, cleaning = to_score.log, to_score.report
-        else:
-            log, cleaning = clean_events(events, columns, config.max_bad_share, aside, config.reading, how)
-        truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
+        with warnings_kept() as warnings:
+            if encoder is not None:
+                to_score = events_to_score(events, encoder, columns, aside, how=how)
+                log, cleaning = to_score.log, to_score.report
+            else:
+                log, cleaning = clean_events(
+                    events, columns, config.max_bad_share, aside, config.reading, how, told=config.told
+                )
+            truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
+            for doubt in doubts(log, truth) if encoder is None else ():
+                logger.warning("%s: %s", events, doubt)
         if labels is None:
             parts = Split.undivided(np.arange(len(log)))
         elif not config.test_share:
             parts = Split.undivided(np.flatnonzero(truth.known))
         else:
             parts = split(log, truth, config.test_share, config.seed)
-        return cls(log, truth, parts, cleaning, files_fingerprint(events, labels))
+        return cls(log, truth, parts, cleaning, files_fingerprint(events, labels), tuple(warnings))
 
     @property
     def training(self) -> Indices:
@@ -131,4 +142,4 @@ def joined(old: Log, old_labels: Labels, new: Log, new_labels: Labels) -> tuple[
         [g for b in both for g in b.split_group],
         pl.DataFrame(),
     )
-    return Log.of(events, old.reading), labels
+    return Log.of(events, old.reading, old.held), labels

@@ -1,6 +1,6 @@
 """A log in memory: clean events, grouped by sequence. `clean` reads it, `labels` says what is known of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.encoding.reading import PLAIN, Reading
 from service.encoding.values import Columns
+from training.data.kinds import IGNORE, Held, held_in
 
 OURS = "recguard:"  # how the names of columns begin that we add for ourselves; those of no log may
 ROW = f"{OURS}row"  # row numbers, where a log is dealt out into parts
@@ -51,25 +52,34 @@ class Log:
         ids: the sequences.
         offsets: int64 (N + 1,); sequence i holds rows offsets[i] to offsets[i + 1].
         reading: how its values are spelt.
+        held: what its columns hold.
     """
 
     events: pl.DataFrame
     ids: list[str]
     offsets: NDArray[np.int64]
     reading: Reading
+    held: Mapping[str, Held]
 
     @classmethod
-    def of(cls, events: pl.DataFrame, reading: Reading = PLAIN) -> "Log":
+    def of(cls, events: pl.DataFrame, reading: Reading = PLAIN, held: Mapping[str, Held] | None = None) -> "Log":
+        """The log of some events; what its columns hold is found out if it is not given."""
+        held = held_in(events) if held is None else held
         ids = events.select("sequence_id")  # alone, so that no column of the log meets one of ours
         grouped = ids.group_by("sequence_id", maintain_order=True).len("events")
         rank = ids.join(grouped.with_row_index("rank"), on="sequence_id", how="left", maintain_order="left")["rank"]
         if not rank.is_sorted():
             events = events[np.argsort(rank.to_numpy(), kind="stable")]
         ends = np.cumsum([0, *grouped["events"].to_list()], dtype=np.int64)
-        return cls(events, grouped["sequence_id"].to_list(), ends, reading)
+        return cls(events, grouped["sequence_id"].to_list(), ends, reading, held)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column that a model reads: numeric, categorical, identifier or text."""
+        return {name: held.kind for name, held in self.held.items() if held.kind != IGNORE}
 
     @cached_property
     def _columns(self) -> dict[str, list[object]]:
@@ -92,7 +102,8 @@ class Log:
     def subset(self, indices: NDArray[np.int64]) -> "Log":
         """The sequences at the given positions, in that order."""
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        return Log.of(self.events[np.concatenate(rows)] if rows else self.events.clear(), self.reading)
+        events = self.events[np.concatenate(rows)] if rows else self.events.clear()
+        return Log.of(events, self.reading, self.held)
 
     @cached_property
     def ends(self) -> NDArray[np.float64]:

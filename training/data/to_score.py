@@ -87,7 +87,7 @@ def table_to_score(
     if put.message:
         logger.warning(put.message)
     report.rejected = put.counts
-    log = gathered(found.filter(pl.Series(~put.rows)), encoder.reading, report)
+    log = gathered(found.filter(pl.Series(~put.rows)), encoder.reading, report, {})
     return ToScore(log, report, ids.drop_nulls().unique(maintain_order=True).to_list())
 
 

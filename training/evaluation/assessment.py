@@ -173,7 +173,7 @@ def importance(
             if name == "ts"
             else log.events.with_columns(pl.Series(name, log.events[name][rng.permutation(log.events.height)]))
         )
-        changed = calibration.score(evidence(Log.of(dealt, log.reading)))
+        changed = calibration.score(evidence(Log.of(dealt, log.reading, log.held)))
         rows.append({"column": name, "loss": float(whole - average_precision_score(labels.label, changed))})
     return sorted(rows, key=lambda r: -float(r["loss"]))
 

@@ -29,7 +29,6 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from service.encoding.chunks import pad
@@ -38,12 +37,13 @@ from service.encoding.values import Floats, Ids
 from service.engine.outputs import Outputs
 from service.engine.session import Engine, Runtime
 from service.model.scorer import evidence, network_logits
-from training.config import PRESETS, FitConfig, pretrained_directory
+from training.config import PRESETS, FitConfig
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import held_out
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
 from training.fit.networks import untrained
+from training.fit.pieces import tokenizer_for
 from training.fit.pipeline import fit_model
 from training.fit.sequences import encoded_log, examples_of
 from training.fit.thresholds import best_f1
@@ -76,7 +76,7 @@ class Words:
     """
 
     def __init__(self, log: Log, recipe: str = "both") -> None:
-        self.recipe, self.kinds = recipe, column_kinds(log.events)
+        self.recipe, self.kinds = recipe, log.kinds
         self.edges = {
             name: np.unique(np.nanquantile(log.events[name].cast(pl.Float64).to_numpy(), np.linspace(0, 1, 11)[1:-1]))
             for name, kind in self.kinds.items()
@@ -265,12 +265,11 @@ def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
 
 def described(log: Log) -> Log:
     """The same sequences with each event put into words, `name value, name value`."""
-    kinds = column_kinds(log.events)
     parts = [
         pl.col(name).cast(pl.String).fill_null("unknown")
         if kind == "text"
         else pl.concat_str(pl.lit(f"{name.removesuffix('_id')} "), pl.col(name).cast(pl.String).fill_null("unknown"))
-        for name, kind in kinds.items()
+        for name, kind in log.kinds.items()
     ]
     text = pl.concat_str(parts, separator=", ").alias("text")
     time = pl.lit(None, dtype=pl.Float64).alias("ts")
@@ -282,11 +281,7 @@ def _as_read(log: Log) -> Log:
 
 
 def _encoder(log: Log, config: FitConfig) -> Encoder:
-    kinds = column_kinds(log.events)
-    tokenizer = None
-    if "text" in kinds.values():
-        tokenizer = Tokenizer.from_file(str(Path(pretrained_directory(config.pretrained)) / "tokenizer.json"))
-    return fit_encoder(log, kinds, tokenizer, config.max_positions)
+    return fit_encoder(log, tokenizer_for(log, config.pretrained), config.max_positions)
 
 
 def ours(changes: Mapping[str, Any], log: Log, labels: Labels, config: FitConfig) -> Detector:

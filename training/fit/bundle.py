@@ -146,7 +146,7 @@ def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> 
     """What the manifest says of a model and its training."""
     train = data.log.subset(data.split.train)
     return {
-        "feature_spec": fitted.kinds,
+        "feature_spec": data.log.kinds,
         "preset": fitted.config.preset,
         "config": asdict(fitted.config),
         "training_data": {
@@ -154,6 +154,9 @@ def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> 
             "sequences": len(data.log),
             "events": data.log.events.height,
             "split": data.split.how,
+            "missing": {
+                name: data.log.events[name].null_count() / data.log.events.height for name in fitted.encoder.read
+            },
         },
         "types": fitted.types,
         "metrics": {
@@ -278,6 +281,8 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
         )
     return {
         **quality,
+        "warnings": data.warnings,
+        "columns": {name: held._asdict() for name, held in data.log.held.items()},
         "cleaning": asdict(replace(data.cleaning, clipped=fitted.clipped)),
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],

@@ -1,4 +1,4 @@
-"""Learns the encoder from a training log: the kind of each column, and the fields that read the columns."""
+"""Learns the encoder from a training log: the fields that read its columns, by the kinds that `training.data` found."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from service.encoding.change import Change
 from service.encoding.encoder import Encoder
-from service.encoding.events import Events
+from service.encoding.events import Events, joined_texts
 from service.encoding.fields import (
     Bins,
     Deviation,
@@ -26,9 +26,9 @@ from service.encoding.fields import (
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.values import catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
+from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
 from training.data.log import Log, LogError
 
-RESERVED = frozenset({"sequence_id", "user_id", "event_id", "ts", "event_label", "label"})
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
 MAX_PAIRS = 100_000  # most pairs in one cross; those that most sequences hold are kept
@@ -38,43 +38,12 @@ MAX_STRETCHES = 8192
 BINS = 32  # bins of a number that has more distinct values than this
 
 
-def column_kinds(events: pl.DataFrame) -> dict[str, str]:
-    """The feature spec: each usable column's kind (categorical, identifier, numeric, text), without constant columns.
-
-    A text column holds words that seldom repeat. An identifier has a name like `*_id`, or more values than sequences
-    can share. A numeric column holds values that can be read as numbers.
-    """
-    kinds: dict[str, str] = {}
-    for name in events.columns:
-        column = events[name].drop_nulls()
-        distinct = column.n_unique()
-        if name in RESERVED or distinct == 0 or (distinct == 1 and len(column) == events.height and name != "text"):
-            continue
-        if column.dtype.is_numeric():
-            kinds[name] = "numeric"
-        elif name == "text" or _is_prose(column, distinct):
-            kinds[name] = "text"
-        elif name.endswith("_id") or name == "id" or (name not in ("action", "category") and distinct > 2_000):
-            kinds[name] = "identifier"
-        else:
-            kinds[name] = "categorical"
-    return kinds
-
-
-def _is_prose(column: pl.Series, distinct: int) -> bool:
-    words = column.cast(pl.String).str.count_matches(r"\S+").mean()
-    return distinct > 0.5 * len(column) and isinstance(words, float) and words >= 4
-
-
-def fit_encoder(
-    log: Log, kinds: dict[str, str], tokenizer: Tokenizer | None, max_positions: int, old: Encoder | None = None
-) -> Encoder:
+def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: Encoder | None = None) -> Encoder:
     """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
 
     Args:
         log: the training part of the log.
-        kinds: feature spec, from `column_kinds`.
-        tokenizer: tokenizer for the text column; needed if `kinds` has one.
+        tokenizer: tokenizer for the columns of text; needed if the log has some.
         max_positions: most positions in one pass.
         old: an encoder whose bins and known values are kept; the log adds to them.
 
@@ -82,11 +51,12 @@ def fit_encoder(
         LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
-    numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == "numeric"]
+    kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
+    numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == NUMERIC]
     vocabularies = [
-        _vocabulary(name, log, kind == "identifier", known.get(name))
+        _vocabulary(name, log, kind == IDENTIFIER, known.get(name))
         for name, kind in kinds.items()
-        if kind in ("categorical", "identifier")
+        if kind in (CATEGORICAL, IDENTIFIER)
     ]
     fields: list[Field] = [*numbers, *vocabularies]
     for v in vocabularies:
@@ -96,16 +66,16 @@ def fit_encoder(
         fields.extend((Gap(), Rhythm(), Hour()))
     fields.extend(_change(fields, log))
     fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies)))
-    text_column = next((n for n, k in kinds.items() if k == "text"), None)
-    if text_column is None:
+    texts = [name for name, kind in kinds.items() if kind == TEXT]
+    if not texts:
         tokenizer = None
-    if not fields and text_column is None:
+    if not fields and not texts:
         raise LogError(
             "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
-            f"each row ({', '.join(name for name in log.events.columns if name not in RESERVED)})"
+            f"each row ({', '.join(name for name in log.events.columns if name not in ROLES)})"
         )
-    pairs = _piece_pairs(log, text_column, tokenizer) if text_column and tokenizer else []
-    return Encoder(fields, log.reading, text_column, tokenizer, max_positions, pairs)
+    pairs = _piece_pairs(log, texts, tokenizer) if tokenizer else []
+    return Encoder(fields, log.reading, texts, tokenizer, max_positions, pairs)
 
 
 def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
@@ -157,7 +127,7 @@ def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[s
     """How many sequences hold each value, under all its spellings."""
     held = log.events.select("sequence_id", column).drop_nulls()
     held = held.with_columns(_spelt(held[column], spell)).unique()
-    return Counter(dict(held[column].value_counts(name="sequences").iter_rows()))
+    return Counter(dict(held[column].alias("value").value_counts(name="sequences").iter_rows()))
 
 
 def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
@@ -239,12 +209,12 @@ def _shared(holders: Counter[int]) -> list[list[int]]:
     return [[key >> 32, key & 0xFFFFFFFF] for key in sorted(k for k, n in holders.most_common(MAX_PAIRS) if n > 1)]
 
 
-def _piece_pairs(log: Log, column: str, tokenizer: Tokenizer) -> list[list[int]]:
+def _piece_pairs(log: Log, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     holders: Counter[int] = Counter()
-    for columns, _ in log.sequences():
+    for columns, length in log.sequences():
         keys: set[int] = set()
-        texts = [str(t or "") for t in columns[column]]
-        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+        written = joined_texts(columns, length, texts, log.reading)
+        for encoding in tokenizer.encode_batch(written, add_special_tokens=False):
             ids = np.array(encoding.ids, dtype=np.int64)
             keys.update(pair_keys(ids, ids, 1, np.arange(len(ids)))[1:].tolist())
         holders.update(keys)

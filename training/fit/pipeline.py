@@ -51,7 +51,6 @@ class Fitted:
     model: BehaviourBert
     tabular: Tabular
     encoder: Encoder
-    kinds: dict[str, str]
     types: list[str]
     calibration: Calibration
     support: Support
@@ -147,7 +146,6 @@ def fit_apart(
         model=model,
         tabular=tabular.tabular,
         encoder=data.encoder,
-        kinds=data.kinds,
         types=data.types,
         calibration=judged.calibration,
         support=Support(attackers(data, crossed, judged.calibration, alarms), alarms),

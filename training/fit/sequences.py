@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from tokenizers import Tokenizer
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.values import EventError
 from service.model.lengths import LEAST
-from training.config import FitConfig, pretrained_directory
+from training.config import FitConfig
 from training.data.cuts import Cuts, each_missing, in_time_order, labels_of
 from training.data.labels import UNLABELLED, Labels
 from training.data.log import Log
 from training.data.split import FEW_ANOMALIES, check_enough
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
+from training.fit.pieces import tokenizer_for
 from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
 
@@ -32,7 +32,6 @@ class EncodedLog:
 
     Attributes:
         encoder: learned from the whole log.
-        kinds: each usable column's kind, see `column_kinds`.
         everything: all sequences, whole, including those without a label.
         log, labels: the N sequences that have a label, given or presumed.
         encoded, examples: M, of which the first N are these sequences; the others are cuts.
@@ -44,7 +43,6 @@ class EncodedLog:
     """
 
     encoder: Encoder
-    kinds: dict[str, str]
     everything: list[Encoded]
     log: Log
     labels: Labels
@@ -71,10 +69,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     Raises:
         LogError: there are too few labels to learn from.
     """
-    kinds = column_kinds(log.events)
-    words = f"{pretrained_directory(config.pretrained)}/tokenizer.json" if "text" in kinds.values() else None
-    tokenizer = Tokenizer.from_file(words) if words else None
-    encoder = fit_encoder(log, kinds, tokenizer, config.max_positions, old)
+    encoder = fit_encoder(log, tokenizer_for(log, config.pretrained, old), config.max_positions, old)
     log = in_time_order(log)
     everything = encoded_log(encoder, log)
     presumed, told = not labels.known.any(), labels.known & (labels.label == 1)
@@ -93,9 +88,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     of = np.concatenate((np.arange(len(log)), cuts.of))[there]
     weight = np.concatenate((np.ones(len(log)), weight))[there]
     encoded = [e.encoded for e in examples]
-    return EncodedLog(
-        encoder, kinds, everything, log, labels, encoded, examples, of, _shared(of, weight), types, presumed
-    )
+    return EncodedLog(encoder, everything, log, labels, encoded, examples, of, _shared(of, weight), types, presumed)
 
 
 def _cuts(log: Log, attackers: NDArray[np.int64], columns: int, config: FitConfig) -> tuple[Cuts, NDArray[np.float64]]:

@@ -249,7 +249,7 @@ def test_a_bad_value_is_named_with_its_place_in_the_callers_order(field: str, va
 @pytest.fixture(scope="module")
 def words() -> enc.Encoder:
     return enc.Encoder(
-        [], PLAIN, "text", Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), max_positions=16
+        [], PLAIN, ["text"], Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json"), max_positions=16
     )
 
 

@@ -11,10 +11,13 @@ def test_the_counts_of_parts_add_up_and_come_back_from_json() -> None:
     two = Tally(5, 0, Counter(allow=2, review=1), Counter(), Counter(price=1, weight=2))
     total = Tally.sum(Tally.of_json(t.to_json()) for t in (one, two))
     assert (total.scored, total.sequences) == (7, 8)
-    assert total.said(Path("s.csv")) == (
+    assert total.said(Path("s.csv"), {}) == (
         "8 sequences read, 7 scored: 5 allow, 1 review, 1 block; 1 not scored: 1 bad; 1 of 15 rows set aside as bad; "
-        "values that are no number, taken for missing: 5 price, 2 weight; values missing: 2 ts; see s.csv"
+        "values that are no number, taken for missing: 5 price, 2 weight; "
+        "far more values missing than in training: ts 14% in place of 0%; see s.csv"
     )
+    assert "missing than" not in total.said(Path("s.csv"), {"ts": 0.1})
+    assert "ts 14% in place of 5%" in total.said(Path("s.csv"), {"ts": 0.05})
 
 
 @pytest.mark.parametrize(

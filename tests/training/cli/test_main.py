@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from service.encoding.columns import columns_of
 from service.model.bundle import Bundle
 from service.model.scorer import Model, Score
+from tests.support.html import Page
 from tests.support.logs import genuine_log
 from tests.support.training import command, refused, runner
 from training.cli.main import app
@@ -125,11 +127,14 @@ def test_inject_keeps_codes_as_they_are(tmp_path: Path) -> None:
     assert set(written["item_id"]) <= set(table["item_id"])
 
 
-def test_a_log_of_words_alone_trains_through_the_same_command(tmp_path: Path) -> None:
+def test_a_log_of_words_alone_trains_through_the_same_command_and_is_scored_by_its_kinds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     good, bad = ["lovely", "shoes", "fit", "well", "colour"], ["win", "free", "click", "prize", "now"]
     rows = [" ".join(rng.choice(bad if i % 3 == 0 else good, 8)) + f" {i}" for i in range(300)]
-    pl.DataFrame({"sequence_id": [f"m{i}" for i in range(300)], "text": rows}).write_csv(tmp_path / "e.csv")
+    titles = [" ".join(rng.choice(good, 5)) + f" {i}" for i in range(300)]
+    ids = [f"m{i}" for i in range(300)]
+    table = pl.DataFrame({"sequence_id": ids, "title": titles, "note": rows, "tmp": [i % 5 for i in range(300)]})
+    table.write_csv(tmp_path / "e.csv")
     pl.DataFrame(
         {"sequence_id": [f"m{i}" for i in range(300)], "label": [int(i % 3 == 0) for i in range(300)]}
     ).write_csv(tmp_path / "l.csv")
@@ -146,10 +151,48 @@ def test_a_log_of_words_alone_trains_through_the_same_command(tmp_path: Path) ->
         "--epochs",
         2,
         "--quiet",
+        *("--kinds", "tmp=ignore", "--text", "title,note"),
     )
     bundle = Bundle.open(tmp_path / "b")
-    assert bundle.manifest["feature_spec"] == {"text": "text"}
+    assert bundle.manifest["feature_spec"] == {"title": "text", "note": "text"}
     assert bundle.manifest["metrics"]["test"]["auc"] > 0.95
+    assert bundle.encoder.read == ("note", "title")
+    scores, said = scored(bundle, table.drop("tmp"), tmp_path, 0)
+    assert "missing" not in said
+    assert scores["decision"].null_count() == 0
+    _, said = scored(bundle, table.drop("title"), tmp_path, 2)
+    assert "the model reads title, which the log lacks" in said
+    blank = pl.when(pl.int_range(pl.len()) % 4 == 0).then(None).otherwise("title")
+    _, said = scored(bundle, table.with_columns(title=blank), tmp_path, 0)
+    assert "far more values missing than in training: title 25% in place of 0%" in said
+
+
+def test_describe_says_what_a_fit_does(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    files = ["--events", attacked / "events.csv", "--labels", attacked / "labels.csv"]
+    said = command("describe", *files, "--kinds", "price=ignore", "--out", tmp_path / "d.html")
+    page = Page((tmp_path / "d.html").read_text())
+    kinds = {row[0]: row[1] for row in page.rows if len(row) == 6}
+    for name, kind in bundle.manifest["feature_spec"].items():
+        assert kinds[name].startswith("ignore as it was told" if name == "price" else kind)
+    assert set(kinds) - set(bundle.manifest["feature_spec"]) == {"column", "sequence_id", "ts", "event_label"}
+    warnings = json.loads((bundle.path / "evaluation.json").read_text())["warnings"]
+    assert all(warning in page.text for warning in warnings)
+    assert str(tmp_path / "d.html") in " ".join(said.split())
+    for name in kinds.keys() - {"column"}:
+        assert name in said
+
+
+def test_describe_shows_in_the_terminal_what_looks_wrong_and_refuses_what_a_fit_refuses(tmp_path: Path) -> None:
+    table = genuine_log(20).with_row_index("").with_columns(note=pl.lit("<b>[red]"))
+    table.write_csv(tmp_path / "e.csv")
+    said = " ".join(command("describe", "--events", tmp_path / "e.csv").split())
+    assert f"warning: {tmp_path / 'e.csv'}: column '' numbers the rows" in said
+    assert "column 'note' is '<b>[red]' in each row, and left out" in said
+    assert said.count("numbers the rows, as the index of a data frame does, and is left out") == 1
+    assert "none; what lies farthest" in said
+    assert "--kinds or --text names 'x'" in refused("describe", "--events", tmp_path / "e.csv", "--kinds", "x=text")
+    assert "--kinds price=money: write" in refused("describe", "--events", tmp_path / "e.csv", "--kinds", "price=money")
+    assert "no such file" in refused("describe", "--events", tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(

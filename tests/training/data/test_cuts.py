@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_a_cut_without_an_anomalous_event_is_neither_anomalous_nor_normal() -> N
     log = log_of(np.array([4, 4, 4]))
     # the first is taken over half way, the second is anomalous all through, and of the third nobody labelled events
     marks = pl.Series([0, 0, 1, 1, 1, 1, 1, 1, None, None, None, None])
-    log = Log(log.events.with_columns(event_label=marks), log.ids, log.offsets, log.reading)
+    log = replace(log, events=log.events.with_columns(event_label=marks))
     labels = Labels(np.ones(3, dtype=bool), np.ones(3, dtype=np.int8), ["a"] * 3, [None, "g", None], pl.DataFrame())
     halves = Cuts(np.array([0, 0, 1, 2]), np.array([0, 2, 0, 0]), np.full(4, 2), np.zeros(4, dtype=np.int64))
     found = labels_of(halves, halves.of_log(log, COLUMNS), labels)

@@ -21,7 +21,7 @@ from service.encoding.encoder import Encoded, Encoder
 from training.data.clean import clean_events
 from training.data.log import LogError
 from training.data.to_score import events_to_score
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
 
 Row = dict[str, Any]
 MISSING = ("", "-", "N/A", "null", " NaN ", "\\N")
@@ -53,14 +53,14 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     path = tmp_path_factory.mktemp("learned") / "events.csv"
     pl.DataFrame(rows).write_csv(path)
     log, _ = clean_events(path)
-    kinds = column_kinds(log.events)
+    kinds = log.kinds
     numeric, other = (
         {"level": "numeric", "price": "numeric"},
         dict.fromkeys(("action", "zip", "gift", "size"), "categorical"),
     )
     assert kinds == {**numeric, **other, "item_id": "identifier"}
     assert log.reading.commas == {"price"}
-    return fit_encoder(log, kinds, None, 128)
+    return fit_encoder(log, None, 128)
 
 
 def number(low: float, high: float) -> st.SearchStrategy[float]:

@@ -81,6 +81,8 @@ EVALUATION: dict[str, Any] = {
         "clipped": {"rating": 2},
         "labels": {"labels without events": 1},
     },
+    "warnings": ["e.csv: column 'n' numbers the rows"],
+    "columns": {"item_id": {"kind": "identifier", "why": "is called an id", "doubt": ""}},
     "split": {"how": "time", "train": 1241, "test": 219},
     "fields": [{"name": "item_id", "kind": "vocabulary", "rows": 1684}],
     "epochs": [5, 5, 8],
@@ -92,11 +94,11 @@ EVALUATION: dict[str, Any] = {
     },
 }
 UNTESTED = {
-    **{k: EVALUATION[k] for k in ("cleaning", "fields", "epochs", "cost")},
+    **{k: EVALUATION[k] for k in ("warnings", "columns", "cleaning", "fields", "epochs", "cost")},
     **{"metrics": None, "sequences": [], "label": [], "type": [], "score": [], "suspects": []},
     "split": {"how": "none", "train": 1460, "test": 0},
 }
-ALWAYS = ["The log and its cleaning", "How an event is encoded", "Cost"]
+ALWAYS = ["Warnings", "The log and its cleaning", "How columns are read", "How an event is encoded", "Cost"]
 
 
 def test_a_report_shows_what_is_stored() -> None:
@@ -118,6 +120,7 @@ def test_a_report_shows_what_is_stored() -> None:
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
     assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
     assert "2 of these accounts score like attackers. If they are, label them and fit again: u-7 (0.988)," in page.text
+    assert "e.csv: column 'n' numbers the rows" in page.text
     for row in (
         ["AUC", "0.985"],
         ["expected calibration error", "0.022"],
@@ -137,6 +140,7 @@ def test_a_report_shows_what_is_stored() -> None:
         ["price: empty, kept as missing", "3"],
         ["rating: outliers, taken in by the end bins", "2"],
         ["labels without events", "1"],
+        ["item_id", "identifier", "is called an id"],
         ["item_id", "vocabulary", "1,684"],
         ["fit, seconds", "336 (fine-tuning 36, export 17)"],
         ["epochs", "5, 5, 8"],

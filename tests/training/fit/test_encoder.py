@@ -12,7 +12,7 @@ from tests.support.logs import genuine_log
 from training.config import FitConfig
 from training.data.clean import clean_events
 from training.data.log import Log, LogError
-from training.fit.encoder import clipped, column_kinds, fit_encoder
+from training.fit.encoder import clipped, fit_encoder
 
 
 def log_of(tmp_path: Path, table: pl.DataFrame) -> Log:
@@ -39,7 +39,7 @@ def test_columns_are_told_apart_and_labels_and_constants_are_no_features(tmp_pat
             "note": [" ".join(rng.choice(["red", "blue", "big", "shoe", "fast"], 9)) for _ in range(count)],
         }
     )
-    kinds = column_kinds(log_of(tmp_path, table).events)
+    kinds = log_of(tmp_path, table).kinds
     assert kinds == {
         "action": "categorical",
         "item_id": "identifier",
@@ -53,7 +53,7 @@ def test_columns_are_told_apart_and_labels_and_constants_are_no_features(tmp_pat
 def test_the_encoder_learns_from_what_it_is_given_and_nothing_else(tmp_path: Path) -> None:
     log = log_of(tmp_path, genuine_log(60))
     half = log.subset(np.arange(30))
-    encoder = fit_encoder(half, column_kinds(log.events), None, 128)
+    encoder = fit_encoder(half, None, 128)
     fields = {f.name: f for f in encoder.fields}
     items = fields["item_id"]
     assert isinstance(items, Vocabulary)
@@ -67,7 +67,7 @@ def test_the_encoder_learns_from_what_it_is_given_and_nothing_else(tmp_path: Pat
 
 def test_bins_hold_equal_shares_and_outliers_are_counted(tmp_path: Path) -> None:
     log = log_of(tmp_path, genuine_log(120))
-    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    encoder = fit_encoder(log, None, 128)
     price = next(f for f in encoder.fields if isinstance(f, Bins) and f.name == "price")
     rows = np.searchsorted(price.edges, log.events["price"].to_numpy(), side="right")
     shares = np.bincount(rows) / len(rows)
@@ -84,7 +84,7 @@ def test_pairs_and_deviations_are_those_of_the_log(tmp_path: Path) -> None:
     rows = [("a", "x", 5.0), ("b", "x", 5.0), ("c", "x", 1.0), ("a", "y", 2.0), ("b", "y", 3.0), ("c", "z", 1.0)]
     table = pl.DataFrame(rows, schema=["sequence_id", "item_id", "rating"], orient="row")
     log = log_of(tmp_path, table)
-    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    encoder = fit_encoder(log, None, 128)
     cross = next(f for f in encoder.fields if isinstance(f, Cross))
     items, ratings = encoder.fields[1], encoder.fields[0]
     assert items.name == "item_id"
@@ -97,7 +97,7 @@ def test_pairs_and_deviations_are_those_of_the_log(tmp_path: Path) -> None:
 def test_a_log_in_which_nothing_differs_says_that_there_is_nothing_to_learn(tmp_path: Path) -> None:
     log = log_of(tmp_path, pl.DataFrame({"sequence_id": ["a", "a", "b"], "action": ["click"] * 3}))
     with pytest.raises(LogError, match=r"nothing to learn from: .*\(action\)"):
-        fit_encoder(log, column_kinds(log.events), None, 128)
+        fit_encoder(log, None, 128)
 
 
 def test_what_is_learned_of_a_value_is_learned_under_all_its_spellings(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_is_learned_of_a_value_is_learned_under_all_its_spellings(tmp_path:
     plain = log_of(tmp_path, table)
     odd = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("item_id") + ".0").otherwise(" " + pl.col("item_id"))
     mixed = log_of(tmp_path, table.with_columns(item_id=odd))
-    first, second = (fit_encoder(log, column_kinds(log.events), None, 128) for log in (plain, mixed))
+    first, second = (fit_encoder(log, None, 128) for log in (plain, mixed))
     assert [f.name for f in second.fields] == [f.name for f in first.fields]
     assert [v.values for v in second.vocabularies] == [v.values for v in first.vocabularies]
     for one, other in zip(first.encode_all(plain.sequences()), second.encode_all(mixed.sequences()), strict=True):
@@ -118,6 +118,6 @@ def test_how_the_log_spells_values_is_kept_with_the_encoder(tmp_path: Path) -> N
     rows = [f'u{k % 9},{k},a{k % 2},"{k % 40},5",{"?" if k % 5 else "x"}' for k in range(300)]
     (tmp_path / "e.csv").write_text("\n".join(["sequence_id,ts,action,price,note", *rows, ""]))
     log, _ = clean_events(tmp_path / "e.csv", reading=FitConfig(missing="?, none").reading)
-    encoder = Encoder.from_json(fit_encoder(log, column_kinds(log.events), None, 128).to_json(), None)
+    encoder = Encoder.from_json(fit_encoder(log, None, 128).to_json(), None)
     assert (encoder.reading.commas, encoder.reading.missing) == ({"price"}, {"", "?", "none"})
     assert encoder.read == ("action", "note", "price", "ts")

@@ -30,7 +30,7 @@ from training.data.injection import inject
 from training.data.labels import Labels
 from training.data.log import Log, LogError
 from training.evaluation.quality import recall_at_fpr
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
 from training.fit.networks import WEIGHTS, untrained
 from training.fit.refit import ALIKE, BETTER, WORSE, compared, held_out, measures, refit
 from training.network.model import carry_over
@@ -92,7 +92,7 @@ def test_a_refit_knows_more_and_says_how_it_compares(
 def test_a_row_keeps_its_vector_wherever_the_new_table_has_it(bundle: Bundle, feedback: Path) -> None:
     log, _ = clean_events(feedback / "events.jsonl")
     old = bundle.encoder
-    encoder = fit_encoder(log, column_kinds(log.events), None, old.max_positions, old)
+    encoder = fit_encoder(log, None, old.max_positions, old)
     assert [f for f in encoder.fields if isinstance(f, Bins)] == [f for f in old.fields if isinstance(f, Bins)]
     types = ["one of its own", *reversed(bundle.types)]
     model = untrained(encoder, [], len(types), FitConfig(preset="tiny"))

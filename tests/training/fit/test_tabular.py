@@ -10,7 +10,7 @@ from service.model.novelty import Novelty
 from training.data.clean import clean_events
 from training.data.labels import read_labels
 from training.data.split import fold_numbers
-from training.fit.encoder import column_kinds, fit_encoder
+from training.fit.encoder import fit_encoder
 from training.fit.tabular import Sample, _by_length, fit_tabular
 
 
@@ -19,7 +19,7 @@ from training.fit.tabular import Sample, _by_length, fit_tabular
 def test_labels_that_mean_nothing_teach_the_linear_part_and_the_profile_nothing(attacked: Path, seed: int) -> None:
     log, report = clean_events(attacked / "events.csv")
     labels = read_labels(attacked / "labels.csv", log, report)
-    encoder = fit_encoder(log, column_kinds(log.events), None, 128)
+    encoder = fit_encoder(log, None, 128)
     sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
     rng = np.random.default_rng(seed)
     label = rng.permutation(labels.label)

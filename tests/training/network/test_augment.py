@@ -39,7 +39,7 @@ def test_augmentation_keeps_every_value_in_its_field_and_hides_the_labels_of_wha
 
 def test_words_become_the_word_nearest_to_them() -> None:
     tokenizer = Tokenizer.from_file(f"{pretrained_directory(None)}/tokenizer.json")
-    encoder = Encoder([], PLAIN, "text", tokenizer)
+    encoder = Encoder([], PLAIN, ["text"], tokenizer)
     pair = [tokenizer.token_to_id(w) for w in ("cheap", "free")]
     table = torch.randn(encoder.deep_rows, 16, generator=torch.Generator().manual_seed(0))
     [first] = [s.start for s in encoder.of("piece") if isinstance(s.field, Word)]
