@@ -24,7 +24,8 @@ from service.encoding.values import Floats, catalogue_order
 from service.model.repair import Choice, Repair, repair
 from service.model.scorer import Score
 from training.config import FitConfig
-from training.data.attacks import ATTACKS, InjectConfig, others
+from training.data.attacks import ATTACKS, others
+from training.data.catalogue import InjectConfig
 from training.data.injection import inject
 from training.data.labels import Labels
 from training.data.log import Log, LogError
@@ -137,7 +138,7 @@ class Scene:
             self.place = np.arange(genuine)
         else:
             config = InjectConfig(
-                size=attack.size, selected=SELECTED, campaign=genuine, seed=ground.config.seed + attack.seed
+                size=attack.size, selected=SELECTED, campaigns=(genuine,), seed=ground.config.seed + attack.seed
             )
             events, _, sources = inject(ground.log, None, config, [attack.type])
             self.log = Log.of(events)
