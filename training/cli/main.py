@@ -261,6 +261,14 @@ def repair(
         typer.echo(f"{rows}; of {found.sequences} sequences: {done}; see {out}")
 
 
+def _sizes(campaigns: str) -> tuple[int, ...]:
+    """The numbers of accounts that --campaigns was given, separated by commas."""
+    sizes = [size.strip() for size in campaigns.split(",")]
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"--campaigns {campaigns}: numbers of accounts, whole and above 0, separated by commas")
+    return tuple(map(int, sizes))
+
+
 @app.command()
 @reads_log
 def inject(
@@ -309,13 +317,10 @@ def inject(
         shares = [float(part) for part in filler.split(",")]
         if len(shares) > 2 or not all(0 < share < 1 for share in shares):
             raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
-        sizes = campaigns.split(",")
-        if not all(accounts.strip().isdecimal() and int(accounts) for accounts in sizes):
-            raise ValueError(f"--campaigns {campaigns}: numbers of accounts, whole and above 0")
         config = InjectConfig(
             size=size,
             filler=(min(shares), max(shares)),
-            campaigns=tuple(map(int, sizes)),
+            campaigns=_sizes(campaigns),
             surges=tuple(surges.split(",")) if surges else (),
             seed=seed,
         )
