@@ -115,17 +115,23 @@ def test_an_impact_shows_each_recommender_repair_and_size() -> None:
         for recommender in RECOMMENDERS
         for repair in impact.STRATEGIES
     ]
-    result = {"users": 1943, "items": 1682, "types": ["a", "b"], "seeds": 1, "rows": rows, "without_attack": free}
+    by_type = [
+        {"recommender": recommender, "type": "a", "won": [0.01, 0.002, 0.03], "seen": RATE[:3], "unseen": None}
+        for recommender in RECOMMENDERS
+    ]
+    result = {"users": 1943, "items": 1682, "types": ["a", "b"], "seeds": 1, "rows": rows}
+    result |= {"by_type": by_type, "without_attack": free}
     page = Page(impact.page(result))
     assert "1,943 genuine users, 1,682 items; the latest 20%" in page.text
     assert "of each type (a, b) and size" in page.text
     assert page.plots == len(RECOMMENDERS)
-    assert len(page.headings) == 2 + 5 * len(RECOMMENDERS)
+    assert len(page.headings) == 2 + 6 * len(RECOMMENDERS)
     for row in (
         ["repair", "1% attackers", "10% attackers"],
         ["drop events, types unseen", "0.25 (0.12 to 0.30)", "0.25 (0.12 to 0.30)"],
         ["oracle", "no harm done", "0.25 (0.12 to 0.30)"],
         ["no repair", "-0.100 (-0.200 to +0.050)", "-0.100 (-0.200 to +0.050)"],
+        ["a", "+0.0100 (+0.0020 to +0.0300)", "0.25 (0.12 to 0.30)", "no harm done"],
         ["auto", *["0.988 (0.900 to 1.000)"] * len(RECOMMENDERS)],
     ):
         assert row in page.rows
