@@ -112,10 +112,18 @@ class Catalogue:
         low = min(low, len(self.items) - 1)
         return int(self.rng.choice(np.argsort(self.holders, kind="stable")[low : max(high, low + 1)]))
 
-    def histories(self, count: int) -> NDArray[np.int64]:
-        """Genuine users to be copied, each with LEAST events or more, as far as there are such."""
+    def histories(self, moments: NDArray[np.float64]) -> NDArray[np.int64]:
+        """For each moment a genuine user to be copied, with LEAST events or more, as far as there are such.
+
+        Where there are times, the history has ended by then: nobody copies what has yet to happen.
+        """
         able = np.flatnonzero(np.diff(self.log.offsets) >= LEAST)
-        return self.rng.choice(able if len(able) else len(self.log), count)
+        able = able if len(able) else np.arange(len(self.log))
+        if not self.has_times:
+            return self.rng.choice(able, len(moments))
+        by_end = able[np.argsort(self.log.ends[able], kind="stable")]
+        ended = np.searchsorted(self.log.ends[by_end], moments, side="right")
+        return by_end[self.rng.integers(0, np.maximum(ended, 1))]
 
     def own(self, user: int) -> Rows:
         """The user's rows, by time where there are times."""
@@ -176,10 +184,16 @@ class Catalogue:
         return self.within(np.concatenate(([start], start + np.cumsum(gaps))))
 
     def within(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The times, all shifted by the same amount to fit into the log's period, at the log's resolution."""
+        """The times, all shifted by the same amount to fit into the log's period, at the log's resolution.
+
+        Where they last longer than the log, they are drawn together.
+        """
         low, high = self.period
         ts = ts - max(ts[-1] - high, 0.0)
-        return self.resolved(ts + max(low - ts[0], 0.0))
+        ts = ts + max(low - ts[0], 0.0)
+        if ts[-1] > high:
+            ts = low + (ts - ts[0]) * (high - low) / (ts[-1] - ts[0])
+        return self.resolved(ts)
 
     @cached_property
     def period(self) -> tuple[float, float]:
@@ -194,22 +208,28 @@ class Catalogue:
         """The times at the log's resolution: whole seconds, or as they are."""
         return np.floor(ts) if self._whole else ts
 
-    def moments(self, count: int) -> NDArray[np.float64] | None:
-        """When each account of a campaign acts; at any pace, from within an hour to spread over the whole log."""
+    def moments(self, count: int) -> NDArray[np.float64]:
+        """When each account of a campaign acts, float64 (count,), NaN without times.
+
+        It may be at any pace, from all within an hour to spread over the whole log.
+        """
         if not self.has_times:
-            return None
+            return np.full(count, np.nan)
         low, high = self.period
         span = min(float(np.exp(self.rng.uniform(np.log(HOUR), np.log(max(high - low, HOUR))))), high - low)
         opens = self.rng.uniform(low, high - span)
         return opens + self.rng.uniform(0, span, count)
 
-    def around(self, own: Rows, moment: float) -> tuple[int, NDArray[np.float64]]:
-        """The times of a history (T,), shifted as a whole, so that a further event at `moment` lies within it.
+    def around(self, own: Rows, moment: float) -> tuple[int, NDArray[np.float64] | None]:
+        """Where in a history (T,) a further event at `moment` belongs, and the times of all, float64 (T + 1,).
 
-        Returns the place of that event, and all times, float64 (T + 1,). They stay in the log's period.
+        The history is shifted to a later time, as a whole, so that the event lies within it, and stays in the log's
+        period. Without times the event may be anywhere.
         """
-        ts, (low, high) = self.ts[own], self.period
-        shift = np.clip(moment - self.rng.uniform(ts[0], ts[-1]), low - ts[0], high - ts[-1])
+        if not self.has_times:
+            return int(self.rng.integers(0, len(own) + 1)), None
+        ts = self.ts[own]
+        shift = np.clip(moment - self.rng.uniform(ts[0], ts[-1]), 0.0, self.period[1] - ts[-1])
         place = int(np.searchsorted(ts, moment - shift, side="right"))
         return place, self.resolved(np.insert(ts + shift, place, moment))
 

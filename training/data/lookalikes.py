@@ -1,7 +1,8 @@
 """Attack users who look genuine one by one: what gives them away is what other accounts hold.
 
-Each is made of genuine histories. The accounts of a campaign share a target, which they take up at any pace. A log
-needs no ratings and no times for them. `attacks` has those whose histories are odd in themselves.
+Each is made of genuine histories, and where there are times, of one that had ended before. The accounts of a campaign
+share a target, which they take up at any pace. A log needs no ratings and no times for them. `attacks` has those whose
+histories are odd in themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,13 +45,12 @@ def copy_part(c: Catalogue, size: int) -> list[Profile]:
 
 def copy_rerated(c: Catalogue, size: int) -> list[Profile]:
     """Copies of genuine users with nothing added: only a few ratings are changed. They have no target."""
+    moments = c.rng.uniform(*c.period, size) if c.has_times else np.full(size, np.nan)
     profiles = []
-    for template in c.histories(size).tolist():
+    for template, moment in zip(c.histories(moments).tolist(), moments.tolist(), strict=True):
         own = c.own(template)
-        ts = None
-        if c.has_times:
-            place, ts = c.around(own, float(c.rng.uniform(*c.period)))
-            ts = np.delete(ts, place)
+        place, ts = c.around(own, moment)
+        ts = None if ts is None else np.delete(ts, place)
         profiles.append(_account(c, own, ts, _rerated(c, own, RERATED), template))
     return profiles
 
@@ -83,11 +83,10 @@ def optimised(c: Catalogue, size: int) -> list[Profile]:
     users, factors = c.factors
     gram = users.T @ users
     inverse = np.linalg.inv(gram + (np.trace(gram) / len(gram) + 1e-9) * np.eye(len(gram)))
-    per_item = factors / np.sqrt(c.holders)[:, None]
 
     def chosen(template: int) -> Rows:
         circle = np.append(c.like_minded(template, CIRCLE - 1), template)
-        influence = per_item @ (inverse @ users[circle].sum(axis=0))
+        influence = factors @ (inverse @ users[circle].sum(axis=0))
         half = c.rng.permutation(len(c.items))[: max(len(c.items) // 2, 1)]
         best = half[np.argsort(-influence[half], kind="stable")[: len(c.own(template))]]
         return c.copy_rows(c.rng.permutation(best))
@@ -100,15 +99,11 @@ def _campaign(c: Catalogue, size: int, fillers: Callable[[int], Rows], rerated: 
     target = c.target()
     moments = c.moments(size)
     profiles = []
-    for number, template in enumerate(c.histories(size).tolist()):
+    for template, moment in zip(c.histories(moments).tolist(), moments.tolist(), strict=True):
         rows = fillers(template)
         free = rows[c.item_of[rows] != target]
         rows = free if len(free) else rows
-        own = c.own(template)[: len(rows)]
-        if moments is None:
-            place, ts = int(c.rng.integers(0, len(rows) + 1)), None
-        else:
-            place, ts = c.around(own, float(moments[number]))
+        place, ts = c.around(c.own(template)[: len(rows)], moment)
         rating = _rerated(c, rows, rerated)
         rows = np.insert(rows, place, c.copy_rows(np.array([target])))
         if rating is not None:

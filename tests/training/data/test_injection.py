@@ -176,6 +176,19 @@ def test_histories_of_lookalikes_are_made_of_genuine_ones(log: Log, injected: tu
     assert np.mean(nearest["shared_target"]) < np.quantile(usual, 0.9), "copies of nobody"
 
 
+def test_copies_come_later_than_what_they_copy(log: Log, injected: tuple[pl.DataFrame, ...]) -> None:
+    events, labels, _ = injected
+    genuine = list(histories(log.events).values())
+    held = histories(events)
+    for account in labels.filter(pl.col("type") == "copy_rerated")["sequence_id"]:
+        own = held[account]
+        models = [rows for rows in genuine if [r["item_id"] for r in rows] == [r["item_id"] for r in own]]
+        later = [{round(o["ts"] - m["ts"]) for o, m in zip(own, model, strict=True)} for model in models]
+        assert any(len(shift) <= 2 and min(shift) >= -1 for shift in later), "shifted as a whole, to the second"
+        changed = [sum(o["rating"] != m["rating"] for o, m in zip(own, model, strict=True)) for model in models]
+        assert min(changed) == max(round(0.1 * len(own)), 1)
+
+
 def test_an_account_has_a_user_of_its_own(log: Log, config: InjectConfig) -> None:
     named = Log.of(log.events.with_columns(user_id=pl.col("sequence_id")))
     events, labels, _ = inject(named, None, config, ["shared_target"])
