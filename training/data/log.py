@@ -54,6 +54,9 @@ class Log:
 
     @classmethod
     def of(cls, events: pl.DataFrame, reading: Reading = PLAIN) -> "Log":
+        """A log of these events, which may lack `ts`."""
+        if "ts" not in events.columns:
+            events = events.with_columns(ts=pl.lit(None, dtype=pl.Float64))
         ids = events.select("sequence_id")  # alone, so that no column of the log meets one of ours
         grouped = ids.group_by("sequence_id", maintain_order=True).len("events")
         rank = ids.join(grouped.with_row_index("rank"), on="sequence_id", how="left", maintain_order="left")["rank"]

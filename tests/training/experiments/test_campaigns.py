@@ -12,7 +12,7 @@ from training.config import FitConfig
 from training.data.log import Log
 from training.experiments.campaigns import ADAPTING, DAY, HARMED, POPULARITY, SIZES, WAYS, Field, campaigns
 
-QUICK = FitConfig(preset="tiny", epochs=1, folds=1)
+QUICK = FitConfig(preset="tiny", epochs=1)
 
 
 @pytest.fixture(scope="module")

@@ -40,11 +40,22 @@ def test_a_log_without_items_says_so() -> None:
         Ground(Log.of(pl.DataFrame({"sequence_id": ["a", "b"], "ts": [1.0, 2.0]})), FitConfig())
 
 
+@pytest.mark.parametrize("kind", ["copy_whole", "shared_target", "optimised"])
+def test_a_log_of_items_alone_can_be_poisoned(kind: str) -> None:
+    items = genuine_log(60).select("sequence_id", "item_id", action=pl.lit("view"))
+    ground = Ground(Log.of(items), FitConfig())
+    scene = Scene(ground, Attack(kind, 0.1, 0))
+    assert scene.attacker.sum() == 6
+    assert len(scene.pushed) == 1
+    assert (scene.interactions.items[scene.interactions.users >= 60] == scene.pushed[0]).sum() >= 6
+
+
 def test_models_are_fitted_on_what_the_log_allows_and_not_on_what_is_left_out() -> None:
     items = genuine_log(60).select("sequence_id", "item_id", action=pl.lit("view"), ts=pl.lit(None, dtype=pl.Float64))
     ground = Ground(Log.of(items), FitConfig())
     assert set(ground.types) == set(ATTACKS) - NEED_TIMES - NEED_RATINGS
     log, labels = ground.training_log(0, "copy_part")
+    assert np.isnan(log.ends).all()
     assert {t for t in labels.types if t} == set(ground.types) - {"copy_part", "copy_whole"}
     assert {"no", "hit"} <= set(labels.groups["surge"]) <= {"no", "hit", "sale", "hit+sale"}
     genuine = {log.ids[i] for i in np.flatnonzero(labels.label == 0)}
