@@ -11,9 +11,11 @@ from tests.support.logs import genuine_log
 from tests.support.processes import needs
 from tests.support.servers import Postgres, RedisServer
 from training.config import FitConfig
-from training.data.attacks import InjectConfig
+from training.data.attacks import ATTACKS
+from training.data.catalogue import InjectConfig
 from training.data.clean import clean_events
 from training.data.injection import inject, write
+from training.data.lookalikes import LOOKALIKES
 from training.fit.bundle import fit_bundle
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes long now and then
@@ -22,11 +24,12 @@ settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with events.csv and labels.csv: 240 genuine users, and attackers of every type."""
+    """Folder with events.csv and labels.csv: 240 genuine users, and attackers of every type that one history shows."""
     folder = tmp_path_factory.mktemp("attacked")
     genuine_log(240).write_csv(folder / "genuine.csv")
     log, _ = clean_events(folder / "genuine.csv")
-    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaign=3)))
+    odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
+    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaigns=(3,)), odd))
     return folder
 
 

@@ -294,6 +294,14 @@ def repair(
         typer.echo(f"{rows}; of {found.sequences} sequences: {done}; see {out}")
 
 
+def _sizes(campaigns: str) -> tuple[int, ...]:
+    """The numbers of accounts that --campaigns was given, separated by commas."""
+    sizes = [size.strip() for size in campaigns.split(",")]
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"--campaigns {campaigns}: numbers of accounts, whole and above 0, separated by commas")
+    return tuple(map(int, sizes))
+
+
 @app.command()
 @reads_log
 def inject(
@@ -313,25 +321,48 @@ def inject(
         str,
         typer.Option(help="Filler items of a shilling profile, as shares of the catalogue: LOW,HIGH or one number."),
     ] = "0.03,0.05",
+    campaigns: Annotated[
+        str,
+        typer.Option(help="Accounts of a campaign, which share targets: sizes, taken in turn, separated by commas."),
+    ] = "10",
+    surges: Annotated[
+        str,
+        typer.Option(
+            help="Surges of genuine users, separated by commas: hit (a third of them takes up one new item within "
+            "three days), sale (a tenth buys of ten items within two hours)."
+        ),
+    ] = "",
     columns: ColumnMap = None,
     seed: Seed = 0,
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
-    """Adds labelled attack users to a log: shilling, click farms, crawlers, order rings, account takeovers."""
+    """Adds labelled attack users to a log: shilling, click farms, crawlers, order rings, takeovers, copies, and others.
+
+    labels.csv says in the column `campaign` who acts together, and in `surge` which genuine users were part of a surge.
+    """
     with session(quiet):
         from training.data import injection
-        from training.data.attacks import InjectConfig
+        from training.data.catalogue import InjectConfig
         from training.data.clean import clean_events
         from training.data.labels import read_label_table
 
         shares = [float(part) for part in filler.split(",")]
         if len(shares) > 2 or not all(0 < share < 1 for share in shares):
             raise ValueError(f"--filler {filler}: one or two shares of the catalogue between 0 and 1")
-        config = InjectConfig(size=size, filler=(min(shares), max(shares)), seed=seed)
+        config = InjectConfig(
+            size=size,
+            filler=(min(shares), max(shares)),
+            campaigns=_sizes(campaigns),
+            surges=tuple(surges.split(",")) if surges else (),
+            seed=seed,
+        )
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv", how=how)
         carried = read_label_table(labels, how) if labels else None
-        injection.write(out, *injection.inject(log, carried, config, types.split(",") if types else None))
+        found = injection.inject(log, carried, config, types.split(",") if types else None)
+        injection.write(out, *found)
+        for line in injection.said(found[1]):
+            console.print(line, soft_wrap=True)
         console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
 
 

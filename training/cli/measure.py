@@ -156,12 +156,12 @@ def impact(
         from training.experiments.impact import AUTO, PUSHING
         from training.experiments.impact import impact as run
 
-        wanted = named("--types", types, PUSHING) if types else list(PUSHING)
+        wanted = named("--types", types, PUSHING) if types else None
         shares = [float(part) for part in sizes.split(",")]
         if not all(0 < share <= 1 for share in shares):
             raise ValueError(f"--sizes {sizes}: shares of the genuine users, above 0 and at most 1")
         log, _ = clean_events(events, parse_columns(columns), aside=out / "rejected.csv", how=how)
-        with bar(show, "measuring", len(wanted) + 2) as advance:
+        with bar(show, "measuring") as advance:
             found = run(
                 log, out, configure(seed=seed, preset=preset, pretrained=pretrained), wanted, shares, attacks, advance
             )

@@ -2,140 +2,27 @@
 
 Every attack user is built on a template, which is a genuine user of the log. The template lends the times, the group
 columns, and the length of the profile if the attack leaves it open. Each faked event copies its other columns from a
-real event on the same item. `injection` puts the attack users into a log.
+real event on the same item. `lookalikes` has accounts that look genuine one by one. `injection` puts the attack users
+into a log.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from service.encoding.values import catalogue_order
-from training.data.log import Log, LogError
-
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class InjectConfig:
-    """How much is injected.
-
-    Attributes:
-        size: attack users of each type, as a share of the genuine users.
-        filler: filler items of a shilling profile, as a share of the catalogue (low, high).
-        selected: selected items of a bandwagon or segment profile.
-        campaign: accounts that share targets; they stay together in a split (`split_group`).
-        seed: seed of everything that is drawn at random.
-    """
-
-    size: float = 0.05
-    filler: tuple[float, float] = (0.03, 0.05)
-    selected: int = 5
-    campaign: int = 10
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One account: which rows of the log its events copy, and what they change.
-
-    Attributes:
-        rows: int64 (T,) rows of the log that lend their columns.
-        ts: float64 (T,) times, or None to keep the rows'.
-        rating: float64 (T,) ratings, NaN to keep the row's, or None to keep all.
-        action: an action for each event ("" keeps the row's), or None to keep all.
-        event_label: int8 (T,), 1 for the events that the attacker made.
-        template: the genuine sequence that lends group columns.
-        replaces: the genuine sequence whose place it takes, or -1.
-        targets: items of the catalogue that it should push or nuke.
-    """
-
-    rows: Rows
-    ts: NDArray[np.float64] | None
-    rating: NDArray[np.float64] | None
-    action: list[str] | None
-    event_label: NDArray[np.int8]
-    template: int
-    replaces: int = -1
-    targets: tuple[int, ...] = ()
-
-
-class Catalogue:
-    """What an attacker knows of a log: its items, their ratings and popularity, and its users' habits."""
-
-    def __init__(self, log: Log, config: InjectConfig, rng: Generator) -> None:
-        if "item_id" not in log.events.columns:
-            raise LogError("inject needs the column 'item_id'; name it with --columns item_id=THEIRS")
-        self.log, self.config, self.rng = log, config, rng
-        events = log.events.with_row_index("_row").filter(pl.col("item_id").is_not_null())
-        rating = pl.col("rating") if "rating" in events.columns else pl.lit(None, dtype=pl.Float64)
-        grouped = events.group_by("item_id").agg(
-            rows="_row", holders=pl.col("sequence_id").n_unique(), mean=rating.mean()
-        )
-        grouped = grouped[sorted(range(grouped.height), key=lambda i: catalogue_order(grouped["item_id"][i]))]
-        self.items: list[str] = grouped["item_id"].to_list()
-        self.rows_of: list[list[int]] = grouped["rows"].to_list()
-        self.holders = grouped["holders"].to_numpy()
-        self.mean = grouped["mean"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        self.has_ratings = not np.isnan(self.mean).all()
-        self.has_times = not np.isnan(log.ends).any()
-        if self.has_ratings:
-            values = log.events["rating"].drop_nulls().to_numpy()
-            self.low, self.high = float(values.min()), float(values.max())
-            self.center, self.spread = float(values.mean()), float(values.std())
-            self.levels = np.unique(values) if len(np.unique(values)) <= 64 else None
-        actions = log.events["action"].drop_nulls().unique().sort().to_list()
-        frequent = log.events["action"].drop_nulls().mode().sort().to_list()[:1]
-        self.click = next((a for a in actions if "click" in a.lower() or "view" in a.lower()), "".join(frequent))
-        self.purchase = next(
-            (a for a in actions if any(w in a.lower() for w in ("purchase", "buy", "order"))), "".join(frequent)
-        )
-
-    def copy_rows(self, items: NDArray[np.int64]) -> Rows:
-        """A random real event on each item."""
-        return np.array([self.rng.choice(self.rows_of[i]) for i in items], dtype=np.int64)
-
-    def templates(self, count: int) -> NDArray[np.int64]:
-        """Genuine users as templates for one campaign; they are close in time, since a campaign runs in one period."""
-        if not self.has_times:
-            return self.rng.integers(0, len(self.log), count)
-        moment = self.rng.choice(self.log.ends)
-        near = np.argsort(np.abs(self.log.ends - moment), kind="stable")[: max(3 * count, len(self.log) // 10)]
-        return self.rng.choice(near, count)
-
-    def times(self, template: int, count: int) -> NDArray[np.float64] | None:
-        """Times of `count` events in the template's rhythm: its start shifted by up to a week, its gaps drawn again."""
-        if not self.has_times:
-            return None
-        a, b = self.log.offsets[template], self.log.offsets[template + 1]
-        own = np.sort(self.log.events["ts"][int(a) : int(b)].to_numpy())
-        gaps = self.rng.choice(np.diff(own), count - 1) if len(own) > 1 else self.rng.exponential(60.0, count - 1)
-        start = own[0] + self.rng.uniform(-3.5, 3.5) * 86400
-        return self.within(np.concatenate(([start], start + np.cumsum(gaps))))
-
-    def within(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The times, all shifted by the same amount to fit into the log's period, at the log's resolution."""
-        low, high = float(self.log.events["ts"].min()), float(self.log.events["ts"].max())  # type: ignore[arg-type]
-        ts = ts - max(ts[-1] - high, 0.0)
-        ts = ts + max(low - ts[0], 0.0)
-        whole = bool((self.log.events["ts"] % 1 == 0).all())
-        return np.floor(ts) if whole else ts
-
-    def on_scale(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The ratings, each rounded to the nearest one that the log uses."""
-        if self.levels is None:
-            return np.clip(ratings, self.low, self.high)
-        return np.asarray(self.levels[np.abs(ratings[:, None] - self.levels[None, :]).argmin(axis=1)])
+from training.data.catalogue import Catalogue, Profile
+from training.data.lookalikes import LOOKALIKES
 
 
 def _shilling(selected_items: str, filler_ratings: str, push: bool) -> Callable[[Catalogue, int], list[Profile]]:
-    """A shilling attack: an extreme rating for the target, selected items to look alike, fillers to look genuine."""
+    """A shilling attack: an extreme rating for the target, selected items to look alike, fillers to look genuine.
+
+    A log without ratings has the items alone, and then only an attack that pushes says something.
+    """
 
     def campaign(c: Catalogue, size: int) -> list[Profile]:
-        extreme, opposite = (c.high, c.low) if push else (c.low, c.high)
         rare = np.flatnonzero(c.holders <= np.quantile(c.holders, 0.5))
         target = int(c.rng.choice(rare if push else np.flatnonzero(c.holders >= np.quantile(c.holders, 0.5))))
         selected = _selected(c, selected_items, target, push)
@@ -144,23 +31,14 @@ def _shilling(selected_items: str, filler_ratings: str, push: bool) -> Callable[
             share = c.rng.uniform(*c.config.filler)
             others = np.setdiff1d(np.arange(len(c.items)), [target, *selected])
             filler = c.rng.choice(others, min(max(round(share * len(c.items)), 1), len(others)), replace=False)
-            if filler_ratings == "opposite":
-                given = np.full(len(filler), opposite)
-            else:
-                center = (
-                    np.where(np.isnan(c.mean[filler]), c.center, c.mean[filler])
-                    if filler_ratings == "item"
-                    else c.center
-                )
-                given = c.rng.normal(center, c.spread, len(filler))
             items = np.array([target, *selected, *filler], dtype=np.int64)
-            ratings = np.concatenate((np.full(1 + len(selected), extreme), c.on_scale(given)))
+            ratings = _ratings(c, filler, len(items), filler_ratings, push) if c.has_ratings else None
             order = c.rng.permutation(len(items))
             profiles.append(
                 Profile(
                     rows=c.copy_rows(items[order]),
                     ts=c.times(template, len(items)),
-                    rating=ratings[order],
+                    rating=None if ratings is None else ratings[order],
                     action=None,
                     event_label=np.ones(len(items), dtype=np.int8),
                     template=int(template),
@@ -170,6 +48,17 @@ def _shilling(selected_items: str, filler_ratings: str, push: bool) -> Callable[
         return profiles
 
     return campaign
+
+
+def _ratings(c: Catalogue, filler: NDArray[np.int64], count: int, kind: str, push: bool) -> NDArray[np.float64]:
+    """Float64 (count,): the extreme rating for target and selected items, then those of the fillers."""
+    extreme, opposite = (c.high, c.low) if push else (c.low, c.high)
+    if kind == "opposite":
+        given = np.full(len(filler), opposite)
+    else:
+        center = np.where(np.isnan(c.mean[filler]), c.center, c.mean[filler]) if kind == "item" else c.center
+        given = c.rng.normal(center, c.spread, len(filler))
+    return np.concatenate((np.full(count - len(filler), extreme), c.on_scale(given)))
 
 
 def _selected(c: Catalogue, kind: str, target: int, push: bool) -> list[int]:
@@ -296,24 +185,31 @@ def takeover(c: Catalogue, size: int) -> list[Profile]:
     """Account takeover: two users swap accounts, so that somebody else's behaviour continues each history.
 
     Both victims are replaced, so nothing is in the log twice. Each event after the swap is labelled. Each of the two
-    goes on in the other's rhythm, after a gap that the victim had.
+    goes on in the other's rhythm, after a gap that the victim had. In a log without times only the taste tells, so the
+    two of a pair differ in it: they stand far apart along the axis in which tastes differ most.
     """
     lengths = np.diff(c.log.offsets)
     able = np.flatnonzero(lengths >= 10)
     profiles = []
-    pairs = c.rng.permutation(able)[: 2 * max(size // 2, 1)].reshape(-1, 2)
+    drawn = c.rng.permutation(able)[: 2 * max(size // 2, 1)]
+    drawn = drawn[: len(drawn) // 2 * 2]
+    if c.has_times:
+        pairs = drawn.reshape(-1, 2)
+    else:
+        axis = c.factors[0][:, np.argmax(c.factors[0].var(axis=0))]
+        pairs = drawn[np.argsort(axis[drawn], kind="stable")].reshape(2, -1).T
     for a, b in pairs:
         cut = {u: int(lengths[u] * c.rng.uniform(0.4, 0.8)) for u in (int(a), int(b))}
-        by_time = {u: c.log.offsets[u] + np.argsort(_ts(c.log, u), kind="stable") for u in cut}
+        by_time = {u: c.own(u) for u in cut}
         for victim, thief in ((int(a), int(b)), (int(b), int(a))):
             head, tail = by_time[victim][: cut[victim]], by_time[thief][cut[thief] :]
-            head_ts, tail_ts = _ts(c.log, 0, head), _ts(c.log, 0, tail)
+            head_ts, tail_ts = c.ts[head], c.ts[tail]
             pause = c.rng.choice(np.diff(head_ts)) if len(head) > 1 else 3600.0
             ts = np.concatenate((head_ts, tail_ts - tail_ts[0] + head_ts[-1] + pause + 1))
             profiles.append(
                 Profile(
                     rows=np.concatenate((head, tail)).astype(np.int64),
-                    ts=c.within(ts),
+                    ts=c.within(ts) if c.has_times else None,
                     rating=None,
                     action=None,
                     event_label=np.concatenate((np.zeros(len(head)), np.ones(len(tail)))).astype(np.int8),
@@ -324,28 +220,39 @@ def takeover(c: Catalogue, size: int) -> list[Profile]:
     return profiles
 
 
-def _ts(log: Log, sequence: int, rows: Rows | None = None) -> NDArray[np.float64]:
-    rows = np.arange(log.offsets[sequence], log.offsets[sequence + 1]) if rows is None else rows
-    return log.events["ts"].to_numpy()[rows]
-
-
 # Random and average attack: Lam and Riedl, "Shilling recommender systems for fun and profit", WWW 2004. Bandwagon,
 # segment and reverse bandwagon (the nuking bandwagon here): Mobasher, Burke, Bhaumik and Williams, "Toward trustworthy
 # recommender systems: an analysis of attack models and algorithm robustness", ACM TOIT 2007.
-ATTACKS: dict[str, Callable[[Catalogue, int], list[Profile]]] = {
-    f"{name}_{'push' if push else 'nuke'}": _shilling(selected, filler, push)
-    for name, (selected, filler) in {
-        "random": ("none", "all"),
-        "average": ("none", "item"),
-        "bandwagon": ("popular", "all"),
-        "segment": ("segment", "opposite"),
-    }.items()
-    for push in (True, False)
-} | {"click_farm": click_farm, "crawler": crawler, "fake_order": fake_order, "takeover": takeover}
-NEED_TIMES = frozenset({"click_farm", "crawler", "fake_order", "takeover"})
+ATTACKS: dict[str, Callable[[Catalogue, int], list[Profile]]] = (
+    {
+        f"{name}_{'push' if push else 'nuke'}": _shilling(selected, filler, push)
+        for name, (selected, filler) in {
+            "random": ("none", "all"),
+            "average": ("none", "item"),
+            "bandwagon": ("popular", "all"),
+            "segment": ("segment", "opposite"),
+        }.items()
+        for push in (True, False)
+    }
+    | {"click_farm": click_farm, "crawler": crawler, "fake_order": fake_order, "takeover": takeover}
+    | LOOKALIKES
+)
+NEED_TIMES = frozenset({"click_farm", "crawler", "fake_order"})
+NEED_RATINGS = frozenset({"copy_rerated", "average_push", *(kind for kind in ATTACKS if kind.endswith("_nuke"))})
+
+
+def model_of(kind: str) -> str:
+    """The attack model of a type: a shilling model has a pushing and a nuking type, and copying has three."""
+    return "copy" if kind.startswith("copy_") else kind.removesuffix("_push").removesuffix("_nuke")
+
+
+def lacking(kind: str, c: Catalogue) -> str:
+    """What a type needs and the log lacks: "times", "ratings", or "" if the log allows it."""
+    if kind in NEED_TIMES and not c.has_times:
+        return "times"
+    return "ratings" if kind in NEED_RATINGS and not c.has_ratings else ""
 
 
 def others(kind: str) -> list[str]:
-    """The types of all other attack models; a shilling model has both a pushing and a nuking type."""
-    model = kind.removesuffix("_push").removesuffix("_nuke")
-    return [t for t in ATTACKS if t != kind and not t.startswith(f"{model}_")]
+    """The types of all other attack models."""
+    return [t for t in ATTACKS if model_of(t) != model_of(kind)]

@@ -1,4 +1,4 @@
-"""Adds labelled attack users to a real log.
+"""Adds labelled attack users to a real log, and surges of genuine users if asked for.
 
 All users get new ids and the sequences are written in random order, so that neither reveals an attacker.
 """
@@ -7,14 +7,17 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from training.data.attacks import ATTACKS, NEED_TIMES, Catalogue, InjectConfig, Profile, takeover
+from training.data.attacks import ATTACKS, lacking, takeover
+from training.data.catalogue import Catalogue, InjectConfig, Profile
 from training.data.log import Log, LogError
+from training.data.surges import AND, NOBODY, SURGES, with_surges
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +34,19 @@ def inject(
         types: names from ATTACKS; None means all that the log has the columns for.
 
     Returns:
-        events (with `event_label`), labels (`sequence_id,label,type,split_group` and the group columns), and sources:
-        each new `sequence_id` with the log's own id, null for an attack user, and the items that it pushes or nukes.
+        events (with `event_label`), labels (`sequence_id,label,type,split_group,campaign` and the group columns), and
+        sources: each new `sequence_id` with the log's own id, null for an attack user, and the items that it pushes or
+        nukes. Accounts with the same `campaign` have the same targets; it is null where there are none. With surges,
+        the group column `surge` says which a genuine user takes part in.
 
     Raises:
-        LogError: an unknown type, or one that needs a column the log lacks.
+        LogError: an unknown type or surge, or a type that needs a column the log lacks.
     """
     rng = np.random.default_rng(config.seed)
+    groups = _group_columns(log, labels)
+    if config.surges:
+        log, took_part = with_surges(log, [g.get("label") != 1 for g in groups], config.surges, config.seed)
+        groups = [{**g, "surge": surge} for g, surge in zip(groups, took_part, strict=True)]
     catalogue = Catalogue(log, config, rng)
     faked = _profiles(catalogue, _usable_types(catalogue, types))
     replaced = {f.profile.replaces for f in faked}
@@ -50,7 +59,6 @@ def inject(
     parts: list[pl.DataFrame] = []
     label_rows: list[dict[str, object]] = []
     sources: list[dict[str, object]] = []
-    groups = _group_columns(log, labels)
     base = log.events.drop("sequence_id", "event_label", "event_id", strict=False)
     for place in order:
         new_id = fresh[place]
@@ -58,11 +66,13 @@ def inject(
             i = genuine[place]
             own = base[int(log.offsets[i]) : int(log.offsets[i + 1])]
             parts.append(own.with_columns(sequence_id=pl.lit(new_id), event_label=pl.lit(0, dtype=pl.Int8)))
-            label_rows.append({"sequence_id": new_id, "label": 0, "type": None, "split_group": None, **groups[i]})
+            blank = {"label": 0, "type": None, "split_group": None, "campaign": None}
+            label_rows.append({"sequence_id": new_id, **blank, **groups[i]})
             sources.append({"sequence_id": new_id, "source": log.ids[i], "targets": []})
         else:
             one = faked[place - len(genuine)]
-            parts.append(_events(base, one.profile).with_columns(sequence_id=pl.lit(new_id)))
+            own_name = {"user_id": pl.lit(new_id)} if "user_id" in base.columns else {}
+            parts.append(_events(base, one.profile).with_columns(sequence_id=pl.lit(new_id), **own_name))
             label_rows.append({"sequence_id": new_id, **one.label(groups[one.profile.template])})
             sources.append({"sequence_id": new_id, **one.source(catalogue)})
     columns = ["sequence_id", *base.columns, "event_label"]
@@ -84,7 +94,9 @@ class _Faked:
     def label(self, template: Mapping[str, object]) -> dict[str, object]:
         """Its row of the label table, with the group columns of its template."""
         inherited = {k: v for k, v in template.items() if k not in ("label", "type")}
-        return {**inherited, "label": 1, "type": self.kind, "split_group": self.group}
+        known = {"label": 1, "type": self.kind, "split_group": self.group}
+        together = {"campaign": self.group if self.profile.targets else None}
+        return {**inherited, **known, **together, **({"surge": NOBODY} if "surge" in template else {})}
 
     def source(self, catalogue: Catalogue) -> dict[str, object]:
         """The user whose place it takes, and the items that it pushes or nukes."""
@@ -101,10 +113,19 @@ def _profiles(catalogue: Catalogue, kinds: Sequence[str]) -> list[_Faked]:
         if kind == "takeover":  # all at once, so that nobody is a victim twice; the two of a pair stay together
             faked += [_Faked(kind, f"{kind} {i // 2}", p) for i, p in enumerate(takeover(catalogue, count))]
             continue
-        for start in range(0, count, config.campaign):
-            campaign = ATTACKS[kind](catalogue, min(config.campaign, count - start))
-            faked += [_Faked(kind, f"{kind} {start // config.campaign}", p) for p in campaign]
+        for number, size in enumerate(_sizes(count, config.campaigns)):
+            faked += [_Faked(kind, f"{kind} {number}", p) for p in ATTACKS[kind](catalogue, size)]
     return faked
+
+
+def _sizes(count: int, campaigns: Sequence[int]) -> list[int]:
+    """The sizes of campaigns, taken in turn until they make up `count` accounts; the last is cut to fit."""
+    sizes: list[int] = []
+    for size in cycle(campaigns):
+        if (left := count - sum(sizes)) <= 0:
+            return sizes
+        sizes.append(min(size, left))
+    return sizes
 
 
 def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
@@ -112,8 +133,7 @@ def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
     for kind in types or list(ATTACKS):
         if kind not in ATTACKS:
             raise LogError(f"unknown attack type {kind!r}; there are {', '.join(ATTACKS)}")
-        lacks = "times" if kind in NEED_TIMES and not catalogue.has_times else ""
-        lacks = "ratings" if kind not in NEED_TIMES and not catalogue.has_ratings else lacks
+        lacks = lacking(kind, catalogue)
         if not lacks:
             chosen.append(kind)
         elif types:
@@ -123,10 +143,6 @@ def _usable_types(catalogue: Catalogue, types: list[str] | None) -> list[str]:
             )
         else:
             logger.warning("left out %s: it needs %s, which the log lacks", kind, lacks)
-    if not chosen:
-        raise LogError(
-            "the log has neither times nor ratings, so no attack can be made; name them with --columns ts=..,rating=.."
-        )
     return chosen
 
 
@@ -149,6 +165,21 @@ def _events(base: pl.DataFrame, profile: Profile) -> pl.DataFrame:
         given = pl.Series("action", [a or None for a in profile.action], dtype=pl.String)
         events = events.with_columns(given.fill_null(events["action"]).alias("action"))
     return events.with_columns(pl.Series("event_label", profile.event_label, dtype=pl.Int8))
+
+
+def said(labels: pl.DataFrame) -> list[str]:
+    """What `inject` has added, in words: one line for each type and each surge."""
+    anomalous = labels.filter(pl.col("label") == 1, pl.col("type").is_in(list(ATTACKS)))
+    by_type = anomalous.group_by("type").agg(pl.len(), pl.col("campaign").drop_nulls().n_unique()).sort("type")
+    lines = [
+        f"{kind}: {accounts} accounts" + (f" in {campaigns} campaigns" if campaigns else "")
+        for kind, accounts, campaigns in by_type.iter_rows()
+    ]
+    if "surge" in labels.columns:
+        for surge in SURGES:
+            users = labels.filter(pl.col("surge").str.split(AND).list.contains(surge)).height
+            lines.append(f"{surge}: {users} genuine users, labelled as before")
+    return lines
 
 
 def write(out: Path, events: pl.DataFrame, labels: pl.DataFrame, sources: pl.DataFrame) -> None:

@@ -28,7 +28,8 @@ class Labels:
         label: int8 (N,), 1 anomalous, 0 normal; 0 where unknown.
         types: each sequence's anomaly type; None if it is normal or has no named type.
         split_group: sequences with the same value must stay in one part of a split; None is a group of its own.
-        groups: further columns of the label table, for rates by group.
+        groups: further columns of the label table, for rates by group; `campaign`, which names attackers who act
+            together, is none.
     """
 
     known: NDArray[np.bool_]
@@ -66,7 +67,7 @@ class Labels:
             label,
             [(t.strip() or None) if t and y else None for t, y in zip(types, label, strict=True)],
             groups,
-            joined.drop("sequence_id", "label", "type", "split_group", strict=False),
+            joined.drop("sequence_id", "label", "type", "split_group", "campaign", strict=False),
         )
 
 

@@ -63,7 +63,9 @@ class Log:
 
     @classmethod
     def of(cls, events: pl.DataFrame, reading: Reading = PLAIN, held: Mapping[str, Held] | None = None) -> "Log":
-        """The log of some events; what its columns hold is found out if it is not given."""
+        """The log of some events, which may lack `ts`; what its columns hold is found out if it is not given."""
+        if "ts" not in events.columns:
+            events = events.with_columns(ts=pl.lit(None, dtype=pl.Float64))
         held = held_in(events) if held is None else held
         ids = events.select("sequence_id")  # alone, so that no column of the log meets one of ours
         grouped = ids.group_by("sequence_id", maintain_order=True).len("events")

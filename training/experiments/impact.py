@@ -8,45 +8,30 @@ with attacks made for it. The attack that is judged is made separately, with ano
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import polars as pl
-import scipy.sparse as sp
 from markupsafe import Markup
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from service.encoding.values import Floats, catalogue_order
-from service.model.repair import Choice, Repair, repair
-from service.model.scorer import Score
+from service.encoding.values import Floats
 from training.config import FitConfig
-from training.data.attacks import ATTACKS, InjectConfig, others
-from training.data.injection import inject
 from training.data.labels import Labels
-from training.data.log import Log, LogError
+from training.data.log import Log
 from training.evaluation import pages, plots
-from training.experiments.baselines import METHODS, Detector
-from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
+from training.experiments.recommenders import RECOMMENDERS
 from training.experiments.result_cache import cell, fingerprint
-from training.fit.pipeline import Fitted, fit_model
+from training.experiments.scenes import HELD_BACK, STRATEGIES, Attack, Ground, Scene
 
 logger = logging.getLogger(__name__)
 SIZES = (0.01, 0.03, 0.05, 0.1)
-PUSHING = ("random_push", "average_push", "bandwagon_push", "segment_push", "click_farm", "fake_order")
-HELD_BACK = 0.2  # of each user's events, the latest
-# Items beside the target that all accounts of a bandwagon or segment attack hold. A recommender that counts who holds
-# what hardly moves for the 5 that models are trained on; see Yang, Gong and Cai, "Fake co-visitation injection attacks
-# to recommender systems", NDSS 2017.
-SELECTED = 50
-RIVAL = "TF-IDF + logistic regression"
+PUSHING = (
+    *("random_push", "average_push", "bandwagon_push", "segment_push", "click_farm", "fake_order"),
+    *("copy_whole", "copy_part", "shared_target", "optimised"),
+)
 CLEAN, NONE, ORACLE, AUTO = "clean", "no repair", "oracle", "auto"
-CHOICES: tuple[Choice, ...] = get_args(Choice)
-STRATEGIES = (*CHOICES, RIVAL)
-TRAINING_SEED = 1000  # of the attacks that models are fitted on; those they judge have seeds from 0
 RESAMPLES = 1000
 MEASURES = ("hit", "rank", "ndcg", "recall")
 CURVES = {  # of the plots: whether types were seen in training, the repair, colour and line
@@ -58,149 +43,11 @@ CURVES = {  # of the plots: whether types were seen in training, the repair, col
 }
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One attack on the log: its type, its size as a share of the genuine users, and the seed of what is drawn."""
-
-    type: str
-    size: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.type}-{self.size:g}-{self.seed}"
-
-
-class Ground:
-    """A genuine log on which attacks are tried: what is trained on, what is held back, and who is in which half."""
-
-    def __init__(self, log: Log, config: FitConfig) -> None:
-        if "item_id" not in log.events.columns:
-            raise LogError("impact needs the column 'item_id'; name it with --columns item_id=THEIRS")
-        self.config = config
-        rng = np.random.default_rng(config.seed)
-        keys = log.events["ts"].to_numpy() if not np.isnan(log.ends).any() else rng.random(log.events.height)
-        late = np.zeros(log.events.height, dtype=bool)
-        for a, b in zip(log.offsets[:-1], log.offsets[1:], strict=True):
-            own = a + np.argsort(keys[a:b], kind="stable")
-            late[own[len(own) - int(HELD_BACK * len(own)) :]] = True
-        self.log = Log.of(log.events.filter(~late))
-        names = log.events["item_id"].drop_nulls().unique().to_list()
-        self.items = {item: i for i, item in enumerate(sorted(names, key=catalogue_order))}
-        self.ids = {sequence_id: i for i, sequence_id in enumerate(self.log.ids)}
-        # ratings are for recommenders that learn what is liked: those from the log's median on
-        ratings = log.events["rating"].drop_nulls().to_numpy() if "rating" in log.events.columns else np.zeros(0)
-        self.liked_from = float(np.median(ratings)) if len(ratings) else None
-        self.held_back = self._matrix(log.events.filter(self.liked(log.events) & late))
-        self.seen = self._matrix(self.log.events)
-        self.half = rng.permutation(len(self.ids)) % 2
-
-    def liked(self, events: pl.DataFrame) -> NDArray[np.bool_]:
-        """Which events say that somebody likes an item; all that name one, where the log has no ratings."""
-        of_item = events["item_id"].is_not_null().to_numpy()
-        if self.liked_from is None:
-            return of_item
-        at_least: NDArray[np.bool_] = (events["rating"].fill_null(self.liked_from) >= self.liked_from).to_numpy()
-        return of_item & at_least
-
-    def _matrix(self, events: pl.DataFrame) -> sp.csr_matrix:
-        events = events.filter(pl.col("item_id").is_not_null())
-        at = ([self.ids[s] for s in events["sequence_id"]], [self.items[i] for i in events["item_id"]])
-        return sp.csr_matrix((np.ones(events.height), at), shape=(len(self.ids), len(self.items)))
-
-    def detectors(self, left_out: str | None) -> list[tuple[Fitted, Detector]]:
-        """Ours and the rival, for each half fitted on the other; attacks of one model may be left out of training.
-
-        With a shilling model both its pushing and its nuking kind are left out.
-        """
-        shown = others(left_out) if left_out else list(ATTACKS)
-        found = []
-        for half in (0, 1):
-            genuine = self.log.subset(np.flatnonzero(self.half != half))
-            config = InjectConfig(seed=TRAINING_SEED + half)
-            events, table, _ = inject(genuine, None, config, shown)
-            log = Log.of(events)
-            labels = Labels.of(log.ids, table)
-            fitted = fit_model(log, labels, np.arange(len(log)), self.config)
-            found.append((fitted, METHODS[RIVAL](log, labels, self.config)))
-        return found
-
-
-class Scene:
-    """A log as a recommender is trained on it: the genuine users first, then those of an attack, if there is one."""
-
-    def __init__(self, ground: Ground, attack: Attack | None) -> None:
-        self.ground = ground
-        genuine = len(ground.ids)
-        if attack is None:
-            self.log, self.pushed = ground.log, np.zeros(0, dtype=np.int64)
-            self.place = np.arange(genuine)
-        else:
-            config = InjectConfig(
-                size=attack.size, selected=SELECTED, campaign=genuine, seed=ground.config.seed + attack.seed
-            )
-            events, _, sources = inject(ground.log, None, config, [attack.type])
-            self.log = Log.of(events)
-            source = dict(zip(sources["sequence_id"], sources["source"], strict=True))
-            fresh = iter(range(genuine, len(self.log)))
-            self.place = np.array(
-                [ground.ids[s] if (s := source[i]) is not None else next(fresh) for i in self.log.ids]
-            )
-            pushed = sources["targets"].explode().drop_nulls().unique().to_list()
-            self.pushed = np.array(sorted(ground.items[t] for t in pushed), dtype=np.int64)
-        self.attacker = self.place >= genuine
-        events = self.log.events
-        self.liked = ground.liked(events)
-        lengths = np.diff(self.log.offsets)
-        self.interactions = Interactions(
-            users=np.repeat(self.place, lengths)[self.liked],
-            items=np.array([ground.items[i] for i in events["item_id"].filter(self.liked)], dtype=np.int64),
-            shape=(len(self.place), len(ground.items)),
-        )
-
-    def trained_on(self, weight: Floats, pushed: NDArray[np.int64]) -> dict[str, dict[str, list[float | None]]]:
-        """What each recommender does for the genuine users once trained with these weights, float64 (T,), of events."""
-        found, seed = {}, self.ground.config.seed
-        for name, recommender in RECOMMENDERS.items():
-            with threadpool_limits(1):
-                scores = recommender(self.interactions, weight[self.liked], seed)
-                found[name] = outcome(scores, self.ground.seen, self.ground.held_back, pushed, seed).to_json()
-        return found
-
-    def repaired(self, detectors: Sequence[tuple[Fitted, Detector]]) -> dict[str, Floats]:
-        """For each strategy, what each event counts for after the repair, float64 (T,)."""
-        half = np.append(self.ground.half, np.arange(self.attacker.sum()) % 2)[self.place]
-        found: dict[str, list[Floats]] = {name: [np.zeros(0)] * len(self.log) for name in STRATEGIES}
-        for number, (fitted, rival) in enumerate(detectors):
-            at = np.flatnonzero(half == number)
-            part = self.log.subset(at)
-            partial_types = fitted.calibration.partial_types(fitted.types)
-            answers = fitted.scorer.scores(fitted.evidence(part))
-            dropped = rival.scores(part) >= rival.threshold
-            for i, answer, drop in zip(at.tolist(), answers, dropped.tolist(), strict=True):
-                decision = fitted.thresholds.decide(answer.score, answer.false_alarm_rate)
-                for choice in CHOICES:
-                    found[choice][i] = _weights(repair(answer, decision, partial_types, choice), answer)
-                found[RIVAL][i] = np.full(len(answer.events), 0.0 if drop else 1.0)
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def kept(self, weight: Floats) -> list[float]:
-        """Shares of the genuine events and of the faked that are left."""
-        faked = np.repeat(self.attacker, np.diff(self.log.offsets))
-        return [float(weight[~faked].mean()), float(weight[faked].mean()) if faked.any() else float("nan")]
-
-
-def _weights(advice: Repair, answer: Score) -> Floats:
-    found = np.full(len(answer.events), advice.weight if advice.strategy == "weight" else 1.0)
-    found[advice.drop] = 0.0
-    return found
-
-
 def impact(
     log: Log,
     out: Path,
     config: FitConfig,
-    types: Sequence[str] = PUSHING,
+    types: Sequence[str] | None = None,
     sizes: Sequence[float] = SIZES,
     seeds: int = 1,
     advance: Callable[[str], None] = lambda _: None,
@@ -211,7 +58,7 @@ def impact(
 
     Args:
         log: genuine, with items; it is poisoned here.
-        types: attacks that push items, of PUSHING.
+        types: attacks that push items, of PUSHING; None means all that the log has the columns for.
         sizes: attackers, as a share of the genuine users; all attackers of a log push the same items.
         seeds: attacks of each type and size.
         advance: is called with a few words after each cell.
@@ -220,6 +67,10 @@ def impact(
         LogError: the log has no items, or lacks what an attack needs.
     """
     ground = Ground(log, config)
+    if types is None:
+        types = [kind for kind in PUSHING if kind in ground.types]
+        if left_out := sorted(set(PUSHING) - set(types)):
+            logger.warning("left out %s: the log lacks the times or ratings that they need", ", ".join(left_out))
     data = fingerprint(log, Labels.none(len(log)))
     attacks = [Attack(kind, size, seed) for kind in types for size in sizes for seed in range(seeds)]
 
@@ -242,6 +93,7 @@ def impact(
         "seeds": seeds,
         "seed": config.seed,
         "rows": _rows(attacks, unrepaired, seen, unseen, config.seed),
+        "by_type": _by_type(attacks, unrepaired, seen, unseen, config.seed),
         "without_attack": _without_attack(unrepaired, seen, config.seed),
     }
     (out / "impact.json").write_text(json.dumps(result, indent=1))
@@ -336,8 +188,6 @@ def _rows(
             ):
                 for name in repairs:
                     found = means(of, name)
-                    with np.errstate(all="ignore"):
-                        undone = (poisoned["hit"] - found["hit"]) / (poisoned["hit"] - clean["hit"])
                     rows.append(
                         {
                             "recommender": recommender,
@@ -345,12 +195,48 @@ def _rows(
                             "types": types,
                             "repair": name,
                             "hit": _interval(found["hit"]),
-                            "efficiency": _interval(undone),
+                            "efficiency": _undone(clean["hit"], poisoned["hit"], found["hit"]),
                             **{f"{m}_change": _interval(found[m] - clean[m]) for m in ("rank", "ndcg", "recall")},
                             "kept": np.mean([of[n]["kept"][name] for n in names], axis=0).tolist() if types else None,
                         }
                     )
     return rows
+
+
+def _by_type(
+    attacks: Sequence[Attack],
+    unrepaired: Mapping[str, Any],
+    seen: Mapping[str, Any],
+    unseen: Mapping[str, Any],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """One row for each recommender and type, all sizes pooled: what the attack wins, and the share that is undone."""
+    rows = []
+    for kind in dict.fromkeys(a.type for a in attacks):
+        names = [a.name for a in attacks if a.type == kind]
+        users = len(unrepaired[CLEAN][CLEAN][next(iter(RECOMMENDERS))]["hit"])
+        resamples = Resamples(len(names), users, seed)
+        for recommender in RECOMMENDERS:
+            clean, poisoned, known, new = (
+                _means(resamples, names, recommender, of, repair)["hit"]
+                for of, repair in ((unrepaired, CLEAN), (unrepaired, NONE), (seen, AUTO), (unseen, AUTO))
+            )
+            rows.append(
+                {
+                    "recommender": recommender,
+                    "type": kind,
+                    "won": _interval(poisoned - clean),
+                    "seen": _undone(clean, poisoned, known),
+                    "unseen": _undone(clean, poisoned, new),
+                }
+            )
+    return rows
+
+
+def _undone(clean: Floats, poisoned: Floats, repaired: Floats) -> list[float] | None:
+    """The share of an attack's success that a repair undoes, with its interval; None where it had none."""
+    with np.errstate(all="ignore"):
+        return _interval((poisoned - repaired) / (poisoned - clean))
 
 
 def _without_attack(unrepaired: Mapping[str, Any], seen: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
@@ -381,6 +267,10 @@ def page(result: Mapping[str, Any]) -> str:
         rows=rows,
         repairs=[*((types, name) for types in ("seen", "unseen") for name in STRATEGIES), ("", ORACLE)],
         unrepaired=("", NONE),
+        by_type={
+            recommender: [r for r in result["by_type"] if r["recommender"] == recommender]
+            for recommender in RECOMMENDERS
+        },
         ndcg_kept={(r["recommender"], r["repair"]): r["ndcg_kept"] for r in result["without_attack"]},
     )
 

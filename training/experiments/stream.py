@@ -21,7 +21,8 @@ from markupsafe import Markup
 from service.model.active_learning import SAMPLED, teaching_order
 from service.model.scorer import Score
 from training.config import FitConfig
-from training.data.attacks import InjectConfig, others
+from training.data.attacks import others
+from training.data.catalogue import InjectConfig
 from training.data.injection import inject
 from training.data.labels import Labels
 from training.data.log import Log, LogError

@@ -25,13 +25,14 @@ from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates
 from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
+from training.experiments.campaigns import HARMED, Kept, camouflaged, campaigns
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
-PARTS = ("all", "labels", "unseen", "verdicts")
+PARTS = ("all", "labels", "unseen", "verdicts", "campaigns")
 VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
 ORDERS = ("by what teaches most", "at random")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
@@ -53,6 +54,7 @@ def study(
         parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
             "labels" gives training few of them; "unseen" leaves one type out at a time.
             "verdicts" labels more and more of a fold's training part, in the order of review or at random.
+            "campaigns" makes campaigns of its own among the log's genuine users.
         advance: is called with a few words after each cell.
     """
     data = fingerprint(log, labels)
@@ -85,15 +87,10 @@ def study(
             if len(kinds) > 1
         }
     if "verdicts" in parts:
-        result["verdicts"] = {}
-        for order in ORDERS:
-            asked = partial(_asked, log, labels, config, order)
-            name = order.replace(" ", "-")
-            cells = [kept(f"verdicts-{name}-{k}", partial(asked, *split[k])) for k in range(count)]
-            result["verdicts"][order] = [
-                {"given": given, **_spread(labels, [fold for _, fold in split], [c["steps"][i] for c in cells])}
-                for i, given in enumerate(VERDICTS)
-            ]
+        result["verdicts"] = _by_verdicts(log, labels, config, split, kept)
+    if "campaigns" in parts:
+        genuine = log.subset(np.flatnonzero(labels.known & (labels.label == 0)))
+        result["campaigns"] = campaigns(genuine, config, kept)
     (out / "study.json").write_text(json.dumps(result, indent=1))
     (out / "study.html").write_text(page(result))
     return result
@@ -177,23 +174,25 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     }
 
 
+def _by_verdicts(
+    log: Log, labels: Labels, config: FitConfig, split: Sequence[tuple[Indices, Indices]], kept: Kept
+) -> dict[str, list[dict[str, Any]]]:
+    """Quality after each step of VERDICTS, for each order in which they are given."""
+    found = {}
+    for order in ORDERS:
+        asked = partial(_asked, log, labels, config, order)
+        name = order.replace(" ", "-")
+        cells = [kept(f"verdicts-{name}-{k}", partial(asked, *parts)) for k, parts in enumerate(split)]
+        found[order] = [
+            {"given": given, **_spread(labels, [fold for _, fold in split], [c["steps"][i] for c in cells])}
+            for i, given in enumerate(VERDICTS)
+        ]
+    return found
+
+
 def _slow_down(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
     """The same events, ten times as far apart."""
     return events.with_columns(ts=pl.col("ts").min() + 10 * (pl.col("ts") - pl.col("ts").min()))
-
-
-def _camouflage(events: pl.DataFrame, normal: pl.DataFrame) -> pl.DataFrame:
-    """Adds as many events from normal sequences, and so mostly on popular items, at times or places in between."""
-    rng = np.random.default_rng(events.height)
-    ts = events["ts"].to_numpy()
-    timed = not np.isnan(ts).any()
-    at = rng.uniform(ts.min(), ts.max(), len(ts)) if timed else rng.random(len(ts))
-    drawn = normal.sample(events.height, with_replacement=True, seed=events.height).with_columns(
-        sequence_id=pl.lit(events["sequence_id"][0]),
-        ts=pl.Series(np.floor(at) if (ts % 1 == 0).all() else at) if timed else None,
-    )
-    both = pl.concat((events, drawn.select(events.columns).cast(events.schema)))
-    return both if timed else both[np.argsort(np.concatenate((np.linspace(0, 1, len(ts)), at)), kind="stable")]
 
 
 def _split_up(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
@@ -205,7 +204,7 @@ def _split_up(events: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
 STRESS: dict[str, Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]] = {
     "as they are": lambda events, _: events,
     "ten times slower": _slow_down,
-    "camouflaged with popular events": _camouflage,
+    "camouflaged with popular events": camouflaged,
     f"split over {COPIES} accounts": _split_up,
 }
 
@@ -268,7 +267,7 @@ def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, 
 
 def page(result: dict[str, Any]) -> str:
     """The page of what `study` returns."""
-    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot}
+    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot, "campaigns": _campaigns_plot}
     return pages.render(
         "study.html.j2",
         result=result,
@@ -276,6 +275,7 @@ def page(result: dict[str, Any]) -> str:
         names=NAMES,
         measures=MEASURES,
         verdicts_given=VERDICTS,
+        harmed=list(HARMED),
     )
 
 
@@ -305,5 +305,19 @@ def _verdicts_plot(of: dict[str, Any]) -> Markup:
         axes.fill_between(VERDICTS, low, high, alpha=0.15)
     axes.set_xscale("log", base=2)
     axes.set_xticks(VERDICTS, [str(v) for v in VERDICTS])
+    axes.legend(frameon=False, fontsize=8)
+    return plots.svg(plot)
+
+
+def _campaigns_plot(of: dict[str, Any]) -> Markup:
+    plot, axes = plots.figure("Campaigns", "accounts", "recall at 1 % FPR")
+    for words in dict.fromkeys(row["popularity"] for row in of["curve"]):
+        rows = [row for row in of["curve"] if row["popularity"] == words]
+        sizes = [row["accounts"] for row in rows]
+        share, low, high = np.transpose([row["recall"][:3] for row in rows])
+        axes.plot(sizes, share, marker="o", label=f"target of the {words}")
+        axes.fill_between(sizes, low, high, alpha=0.15)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.legend(frameon=False, fontsize=8)
     return plots.svg(plot)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
-from training.data.attacks import InjectConfig
+from training.data.catalogue import InjectConfig
 from training.data.clean import clean_events
 from training.data.injection import inject
 from training.data.log import Log
@@ -12,7 +12,7 @@ from training.data.log import Log
 
 @pytest.fixture(scope="module")
 def config() -> InjectConfig:
-    return InjectConfig(size=0.1, filler=(0.1, 0.2), campaign=5)
+    return InjectConfig(size=0.1, filler=(0.1, 0.2), campaigns=(5,))
 
 
 @pytest.fixture(scope="module")

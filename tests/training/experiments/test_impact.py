@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
@@ -15,9 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.logs import genuine_log
 from training.config import FitConfig
-from training.data.clean import clean_events
 from training.data.log import Log
-from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, Attack, Ground, Scene, impact
+from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, impact
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
 
 
@@ -65,34 +63,6 @@ def test_recommenders_learn_and_forget_what_weighs_nothing(name: str) -> None:
         assert RECOMMENDERS[name](noise, weight, 0)(np.arange(200)) == pytest.approx(scores, abs=1e-5)
 
 
-def test_a_scene_holds_the_genuine_users_and_the_attack(tmp_path: Path) -> None:
-    genuine_log(60).write_csv(tmp_path / "log.csv")
-    log, _ = clean_events(tmp_path / "log.csv")
-    ground = Ground(log, FitConfig())
-    assert set(np.unique(ground.half).tolist()) == {0, 1}
-    for i, sequence_id in enumerate(log.ids):  # what is held back is later than what is trained on
-        own = log.events.filter(pl.col("sequence_id") == sequence_id)
-        kept = ground.log.events.filter(pl.col("sequence_id") == sequence_id)
-        assert kept.height == own.height - int(0.2 * own.height)
-        assert kept["ts"].max() <= own["ts"].sort()[kept.height - 1]
-        assert ground.log.ids[i] == sequence_id
-    scene = Scene(ground, Attack("bandwagon_push", 0.1, 0))
-    assert scene.attacker.sum() == 6
-    assert len(scene.pushed) == 1
-    held = set(zip(scene.interactions.users.tolist(), scene.interactions.items.tolist(), strict=True))
-    assert all((user, scene.pushed[0]) in held for user in range(60, 66)), "each attacker rates the target highest"
-    clean = Scene(ground, None)
-    genuine = {pair for pair in held if pair[0] < 60}
-    assert genuine == set(zip(clean.interactions.users.tolist(), clean.interactions.items.tolist(), strict=True))
-
-
-def test_a_log_without_items_says_so() -> None:
-    from training.data.log import LogError
-
-    with pytest.raises(LogError, match="needs the column 'item_id'"):
-        Ground(Log.of(pl.DataFrame({"sequence_id": ["a", "b"], "ts": [1.0, 2.0]})), FitConfig())
-
-
 def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
     log, out = Log.of(genuine_log(120)), tmp_path / "out"
     found = impact(log, out, FitConfig(epochs=1), ["bandwagon_push"], [0.1])
@@ -108,6 +78,9 @@ def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> No
     assert rows["item-kNN", "", ORACLE]["efficiency"][0] == pytest.approx(1, abs=0.05)
     assert repaired["efficiency"][0] > 0.5
     assert repaired["kept"][0] > 0.7 > 0.3 > repaired["kept"][1]
+    by_type = {row["recommender"]: row for row in found["by_type"]}
+    assert by_type["item-kNN"]["won"][0] == pytest.approx(poisoned["hit"][0] - clean["hit"][0])
+    assert by_type["item-kNN"]["seen"] == repaired["efficiency"]
     low, high = repaired["efficiency"][1:]
     assert low <= repaired["efficiency"][0] <= high
     assert json.loads((out / "impact.json").read_text()) == json.loads(json.dumps(found))

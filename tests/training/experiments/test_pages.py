@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.html import Page
-from training.experiments import compare, impact, stream, study
+from training.experiments import campaigns, compare, impact, stream, study
 from training.experiments.baselines import OURS
 from training.experiments.recommenders import RECOMMENDERS
 
@@ -62,6 +62,23 @@ def studied() -> dict[str, Any]:
         },
         "labels": {"0": spread, "all": spread},
         "unseen": {SCRIPT: {"auc": 0.9, "recall_at_1_fpr": RATE, "caught": RATE, "called_unknown": None}},
+        "campaigns": {
+            "kind": "shared_target",
+            "repeats": 20,
+            "curve": [
+                {
+                    "accounts": n,
+                    "popularity": SCRIPT,
+                    "recall": RATE,
+                    "gain": {name: [0.00123, -0.001, 0.002] for name in campaigns.HARMED},
+                }
+                for n in campaigns.SIZES
+            ],
+            "adapting": [
+                {"way": "padding", "amount": "3 events", "recall": RATE, "accounts": 1.25, "events": 4321.0},
+                {"way": SCRIPT, "amount": "", "recall": RATE, "accounts": None, "events": None},
+            ],
+        },
         "verdicts": {order: [{"given": n, **spread} for n in study.VERDICTS] for order in study.ORDERS},
     }
 
@@ -69,7 +86,7 @@ def studied() -> dict[str, Any]:
 def test_a_study_shows_the_answer_to_each_question() -> None:
     page = Page(study.page(studied()))
     assert page.headings[1:5] == ["Quality", "By type", "By group", "Are the right events blamed?"]
-    assert page.plots == 3
+    assert page.plots == 4
     for row in (
         ["AUC", "0.9877"],
         [SCRIPT, SHOWN_RATE, f"{SCRIPT} 4, let through 1"],
@@ -78,6 +95,9 @@ def test_a_study_shows_the_answer_to_each_question() -> None:
         ["all", "0.500", "0.500", "0.500"],
         [SCRIPT, "0.900", SHOWN_RATE, SHOWN_RATE, "none"],
         ["320", "0.500", "0.500"],
+        [SCRIPT, "30", SHOWN_RATE, "+0.0012", "+0.0012"],
+        ["padding", "3 events", SHOWN_RATE, "1.2", "4,321.0"],
+        [SCRIPT, "", SHOWN_RATE, "none passes", "none passes"],
     ):
         assert row in page.rows
 
@@ -88,6 +108,7 @@ def test_a_study_shows_the_answer_to_each_question() -> None:
         ("labels", ["Few labels"]),
         ("unseen", ["Attacks that training was not shown"]),
         ("verdicts", ["What a verdict teaches"]),
+        ("campaigns", ["How small a campaign is seen", "What it costs to pass"]),
     ],
 )
 def test_a_study_shows_only_what_was_asked(part: str, headings: list[str]) -> None:
@@ -115,17 +136,23 @@ def test_an_impact_shows_each_recommender_repair_and_size() -> None:
         for recommender in RECOMMENDERS
         for repair in impact.STRATEGIES
     ]
-    result = {"users": 1943, "items": 1682, "types": ["a", "b"], "seeds": 1, "rows": rows, "without_attack": free}
+    by_type = [
+        {"recommender": recommender, "type": "a", "won": [0.01, 0.002, 0.03], "seen": RATE[:3], "unseen": None}
+        for recommender in RECOMMENDERS
+    ]
+    result = {"users": 1943, "items": 1682, "types": ["a", "b"], "seeds": 1, "rows": rows}
+    result |= {"by_type": by_type, "without_attack": free}
     page = Page(impact.page(result))
     assert "1,943 genuine users, 1,682 items; the latest 20%" in page.text
     assert "of each type (a, b) and size" in page.text
     assert page.plots == len(RECOMMENDERS)
-    assert len(page.headings) == 2 + 5 * len(RECOMMENDERS)
+    assert len(page.headings) == 2 + 6 * len(RECOMMENDERS)
     for row in (
         ["repair", "1% attackers", "10% attackers"],
         ["drop events, types unseen", "0.25 (0.12 to 0.30)", "0.25 (0.12 to 0.30)"],
         ["oracle", "no harm done", "0.25 (0.12 to 0.30)"],
         ["no repair", "-0.100 (-0.200 to +0.050)", "-0.100 (-0.200 to +0.050)"],
+        ["a", "+0.0100 (+0.0020 to +0.0300)", "0.25 (0.12 to 0.30)", "no harm done"],
         ["auto", *["0.988 (0.900 to 1.000)"] * len(RECOMMENDERS)],
     ):
         assert row in page.rows

@@ -24,7 +24,7 @@ from service.model.scorer import Model
 from service.stores.verdicts import Store
 from tests.support.logs import genuine_log
 from training.config import FitConfig
-from training.data.attacks import InjectConfig
+from training.data.catalogue import InjectConfig
 from training.data.clean import clean_events
 from training.data.injection import inject
 from training.data.labels import Labels
@@ -41,7 +41,7 @@ def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a store with verdicts on new sequences: attackers, genuine users, and items never seen before."""
     folder = tmp_path_factory.mktemp("feedback")
     genuine = genuine_log(60, seed=9).with_columns(item_id=pl.col("item_id").str.replace("i1", "a1"))
-    events, labels, _ = inject(Log.of(genuine), None, InjectConfig(0.1, (0.1, 0.3), campaign=3, seed=9))
+    events, labels, _ = inject(Log.of(genuine), None, InjectConfig(0.1, (0.1, 0.3), campaigns=(3,), seed=9))
     log, known = Log.of(events), dict(labels.select("sequence_id", "type").iter_rows())
     store = Store("", folder / "state")
     for sequence_id in log.ids:
