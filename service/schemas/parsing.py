@@ -1,6 +1,6 @@
 """Parses the body of a request; each sequence or event by itself, so that a bad one does not spoil its neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from service.encoding.values import EventError
 from service.schemas import messages
 from service.schemas.problems import Problem, of_validation, pointer
+from service.schemas.terms import Decision
 
 
 def refused(index: int, sequence: messages.Sequence, error: EventError) -> dict[str, Any]:
@@ -33,14 +34,15 @@ class Asked:
     Attributes:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
         reasons, repair, trial: see `messages.ScoreRequest`.
-        live: whether the sequences are live windows, which are scored again and again.
+        over_looks: decisions whose rates hold over all looks at an account together: live windows are scored again
+            and again.
     """
 
     sequences: Sequence[messages.Sequence | dict[str, Any]]
     reasons: int
     repair: bool
     trial: bool = False
-    live: bool = False
+    over_looks: Collection[Decision] = ()
 
 
 @dataclass(frozen=True)

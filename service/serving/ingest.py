@@ -14,7 +14,7 @@ from service.model.bundle import Bundle
 from service.schemas import messages
 from service.schemas.parsing import Asked, failed, parse_events
 from service.schemas.problems import Problem, pointer
-from service.schemas.terms import ARRIVALS
+from service.schemas.terms import ARRIVALS, Decision
 from service.serving.registry import SOON
 from service.settings import Settings
 from service.stores.windows import Event, Kept, Limits, Memory, Unreachable, Windows
@@ -79,7 +79,8 @@ class Ingest:
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
         kept = iter(await self._added(events, until))
         due: list[messages.Sequence] = []
-        taken = Taken([], Asked(due, asked.reasons, asked.repair, live=True))
+        over_looks: list[Decision] = ["block", "review"] if self.settings.live_reviews_kept else ["block"]
+        taken = Taken([], Asked(due, asked.reasons, asked.repair, over_looks=over_looks))
         arrived = dict.fromkeys(ARRIVALS, 0)
         for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
             if isinstance(event, dict):

@@ -1,14 +1,15 @@
 """The steps of a scoring request that are pure functions: prepare its sequences, compose its results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from service.encoding.columns import columns_of, distinct
 from service.encoding.values import Columns, EventError
-from service.model.policy import Policy
+from service.model.false_alarms import FalseAlarms
+from service.model.policy import Policy, Thresholds
 from service.model.repair import repair
-from service.model.scorer import Judged, Model
+from service.model.scorer import Judged, Model, Score
 from service.schemas import messages
 from service.schemas.parsing import Asked, failed, refused
 from service.schemas.problems import pointer
@@ -66,6 +67,24 @@ def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings
     return Prepared(sequence, columns, length, places, unlisted)
 
 
+def _decided(
+    score: Score, length: int, alarms: FalseAlarms, thresholds: Thresholds, over_looks: Collection[Decision]
+) -> Decision:
+    """The decision; one that is kept to its rate over all looks at an account becomes milder where that asks for more.
+
+    An account that is scored at each of its events has many chances of a false alarm.
+    """
+    decision = thresholds.decide(score.score, score.false_alarm_rate)
+    milder: tuple[tuple[Decision, float | None, Decision], ...] = (
+        ("block", thresholds.block_rate, "review"),
+        ("review", thresholds.review_rate, "allow"),
+    )
+    for level, rate, instead in milder:
+        if decision == level and level in over_looks and rate is not None:
+            decision = level if alarms.once(score.score, length, score.missing, rate) else instead
+    return decision
+
+
 def compose(
     index: int,
     prepared: Prepared,
@@ -90,11 +109,7 @@ def compose(
         return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
     score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
     thresholds, bundle, encoded = policy.of(sequence.segment), model.bundle, judged.encoded
-    decision = thresholds.decide(score.score, score.false_alarm_rate)
-    if decision == "block" and asked.live and thresholds.block_rate is not None:
-        # an account that is scored at each of its events has many chances of a false alarm
-        once = bundle.false_alarms.once(score.score, encoded.length, score.missing, thresholds.block_rate)
-        decision = "block" if once else "review"
+    decision = _decided(score, encoded.length, bundle.false_alarms, thresholds, asked.over_looks)
     if on_list:
         decision = LISTED[on_list]
     found = bundle.support.of(thresholds, encoded.length, score.missing)
