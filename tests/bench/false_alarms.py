@@ -26,7 +26,7 @@ def main(events: str, labels: str, fresh_events: str, fresh_labels: str, seed: s
         return [fitted.thresholds.decide(a.score, a.false_alarm_rate) for a in answers]
 
     for row in by_cut(fresh.log, fresh.labels, fitted.encoder.read, decide):
-        shares = [row[name] for name in ("genuine_flagged", "genuine_blocked", "attackers_flagged")]
+        shares = [row["genuine"]["flagged"], row["genuine"]["blocked"], row["attackers"]["flagged"]]
         print(f"{row['cut']:20}", *(f"{share[0]:.4f}" if share else "     -" for share in shares))
 
 

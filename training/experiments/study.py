@@ -1,4 +1,4 @@
-"""Studies of our model on a labelled log: few labels, attacks never seen, attackers who adapt, faithful blame."""
+"""Studies of our model on a labelled log: few labels, new and adapting attacks, faithful blame, and how early."""
 
 import json
 import logging
@@ -23,15 +23,17 @@ from training.data.log import Log
 from training.data.split import Indices, folds
 from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates
+from training.evaluation.early import needed
 from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
+from training.experiments.early import early, pictures
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
-PARTS = ("all", "labels", "unseen", "verdicts")
+PARTS = ("all", "labels", "unseen", "verdicts", "early")
 VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
 ORDERS = ("by what teaches most", "at random")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
@@ -51,16 +53,15 @@ def study(
 
     Args:
         parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
-            "labels" gives training few of them; "unseen" leaves one type out at a time.
-            "verdicts" labels more and more of a fold's training part, in the order of review or at random.
+            "labels" gives training few of them; "unseen" leaves one type out at a time; "verdicts" labels more and more
+            of a fold's training part, in the order of review or at random; "early" shows less of each history.
         advance: is called with a few words after each cell.
     """
-    data = fingerprint(log, labels)
+    settings = {"data": fingerprint(log, labels), "config": asdict(config), "folds": count}
     split = folds(labels, count, config.seed)
 
     def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        settings = {"data": data, "config": asdict(config), "folds": count, "cell": name}
-        found = cell(out / "cells" / f"{name}.json", settings, work)
+        found = cell(out / "cells" / f"{name}.json", {**settings, "cell": name}, work)
         advance(name)
         return found
 
@@ -88,12 +89,14 @@ def study(
         result["verdicts"] = {}
         for order in ORDERS:
             asked = partial(_asked, log, labels, config, order)
-            name = order.replace(" ", "-")
-            cells = [kept(f"verdicts-{name}-{k}", partial(asked, *split[k])) for k in range(count)]
+            name = f"verdicts-{order.replace(' ', '-')}"
+            cells = [kept(f"{name}-{k}", partial(asked, *split[k])) for k in range(count)]
             result["verdicts"][order] = [
                 {"given": given, **_spread(labels, [fold for _, fold in split], [c["steps"][i] for c in cells])}
                 for i, given in enumerate(VERDICTS)
             ]
+    if "early" in parts:
+        result["early"] = early(log, labels, config, split, kept)
     (out / "study.json").write_text(json.dumps(result, indent=1))
     (out / "study.html").write_text(page(result))
     return result
@@ -268,7 +271,7 @@ def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, 
 
 def page(result: dict[str, Any]) -> str:
     """The page of what `study` returns."""
-    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot}
+    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot, "early": pictures}
     return pages.render(
         "study.html.j2",
         result=result,
@@ -276,6 +279,7 @@ def page(result: dict[str, Any]) -> str:
         names=NAMES,
         measures=MEASURES,
         verdicts_given=VERDICTS,
+        needed=needed(result["early"]["cuts"]) if "early" in result else None,
     )
 
 

@@ -37,7 +37,6 @@ from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
-EVENTS_AT_ONCE = 200_000
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
@@ -171,7 +170,7 @@ def false_alarms(
 
     def score(cuts: Cuts) -> NDArray[np.float64]:
         found = []
-        for some in cuts.pieces(EVENTS_AT_ONCE):  # all at once would fill the memory of a large log
+        for some in cuts.pieces():
             encoded = encoded_log(encoder, some.of_log(log, encoder.read))
             found.append(calibration.score(evidence(encoded, run, tabular)))
         return np.concatenate(found)

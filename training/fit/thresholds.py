@@ -7,18 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
-from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds
+from service.model.false_alarms import RATES, FalseAlarms, conformal, log_odds
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
-from training.data.cuts import KINDS, Cuts, each_missing
+from training.data.cuts import KINDS, Cuts, each_missing, live_looks
 from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
 logger = logging.getLogger(__name__)
-LIVE_WINDOW = 64  # events of a live window, unless the service is told otherwise
-MOST_WITHOUT = 1000  # accounts that are scored without each column
 MOST_LOOKED_AT = 500  # accounts that are scored again and again
+MOST_WITHOUT = 1000  # accounts that are scored without each column
 
 
 def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
@@ -98,17 +97,6 @@ def _repeated(lengths: NDArray[np.int64], thresholds: Scores, score: Callable[[C
     passed = np.full((len(some), len(RATES)), -np.inf)
     np.maximum.at(passed, of, log_odds(found)[:, None] - log_odds(thresholds[bins(cuts.size)]))
     return np.array([max(conformal(passed[:, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)])
-
-
-def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
-    """The live windows at which the given sequences are looked at: at each of their first events, later at every third.
-
-    Neighbouring windows of many events score nearly alike.
-    """
-    at = [np.array([n for n in range(1, min(lengths[i], LOOKS) + 1) if n <= 20 or n % 3 == 0]) for i in of.tolist()]
-    ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
-    size = np.minimum(ends, LIVE_WINDOW)
-    return Cuts(owner, ends - size, size, np.zeros_like(ends))
 
 
 def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
