@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     live_actions: str = Field(
         "", description="Actions, separated by commas, at which a window is scored whatever the number of the event."
     )
+    live_reviews_kept: bool = Field(
+        False,
+        description="Whether reviews of live windows keep their rate over 200 looks at an account, as blocks do.",
+    )
     live_seconds: float = Field(86_400, gt=0, description="How many seconds a window is kept after its latest event.")
     live_keys: int = Field(
         100_000, gt=0, description="Most windows in memory; the one silent longest goes first. Redis has its own limit."

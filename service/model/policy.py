@@ -42,16 +42,21 @@ class Thresholds:
         """Those that are in force, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def decide(self, score: float, false_alarm_rate: float, live_rate: float | None = None) -> Decision:
+    def decide(
+        self, score: float, false_alarm_rate: float, live_rate: float | None = None, reviews_kept: bool = False
+    ) -> Decision:
         """The decision on a score, and on the smallest false-alarm rate at which it would be flagged.
 
         Args:
             live_rate: of a live window, `FalseAlarms.live_rate`: an account that is scored at each of its events has
                 many chances of a false alarm, so a block needs more. None for a sequence that is scored once.
+            reviews_kept: whether a review of a live window needs more too.
         """
-        if _reaches(score, self.block, false_alarm_rate if live_rate is None else live_rate, self.block_rate):
+        ever = false_alarm_rate if live_rate is None else live_rate
+        if _reaches(score, self.block, ever, self.block_rate):
             return "block"
-        return "review" if _reaches(score, self.review, false_alarm_rate, self.review_rate) else "allow"
+        once = ever if reviews_kept else false_alarm_rate
+        return "review" if _reaches(score, self.review, once, self.review_rate) else "allow"
 
 
 def _reaches(score: float, least: float | None, false_alarm_rate: float, most: float | None) -> bool:

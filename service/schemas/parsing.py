@@ -34,6 +34,7 @@ class Asked:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
         reasons, repair, trial: see `messages.ScoreRequest`.
         live: whether the sequences are live windows, which are scored again and again.
+        reviews_kept: whether reviews of these keep their rate over all looks at an account, as blocks do.
     """
 
     sequences: Sequence[messages.Sequence | dict[str, Any]]
@@ -41,6 +42,7 @@ class Asked:
     repair: bool
     trial: bool = False
     live: bool = False
+    reviews_kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,13 @@ class Challenger:
         state: the state directory, which may hold thresholds for the challenger's version.
         most: largest number of sequences in a request.
         metrics: where the challenger's answers are counted.
+        reviews_kept: whether reviews of live windows keep their rate over all looks at an account.
     """
 
-    def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics) -> None:
+    def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics, reviews_kept: bool = False) -> None:
         self.bundle, self.metrics = bundle, metrics
         self.command = [sys.executable, "-m", "service.serving.challenger", str(bundle.path), str(state), str(most)]
+        self.command += ["reviews-kept"] * reviews_kept
         self.process: Process | None = None
         self.reader: asyncio.Task[None] | None = None
 
@@ -109,7 +111,9 @@ class Challenger:
         logger.error("the challenger's process ended (code %s); the champion serves on", await self.process.wait())
 
 
-def answers(model: Model, overrides: Overrides, body: bytes, live: bool, most: int) -> list[Answer | None]:
+def answers(
+    model: Model, overrides: Overrides, body: bytes, live: bool, most: int, reviews_kept: bool = False
+) -> list[Answer | None]:
     """The challenger's answers to a request's sequences, or live windows; None for one that it cannot score."""
     policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
     sequences = parse(body, most).sequences
@@ -128,7 +132,7 @@ def answers(model: Model, overrides: Overrides, body: bytes, live: bool, most: i
         score = next(scores) if given is not None else None
         if isinstance(score, Score) and not isinstance(sequence, dict):
             thresholds, live_rate = policy.of_bundle(sequence.segment, given[1]), model.live_rate(score, live)
-            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate, live_rate)))
+            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate, live_rate, reviews_kept)))
         else:
             found.append(None)
     return found
@@ -139,7 +143,7 @@ def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
     sys.stdout.flush()
 
 
-def main(path: Path, state: Path, most: int) -> None:
+def main(path: Path, state: Path, most: int, reviews_kept: bool) -> None:
     """The challenger's side: reads requests from standard input until it ends, and answers on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
     if hasattr(os, "SCHED_IDLE"):
@@ -155,7 +159,7 @@ def main(path: Path, state: Path, most: int) -> None:
         body = pipe.read(header["size"])
         told = header["told"]
         try:
-            theirs = answers(model, overrides, body, header["live"], most)
+            theirs = answers(model, overrides, body, header["live"], most, reviews_kept)
         except (Problem, RuntimeError, ValueError):  # one request must not end the comparison
             logging.getLogger(__name__).exception("a request could not be scored in shadow")
             theirs = [None] * len(told)
@@ -164,4 +168,4 @@ def main(path: Path, state: Path, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), "reviews-kept" in sys.argv[4:])

@@ -79,7 +79,9 @@ class Ingest:
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
         kept = iter(await self._added(events, until))
         due: list[messages.Sequence] = []
-        taken = Taken([], Asked(due, asked.reasons, asked.repair, live=True))
+        taken = Taken(
+            [], Asked(due, asked.reasons, asked.repair, live=True, reviews_kept=self.settings.live_reviews_kept)
+        )
         arrived = dict.fromkeys(ARRIVALS, 0)
         for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
             if isinstance(event, dict):

@@ -29,12 +29,20 @@ class Publisher:
         promise: watches how many accounts are flagged.
         feedback: keeps some of them for review.
         webhook: hears of blocked sequences; None if there is no webhook.
+        reviews_kept: whether reviews of live windows keep their rate over all looks, for what a policy would decide.
     """
 
     def __init__(
-        self, metrics: Metrics, drift: DriftMonitor, promise: Promise, feedback: Feedback, webhook: Webhook | None
+        self,
+        metrics: Metrics,
+        drift: DriftMonitor,
+        promise: Promise,
+        feedback: Feedback,
+        webhook: Webhook | None,
+        reviews_kept: bool = False,
     ) -> None:
         self.metrics, self.drift, self.promise, self.feedback, self.webhook = metrics, drift, promise, feedback, webhook
+        self.reviews_kept = reviews_kept
         # segment, and what `Thresholds.decide` takes: score, false-alarm rate, live rate
         self.recent: deque[tuple[str | None, float, float, float | None]] = deque(maxlen=RECENT)
 
@@ -103,5 +111,6 @@ class Publisher:
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""
-        decisions = [policy.of(segment).decide(score, rate, live) for segment, score, rate, live in self.recent]
+        kept = self.reviews_kept
+        decisions = [policy.of(segment).decide(score, rate, live, kept) for segment, score, rate, live in self.recent]
         return {decision: decisions.count(decision) / max(len(decisions), 1) for decision in DECISIONS}

@@ -110,7 +110,9 @@ class Serving:
             self.metrics.state_errors.labels("salt").inc()
         kept = s.review_share, s.review_days, s.review_most
         self.feedback = Feedback(parts.store, parts.reopen, self.pseudonyms, *kept, self.metrics, self.promise)
-        self.publisher = Publisher(self.metrics, self.drift, self.promise, self.feedback, self.webhook)
+        self.publisher = Publisher(
+            self.metrics, self.drift, self.promise, self.feedback, self.webhook, s.live_reviews_kept
+        )
         self.registry = Registry(s, self.metrics, self.drift, self.promise)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)

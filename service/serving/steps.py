@@ -92,7 +92,8 @@ def compose(
     bundle, encoded = model.bundle, judged.encoded
     thresholds = policy.of_bundle(sequence.segment, encoded.length)
     live_rate = model.live_rate(score, asked.live)
-    decision = LISTED[on_list] if on_list else thresholds.decide(score.score, score.false_alarm_rate, live_rate)
+    rates = score.false_alarm_rate, live_rate
+    decision = LISTED[on_list] if on_list else thresholds.decide(score.score, *rates, asked.reviews_kept)
     found = bundle.support.of(thresholds, encoded.length, score.missing)
     result = {
         "id": sequence.id,

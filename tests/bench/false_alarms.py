@@ -30,7 +30,7 @@ from training.evaluation.promise import by_cut, shares
 from training.fit.pipeline import Fitted, false_alarms, fit_apart, fit_model
 from training.network.finetune import run_torch
 
-SHARES = ("genuine_flagged", "genuine_blocked", "attackers_flagged")
+SHARES = (("genuine", "flagged"), ("genuine", "blocked"), ("attackers", "flagged"))
 HIDDEN = (0.0, 0.01, 0.05, 0.1)  # attackers among those labelled as genuine
 TENTHS = 10
 LOOKED_AT = 0.1  # the share of accounts set aside that people look at, the highest scores first
@@ -45,7 +45,7 @@ def decisions(fitted: Fitted, scorer: Scorer | None = None) -> Callable[[Log], l
 
 
 def line(name: str, row: dict[str, Any]) -> None:
-    print(f"{name:34}", *(f"{row[n][0]:.4f}" if row[n] else "     -" for n in SHARES), flush=True)
+    print(f"{name:34}", *(f"{row[of][done][0]:.4f}" if row[of][done] else "     -" for of, done in SHARES), flush=True)
 
 
 def fresh(data: Dataset, new: Dataset, config: FitConfig) -> None:
@@ -104,12 +104,12 @@ def later(data: Dataset, config: FitConfig, without: list[str]) -> None:
     ]
     print("split by", data.split.how, "- fitted on", len(data.training), "- each tenth, mean, tenths above 5 % and 1 %")
     for rows in zip(*tenths, strict=True):
-        for level in SHARES[:2]:
-            found = [row[level] for row in rows]
-            asked = config.review_fpr if level == SHARES[0] else config.block_fpr
+        for of, done in SHARES[:2]:
+            found = [row[of][done] for row in rows]
+            asked = config.review_fpr if done == "flagged" else config.block_fpr
             said = [f"{share[0]:.3f}" for share in found]
             mean = np.mean([share[0] for share in found])
-            print(f"{rows[0]['cut']:10} {level:16}", *said, f"{mean:.4f}", sum(share[1] > asked for share in found))
+            print(f"{rows[0]['cut']:10} {of} {done:8}", *said, f"{mean:.4f}", sum(share[1] > asked for share in found))
     log, labels = data.log.subset(test), data.labels.subset(test)
     for row in by_cut(log, labels, fitted.encoder.read, decisions(fitted)):
         line(row["cut"], row)

@@ -141,6 +141,24 @@ def test_a_live_block_needs_more_also_from_the_cache_in_shadow_and_in_a_preview(
     )
 
 
+@pytest.mark.parametrize(("reviews_kept", "decision"), [(False, "review"), (True, "allow")])
+def test_many_looks_at_an_account_keep_the_rate_of_blocks_and_on_demand_of_reviews(
+    start_service: Starter, bundle: Bundle, attacked: Path, reviews_kept: bool, decision: str
+) -> None:
+    service = start_service(bundle.path, live_reviews_kept=reviews_kept)
+    looks = [{"id": s["id"], "events": s["events"][:5]} for s in sequences(attacked / "events.csv", 40)]
+    scored = service.client.post("/v1/score", json={"sequences": looks}).json()["results"]
+    usual = min(scored, key=lambda result: abs(result["false_alarm_rate"] - 0.3))
+    rates = dict.fromkeys(("review_rate", "block_rate"), usual["false_alarm_rate"])
+    assert service.client.put("/v1/thresholds", json=rates).status_code == 200
+    [look] = [look for look in looks if look["id"] == usual["id"]]
+    [whole] = service.client.post("/v1/score", json={"sequences": [look]}).json()["results"]
+    assert whole["decision"] == "block"  # one look
+    results = send(service, *({"key": "usual", "event": event} for event in look["events"]))["results"]
+    assert results[-1]["score"] == pytest.approx(whole["score"], abs=1e-6)
+    assert results[-1]["decision"] == decision
+
+
 def test_a_key_is_forgotten(live: Service) -> None:
     send(live, of("gone/away", 1))
     assert live.client.delete("/v1/events", params={"key": "gone/away"}).json() == {"forgotten": True}

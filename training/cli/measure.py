@@ -124,7 +124,7 @@ def study(
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
-    """Studies our model: with few labels, on unseen and adapting attacks, and whether its blame is faithful."""
+    """Studies our model: few labels, unseen and adapting attacks, whether its blame is faithful, and how early."""
     with session(quiet) as show:
         from training.experiments.study import PARTS
         from training.experiments.study import study as run

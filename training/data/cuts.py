@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.model.false_alarms import LOOKS
 from service.model.lengths import LEAST, bins, bounds
 from training.data.labels import Labels
 from training.data.log import Log
@@ -21,6 +22,9 @@ Kind = Literal["first", "latest", "middle"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CUTS = 4  # cuts of each sequence that training sees beside the whole
 DROPPED = 0.3  # share of them that lack a column
+SESSION = 1800.0  # seconds without an event, after which a session is over
+LIVE_WINDOW = 64  # events of a live window, unless the service is told otherwise
+EVENTS_AT_ONCE = 200_000  # of cuts that are encoded together
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,17 @@ class Cuts:
         at = at[lengths[at] >= size]
         return cls(at, lengths[at] - size, np.full(len(at), size), np.full(len(at), dropped))
 
-    def pieces(self, events: int) -> Iterator["Cuts"]:
-        """The cuts in order, in pieces that show about so many events each."""
+    @classmethod
+    def latest_sessions(cls, log: Log) -> "Cuts":
+        """The latest session of each sequence of a log in time order; the whole where it has no times."""
+        ts, first = log.events["ts"].to_numpy().astype(np.float64), log.offsets[:-1]
+        begins = np.diff(ts, prepend=np.nan) > SESSION
+        begins[first] = True
+        start = np.maximum.reduceat(np.where(begins, np.arange(len(ts)), 0), first) - first
+        return cls(np.arange(len(log)), start, np.diff(log.offsets) - start, np.zeros_like(first))
+
+    def pieces(self, events: int = EVENTS_AT_ONCE) -> Iterator["Cuts"]:
+        """The cuts in order, in pieces that show about so many events each: all at once would fill the memory."""
         piece = np.cumsum(self.size) // events
         for at in np.split(np.arange(len(self.of)), np.flatnonzero(np.diff(piece)) + 1):
             yield Cuts(self.of[at], self.start[at], self.size[at], self.dropped[at])
@@ -118,6 +131,28 @@ class Cuts:
                 lack = pl.Series(np.repeat(lacks, self.size))
                 events = events.with_columns(pl.when(lack).then(None).otherwise(pl.col(name)).alias(name))
         return replace(log, events=events, ids=names, offsets=offsets)
+
+
+def cut_to(name: str, lengths: NDArray[np.int64]) -> Cuts:
+    """Every sequence of the given lengths (N,), cut as a name says: "whole", or to its "first K" or "latest K" events.
+
+    A shorter one stays whole.
+    """
+    end, _, events = name.partition(" ")
+    whole = Cuts.whole(lengths)
+    size = np.minimum(lengths, int(events)) if events else lengths
+    return Cuts(whole.of, lengths - size if end == "latest" else whole.start, size, whole.dropped)
+
+
+def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
+    """The live windows at which the given sequences are looked at: at each of their first events, later at every third.
+
+    Neighbouring windows of many events score nearly alike.
+    """
+    at = [np.array([n for n in range(1, min(lengths[i], LOOKS) + 1) if n <= 20 or n % 3 == 0]) for i in of.tolist()]
+    ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
+    size = np.minimum(ends, LIVE_WINDOW)
+    return Cuts(owner, ends - size, size, np.zeros_like(ends))
 
 
 def each_missing(columns: int) -> list[int]:

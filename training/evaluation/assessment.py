@@ -13,7 +13,7 @@ from service.model.policy import Thresholds
 from service.model.scorer import Scorer
 from training.data.labels import Labels
 from training.data.log import Log
-from training.evaluation.promise import by_cut
+from training.evaluation.promise import by_cut, over_looks
 from training.evaluation.quality import Quality, rate
 
 STRIPS = 6  # sequences of each kind whose events are shown
@@ -59,6 +59,7 @@ def assess(
         "score": score.tolist(),
         "decision": decisions,
         "cuts": by_cut(log, labels, columns, decide),
+        "looks": over_looks(log, labels, scorer, thresholds, evidence),
         "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
         "groups": group_rates(log, labels, flagged),
         "events": event_quality(log, labels, events),

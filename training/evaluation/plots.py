@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from training.evaluation.early import ALL, curve, kinds_of
 from training.evaluation.quality import Labels, Scores, reliability
 
 matplotlib.use("svg")
@@ -120,6 +121,21 @@ def type_matrix(pairs: Sequence[tuple[str, str]]) -> Markup:
     # names come from the user: dollar signs in them do not mark a formula
     axes.set_xticks(range(len(named)), named, rotation=45, ha="right", size=7, parse_math=False)
     axes.set_yticks(range(len(true)), true, size=7, parse_math=False)
+    return svg(plot)
+
+
+def how_early(rows: Sequence[Mapping[str, Any]], end: str) -> Markup:
+    """Recall by type and by events seen, the "first" or the "latest"; rows as `promise.by_cut` gives them."""
+    plot, axes = figure(f"Reviewed or blocked, by the {end} events", "events seen", "")
+    kinds = kinds_of(rows)
+    shares = np.array([curve(rows, end, kind)[1] for kind in kinds])
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, x in np.ndindex(shares.shape):
+        dark = shares[y, x] > 0.5
+        axes.text(x, y, f"{shares[y, x]:.0%}", ha="center", va="center", size=6, color="w" if dark else "k")
+    events = curve(rows, end, ALL)[0]
+    axes.set_xticks(range(len(events)), [str(k) for k in events])
+    axes.set_yticks(range(len(kinds)), kinds, size=7, parse_math=False)
     return svg(plot)
 
 

@@ -7,15 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from service.model.calibration import Evidence
 from service.model.false_alarms import RATES, FalseAlarms, place_of
 from service.model.policy import Thresholds
-from training.data.cuts import Cuts, in_time_order, labels_of
+from service.model.scorer import Scorer
+from training.data.cuts import Cuts, cut_to, in_time_order, labels_of, live_looks
 from training.data.labels import Labels
 from training.data.log import Log
 from training.evaluation.quality import rate
 
 GENUINE = "genuine accounts"
-FIRST, LATEST = (1, 2, 3, 5, 10, 20), (5, 10, 20, 64)  # events
+FIRST, LATEST = (1, 2, 3, 5, 10, 20, 64), (5, 10, 20, 64)  # events
+GRID = ("whole", *(f"first {k}" for k in FIRST), *(f"latest {k}" for k in LATEST))  # as `cut_to` takes them
+MOST_LOOKED_AT = 200  # accounts that are scored again and again, which takes long
 Decide = Callable[[Log], Sequence[str]]
 
 
@@ -55,11 +59,11 @@ def shown(cuts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Shares of genuine accounts, with the ends of their 95 % intervals and their number, see `rate`.
     """
     found = {}
-    for level, name in (("review", "genuine_flagged"), ("block", "genuine_blocked")):
-        rows = [row for row in cuts if row[name]]
+    for level, done in (("review", "flagged"), ("block", "blocked")):
+        rows = {row["cut"]: row["genuine"][done] for row in cuts if row["genuine"][done]}
         if rows:
-            worst = max(rows, key=lambda row: row[name][0])
-            found[level] = {"whole": rows[0][name], "worst": worst[name], "worst_cut": worst["cut"]}
+            cut = max(rows, key=lambda name: rows[name][0])
+            found[level] = {"whole": rows["whole"], "worst": rows[cut], "worst_cut": cut}
     return found
 
 
@@ -85,6 +89,8 @@ def in_words(promise: Mapping[str, Any]) -> list[str]:
 def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> list[dict[str, Any]]:
     """Shares of genuine accounts and of attackers that are flagged, for each way to show less of a history.
 
+    The latest session is a row of its own where the log has some; to the model it is a cut to the latest events.
+
     Args:
         log, labels: the histories, of both classes.
         columns: those that may be left out.
@@ -93,12 +99,10 @@ def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> 
     log = in_time_order(log)
     lengths = np.diff(log.offsets)
     whole = Cuts.whole(lengths)
-    cuts = {"whole": whole}
-    for k in (k for k in FIRST if k < lengths.max()):
-        cuts[f"first {k}"] = Cuts(whole.of, whole.start, np.minimum(lengths, k), whole.dropped)
-    for k in (k for k in LATEST if k < lengths.max()):
-        size = np.minimum(lengths, k)
-        cuts[f"latest {k}"] = Cuts(whole.of, lengths - size, size, whole.dropped)
+    cuts = {name: cut_to(name, lengths) for name in GRID}
+    cuts = {name: cut for name, cut in cuts.items() if name == "whole" or (cut.size < lengths).any()}
+    if (latest := Cuts.latest_sessions(log)).start.any():
+        cuts["latest session"] = latest
     for k, name in enumerate(columns if len(columns) > 1 else ()):
         cuts[f"without {name}"] = Cuts(whole.of, whole.start, lengths, np.full(len(log), k + 1))
     rows = []
@@ -108,12 +112,49 @@ def by_cut(log: Log, labels: Labels, columns: Sequence[str], decide: Decide) -> 
     return rows
 
 
-def shares(decisions: NDArray[np.str_], labels: Labels) -> dict[str, list[float] | None]:
-    """Shares of genuine accounts and of attackers that are flagged, with their intervals, see `rate`."""
+def shares(decisions: NDArray[np.str_], labels: Labels) -> dict[str, Any]:
+    """Shares of genuine accounts, of attackers, and of those of each type that decisions (N,) flag and block."""
+    types = np.array([t or "unnamed" for t in labels.types])
+
+    def of(among: NDArray[np.bool_]) -> dict[str, list[float] | None]:
+        count = int(among.sum())
+        flagged, blocked = (decisions != "allow") & among, (decisions == "block") & among
+        return {"flagged": rate(int(flagged.sum()), count), "blocked": rate(int(blocked.sum()), count)}
+
     genuine, attacker = (labels.known & (labels.label == y) for y in (0, 1))
-    flagged, blocked = decisions != "allow", decisions == "block"
-    return {
-        "genuine_flagged": rate(int((flagged & genuine).sum()), int(genuine.sum())),
-        "genuine_blocked": rate(int((blocked & genuine).sum()), int(genuine.sum())),
-        "attackers_flagged": rate(int((flagged & attacker).sum()), int(attacker.sum())),
-    }
+    kinds = {kind: of(attacker & (types == kind)) for kind in sorted(set(types[attacker].tolist()))}
+    return {"genuine": of(genuine), "attackers": of(attacker), "types": kinds}
+
+
+def over_looks(
+    log: Log,
+    labels: Labels,
+    scorer: Scorer,
+    thresholds: Thresholds,
+    evidence: Callable[[Log], Evidence],
+) -> dict[str, dict[str, list[float] | None]]:
+    """Shares of genuine accounts that are flagged and blocked once or more often, scored at each of LOOKS live events.
+
+    Returns:
+        for "flagged" and "blocked", the share if each look is decided by itself, and the share if the rate is kept over
+        all looks together; the latter is None where thresholds are scores.
+    """
+    genuine = np.flatnonzero(labels.known & (labels.label == 0))
+    log = in_time_order(log.subset(genuine[:: -(-len(genuine) // MOST_LOOKED_AT)]))
+    looks = live_looks(np.diff(log.offsets), np.arange(len(log)))
+    answers = [a for some in looks.pieces() for a in scorer.scores(evidence(some.of_log(log, ())))]
+    decisions = np.array([thresholds.decide(a.score, a.false_alarm_rate) for a in answers])
+
+    def ever(flags: NDArray[np.bool_]) -> list[float] | None:
+        return rate(len(np.unique(looks.of[flags])), len(log))
+
+    found = {}
+    for level, asked in (("flagged", thresholds.review_rate), ("blocked", thresholds.block_rate)):
+        each = decisions != "allow" if level == "flagged" else decisions == "block"
+        kept = None
+        if asked is not None:
+            live = scorer.false_alarms.live_rate
+            told = zip(answers, looks.size.tolist(), strict=True)
+            kept = ever(np.array([live(a.score, size, a.missing) <= asked for a, size in told]))
+        found[level] = {"each": ever(each), "kept": kept}
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import pages, plots
+from training.evaluation import early, pages, plots
 from training.evaluation.quality import NAMES, Labels, Scores
 
 STRIP = 150  # cells
@@ -52,6 +52,8 @@ def _test(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             plots.confusion_matrix(label, score, found["threshold"]),
             plots.calibration(label, score, found["expected_calibration_error"]),
         ],
+        "needed": early.needed(evaluation["cuts"]),
+        "plots_of_cuts": [plots.how_early(evaluation["cuts"], end) for end in early.ends_of(evaluation["cuts"])],
         "types": _types(evaluation["type"], label, score, decision),
         "plots_of_types": [plots.type_matrix(_named(evaluation)), plots.importance(evaluation["importance"])],
         "strips": {

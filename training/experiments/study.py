@@ -1,4 +1,4 @@
-"""Studies of our model on a labelled log: few labels, attacks never seen, attackers who adapt, faithful blame."""
+"""Studies of our model on a labelled log: few labels, new and adapting attacks, faithful blame, and how early."""
 
 import json
 import logging
@@ -23,16 +23,18 @@ from training.data.log import Log
 from training.data.split import Indices, folds
 from training.evaluation import pages, plots
 from training.evaluation.assessment import event_quality, group_rates
+from training.evaluation.early import needed
 from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.campaigns import HARMED, Kept, camouflaged, campaigns
+from training.experiments.early import early, pictures
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.pipeline import Fitted, fit_model
 
 logger = logging.getLogger(__name__)
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
-PARTS = ("all", "labels", "unseen", "verdicts", "campaigns")
+PARTS = ("all", "labels", "unseen", "verdicts", "campaigns", "early")
 VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
 ORDERS = ("by what teaches most", "at random")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
@@ -52,17 +54,16 @@ def study(
 
     Args:
         parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
-            "labels" gives training few of them; "unseen" leaves one type out at a time.
-            "verdicts" labels more and more of a fold's training part, in the order of review or at random.
+            "labels" gives training few of them; "unseen" leaves one type out at a time; "verdicts" labels more and more
+            of a fold's training part, in the order of review or at random; "early" shows less of each history;
             "campaigns" makes campaigns of its own among the log's genuine users.
         advance: is called with a few words after each cell.
     """
-    data = fingerprint(log, labels)
+    settings = {"data": fingerprint(log, labels), "config": asdict(config), "folds": count}
     split = folds(labels, count, config.seed)
 
     def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        settings = {"data": data, "config": asdict(config), "folds": count, "cell": name}
-        found = cell(out / "cells" / f"{name}.json", settings, work)
+        found = cell(out / "cells" / f"{name}.json", {**settings, "cell": name}, work)
         advance(name)
         return found
 
@@ -91,6 +92,8 @@ def study(
     if "campaigns" in parts:
         genuine = log.subset(np.flatnonzero(labels.known & (labels.label == 0)))
         result["campaigns"] = campaigns(genuine, config, kept)
+    if "early" in parts:
+        result["early"] = early(log, labels, config, split, kept)
     (out / "study.json").write_text(json.dumps(result, indent=1))
     (out / "study.html").write_text(page(result))
     return result
@@ -267,7 +270,13 @@ def _spread(labels: Labels, parts: Sequence[Indices], cells: Sequence[dict[str, 
 
 def page(result: dict[str, Any]) -> str:
     """The page of what `study` returns."""
-    drawn = {"all": _deletion_plot, "labels": _labels_plot, "verdicts": _verdicts_plot, "campaigns": _campaigns_plot}
+    drawn = {
+        "all": _deletion_plot,
+        "labels": _labels_plot,
+        "verdicts": _verdicts_plot,
+        "campaigns": _campaigns_plot,
+        "early": pictures,
+    }
     return pages.render(
         "study.html.j2",
         result=result,
@@ -276,6 +285,7 @@ def page(result: dict[str, Any]) -> str:
         measures=MEASURES,
         verdicts_given=VERDICTS,
         harmed=list(HARMED),
+        needed=needed(result["early"]["cuts"]) if "early" in result else None,
     )
 
 

@@ -37,7 +37,6 @@ from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
-EVENTS_AT_ONCE = 200_000
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
@@ -180,7 +179,7 @@ def false_alarms(
 
     def score(cuts: Cuts) -> thresholds.Scored:
         found, missing = [], []
-        for some in cuts.pieces(EVENTS_AT_ONCE):  # all at once would fill the memory of a large log
+        for some in cuts.pieces():
             told = evidence(encoded_log(encoder, some.of_log(log, encoder.read)), run, tabular)
             found.append(calibration.score(told))
             missing.append(told.missing)

@@ -12,12 +12,11 @@ from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
-from training.data.cuts import KINDS, Cuts
+from training.data.cuts import KINDS, Cuts, live_looks
 from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
 logger = logging.getLogger(__name__)
-LIVE_WINDOW = 64  # events of a live window, unless the service is told otherwise
 SELDOM = 0.1  # share of genuine histories up to which the lack of a column makes a class of its own
 MOST_LOOKED_AT = 500  # accounts that are scored again and again
 Scored = tuple[Scores, NDArray[np.bool_]]  # scores of cuts (M,), and which of C columns each lacks (M, C)
@@ -146,17 +145,6 @@ def _repeated(
     np.maximum.at(passed, cuts.of, log_odds(found)[:, None] - limits)
     over = [max(conformal(passed[some, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)]
     return np.array(over), int(min(lengths[some].min(), LOOKS))
-
-
-def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
-    """The live windows at which the given sequences are looked at: at each of their first events, later at every third.
-
-    Neighbouring windows of many events score nearly alike.
-    """
-    at = [np.array([n for n in range(1, min(lengths[i], LOOKS) + 1) if n <= 20 or n % 3 == 0]) for i in of.tolist()]
-    ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
-    size = np.minimum(ends, LIVE_WINDOW)
-    return Cuts(owner, ends - size, size, np.zeros_like(ends))
 
 
 def at_precision(label: Labels, score: Scores, wanted: float, weight: float = 1.0) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model.lengths import LEAST, bins
-from training.data.cuts import CUTS, KINDS, Cuts, each_missing, in_time_order, labels_of
+from training.data.cuts import CUTS, KINDS, SESSION, Cuts, cut_to, each_missing, in_time_order, labels_of
 from training.data.labels import Labels
 from training.data.log import Log
 
@@ -112,3 +112,19 @@ def test_sequences_come_in_time_order_unless_a_time_is_missing(tmp_path: Path) -
 @pytest.mark.parametrize(("columns", "found"), [(0, [0]), (1, [0]), (3, [0, 1, 2, 3])])
 def test_the_only_column_is_never_left_out(columns: int, found: list[int]) -> None:
     assert each_missing(columns) == found
+
+
+def test_a_name_says_what_is_cut() -> None:
+    lengths = np.array([3, 12])
+    for name, start, size in (("whole", [0, 0], [3, 12]), ("first 5", [0, 0], [3, 5]), ("latest 5", [0, 7], [3, 5])):
+        cut = cut_to(name, lengths)
+        assert (cut.start.tolist(), cut.size.tolist()) == (start, size)
+
+
+def test_the_latest_session_begins_after_the_last_long_gap() -> None:
+    pause = SESSION + 1
+    ts = [0.0, 1.0, 2.0, *(pause * k for k in (0.0, 1.0, 2.0)), 2 * pause + SESSION, 7.0, None, None]
+    events = pl.DataFrame({"sequence_id": list("aaabbbbcdd"), "ts": ts})
+    cuts = Cuts.latest_sessions(Log.of(events))
+    assert cuts.start.tolist() == [0, 2, 0, 0]
+    assert cuts.size.tolist() == [3, 2, 1, 2]

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from service.model.calibration import Calibration, Evidence
 from service.model.false_alarms import RATES, FalseAlarms
 from service.model.lengths import LEAST
 from service.model.policy import Thresholds
+from service.model.scorer import Scorer
 from training.data.labels import Labels
 from training.data.log import Log
-from training.evaluation.promise import by_cut, in_words, promised, shown
+from training.evaluation.promise import by_cut, in_words, over_looks, promised, shown
 
 ASKED = Thresholds(review_rate=0.05, block_rate=0.01)
 
@@ -51,9 +55,9 @@ def test_a_promise_in_words_says_whose_share_it_is_and_what_is_lacking() -> None
 def test_the_test_part_shows_whole_histories_and_the_worst_cut() -> None:
     worst, fine = [0.2, 0.1, 0.3, 50], [0.0, 0.0, 0.1, 50]
     cuts = [
-        {"cut": "whole", "genuine_flagged": fine, "genuine_blocked": fine},
-        {"cut": "first 1", "genuine_flagged": worst, "genuine_blocked": fine},
-        {"cut": "first 2", "genuine_flagged": None, "genuine_blocked": None},
+        {"cut": "whole", "genuine": {"flagged": fine, "blocked": fine}},
+        {"cut": "first 1", "genuine": {"flagged": worst, "blocked": fine}},
+        {"cut": "first 2", "genuine": {"flagged": None, "blocked": None}},
     ]
     assert shown(cuts)["review"] == {"whole": fine, "worst": worst, "worst_cut": "first 1"}
     assert shown([]) == {}
@@ -82,7 +86,69 @@ def test_each_cut_is_judged_by_itself() -> None:
         "without item_id",
         "without ts",
     ]
-    assert rows["whole"]["genuine_blocked"][0] == 0.5
-    assert rows["first 2"]["attackers_flagged"] is None
-    assert rows["first 5"]["attackers_flagged"][0] == 1.0
-    assert rows["first 3"]["genuine_flagged"][0] == 0.0
+    assert rows["whole"]["genuine"]["blocked"][0] == 0.5
+    assert rows["first 2"]["attackers"]["flagged"] is None
+    assert rows["first 2"]["types"] == {}
+    assert rows["first 5"]["attackers"]["flagged"][0] == 1.0
+    assert rows["first 5"]["types"]["takeover"]["blocked"][0] == 1.0
+    assert rows["first 3"]["genuine"]["flagged"][0] == 0.0
+
+
+def test_the_latest_session_is_a_row_where_there_are_sessions() -> None:
+    at = np.array([0.0, 10.0, 20.0, 0.0, 10.0, 5000.0, 5010.0])
+    ids = np.repeat(["one session", "two"], [3, 4])
+    labels = replace(Labels.none(2), known=np.ones(2, dtype=bool), label=np.array([0, 1], dtype=np.int8))
+
+    def decide(shown: Log) -> list[str]:
+        return ["review" if length == 2 else "allow" for _, length in shown.sequences()]
+
+    for ts, found in ((at, True), (at / 100, False)):
+        log = Log.of(pl.DataFrame({"sequence_id": ids, "item_id": "i", "ts": ts}))
+        rows = {row["cut"]: row for row in by_cut(log, labels, (), decide)}
+        assert ("latest session" in rows) == found
+        if found:
+            assert rows["latest session"]["attackers"]["flagged"][0] == 1.0
+            assert rows["latest session"]["genuine"]["flagged"][0] == 0.0
+
+
+def test_over_many_looks_an_account_counts_once_and_needs_more_where_the_rate_is_kept() -> None:
+    highest = {"calm": -1.0, "raised": 1.0, "high": 3.0, "attacker": 9.0}  # log odds at the fourth event
+    ids = np.repeat(list(highest), 6)
+    value = np.concatenate([[-1.0, -1.0, -1.0, odds, -1.0, -1.0] for odds in highest.values()])
+    log = Log.of(pl.DataFrame({"sequence_id": ids, "value": value, "ts": np.tile(np.arange(6.0), 4)}))
+    label = np.array([0, 0, 0, 1], dtype=np.int8)
+    labels = replace(Labels.none(4), known=np.ones(4, dtype=bool), label=label)
+
+    def evidence(shown: Log) -> Evidence:
+        """Each look is judged by its last event."""
+        last, lengths = shown.events["value"].to_numpy()[shown.offsets[1:] - 1], np.diff(shown.offsets)
+        nothing, none = np.zeros(len(shown)), np.zeros((len(shown), 0), dtype=bool)
+        events = np.zeros(lengths.sum())
+        return Evidence(
+            nothing,
+            last,
+            nothing,
+            nothing + 1,
+            np.zeros((len(shown), 0)),
+            events.astype(np.float32),
+            events,
+            lengths,
+            none,
+        )
+
+    each = [0.0] * len(LEAST)
+    calibration = Calibration([[0.0, 1.0, 0.0, 0.0]] * len(LEAST), each, 0.5, 0.5, each, each)
+    half = np.full((2, len(LEAST), len(RATES)), 0.5)
+    scorer = Scorer(
+        calibration,
+        FalseAlarms(half, np.full(len(LEAST), 500), np.ones((len(LEAST), 0), bool), np.full(len(RATES), 2.0), 200),
+        (),
+    )
+    found = over_looks(log, labels, scorer, ASKED, evidence)
+    for level in ("flagged", "blocked"):
+        assert found[level]["each"][::3] == [2 / 3, 3]
+        assert found[level]["kept"][::3] == [1 / 3, 3]
+    by_score = over_looks(log, labels, scorer, Thresholds(review=0.7, block=0.99), evidence)
+    assert by_score["flagged"]["each"][0] == 2 / 3
+    assert by_score["blocked"]["each"][0] == 0.0
+    assert by_score["flagged"]["kept"] is None

@@ -17,6 +17,7 @@ from training.evaluation.report import render
 
 SCRIPT = """<script>alert("x")</script> & 'more'"""
 RATE = [0.25, 0.1234, 0.3, 1234]
+SHARES, NOBODY = ({"flagged": share, "blocked": share} for share in (RATE, None))
 MANIFEST: dict[str, Any] = {
     "name": "shop",
     "version": "2026-01-01.abcd",
@@ -68,9 +69,10 @@ EVALUATION: dict[str, Any] = {
     "importance": [{"column": "item_id", "loss": 0.3}, {"column": "ts", "loss": -0.001}],
     "decision": ["allow", "review", "block", "allow", "block", "block"],
     "cuts": [
-        {"cut": "whole", "genuine_flagged": RATE, "genuine_blocked": RATE, "attackers_flagged": RATE},
-        {"cut": "first 1", "genuine_flagged": RATE, "genuine_blocked": RATE, "attackers_flagged": None},
+        {"cut": cut, "genuine": SHARES, "attackers": of, "types": {"crawler": of}}
+        for cut, of in (("whole", SHARES), ("first 1", NOBODY), ("first 20", SHARES), ("latest session", SHARES))
     ],
+    "looks": {level: {"each": RATE, "kept": None} for level in ("flagged", "blocked")},
     "cleaning": {
         "rows": 138200,
         "kept": 138190,
@@ -107,6 +109,7 @@ def test_a_report_shows_what_is_stored() -> None:
         "Evaluation of shop 2026-01-01.abcd",
         "Quality",
         "The promise, and what the test shows",
+        "How early",
         "By type",
         "By group",
         "Which events",
@@ -116,7 +119,7 @@ def test_a_report_shows_what_is_stored() -> None:
         "Compared with the previous bundle: better",
         *ALWAYS,
     ]
-    assert page.plots == 5 + 2 + 2
+    assert page.plots == 5 + 1 + 2 + 2
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
     assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
     assert "2 of these accounts score like attackers. If they are, label them and fit again: u-7 (0.988)," in page.text
@@ -129,6 +132,10 @@ def test_a_report_shows_what_is_stored() -> None:
         ["normal", "3", "0.100", "1", "1", "1", "67%"],
         ["takeover", "1", "0.990", "0", "0", "1", "100%"],
         ["unnamed", "1", "0.700", "0", "0", "1", "100%"],
+        ["first 1", *["0.250 (0.123 to 0.300)"] * 2, "", ""],
+        ["latest session", *["0.250 (0.123 to 0.300)"] * 4],
+        ["reviewed or blocked", "0.250 (0.123 to 0.300)", ""],
+        ["crawler", "later", "later"],
         ["country", "NZ", "25.0% (12.3% to 30.0%) of 1,234", "none"],
         ["all types", "1,400", "5,640", "29%", "0.500", "0.600"],
         ["s1", "takeover", "0.990", "3 events", ""],
@@ -230,7 +237,7 @@ def test_text_of_the_data_is_shown_as_text() -> None:
 def test_a_name_with_dollar_signs_is_no_formula() -> None:
     evaluation = deepcopy(EVALUATION)
     evaluation["type"][3] = evaluation["named"][4] = evaluation["importance"][0]["column"] = r"$\price$"
-    assert Page(render(MANIFEST, evaluation)).plots == 9
+    assert Page(render(MANIFEST, evaluation)).plots == 10
 
 
 def test_the_same_evaluation_gives_the_same_page() -> None:
@@ -248,6 +255,6 @@ def test_the_command_writes_the_page_that_the_bundle_holds(bundle: Bundle, tmp_p
     assert page == (bundle.path / "report.html").read_text()
     strips = page.count('aria-label="highest score')
     assert strips == 18  # best finds, worst misses, worst false alarms
-    assert page.count("<svg") == 7 + strips
+    assert page.count("<svg") == 9 + strips
     for word in ("ROC", "Confusion matrix", "By type", "Which events", "Event by event", "rows read"):
         assert word in page

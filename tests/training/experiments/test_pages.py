@@ -11,6 +11,9 @@ from training.experiments.recommenders import RECOMMENDERS
 
 SCRIPT = "<script>alert('x')</script>"
 RATE = [0.25, 0.1234, 0.3, 1234]
+SHARES = {"flagged": [0.5, 0.4, 0.6, 70], "blocked": RATE}
+NOBODY = {"flagged": None, "blocked": None}
+GAIN = [-0.05, -0.09, 0.0123]
 SHOWN_RATE = "25.0% (12.3% to 30.0%) of 1,234"
 
 
@@ -79,6 +82,17 @@ def studied() -> dict[str, Any]:
                 {"way": SCRIPT, "amount": "", "recall": RATE, "accounts": None, "events": None},
             ],
         },
+        "early": {
+            "cuts": [
+                {"cut": cut, **dict.fromkeys(("genuine", "attackers"), of), "types": {SCRIPT: of}}
+                for cut, of in (("whole", SHARES), ("first 5", SHARES), ("latest 5", NOBODY))
+            ],
+            "specialists": [
+                {"cut": "first 5", "rate": rate, "type": kind, "attackers": 70, "one": 0.9, "other": 0.95, "gain": GAIN}
+                for rate in (0.05, 0.01)
+                for kind in ("all types", SCRIPT)
+            ],
+        },
         "verdicts": {order: [{"given": n, **spread} for n in study.VERDICTS] for order in study.ORDERS},
     }
 
@@ -86,8 +100,10 @@ def studied() -> dict[str, Any]:
 def test_a_study_shows_the_answer_to_each_question() -> None:
     page = Page(study.page(studied()))
     assert page.headings[1:5] == ["Quality", "By type", "By group", "Are the right events blamed?"]
-    assert page.plots == 4
+    assert page.plots == 4 + 4
     for row in (
+        [SCRIPT, "5", "later"],
+        ["first 5", "1.0%", SCRIPT, "70", "0.900", "0.950", "-0.0900 to +0.0123"],
         ["AUC", "0.9877"],
         [SCRIPT, SHOWN_RATE, f"{SCRIPT} 4, let through 1"],
         ["country", "NZ", SHOWN_RATE, "none"],
@@ -109,6 +125,7 @@ def test_a_study_shows_the_answer_to_each_question() -> None:
         ("unseen", ["Attacks that training was not shown"]),
         ("verdicts", ["What a verdict teaches"]),
         ("campaigns", ["How small a campaign is seen", "What it costs to pass"]),
+        ("early", ["How early", "Beside models that are fitted on one cut each"]),
     ],
 )
 def test_a_study_shows_only_what_was_asked(part: str, headings: list[str]) -> None:

@@ -14,6 +14,7 @@ from training.data.log import Log
 from training.evaluation.assessment import importance, rate
 from training.experiments.baselines import METHODS
 from training.experiments.compare import compare
+from training.experiments.early import SPECIALISTS
 from training.experiments.result_cache import fingerprint
 from training.experiments.study import ORDERS, STRESS, VERDICTS, study
 from training.fit.pipeline import fit_model
@@ -74,6 +75,22 @@ def test_a_study_answers_each_of_its_questions(labelled: tuple[Log, Labels], tmp
     for title in ("Attackers who adapt", "Attacks that training was not shown"):
         assert title in page
     assert json.loads((tmp_path / "study.json").read_text()) == found
+
+
+@pytest.mark.slow
+def test_a_study_shows_how_early_attackers_are_found(labelled: tuple[Log, Labels], tmp_path: Path) -> None:
+    log, labels = labelled
+    found = study(log, labels, tmp_path, QUICK, 2, ["early"])["early"]
+    rows = {row["cut"]: row for row in found["cuts"]}
+    assert rows["whole"]["attackers"]["flagged"][3] == int(labels.label.sum())
+    assert rows["first 20"]["attackers"]["flagged"][0] > rows["first 1"]["attackers"]["flagged"][0]
+    assert {row["cut"] for row in found["specialists"]} == set(SPECIALISTS)
+    for row in found["specialists"]:
+        gain, low, high = row["gain"]
+        assert gain == row["one"] - row["other"]
+        assert low <= gain <= high
+    assert len(list((tmp_path / "cells").iterdir())) == 2 * (1 + len(SPECIALISTS))
+    assert "How early" in (tmp_path / "study.html").read_text()
 
 
 def test_stress_changes_what_it_says_and_nothing_else(labelled: tuple[Log, Labels]) -> None:

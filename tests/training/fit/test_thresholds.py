@@ -12,9 +12,9 @@ from service.model.false_alarms import LOOKS, RATES, FalseAlarms
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
-from training.data.cuts import Cuts
+from training.data.cuts import Cuts, live_looks
 from training.data.log import Log
-from training.fit.thresholds import Scored, at_cost, at_precision, best_f1, choose, false_alarms, live_looks
+from training.fit.thresholds import Scored, at_cost, at_precision, best_f1, choose, false_alarms
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=4, max_size=60).filter(
     lambda rows: len({y for y, _ in rows}) == 2
