@@ -69,7 +69,7 @@ def false_alarms(
         score: gives the scores of cuts of the log, and bool (M, C), what each lacks.
     """
     lengths = np.diff(log.offsets)
-    thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.zeros(len(LEAST), dtype=np.int64)
+    thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.full(len(LEAST), len(log))
     if not len(log):
         nothing = np.ones((len(LEAST), columns), dtype=bool)
         return FalseAlarms(np.full_like(thresholds, np.inf), accounts, nothing, np.full(len(RATES), np.inf), 0)
@@ -92,15 +92,18 @@ def false_alarms(
     usual[last + 1 :] = usual[last]
     for (way, bin_), (of_cell, lacks) in parts.items():
         drop = drops[way]
+        left_out = np.full(columns, drop > columns)
+        left_out[drop - 1 : drop] = drop > 0
         # what is left out where it is often lacking anyway makes no class of its own
-        to = drop if drop == 0 or drop > columns or usual[bin_, drop - 1] else 0
+        [to] = which((left_out & usual[bin_])[None])
         of_class = of_cell[which(lacks & usual[bin_]) == to]
         thresholds[to, bin_] = np.maximum(thresholds[to, bin_], conformal(of_class))
         if drop == 0:
-            accounts[bin_] = min(accounts[bin_] or len(of_class), len(of_class))
+            accounts[bin_] = min(accounts[bin_], len(of_class))
     for bin_ in low.tolist():
-        of_class = whole[0][(which(whole[1] & usual[bin_]) == 0) & _about(lengths, bin_, asked)]
-        thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(of_class))
+        of_class = np.flatnonzero(which(whole[1] & usual[bin_]) == 0)
+        near = whole[0][of_class[_nearest(lengths[of_class], bin_, asked)]]
+        thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(near))
     thresholds[:, last + 1 :], accounts[last + 1 :] = thresholds[:, last : last + 1], accounts[last]
     thresholds = np.where(np.isneginf(thresholds), thresholds[0] if columns > 1 else np.inf, thresholds)
     alarms = FalseAlarms(thresholds, accounts, usual, np.zeros(len(RATES)), 0)
@@ -119,11 +122,11 @@ def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
     return max(bin_ for bin_ in range(len(LEAST)) if bin_ == 0 or (lengths >= LEAST[bin_]).sum() >= least)
 
 
-def _about(lengths: NDArray[np.int64], bin_: int, asked: Thresholds) -> NDArray[np.bool_]:
+def _nearest(lengths: NDArray[np.int64], bin_: int, asked: Thresholds) -> NDArray[np.bool_]:
     """Bool (N,): the histories of the nearest bins of length that are enough to promise the rates asked for."""
     away = np.abs(bins(lengths) - bin_)
-    least = max([n for n in _needed(asked) if n <= (1 - SELDOM) * len(lengths)], default=1) / (1 - SELDOM)
-    return np.asarray(away <= np.sort(away)[min(int(np.ceil(least)), len(away)) - 1])
+    least = max([n for n in _needed(asked) if n <= len(away)], default=len(away))
+    return np.asarray(away <= np.sort(away)[least - 1] if len(away) else away == 0)
 
 
 def _repeated(
