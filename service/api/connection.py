@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
         True  # whether we expect a request; true from the start, since a new client may not have sent anything yet
     )
     in_head = True  # whether its headers are still incomplete
-    head = 0  # bytes of headers so far
+    head = 0  # bytes of headers so far, but for those that came with the end of the request before
     said = 0.0  # when the log last said that there are too many connections, of all of them
     slow: TimerHandle | None = None  # ends the connection; runs only while we wait for the client
 
@@ -73,12 +73,13 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        before, self.head = self.head + len(data), -1
         try:
             self._parse(data)
         except HttpParserError:
             logger.warning(INVALID)
             self.send_400_response(INVALID)
-        self.head = self.head + len(data) if self.in_head else 0
+        self.head = before if self.in_head and self.head < 0 else 0
         if self.head > MOST_HEAD:
             self.serving.metrics.rejected.labels("too_large").inc()
             self.transport.write(HEAD_TOO_LARGE)
@@ -133,6 +134,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.arriving = self.in_head = True
+        self.head = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -112,7 +112,8 @@ def test_a_database_that_goes_away_and_returns_is_used_again(
     postgres.stop()
     postgres.start()
     assert say(service, score_id=results[4]["score_id"], verdict="normal").status_code == 200, "nor is one lost unseen"
-    assert {a["score_id"] for a in Store(postgres.url, Path()).judged()} == {r["score_id"] for r in results[:5]}
+    judged = {a["score_id"] for a in Store(postgres.url, Path()).judged()} & {r["score_id"] for r in results}
+    assert judged == {r["score_id"] for r in results[:5]}
 
 
 def test_a_database_that_hangs_holds_neither_a_verdict_past_its_deadline_nor_the_end(

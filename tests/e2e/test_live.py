@@ -47,6 +47,7 @@ def test_each_event_is_answered_as_its_window_would_be(live: Service, attacked: 
         assert result.pop("kept") == len(window)
         assert result.pop("at") == len(window) - 1
         assert result.pop("score_id") != whole.pop("score_id")
+        assert result.pop("live_false_alarm_rate") >= whole["false_alarm_rate"]
         assert result.keys() == whole.keys()
         assert result["score"] == pytest.approx(whole["score"], abs=1e-3)
         assert len(result["events"]) == len(window)

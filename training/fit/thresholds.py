@@ -118,7 +118,8 @@ def _needed(asked: Thresholds) -> list[int]:
 
 def _last_class(lengths: NDArray[np.int64], asked: Thresholds) -> int:
     """The highest bin of length that enough histories reach to promise the rates asked for, those that can be."""
-    least = max([n for n in _needed(asked) if n <= (1 - SELDOM) * len(lengths)], default=1) / (1 - SELDOM)
+    needed = max([n for n in _needed(asked) if n <= len(lengths)], default=1)
+    least = min(needed / (1 - SELDOM), len(lengths))  # some may lack a column that is usual
     return max(bin_ for bin_ in range(len(LEAST)) if bin_ == 0 or (lengths >= LEAST[bin_]).sum() >= least)
 
 

@@ -9,6 +9,7 @@ import pytest
 from service.schemas.messages import Sequence
 from service.schemas.problems import Problem
 from service.serving.feedback import Feedback
+from service.serving.promise import Promise
 from service.stores.verdicts import NAME, Store
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
@@ -18,8 +19,8 @@ ANSWERS = 5  # between two verdicts
 
 
 def offered(feedback: Feedback, number: int) -> None:
-    result = {"decision": "block", "score_id": str(number), "score": 1.0, "type": None}
-    feedback.offer(Sequence(id="u", events=[{"action": "click"}]), result, "1")
+    result = {"decision": "block", "score_id": str(number), "score": 1.0, "type": None, "support": {"events": 1}}
+    feedback.offer(Sequence(id="u", events=[{"action": "click"}]), result, "1", None)
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
@@ -28,7 +29,9 @@ def test_callers_who_give_up_lose_no_answer_and_none_uncounted(tmp_path: Path, c
     lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
 
     async def main() -> None:
-        feedback = Feedback(store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics)
+        feedback = Feedback(
+            store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics, Promise(metrics, 0.1)
+        )
         offered(feedback, 0)
         await feedback.flush()
         lock.execute("BEGIN IMMEDIATE")
@@ -56,7 +59,9 @@ def test_a_verdict_that_is_recorded_after_its_deadline_counts(tmp_path: Path) ->
     lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
 
     async def main() -> None:
-        feedback = Feedback(store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics)
+        feedback = Feedback(
+            store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics, Promise(metrics, 0.1)
+        )
         offered(feedback, 0)
         await feedback.flush()
         lock.execute("BEGIN IMMEDIATE")

@@ -173,7 +173,7 @@ def test_describe_says_what_a_fit_does(bundle: Bundle, attacked: Path, tmp_path:
     page = Page((tmp_path / "d.html").read_text())
     kinds = {row[0]: row[1] for row in page.rows if len(row) == 6}
     for name, kind in bundle.manifest["feature_spec"].items():
-        assert kinds[name].startswith("ignore as it was told" if name == "price" else kind)
+        assert kinds[name].startswith("ignore" if name == "price" else kind)
     assert set(kinds) - set(bundle.manifest["feature_spec"]) == {"column", "sequence_id", "ts", "event_label"}
     warnings = json.loads((bundle.path / "evaluation.json").read_text())["warnings"]
     assert all(warning in page.text for warning in warnings)

@@ -6,6 +6,7 @@ import polars as pl
 from sklearn.metrics import roc_auc_score
 
 from service.model.bundle import Bundle
+from service.model.lengths import bins
 from service.model.scorer import Model, Score
 from tests.support.logs import genuine_log, shared
 from tests.support.training import command
@@ -78,11 +79,12 @@ def test_attackers_who_lack_a_column_by_nature_count_once_each(attacked: Path) -
     log = replace(log, events=log.events.with_columns(price=price))
     fitted = fit_model(log, labels, np.arange(len(log)), FitConfig(preset="tiny", epochs=1, folds=1))
     known = ~np.isnan(fitted.support.scores)
-    attackers = int(labels.label.sum())
-    at = fitted.encoder.read.index("price")
-    assert known[0, 0].sum() == attackers  # of one event, most of which have no price even of the genuine
-    assert not fitted.support.false_alarms.usual[0, at]
-    assert known.sum(axis=2).max() <= attackers
+    at, usual = fitted.encoder.read.index("price"), fitted.support.false_alarms.usual
+    assert (usual[0, at], usual[-1, at]) == (False, True)  # most single events of genuine users have none either
+    judged = int(known[0, 0].sum())  # those that were held out
+    assert 20 < judged <= labels.label.sum()
+    some = int(bins(np.array([6]))[0])
+    assert (known[0, some].sum(), known[1 + at, some].sum()) == (0, judged)
 
 
 def test_presumed_anomalies_are_no_known_attackers(attacked: Path) -> None:

@@ -165,8 +165,9 @@ def test_the_rate_holds_for_whole_histories_of_any_length_where_busy_accounts_di
         assert new.flagged(found, whole, 0.05).mean() < near(0.05, 100, len(at)), (low, high)
 
 
-def test_too_few_accounts_promise_the_one_rate_and_not_the_other() -> None:
-    few = Accounts(50, 0)
+@pytest.mark.parametrize("count", [19, 20, 50])
+def test_too_few_accounts_promise_the_one_rate_and_not_the_other(count: int) -> None:
+    few = Accounts(count, 0)
     found = false_alarms(few.log, 2, ASKED, few.score, few.rng)
     assert np.isinf(found.at(0.01)).all()
     assert np.isfinite(found.at(0.05)).all()
