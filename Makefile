@@ -32,8 +32,7 @@ $(DEMO)/events.csv: $(DATA)/events.csv | install
 	$(BIN)/recguard-train inject --events $(DATA)/events.csv --labels $(DATA)/labels.csv --out $(DEMO) --types $(TYPES)
 
 # attackers that show in their own history; those that only look alike need evidence of the crowd
-TYPES = random_push,random_nuke,average_push,average_nuke,bandwagon_push,bandwagon_nuke,segment_push,segment_nuke,$\
-	click_farm,crawler,fake_order,takeover
+TYPES = random_push,random_nuke,average_push,average_nuke,bandwagon_push,bandwagon_nuke,segment_push,segment_nuke,click_farm,crawler,fake_order,takeover
 
 # four users in ten of that log attack, so many that each type can be learned; scores are for traffic with fewer
 $(DEMO)/bundle/manifest.json: $(DEMO)/events.csv | install

@@ -76,9 +76,8 @@ def delivered(counted: Sequence[Counted], flags: Callable[[Counted], bool]) -> B
     def genuine(flagged: bool) -> Bounds:
         """How many genuine accounts are in a part."""
         part = [(c, weight) for c, weight in weighed if flags(c) == flagged]
-        if (
-            not part
-        ):  # all that is flagged is kept, so there is nothing; of the others there are some that were not drawn
+        if not part:
+            # all that is flagged is kept, so there is nothing; of the others there are some that were not drawn
             return Bounds(0.0, 0.0, 0.0) if flagged else Bounds()
         many = sum(c.accounts / c.share for c, _ in part)
         unit = max((1 - c.share) / c.share for c, _ in part)

@@ -197,8 +197,8 @@ def set_aside(log: Log, labels: Labels, at: Indices, seed: int) -> SetAside:
     if np.isnan(ends).any():
         _, aside = part_at_random(labels, among, wanted / max(len(among), 1), seed)
     else:
-        aside = _latest_of_like_length(ends, bins(np.diff(log.offsets)[among]), groups[among], round(wanted))
-        aside = among[aside]
+        of = bins(np.diff(log.offsets)[among])
+        aside = among[_latest_of_like_length(ends, of, groups[among], round(wanted))]
     told = labels.known[at].any()
     whose: Whose = "genuine accounts" if not few else "accounts not known as anomalous" if told else "all accounts"
     return SetAside(np.setdiff1d(at, aside), aside, whose)

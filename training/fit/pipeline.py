@@ -267,5 +267,5 @@ def attackers(
         who = np.unique(data.of[crossed.at[only]], return_inverse=True)[1]
         # one that lacks a column by nature is in that column's class however it was cut
         found[lacks, of, who] = calibration.score(told)
-        found[-1] = np.nan
+        found[-1] = np.nan  # of those who lack several columns, nobody tells
     return found

@@ -83,8 +83,8 @@ def false_alarms(
     cuts = [Cuts.in_bin(lengths, bin_, int(high[bin_]), ways[way], drops[way], rng) for way, bin_ in cells]
     ends = np.cumsum([len(c.of) for c in cuts])
     found, missing = score(Cuts.joined([*cuts, Cuts.whole(lengths)]))
-    parts = dict(zip(cells, zip(np.split(found, ends), np.split(missing, ends), strict=False), strict=False))
-    whole = found[ends[-1] :], missing[ends[-1] :]
+    *of_cells, whole = zip(np.split(found, ends), np.split(missing, ends), strict=True)
+    parts = dict(zip(cells, of_cells, strict=True))
     usual = np.ones((len(LEAST), columns), dtype=bool)
     for bin_ in low.tolist():
         lacks = np.concatenate([parts[way, bin_][1] for way in range(len(KINDS))])
