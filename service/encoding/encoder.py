@@ -39,6 +39,7 @@ from service.encoding.fields import (
     Rhythm,
     Step,
 )
+from service.encoding.held import Held, of_events
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.reading import NEEDED, Reading
@@ -73,6 +74,7 @@ class Encoded:
         rows: int32 (Q, slots), the table rows of [CLS] and of every position, pairs included.
         belongs: int32 (Q,), the event each of those is a part of (its own words included), -1 for [CLS].
         changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
+        held: the identifiers that its events name.
     """
 
     chunks: list[Ids]
@@ -84,6 +86,7 @@ class Encoded:
     rows: Ids
     belongs: Ids
     changed: NDArray[np.float64]
+    held: Held
 
 
 class Stretch(NamedTuple):
@@ -131,6 +134,7 @@ class Encoder:
         self.text_columns, self.tokenizer = tuple(text_columns), tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
+        self.identifiers = [v for v in self.vocabularies if v.identifier]
         laid: list[Field] = [*self.fields, Length(), Span()]
         laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
         self.text = None
@@ -213,6 +217,7 @@ class Encoder:
                 unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
             elif isinstance(f, Change):
                 changed[moved] = f.log_odds(ids)
+        held = of_events(events, self.identifiers, [f for f in self.fields if isinstance(f, Deviation)])
         owners: Ids = events.at.astype(np.int32)
         if events.order is not None:
             owners = (events.order - events.starts[events.owner]).astype(np.int32)
@@ -254,6 +259,7 @@ class Encoder:
                     rows=of_sequence,
                     belongs=belongs[start : start + 1 + size],
                     changed=changed[event : event + lengths[i]],
+                    held=held[i],
                 )
             )
             unit += int(units[i])

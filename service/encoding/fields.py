@@ -252,6 +252,11 @@ class Deviation(Kind):
         values = events.numbers(self.column)
         return _binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
 
+    def side(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Int64 (T,): 1 where the number lies low for the identifier, 2 where high, by half a deviation; else 0."""
+        low, high = (FIRST + np.searchsorted(DEVIATION_EDGES, at, "right") for at in (-0.5, 0.5))
+        return np.select([ids < FIRST, ids < low, ids >= high], [0, 1, 2], 0)
+
     def label(self, row: int) -> str:
         return special(row) or f"{_interval(DEVIATION_EDGES, row)} sd"
 

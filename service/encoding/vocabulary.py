@@ -1,5 +1,6 @@
 """The field of a categorical or identifier column, which knows one value under all its spellings."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,11 @@ _PADDED = re.compile(r"0+\d+")  # digits behind zeros, as codes have them
 def spelling(value: object, identifier: bool) -> str:
     """A value's text; the case of letters tells identifiers apart, and nothing else."""
     return canonical(value) if identifier else canonical(value).casefold()
+
+
+def key_of(column: str, text: str) -> int:
+    """A number of 64 bits that stands for a value of a column, the same everywhere; never 0, which stands for none."""
+    return int.from_bytes(hashlib.blake2b(f"{column}\0{text}".encode(), digest_size=8).digest(), "little") | 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,11 @@ class Vocabulary(Kind):
     @property
     def size(self) -> int:
         return FIRST + len(self.values)
+
+    @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        """Uint64 (size,), `key_of` each value; 0 for those that are missing or unknown."""
+        return np.array([*[0] * FIRST, *(key_of(self.name, value) for value in self.values)], dtype=np.uint64)
 
     def known_as(self, value: object) -> str:
         """The text that stands for a value, however it is spelt; a bundle's column of true and false takes 1 and 0."""

@@ -1,0 +1,156 @@
+"""How unlike chance it is what a crowd's state says of a sequence: surge, copy and lockstep.
+
+- *surge*: one of its values is held by more accounts of late than is usual. The measure is the signed root of the
+  deviance of a negative binomial: how often it is held varies more than by chance alone, as tastes change.
+- *copy*: the share of its values, and of another account's, that both have (Jaccard).
+- *lockstep*: the same of their order.
+
+Groups rather than accounts are what fraud teams look for: Cao, Yang, Yu and Palow, "Uncovering large groups of active
+malicious accounts in online social networks" (SynchroTrap), CCS 2014; Beutel, Xu, Guruswami, Palow and Faloutsos,
+"CopyCatch: stopping group attacks by spotting lockstep behavior in social networks", WWW 2013; Jiang, Cui, Beutel,
+Faloutsos and Yang, "CatchSync: catching synchronized behavior in large directed graphs", KDD 2014.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.held import Keys
+from service.encoding.values import Floats
+from service.model.crowd import Alike, Look
+
+MEASURES = ("surge", "copy", "lockstep")
+FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in fashion among them
+FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
+HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
+FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
+WORDS = ("an hour", "a day", "a week", "90 days")
+
+
+@dataclass(frozen=True)
+class Surge:
+    """The value of a sequence that surges most.
+
+    Attributes:
+        event: the event that names it last, in the caller's order.
+        holders, usual: accounts that hold it, and how many usually do, within `within`.
+        fresh: whether these are accounts that are new.
+    """
+
+    event: int
+    holders: float
+    usual: float
+    within: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Together:
+    """What the crowd says of N sequences that have T events in all.
+
+    Attributes:
+        measures: float64 (N, 3), MEASURES; NaN where nothing is known of the crowd.
+        events: float64 (T,), the surge of each event, sequence after sequence, events in the caller's order.
+        most: N, what surges most; None where nothing does.
+    """
+
+    measures: Floats
+    events: Floats
+    most: list[Surge | None]
+
+    @classmethod
+    def unknown(cls, lengths: Sequence[int]) -> "Together":
+        """Nothing is known of the crowd."""
+        return cls(np.full((len(lengths), len(MEASURES)), np.nan), np.zeros(sum(lengths)), [None] * len(lengths))
+
+    def take(self, at: NDArray[np.integer], events: NDArray[np.integer]) -> "Together":
+        """The sequences at the given positions, whose events are those given."""
+        return Together(self.measures[at], self.events[events], [self.most[i] for i in at.tolist()])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Together"]) -> "Together":
+        """The sequences of all parts, one part after another."""
+        measures, events = (np.concatenate([getattr(p, name) for p in parts]) for name in ("measures", "events"))
+        return cls(measures, events, [one for p in parts for one in p.most])
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How common identifiers are among training's accounts.
+
+    Attributes:
+        keys: uint64 (V,), ascending; each identifier by itself, and by its side.
+        holders: float64 (V,), accounts that name it.
+        totals: float64 (2,), holders in all, by itself and by its side.
+        values: float64 (2,), identifiers.
+        accounts: training's accounts.
+        steadiness: float64 (len(HELD),), by class of popularity, how steady a share is: the shape of the gamma
+            distribution of its changes.
+    """
+
+    keys: Keys
+    holders: Floats
+    totals: Floats
+    values: Floats
+    accounts: int
+    steadiness: Floats
+
+    def read(self, look: Look | None, length: int) -> Together:
+        """What a state says of one sequence of `length` events; None if there is no state."""
+        if look is None or look.known < FEWEST_KNOWN:
+            return Together.unknown([length])
+        measures = [0.0, self._alike(look.copy, look.known), self._alike(look.lockstep, look.known)]
+        events, most = np.zeros(length), None
+        if len(look.keys):
+            found, usual = self.surges(look)
+            of_key = np.maximum(found.max(axis=1), 0.0)
+            np.maximum.at(events, look.event, of_key)
+            at = int(of_key.argmax())
+            within = int(found[at].argmax())
+            measures[0] = float(of_key[at])
+            if of_key[at] > 0:
+                told = float(look.holders[0, at, within]), float(usual[at, within])
+                most = Surge(int(look.event[at]), *told, WORDS[within], look.fresh)
+        return Together(np.array([measures]), events, [most])
+
+    def surges(self, look: Look) -> tuple[Floats, Floats]:
+        """Float64 (K, 4), how far the holders of each key are above the usual number, and that number."""
+        held, side = self._holders(look.keys), look.sided.astype(np.int64)
+        share = (held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side]
+        holders, totals = look.holders[0], look.totals[0]
+        # what it was held beyond the horizon, so that a value that came up after training is soon usual
+        beyond = (holders[:, -1:] - holders) / np.maximum(totals[:, -1:] - totals, 1.0)
+        usual = totals * np.maximum(share[:, None], beyond)
+        shape = shape_of(held, self.steadiness[np.searchsorted(HELD, held, side="right") - 1])[:, None]
+        return deviance_root(holders, np.maximum(usual, 1e-9), shape) * self._no_fashion(look)[:, None], usual
+
+    def _no_fashion(self, look: Look) -> Floats:
+        """Float64 (K,): 1 for a value that few hold, 0 for one that is held by FASHION of the new and of the old."""
+        active = look.totals[:, :, -1] * (self.accounts / np.maximum(self.totals, 1.0))[look.sided.astype(np.int64)]
+        part = look.holders[:, :, -1] / np.maximum(active, 1.0)
+        in_fashion = np.where(active[1] >= FEWEST_ACTIVE, part.min(axis=0), part[0])
+        return np.asarray(np.clip((FASHION[1] - in_fashion) / (FASHION[1] - FASHION[0]), 0.0, 1.0))
+
+    def _alike(self, alike: Alike, known: int) -> float:
+        """The share that is alike, less what chance finds among so many accounts."""
+        surprise = alike.scale * np.log((self.accounts + 1) / (self._holders(alike.keys) + 0.5)).sum()
+        return float(alike.share * max(1 - np.log(known) / surprise, 0.0)) if surprise > 0 else 0.0
+
+    def _holders(self, keys: Keys) -> Floats:
+        at = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
+        return np.where(self.keys[at] == keys, self.holders[at], 0.0) if len(self.keys) else np.zeros(len(keys))
+
+
+def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:
+    """Gamma shape of shares that were learned from so many holders, and change by as much as `steady` tells."""
+    return np.asarray(1 / (1 / (held + 0.5) + 1 / steady))
+
+
+def deviance_root(n: Floats, mean: Floats, shape: Floats) -> Floats:
+    """Signed root of the deviance of a negative binomial with a mean and a gamma shape; about normal where it holds."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(n > 0, n * np.log(n / mean), 0.0)
+    deviance = 2 * (own - (n + shape) * np.log((n + shape) / (mean + shape)))
+    return np.asarray(np.sign(n - mean) * np.sqrt(np.maximum(deviance, 0.0)))

@@ -1,0 +1,69 @@
+"""Learns how common identifiers usually are, against which the crowd is measured."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from service.encoding.held import Held, Keys
+from service.encoding.values import Floats
+from service.model.togetherness import HELD, Usual, shape_of
+
+SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity
+
+
+def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
+    """How common each identifier is, and how steady that is from one half of the histories to the other.
+
+    The halves are the earlier and the later one, or drawn at random where there are no times.
+    """
+    keys, sided, rows = _held(histories)
+    holders = np.bincount(rows[1], minlength=len(keys)).astype(np.float64)
+    ends = np.array([h.ts[-1] if len(h.ts) else np.nan for h in histories])
+    order = rng.permutation(len(histories)) if np.isnan(ends).any() else np.argsort(ends, kind="stable")
+    late = np.zeros(len(histories), dtype=bool)
+    late[order[len(order) // 2 :]] = True
+    before, after = (np.bincount(rows[1][late[rows[0]] == half], minlength=len(keys)) for half in (False, True))
+    totals = np.array([holders[~sided].sum(), holders[sided].sum()])
+    values = np.array([(~sided).sum(), sided.sum()], dtype=np.float64)
+    return Usual(keys, holders, totals, values, len(histories), _steadiness(before[~sided], after[~sided]))
+
+
+def _held(histories: Sequence[Held]) -> tuple[Keys, NDArray[np.bool_], NDArray[np.int64]]:
+    """Distinct keys (V,), which are told by their side, and int64 (2, P): history and key of each pair of them."""
+    parts = []
+    for i, h in enumerate(histories):
+        for sided, named in enumerate((h.keys, h.sided[h.sided != 0])):
+            some = np.unique(named)
+            parts.append((np.full(len(some), i), some, np.full(len(some), bool(sided))))
+    if not parts:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=bool), np.empty((2, 0), dtype=np.int64)
+    owner, named, side = (np.concatenate(part) for part in zip(*parts, strict=True))
+    keys, first, which = np.unique(named, return_index=True, return_inverse=True)
+    return keys, side[first], np.stack((owner, which.ravel()))
+
+
+def _steadiness(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
+    """Float64 (len(HELD),): the shape that makes the later half likeliest, for each class by holders in the earlier.
+
+    A class that is steadier than a more popular one is taken to be as steady as that one.
+    """
+    share = (before + 0.5) / (before.sum() + 0.5 * len(before) + 0.5)
+    mean, found = after.sum() * share, []
+    for low, high in zip(HELD, [*HELD[1:], np.inf], strict=True):
+        some = (before >= low) & (before < high)
+        shapes = [shape_of(before[some], steady) for steady in SHAPES]
+        likelihood = [_log_likelihood(after[some].astype(np.float64), mean[some], shape).sum() for shape in shapes]
+        found.append(SHAPES[int(np.argmax(likelihood))] if some.any() else SHAPES[len(SHAPES) // 2])
+    return np.minimum.accumulate(np.array(found)[::-1])[::-1]
+
+
+def _log_likelihood(n: Floats, mean: Floats, shape: Floats) -> Floats:
+    return np.asarray(
+        gammaln(n + shape)
+        - gammaln(shape)
+        - gammaln(n + 1)
+        + shape * np.log(shape / (shape + mean))
+        + n * np.log(mean / (shape + mean))
+    )
