@@ -132,6 +132,19 @@ class Settings(BaseSettings):
         gt=0,
         description="An event further ahead of the clock is refused, since it would stay in its window too long.",
     )
+    crowd: bool = Field(
+        True,
+        description="Whether sequences are judged beside what other accounts do, where the bundle knows of a crowd.",
+    )
+    crowd_accounts: int = Field(
+        20_000, gt=0, description="Most accounts of the crowd in memory; the one silent longest goes first."
+    )
+    crowd_values: int = Field(
+        1_000_000, gt=0, description="Most values whose holders are kept; the one named longest ago goes first."
+    )
+    crowd_key: SecretStr = Field(
+        SecretStr(""), description="Secret under which the crowd's accounts are hashed; by default one of the process."
+    )
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
     webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs the messages of the webhook.")
     log_format: Literal["json", "text"] = Field("json", description="Format of the log.")

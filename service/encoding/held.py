@@ -1,7 +1,7 @@
 """Which identifiers a sequence names, as numbers that stand for them: what the crowd's state is asked about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,14 @@ class Held:
             identifier; 0 where it does not.
         ts: float64 (H,), when, in epoch seconds; NaN where not told.
         event: int32 (H,), the event in the caller's order.
+        length: number of events of the sequence.
     """
 
     keys: Keys
     sided: Keys
     ts: Floats
     event: NDArray[np.int32]
+    length: int
 
 
 def of_events(events: Events, identifiers: Sequence[Vocabulary], deviations: Sequence[Deviation]) -> list[Held]:
@@ -49,8 +51,13 @@ def of_events(events: Events, identifiers: Sequence[Vocabulary], deviations: Seq
     at = np.repeat(np.arange(events.length), named.sum(axis=1))
     event = (moved - events.starts[owner])[at].astype(np.int32)
     keys, sides, ts = of[named], sided[named], events.ts[at]
-    parts = zip(ends - np.diff(ends, prepend=0), ends, strict=True)
-    return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b]) for a, b in parts]
+    parts = zip((ends - np.diff(ends, prepend=0)).tolist(), ends.tolist(), events.lengths.tolist(), strict=True)
+    return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for a, b, n in parts]
+
+
+def at_once(held: Held, ts: float) -> Held:
+    """The same, all at one time."""
+    return replace(held, ts=np.full(len(held.keys), ts))
 
 
 def _keys(events: Events, vocabulary: Vocabulary) -> Keys:

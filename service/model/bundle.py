@@ -5,6 +5,8 @@ encoder.json        fields with their vocabularies and bins; tokenizer.json besi
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
 statistics.npz      novelty, linear part and guilt by association
 promise.npz         thresholds by false-alarm rate, length and what is missing, and what attackers score
+crowd.npz           optional: how common identifiers are among training's accounts, against which a crowd is measured
+together.npz        beside it: as promise.npz, for sequences that are judged with the crowd
 golden.jsonl        inputs with the scores they must give
 manifest.sig        optional: an Ed25519 signature of manifest.json
 evaluation.json, report.html
@@ -29,8 +31,9 @@ from service.model.lengths import LEAST
 from service.model.policy import Thresholds
 from service.model.support import Support
 from service.model.tabular import Tabular
+from service.model.togetherness import Usual
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
@@ -167,8 +170,31 @@ class Bundle:
 
     @cached_property
     def support(self) -> Support:
-        """What attackers score, and with it what genuine accounts do."""
-        path = self.path / "promise.npz"
+        """What attackers score, and with it what genuine accounts do, each judged alone."""
+        return self._support("promise.npz")
+
+    @cached_property
+    def usual(self) -> Usual | None:
+        """How common identifiers are; None if sequences are only judged alone."""
+        if "crowd.npz" not in self.manifest["files"]:
+            return None
+        path = self.path / "crowd.npz"
+        try:
+            return Usual.load(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+
+    @cached_property
+    def together(self) -> Support | None:
+        """As `support`, judged with the crowd; None if sequences are only judged alone."""
+        return None if self.usual is None else self._support("together.npz")
+
+    def support_of(self, together: bool) -> Support:
+        """The one that holds for a sequence that was judged with the crowd, or alone."""
+        return (self.together if together else None) or self.support
+
+    def _support(self, name: str) -> Support:
+        path = self.path / name
         try:
             found = Support.load(path)
         except (ValueError, KeyError, OSError) as error:
@@ -179,6 +205,7 @@ class Bundle:
 
     @property
     def false_alarms(self) -> FalseAlarms:
+        """What the scores of genuine accounts are, each judged alone."""
         return self.support.false_alarms
 
     @cached_property

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from service.encoding.values import Floats
 from service.model.lengths import bins
+from service.model.togetherness import MEASURES, Together
 
 CHANNELS = ("network", "linear", "association", "novelty")
+ALARMS = ("novelty", *MEASURES)  # what raises an alarm of its own, whatever was learned
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Evidence:
         changed: float64 (T,), log odds that the account changed hands before each event, in the same order.
         lengths: int64 (N,), number of events in each sequence.
         missing: bool (N, C), which of the columns that the encoder reads hold no value in the sequence.
+        together: what the crowd says of them.
     """
 
     network: Floats
@@ -42,6 +45,7 @@ class Evidence:
     changed: Floats
     lengths: NDArray[np.int64]
     missing: NDArray[np.bool_]
+    together: Together
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -59,7 +63,9 @@ class Evidence:
     @classmethod
     def joined(cls, parts: Sequence["Evidence"]) -> "Evidence":
         """The sequences of all parts, one part after another."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        names = [f.name for f in fields(cls) if f.name != "together"]
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**arrays, together=Together.joined([part.together for part in parts]))
 
     def take(self, at: NDArray[np.integer]) -> "Evidence":
         """The sequences at the given positions, of which there must be at least one."""
@@ -76,7 +82,16 @@ class Evidence:
             changed=self.changed[events],
             lengths=lengths,
             missing=self.missing[at],
+            together=self.together.take(at, events),
         )
+
+    def without_events(self) -> "Evidence":
+        """The same sequences, of whose events nothing is known: enough for their scores, and much smaller."""
+        return replace(self, events=self.events[:0], changed=self.changed[:0], together=self.together.without_events())
+
+    def alone(self) -> "Evidence":
+        """The same sequences, each judged without the crowd."""
+        return replace(self, together=Together.unknown(self.lengths.tolist()))
 
 
 def beside(linear: Floats, association: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
@@ -101,10 +116,12 @@ def logit(p: float) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Logistic calibration (Platt, 1999) of the evidence, corrected for prevalence, or'ed with an alarm on novelty.
+    """Logistic calibration (Platt, 1999) of the evidence, corrected for prevalence, or'ed with alarms.
 
     The learned part knows only the attacks that it was shown. A sequence that is far from anything normal is an anomaly
-    even if the learned part says no. So the score is 1 - (1 - learned) (1 - alarm).
+    even if the learned part says no, and so is one of an account that acts together with others. So the score is
+    1 - (1 - learned) (1 - alarm), with the largest of the alarms on ALARMS. What the crowd says can only raise it, and
+    where nothing is known of the crowd, it is the score of the sequence alone.
 
     How much each part can tell depends on how many events there are, so it is weighed by bin of length (`lengths`, B).
 
@@ -114,8 +131,9 @@ class Calibration:
         fitted_prevalence: share of anomalous sequences in that data.
         prevalence: share expected in live traffic; the log odds are shifted by the difference (Saerens, Latinne and
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
-        alarm_weight, alarm_at: B of each; the alarm is alarm_most sigmoid(alarm_weight (ln novelty - alarm_at)).
-        alarm_most: largest value of the alarm.
+        alarm_weight, alarm_at: for each of ALARMS, B of each; the alarm on a measure is
+            alarm_most sigmoid(alarm_weight (measure - alarm_at)); novelty's measure is its logarithm.
+        alarm_most: largest value of the alarm on each of ALARMS.
         event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
         part_weight, part_bias: for an event of such a sequence, turn the log odds that the account changed hands before
@@ -126,9 +144,9 @@ class Calibration:
     bias: Sequence[float]
     fitted_prevalence: float
     prevalence: float
-    alarm_weight: Sequence[float]
-    alarm_at: Sequence[float]
-    alarm_most: float = 0.0
+    alarm_weight: Sequence[Sequence[float]]
+    alarm_at: Sequence[Sequence[float]]
+    alarm_most: Sequence[float]
     event_weight: float = 1.0
     event_bias: float = 0.0
     partial: Sequence[float] = ()
@@ -161,10 +179,21 @@ class Calibration:
     def _alarm(self) -> Floats:
         return np.array((self.alarm_weight, self.alarm_at))
 
+    def alarms(self, evidence: Evidence) -> Floats:
+        """Float64 (N, ALARMS): how sure each alarm is; 0 for those on the crowd where nothing is known of it."""
+        of = bins(evidence.lengths)
+        told = np.column_stack((log(evidence.novelty), evidence.together.measures))
+        sure = np.stack([self._sure(k, told[:, k], of) for k in range(len(ALARMS))], axis=1)
+        return np.asarray(np.nan_to_num(sure))
+
+    def _sure(self, alarm: int, measure: Floats, of: NDArray[np.int64]) -> Floats:
+        """How sure an alarm is of a measure (M,) in bins of length (M,)."""
+        weight, at = self._alarm[:, alarm, of]
+        return np.asarray(self.alarm_most[alarm] * sigmoid(weight * (measure - at)))
+
     def alarm(self, evidence: Evidence) -> Floats:
-        """Probabilities (N,) that the sequences are anomalous because nothing normal is like them."""
-        weight, at = self._alarm[:, bins(evidence.lengths)]
-        return np.asarray(self.alarm_most * sigmoid(weight * (log(evidence.novelty) - at)))
+        """Probabilities (N,) that the sequences are anomalous because nothing normal is like them: the surest alarm."""
+        return np.asarray(self.alarms(evidence).max(axis=1))
 
     def score(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous."""
@@ -174,8 +203,19 @@ class Calibration:
         """Probability, float64 (T,), that each event is part of an anomaly, given the sequences' scores (N,).
 
         It is a mixture of two estimates. One comes from the change of hands; its weight is the probability that the
-        sequence is an anomaly of a type that leaves part of it normal. The other comes from the network.
+        sequence is an anomaly of a type that leaves part of it normal. The other comes from the network. An event whose
+        value surges in the crowd raises the alarm that its sequence does.
         """
+        found = self._by_sequence(evidence, score)
+        surging = np.flatnonzero(evidence.together.events)
+        if len(surging):
+            of = np.repeat(bins(evidence.lengths), evidence.lengths)[surging]
+            sure = self._sure(ALARMS.index("surge"), evidence.together.events[surging], of)
+            found[surging] = 1 - (1 - found[surging]) * (1 - sure)
+        return found
+
+    def _by_sequence(self, evidence: Evidence, score: Floats) -> Floats:
+        """The same, judged by the sequences alone."""
         by_network = sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias)
         if not any(self.partial):
             return np.asarray(by_network)

@@ -6,14 +6,16 @@ import numpy as np
 
 from service.encoding.encoder import MASK, Encoded, Encoder
 from service.encoding.usage import Usage
-from service.model.calibration import CHANNELS, Calibration, Evidence, log, logit
+from service.model.calibration import ALARMS, CHANNELS, Calibration, Evidence, log, logit
 from service.model.lengths import bins
 from service.model.linear import dense
 from service.model.tabular import Tabular
+from service.model.togetherness import MEASURES
 
 NETWORK = "events in their order"
 ASSOCIATION = "company"  # as callers know guilt by association
 NOVELTY = "distance from normal"
+CROWD = "crowd"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,24 @@ def reasons(
     ]
     learned, score = float(calibration.learned(evidence)[0]), float(calibration.score(evidence)[0])
     if 0 < learned < score < 1:
-        found.append(Reason(None, NOVELTY, "an alarm: nothing normal is like it", logit(score) - logit(learned)))
+        surest = ALARMS[int(calibration.alarms(evidence)[0].argmax())]
+        found.append(Reason(*_of_alarm(surest, evidence), logit(score) - logit(learned)))
     return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
+
+
+def _of_alarm(alarm: str, evidence: Evidence) -> tuple[int | None, str, str]:
+    """Event, field and value, in words, of what raised one of ALARMS."""
+    together = evidence.together
+    measure, most = dict(zip(MEASURES, together.measures[0].tolist(), strict=True)), together.most[0]
+    if alarm == "surge" and most is not None:
+        who = "new accounts" if most.fresh else "older accounts"
+        named = f"named by {most.holders:.0f} other {who} within {most.within}; usual are {most.usual:.2g}"
+        return most.event, CROWD, named
+    if alarm == "copy":
+        return None, CROWD, f"{measure['copy']:.0%} the same, beyond chance, as another account's history"
+    if alarm == "lockstep":
+        return None, CROWD, f"{measure['lockstep']:.0%} in the same order, beyond chance, as another account's history"
+    return None, NOVELTY, "an alarm: nothing normal is like it"
 
 
 def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: float, most: int | None) -> list[Reason]:

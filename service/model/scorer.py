@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -24,6 +24,7 @@ from service.model.false_alarms import FalseAlarms
 from service.model.pooling import NetworkLogits, combine
 from service.model.reasons import Reason, reasons
 from service.model.tabular import Reading, Tabular
+from service.model.togetherness import Together
 from service.schemas.terms import Decision
 
 UNKNOWN_TYPE = "unknown"  # anomalous, but like none of the types in training
@@ -39,6 +40,7 @@ class Score:
         events: float64 (T,), probability of each event, in the caller's order.
         false_alarm_rate: the smallest share of genuine accounts that would be flagged together with it.
         missing: bool (C,), which columns of `Encoder.read` it lacks.
+        together: whether it was judged with the crowd; if not, alone.
     """
 
     score: float
@@ -46,6 +48,7 @@ class Score:
     events: Floats
     false_alarm_rate: float
     missing: NDArray[np.bool_]
+    together: bool = False
 
     def type_if(self, decision: Decision) -> str | None:
         """The likeliest type; None if the decision is to allow."""
@@ -54,22 +57,30 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Turns evidence into scores, with the calibration, what genuine accounts score, and the names of the types."""
+    """Turns evidence into scores, with the calibration, what genuine accounts score, and the names of the types.
+
+    Attributes:
+        false_alarms, together: what genuine accounts score that are judged alone, and with the crowd.
+    """
 
     calibration: Calibration
     false_alarms: FalseAlarms
     types: Sequence[str]
+    together: FalseAlarms | None = None
 
     def scores(self, evidence: Evidence) -> list[Score]:
         """Score and likeliest type of each sequence, and the scores of its events."""
-        scores = self.calibration.score(evidence)
+        scores, known = self.calibration.score(evidence), evidence.together.known
         rates = self.false_alarms.rates(scores, evidence.lengths, evidence.missing)
+        if self.together is not None and known.any():
+            rates = np.where(known, self.together.rates(scores, evidence.lengths, evidence.missing), rates)
         events = self.calibration.event_scores(evidence, scores)
         types: Sequence[str | None] = self.likeliest(evidence) if self.types else [None] * len(evidence)
         found, start = [], 0
-        told = zip(scores.tolist(), rates.tolist(), evidence.missing, types, evidence.lengths.tolist(), strict=True)
-        for score, rate, missing, kind, length in told:
-            found.append(Score(score, kind, events[start : start + length], rate, missing))
+        rest = zip(rates.tolist(), evidence.missing, known.tolist(), strict=True)
+        told = zip(scores.tolist(), types, evidence.lengths.tolist(), rest, strict=True)
+        for score, kind, length, more in told:
+            found.append(Score(score, kind, events[start : start + length], *more))
             start += length
         return found
 
@@ -133,37 +144,63 @@ class Model:
 
     @cached_property
     def scorer(self) -> Scorer:
-        return Scorer(self.bundle.calibration, self.bundle.false_alarms, self.bundle.types)
+        b = self.bundle
+        return Scorer(b.calibration, b.false_alarms, b.types, b.together.false_alarms if b.together else None)
 
-    def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
-        """Judges sequences from the graph's outputs for their chunks; `rows` has all chunks in order."""
+    def judge(
+        self, sequences: Sequence[Encoded], rows: Sequence[Row], together: Together | None = None
+    ) -> list[Judged]:
+        """Judges sequences from the graph's outputs for their chunks; `rows` has all chunks in order.
+
+        Without `together`, each is judged alone.
+        """
         logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
-        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences))
+        told = together or Together.unknown([e.length for e in sequences])
+        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences), told)
         scores = zip(self.scorer.scores(evidence), sequences, strict=True)
         return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
 
+    def beside(self, judged: Sequence[Judged], together: Together) -> list[Judged]:
+        """Sequences that were judged alone, at least one, judged anew beside what the crowd says of each."""
+        told = Evidence.joined([one.evidence.take(np.array([one.at])) for one in judged])
+        told = replace(told, together=together)
+        scores = zip(self.scorer.scores(told), judged, strict=True)
+        return [Judged(score, one.encoded, told, at) for at, (score, one) in enumerate(scores)]
+
     def live_rate(self, score: Score, live: bool) -> float | None:
         """What a decision on a live window also needs, see `FalseAlarms.live_rate`; None if it is none."""
-        return self.bundle.false_alarms.live_rate(score.score, len(score.events), score.missing) if live else None
+        if not live:
+            return None
+        alarms = self.bundle.support_of(score.together).false_alarms
+        return alarms.live_rate(score.score, len(score.events), score.missing)
 
     def reasons(self, judged: Judged, most: int) -> list[Reason]:
         """Why a sequence scored as it did, the largest reason first."""
         b, evidence = self.bundle, judged.evidence.take(np.array([judged.at]))
         return reasons(judged.encoded, evidence, b.encoder, b.tabular, b.calibration, most)
 
-    def scores(self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048) -> Iterator[Score | EventError]:
+    def scores(
+        self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048, together: Sequence[Together] = ()
+    ) -> Iterator[Score | EventError]:
         """Scores of many sequences in their order; takes `ahead` of them at a time and batches these by length.
 
         For a sequence that cannot be encoded, it yields the EventError instead.
+
+        Args:
+            together: what the crowd says of each sequence; each is judged alone without it.
         """
-        encodings = self.bundle.encoder.encode_all(sequences)
+        encodings, told = self.bundle.encoder.encode_all(sequences), iter(together)
         while some := list(islice(encodings, ahead)):
-            usable = [e for e in some if isinstance(e, Encoded)]
-            found = iter(self.scorer.scores(evidence(usable, self.engine.run, self.bundle.tabular)) if usable else ())
+            crowd = list(islice(told, len(some)))
+            usable = [i for i, e in enumerate(some) if isinstance(e, Encoded)]
+            of_crowd = Together.joined([crowd[i] for i in usable]) if crowd and usable else None
+            encoded = [e for e in some if isinstance(e, Encoded)]
+            gathered = evidence(encoded, self.engine.run, self.bundle.tabular, of_crowd) if usable else None
+            found = iter(self.scorer.scores(gathered) if gathered else ())
             yield from (next(found) if isinstance(e, Encoded) else e for e in some)
 
 
-def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading) -> Evidence:
+def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading, together: Together) -> Evidence:
     """Puts together what the parts of a model say of sequences."""
     return Evidence(
         network=logits.sequence,
@@ -175,12 +212,16 @@ def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading
         changed=np.concatenate([e.changed for e in sequences]),
         lengths=np.array([e.length for e in sequences]),
         missing=np.stack([e.missing for e in sequences]),
+        together=together,
     )
 
 
-def evidence(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tabular: Tabular) -> Evidence:
-    """Evidence for one or more sequences, in their order."""
-    return gather(sequences, network_logits(sequences, run), tabular.read(sequences))
+def evidence(
+    sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tabular: Tabular, together: Together | None = None
+) -> Evidence:
+    """Evidence for one or more sequences, in their order; without `together`, each is judged alone."""
+    told = together or Together.unknown([e.length for e in sequences])
+    return gather(sequences, network_logits(sequences, run), tabular.read(sequences), told)
 
 
 def network_logits(sequences: Sequence[Encoded], run: Callable[[Ids], Outputs], tokens: int = 4096) -> NetworkLogits:

@@ -12,7 +12,8 @@ Faloutsos and Yang, "CatchSync: catching synchronized behavior in large directed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +61,19 @@ class Together:
     events: Floats
     most: list[Surge | None]
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Bool (N,): of which sequences anything is known of the crowd."""
+        return ~np.isnan(self.measures[:, 0])
+
     @classmethod
     def unknown(cls, lengths: Sequence[int]) -> "Together":
         """Nothing is known of the crowd."""
         return cls(np.full((len(lengths), len(MEASURES)), np.nan), np.zeros(sum(lengths)), [None] * len(lengths))
+
+    def without_events(self) -> "Together":
+        """The same sequences, of whose events nothing is known."""
+        return replace(self, events=self.events[:0])
 
     def take(self, at: NDArray[np.integer], events: NDArray[np.integer]) -> "Together":
         """The sequences at the given positions, whose events are those given."""
@@ -96,6 +106,16 @@ class Usual:
     values: Floats
     accounts: int
     steadiness: Floats
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Usual":
+        """Reads what `save` wrote; raises ValueError or KeyError on anything else."""
+        with np.load(path, allow_pickle=False) as kept:
+            arrays = {f.name: kept[f.name] for f in fields(cls)}
+        return cls(**(arrays | {"accounts": int(arrays["accounts"])}))
 
     def read(self, look: Look | None, length: int) -> Together:
         """What a state says of one sequence of `length` events; None if there is no state."""

@@ -77,7 +77,8 @@ class Sequence(BaseModel):
     user_id: str | None = Field(
         None,
         max_length=256,
-        description="Not used for scoring; lists of users look at it, and it says which answers are to one account.",
+        description="The account; without it, the id is. Nothing is read from its name. Lists of users look at it, and "
+        "what an account did is never held against itself as if others had.",
     )
     segment: str | None = Field(
         None,
@@ -99,6 +100,12 @@ class ScoreRequest(BaseModel):
     )
     trial: bool = Field(
         False, strict=True, description="Whether to only look at the result: not counted, not kept, no webhook message."
+    )
+    observe: bool = Field(
+        True,
+        strict=True,
+        description="Whether what the sequences hold becomes part of the crowd that later ones are judged beside; not "
+        "for what did not happen, such as a test, or is sent again from an archive. A trial never does.",
     )
 
 

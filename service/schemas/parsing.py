@@ -32,7 +32,7 @@ class Asked:
 
     Attributes:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
-        reasons, repair, trial: see `messages.ScoreRequest`.
+        reasons, repair, trial, observe: see `messages.ScoreRequest`.
         live: whether the sequences are live windows, which are scored again and again.
         reviews_kept: whether reviews of these keep their rate over all looks at an account, as blocks do.
     """
@@ -41,6 +41,7 @@ class Asked:
     reasons: int
     repair: bool
     trial: bool = False
+    observe: bool = True
     live: bool = False
     reviews_kept: bool = False
 
@@ -61,7 +62,8 @@ def parse(body: bytes, most: int) -> Asked:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     members, content = _members(body, messages.ScoreRequest, messages.Sequence, "sequences", "id", most)
-    return Asked(members, content.get("reasons", 0), content.get("repair", False), content.get("trial", False))
+    said = {name: content[name] for name in ("reasons", "repair", "trial", "observe") if name in content}
+    return Asked(members, **{"reasons": 0, "repair": False, **said})
 
 
 def parse_events(body: bytes, most: int) -> Happened:

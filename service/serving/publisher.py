@@ -12,6 +12,7 @@ from service.schemas.terms import DECISIONS, Decision
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
 from service.serving.promise import Promise
+from service.serving.steps import CROWD
 from service.serving.webhook import Webhook
 from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
@@ -88,7 +89,8 @@ class Publisher:
             self.metrics.score.observe(score)
             self.metrics.decided[decision].inc()
             for name in result["missing"]:
-                self.metrics.missing_fields.labels(name).inc()
+                if name != CROWD:
+                    self.metrics.missing_fields.labels(name).inc()
             live_rate = result.get("live_false_alarm_rate")
             self.recent.append((sequence.segment, score, result["false_alarm_rate"], live_rate))
             listed, length = result.get("listed"), result["support"]["events"]

@@ -14,7 +14,8 @@ from functools import partial
 from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
-from service.model.scorer import Judged
+from service.model.crowd import Limits
+from service.model.scorer import Judged, Model
 from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
@@ -22,6 +23,7 @@ from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, Admission, full
 from service.serving.bare_graph import BareGraph
 from service.serving.cache import Cache
+from service.serving.crowd import LiveCrowd
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
 from service.serving.ingest import Ingest
@@ -104,6 +106,14 @@ class Serving:
         self.metrics.objective.set(s.objective_ms / 1000)
         self.drift, self.promise = DriftMonitor(self.metrics), Promise(self.metrics, s.attack_share)
         parts = Parts(s, metrics)
+        self.crowd: LiveCrowd | None = None
+        if s.crowd:
+            limits = Limits(accounts=s.crowd_accounts, values=s.crowd_values)
+            self.crowd = LiveCrowd(limits, s.crowd_key.get_secret_value())
+            if s.cache_seconds:
+                logger.warning(
+                    "RECGUARD_CACHE_SECONDS has no effect on models that judge beside a crowd: see RECGUARD_CROWD"
+                )
         self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
         self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
         if not self.pseudonyms.lasting:
@@ -188,6 +198,15 @@ class Serving:
             raise Problem(error["status"], error["detail"], errors)
         return result, active.model.bundle.version
 
+    async def forget(self, key: str) -> bool:
+        """Forgets the window of a key, and the account of that name, and says whether there was anything to forget.
+
+        Raises:
+            Problem: 503 if the windows cannot be reached.
+        """
+        of_crowd = self.crowd is not None and self.crowd.forget(key)
+        return await self.ingest.forget(key) or of_crowd
+
     def _admitted(self) -> Active:
         """The model in force; an admitted request is answered even if the service has begun to drain."""
         return self.registry.active or self.registry.current()
@@ -203,11 +222,15 @@ class Serving:
         stages, model = self.metrics.stages, active.model
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
-        cache = active.cache if not (asked.reasons or asked.repair or asked.trial) else None
+        # what the crowd says changes with every request, so an answer of before may be wrong by now
+        watched = self.crowd is not None and model.bundle.usual is not None
+        cache = active.cache if not (watched or asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
         judged = await self._judged(active, [one for _, one in waiting], asking, parsed)
+        if self.crowd is not None:
+            judged = self._beside(self.crowd, active.model, [one.account for _, one in waiting], judged, asked)
         stages["infer"].observe((answered := time.perf_counter()) - parsed)
         policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
@@ -246,6 +269,28 @@ class Serving:
         except DeadlineExceeded:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {asking.timeout_ms:g} ms") from None
+
+    def _beside(
+        self,
+        crowd: LiveCrowd,
+        model: Model,
+        accounts: Sequence[str],
+        judged: list[Judged | Exception],
+        asked: Asked,
+    ) -> list[Judged | Exception]:
+        """The same sequences, judged beside what others had done before the request; then they enter the crowd."""
+        start = time.perf_counter()
+        some = [(account, one) for account, one in zip(accounts, judged, strict=True) if isinstance(one, Judged)]
+        names, alone = [account for account, _ in some], [one for _, one in some]
+        found = crowd.judge(model, names, alone)
+        if asked.observe and not asked.trial:
+            crowd.enter(names, [one.encoded.held for one in alone])
+        self.metrics.crowd_accounts.set(len(crowd.state.accounts))
+        self.metrics.crowd_age.set(time.monotonic() - crowd.began)
+        self.metrics.judged_alone.inc(sum(not one.score.together for one in found))
+        self.metrics.stages["crowd"].observe(time.perf_counter() - start)
+        rest = iter(found)
+        return [next(rest) if isinstance(one, Judged) else one for one in judged]
 
     def _answer_from(
         self, cache: Cache, prepared: Sequence[Prepared | Result], results: list[Result | None], live: bool

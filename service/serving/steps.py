@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.telemetry.logs import fresh_id
 
 Result = dict[str, Any]  # one sequence's part of the answer
+CROWD = "crowd"  # missing where nothing is known of other accounts; a column of this name is listed as well
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
 
@@ -36,6 +37,11 @@ class Prepared:
     length: int
     places: list[int] | None
     unlisted: int
+
+    @property
+    def account(self) -> str:
+        """Whose sequence it is."""
+        return self.sequence.user_id or self.sequence.id
 
 
 def prepare(asked: Asked, model: Model, settings: Settings) -> list[Prepared | Result]:
@@ -94,7 +100,8 @@ def compose(
     live_rate = model.live_rate(score, asked.live)
     rates = score.false_alarm_rate, live_rate
     decision = LISTED[on_list] if on_list else thresholds.decide(score.score, *rates, asked.reviews_kept)
-    found = bundle.support.of(thresholds, encoded.length, score.missing)
+    found = bundle.support_of(score.together).of(thresholds, encoded.length, score.missing)
+    missing = [name for name, lacks in zip(bundle.encoder.read, score.missing, strict=True) if lacks]
     result = {
         "id": sequence.id,
         "score_id": fresh_id(),
@@ -106,7 +113,7 @@ def compose(
             "recall": found and round(found.estimate, 4),
             "interval": found and [round(found.low, 4), round(found.high, 4)],
         },
-        "missing": [name for name, lacks in zip(bundle.encoder.read, score.missing, strict=True) if lacks],
+        "missing": missing if score.together or bundle.usual is None else [*missing, CROWD],
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),

@@ -28,6 +28,7 @@ STAGES = (
     "encode",
     "infer",
     "judge",
+    "crowd",
     "compose",
     "respond",
 )  # encode and judge are timed for several sequences at once
@@ -128,6 +129,13 @@ class Metrics:
         self.live_keys = gauge("live_keys", "Live windows in memory; none are counted that Redis holds.", "livesum")
         self.live_evicted = Counter(
             name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r
+        )
+        self.crowd_accounts = gauge("crowd_accounts", "Accounts in the crowd that others are judged beside.", "livesum")
+        self.crowd_age = gauge(
+            "crowd_age_seconds", "Time since the crowd is watched, as of its last request.", "livemin"
+        )
+        self.judged_alone = Counter(
+            name("judged_alone"), "Sequences judged alone, as too little was known of the crowd.", registry=r
         )
         self.webhook = Counter(
             name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r

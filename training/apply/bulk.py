@@ -20,6 +20,7 @@ from service.encoding.values import EventError
 from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
+from training.apply.crowd import Crowd, beside, held_of
 from training.apply.tally import Tally, missing_values, unreadable_values
 from training.data.columns import names, without_markers
 from training.data.log import OURS, ROW, Log, LogError
@@ -64,15 +65,18 @@ class ScoreRow(NamedTuple):
     support: float | None = None
 
 
-def score_rows(model: Model, log: Log) -> Iterator[tuple[ScoreRow, Score | None]]:
+def score_rows(model: Model, log: Log, crowd: Crowd = Crowd.NONE) -> Iterator[tuple[ScoreRow, Score | None]]:
     """The row to write for each sequence of a log, and the sequence's answer if it has one."""
-    thresholds, support = model.bundle.thresholds, model.bundle.support
-    for sequence_id, answer in zip(log.ids, model.scores(log.sequences()), strict=True):
+    bundle, together = model.bundle, []
+    if crowd is not Crowd.NONE:
+        together = beside(bundle, held_of(bundle, log.sequences()), crowd)
+    thresholds = bundle.thresholds
+    for sequence_id, answer in zip(log.ids, model.scores(log.sequences(), together=together), strict=True):
         if isinstance(answer, EventError):
             yield ScoreRow(sequence_id, reason=str(answer)), None
             continue
         decision = thresholds.decide(answer.score, answer.false_alarm_rate)
-        known = support.of(thresholds, len(answer.events), answer.missing)
+        known = bundle.support_of(answer.together).of(thresholds, len(answer.events), answer.missing)
         yield (
             ScoreRow(
                 sequence_id,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,12 +24,14 @@ import polars as pl
 from service.encoding.reading import Reading
 from service.model.repair import BLAMED, Choice, repair
 from service.model.scorer import Model, Score
+from service.model.togetherness import Together
+from training.apply.crowd import Crowd, beside, held_of
 from training.apply.lossless_rewrite import Records, Values, records_of
 from training.data.columns import names, without_markers
 from training.data.log import ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import looked_at, time_as_written
-from training.data.to_score import check_columns, table_to_score
+from training.data.to_score import ToScore, check_columns, table_to_score
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -95,6 +98,7 @@ def repair_log(
     part_bytes: int = PART_BYTES,
     track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
     how: ReadOptions = AS_FOUND,
+    crowd: Crowd = Crowd.NONE,
 ) -> Summary:
     """Writes the repaired log under its own name, the weights of sequences and events, and the audit into `out`.
 
@@ -114,6 +118,7 @@ def repair_log(
         part_bytes: bytes of the log that are in memory at the same time.
         track: shows progress over the parts.
         how: what the log does not tell by itself.
+        crowd: beside whom each sequence is judged.
 
     Raises:
         LogError: the log is unusable, `out` holds the log itself, or the bundle cannot correct.
@@ -139,8 +144,9 @@ def repair_log(
         check_columns([ours.get(name, name) for name in present], model.bundle.encoder, events, allow_missing)
         how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
+        together = run.together(parts, crowd)
         for part in track(parts):
-            run.judge(part)
+            run.judge(part, together)
     _write_with_audit(records, changes, out, events.name)
     count = len(changes.corrected)
     return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
@@ -201,14 +207,30 @@ class Run:
     of_events: Any
     found: Counter[str] = field(default_factory=Counter)
 
-    def judge(self, part: Path) -> None:
-        """Judges the sequences of a part of the log, writes their weights and notes what changes."""
-        encoder = self.model.bundle.encoder
-        given = table_to_score(read_table(part, self.columns, self.how), self.events, encoder, how=self.how)
+    def together(self, parts: Sequence[Path], crowd: Crowd) -> Iterator[Together]:
+        """What the crowd of all parts says of each sequence, in their order; nothing where each is judged alone."""
+        if crowd is Crowd.NONE:
+            return iter(())
+        bundle = self.model.bundle
+        held = [one for part in parts for one in held_of(bundle, self._read(part).log.sequences())]
+        return iter(beside(bundle, held, crowd))
+
+    def _read(self, part: Path) -> ToScore:
+        table = read_table(part, self.columns, self.how)
+        return table_to_score(table, self.events, self.model.bundle.encoder, how=self.how)
+
+    def judge(self, part: Path, together: Iterator[Together]) -> None:
+        """Judges the sequences of a part of the log, writes their weights and notes what changes.
+
+        Args:
+            together: what the crowd says of them and of those to come, if they are not judged alone.
+        """
+        encoder, given = self.model.bundle.encoder, self._read(part)
         log, report = given.log, given.report
         gone: dict[str, tuple[Judged, set[int]]] = {}
         fixes: dict[int, list[Correction]] = {}
-        for i, answer in enumerate(self.model.scores(log.sequences())):
+        of_crowd = list(islice(together, len(log)))
+        for i, answer in enumerate(self.model.scores(log.sequences(), together=of_crowd)):
             if not isinstance(answer, Score):
                 self.found["not scored"] += 1
                 continue

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.model.bundle import BundleError
+from training.apply.crowd import Crowd
 from training.verbosity import quieten
 
 if TYPE_CHECKING:
@@ -59,9 +60,36 @@ GroupBy = Annotated[
     str | None, typer.Option("--group-by", help="Column; sequences with the same value stay in one fold.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar, only warnings.")]
+CrowdOf = Annotated[
+    Literal["log", "none"] | None,
+    typer.Option(
+        "--crowd",
+        help="Beside whom each sequence is judged: log, the others of the log as far as they had happened by its last "
+        "event (what a single file gets); or none, alone (what a folder or --ray gets).",
+    ),
+]
+Hindsight = Annotated[
+    bool, typer.Option("--hindsight", help="Judges beside all others of the log, for a log that is complete.")
+]
 RayAddress = Annotated[
     str | None, typer.Option("--ray", help="Run on a Ray cluster: its address, or `local` for this machine.")
 ]
+
+
+def crowd_of(crowd: str | None, hindsight: bool, whole: bool = True) -> Crowd:
+    """What the options --crowd and --hindsight ask for.
+
+    Args:
+        whole: whether the log can be judged as a whole; one in parts cannot.
+
+    Raises:
+        ValueError: they ask for what cannot be.
+    """
+    if hindsight and crowd == "none":
+        raise ValueError("--hindsight and --crowd none do not go together: drop one of them")
+    if not whole and (hindsight or crowd == "log"):
+        raise ValueError("--crowd log and --hindsight are for a log of one file, scored without --ray")
+    return Crowd.HINDSIGHT if hindsight else Crowd(crowd or ("log" if whole else "none"))
 
 
 @contextmanager

@@ -13,15 +13,19 @@ from rich.console import Console
 from rich.progress import track
 
 from service.model.bundle import Bundle
+from training.apply.crowd import Crowd
 from training.cli.common import (
     AllowMissing,
     BundleDir,
     ColumnMap,
+    CrowdOf,
     EventsFile,
+    Hindsight,
     Quiet,
     RayAddress,
     bar,
     console,
+    crowd_of,
     print_comparison,
     print_metrics,
     print_promise,
@@ -131,6 +135,8 @@ def score(
     event_scores: Annotated[
         Path | None, typer.Option("--event-scores", help="CSV file with a score for each event.")
     ] = None,
+    crowd: CrowdOf = None,
+    hindsight: Hindsight = False,
     ray: RayAddress = None,
     columns: ColumnMap = None,
     allow_missing: AllowMissing = False,
@@ -140,15 +146,20 @@ def score(
     """Scores a log with a bundle: one row per sequence, in first-seen order, with a reason if it cannot be scored.
 
     The log may be a folder of Parquet files of any size. Then the result is a folder too, and each of its files holds
-    some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray. The exit code is
-    2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the rows were bad.
+    some of the sequences, each judged alone. An interrupted call goes on when it is repeated. The same holds with
+    --ray. The exit code is 2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the
+    rows were bad.
     """
     with session(quiet) as show:
         follow, opened = partial(track, console=Console(stderr=True), disable=not show), Bundle.open(bundle)
-        if ray is None and not events.is_dir():
-            done = _score_file(opened, events, out, event_scores, parse_columns(columns), allow_missing, how, follow)
-        elif event_scores:
+        whole = ray is None and not events.is_dir()
+        if event_scores and not whole:
             raise ValueError("--event-scores is for a log of one file, scored without --ray")
+        beside = crowd_of(crowd, hindsight, whole)
+        if whole:
+            done = _score_file(
+                opened, events, out, event_scores, parse_columns(columns), allow_missing, how, follow, beside
+            )
         else:
             done = _score_parts(opened, events, out, ray, parse_columns(columns), allow_missing, how, follow)
         usual = opened.manifest["training_data"]["missing"]
@@ -187,6 +198,7 @@ def _score_file(
     allow_missing: bool,
     how: ReadOptions,
     follow: Callable[..., Any],
+    crowd: Crowd,
 ) -> "Tally":
     """Scores a log of one file into a CSV file, and its events into another one if asked for; returns what was done."""
     from service.model.scorer import Model
@@ -202,7 +214,7 @@ def _score_file(
         event_rows = csv.writer(files.enter_context(event_scores.open("w", newline=""))) if event_scores else None
         if event_rows:
             event_rows.writerow(["sequence_id", "event", "score"])
-        for row, answer in follow(score_rows(model, given.log), "scoring", len(given.log)):
+        for row, answer in follow(score_rows(model, given.log, crowd), "scoring", len(given.log)):
             scored.append(row)
             if event_rows and answer:
                 event_rows.writerows([row[0], i, f"{s:.6g}"] for i, s in enumerate(answer.events))
@@ -228,6 +240,8 @@ def repair(
     strategy: Annotated[
         str, typer.Option(help="auto (by decision and type), weight, drop_events, drop_sequence or correct.")
     ] = "auto",
+    crowd: CrowdOf = None,
+    hindsight: Hindsight = False,
     undo: Annotated[bool, typer.Option("--undo", help="Writes the log as it was before its repair.")] = False,
     columns: ColumnMap = None,
     allow_missing: AllowMissing = False,
@@ -257,6 +271,7 @@ def repair(
             parse_columns(columns),
             allow_missing,
             how=how,
+            crowd=crowd_of(crowd, hindsight),
             track=partial(track, description="scoring parts", console=Console(stderr=True), disable=not show),
         )
         done = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(found.strategies.items()))

@@ -191,6 +191,9 @@ def _write_parts(fitted: Fitted, folder: Path) -> None:
         (folder / MASKED).write_bytes(save(fitted.masked.state_dict()))
     fitted.tabular.save(folder / "statistics.npz")
     fitted.support.save(folder / "promise.npz")
+    if fitted.usual is not None and fitted.together is not None:
+        fitted.usual.save(folder / "crowd.npz")
+        fitted.together.save(folder / "together.npz")
 
 
 def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:

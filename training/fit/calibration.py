@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.encoding.values import Floats
-from service.model.calibration import Calibration, Evidence, log
+from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
 from training.data.labels import UNLABELLED
 
-ALARM_SHARE = 0.002  # share of normal sequences that the alarm on novelty wrongly flags
+ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
+LOWEST = (-np.inf, 4.0, 0.3, 0.3)  # measure from which each of ALARMS is raised at the lowest; a surge is in deviations
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
-MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is no alarm on novelty
-ALARM_STEEPNESS = 8.0  # log odds between a usual novelty and the alarm's threshold
+MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty; those on the crowd are this sure
+ALARM_STEEPNESS = 8.0  # log odds between a usual measure and the alarm's threshold
 
 
 def fit_calibration(
@@ -49,19 +50,15 @@ def fit_calibration(
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     partial, part_weight, part_bias = _parts(evidence, label, types, event_labels)
     fitted = float(np.average(label, weights=weight))
-    normal = label == 0
-    alarm_weight, alarm_at = _alarm(evidence.novelty[normal], evidence.lengths[normal], weight[normal])
-    beyond = log(evidence.novelty) > alarm_at[bins(evidence.lengths)]
-    # share of the alarms that are right, by Laplace's rule
-    right = (weight[beyond & ~normal].sum() + 1) / (weight[beyond].sum() + 2)
+    weight_of, at_of, most = _alarms(evidence, label, weight)
     return Calibration(
         weights=weights.tolist(),
         bias=bias.tolist(),
         fitted_prevalence=fitted,
         prevalence=fitted if prevalence is None else prevalence,
-        alarm_weight=alarm_weight.tolist(),
-        alarm_at=alarm_at.tolist(),
-        alarm_most=float(right) if right > MOSTLY_RIGHT else 0.0,
+        alarm_weight=weight_of,
+        alarm_at=at_of,
+        alarm_most=most,
         event_weight=event_weight,
         event_bias=event_bias,
         partial=partial,
@@ -126,17 +123,46 @@ def _weigh(points: Floats, label: NDArray[np.int8], weight: Floats) -> tuple[Flo
     return np.maximum(weights, 0.0), float(model.intercept_[0])
 
 
-def _alarm(novelty: Floats, lengths: NDArray[np.int64], weight: Floats) -> tuple[Floats, Floats]:
-    """Weight and threshold of the alarm by bin of length.
+def _alarms(
+    evidence: Evidence, label: NDArray[np.int8], weight: Floats
+) -> tuple[list[list[float]], list[list[float]], list[float]]:
+    """For each of ALARMS, weight and threshold by bin of length, and how sure it is at most.
 
-    ALARM_SHARE of the sequences are above one half, a usual novelty is far below.
+    That is the share of its alarms that are right. Training may hold no accounts that act together, so the alarms on
+    the crowd are raised whatever it shows.
     """
-    values = log(novelty)
-    order = np.argsort(values)
+    measures = np.column_stack((log(evidence.novelty), evidence.together.measures))
+    weights, thresholds, most = [], [], []
+    for name, measure, lowest in zip(ALARMS, measures.T, LOWEST, strict=True):
+        known = ~np.isnan(measure)
+        normal = known & (label == 0)
+        some = normal.any()
+        steepness, at = (
+            _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest)
+            if some
+            else (np.full(len(LEAST), ALARM_STEEPNESS / lowest), np.full(len(LEAST), lowest))
+        )
+        beyond = known & (measure > at[bins(evidence.lengths)])
+        # by Laplace's rule
+        right = float((weight[beyond & ~normal].sum() + 1) / (weight[beyond].sum() + 2))
+        of_crowd = name != "novelty"
+        weights.append(steepness.tolist())
+        thresholds.append(at.tolist())
+        most.append(max(right, MOSTLY_RIGHT) if of_crowd else right if right > MOSTLY_RIGHT else 0.0)
+    return weights, thresholds, most
+
+
+def _alarm(measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: float) -> tuple[Floats, Floats]:
+    """Weight and threshold, at least `lowest`, of an alarm by bin of length, given the measure of normal sequences.
+
+    ALARM_SHARE of the sequences are above one half, a usual measure is far below.
+    """
+    order = np.argsort(measure)
     found = []
     for near in _nearness(lengths):
         share = np.cumsum((weight * near)[order])
-        at, middle = (values[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
+        at, middle = (measure[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
+        at = max(at, lowest)
         found.append((ALARM_STEEPNESS / max(at - middle, 1e-3), at))
     steepness, at = np.array(found).T
     return steepness, at

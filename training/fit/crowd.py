@@ -8,7 +8,8 @@ from scipy.special import gammaln
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
-from service.model.togetherness import HELD, Usual, shape_of
+from service.model.togetherness import FEWEST_KNOWN, HELD, Together, Usual, shape_of
+from training.data.replay import read_crowd
 
 SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity
 
@@ -28,6 +29,39 @@ def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
     totals = np.array([holders[~sided].sum(), holders[sided].sum()])
     values = np.array([(~sided).sum(), sided.sum()], dtype=np.float64)
     return Usual(keys, holders, totals, values, len(histories), _steadiness(before[~sided], after[~sided]))
+
+
+def fit_crowd(
+    histories: Sequence[Held], looks: Sequence[Held], of: NDArray[np.int64], genuine: NDArray[np.bool_], seed: int
+) -> tuple[Usual | None, list[Together]]:
+    """What is usual among genuine accounts, and what the crowd says of each look, measured by what others show.
+
+    Each half of the accounts is a crowd of its own, and what is usual is learned from the genuine ones of the other.
+
+    Args:
+        histories: N, each account's.
+        looks: M of them, whole histories or cuts of them.
+        of: int64 (M,), the history that each look belongs to.
+        genuine: bool (N,).
+
+    Returns:
+        None if there are too few accounts, or nothing that they could share.
+    """
+    rng = np.random.default_rng(seed)
+    half = rng.permutation(len(histories)) % 2
+    found = [Together.unknown([held.length]) for held in looks]
+    nothing = not any(len(h.keys) for h in histories)
+    if nothing or min((genuine & (half == k)).sum() for k in (0, 1)) <= FEWEST_KNOWN:
+        return None, found
+    for k in (0, 1):
+        theirs = [histories[i] for i in np.flatnonzero(genuine & (half != k)).tolist()]
+        ours, at = np.flatnonzero(half == k), np.flatnonzero(half[of] == k)
+        usual, place = fit_usual(theirs, rng), np.searchsorted(ours, of[at])
+        told = read_crowd(usual, [histories[i] for i in ours.tolist()], [looks[i] for i in at.tolist()], place, theirs)
+        for i, one in zip(at.tolist(), told, strict=True):
+            found[i] = one
+    usual = fit_usual([histories[i] for i in np.flatnonzero(genuine).tolist()], rng)
+    return usual, found
 
 
 def _held(histories: Sequence[Held]) -> tuple[Keys, NDArray[np.bool_], NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from service.model.bundle import Bundle
 from service.model.calibration import Evidence, sigmoid
 from service.model.scorer import gather, network_logits
 from service.model.tabular import Reading
+from service.model.togetherness import Together
 from training.config import FitConfig, pretrained_directory
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
@@ -97,6 +98,7 @@ def cross_fit(
     examples: Sequence[Example],
     sample: Sample,
     reading: Reading,
+    together: Sequence[Together],
     config: FitConfig,
     quiet: bool,
 ) -> CrossFitted:
@@ -107,6 +109,7 @@ def cross_fit(
         examples: M, with the log odds from the tabular parts and a teacher's probability.
         sample: the same sequences.
         reading: what the tabular parts say of each sequence when fitted without it.
+        together: what the crowd says of each.
     """
     parts = held_out(data.labels, config.folds, config.held_out_share, config.seed)
     of_sequence = np.full(len(data.log), -1)
@@ -126,7 +129,8 @@ def cross_fit(
         measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
         epochs.append(finetune(model, data.encoder, shown, measured, config, quiet, f"cross-fit-{number + 1}"))
         network = network_logits([e.encoded for e in judged], run_torch(model))
-        found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs)))
+        of_crowd = Together.joined([together[i] for i in theirs.tolist()])
+        found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs), of_crowd))
         order.append(theirs)
     at = np.concatenate(order)
     return CrossFitted(np.sort(at), Evidence.joined(found).take(np.argsort(at)), epochs, model)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
+from service.encoding.held import Held
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.calibration import Calibration, Evidence
@@ -19,15 +20,18 @@ from service.model.policy import Thresholds
 from service.model.scorer import Scorer, evidence
 from service.model.support import Support
 from service.model.tabular import Tabular
+from service.model.togetherness import FEWEST_KNOWN, Together, Usual
 from training.config import FitConfig
 from training.data.cuts import Cuts, in_time_order
 from training.data.labels import Labels
 from training.data.log import Log
+from training.data.replay import read_crowd
 from training.data.split import Indices, SetAside, fold_numbers, set_aside
 from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
+from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
 from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
@@ -44,7 +48,9 @@ LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 class Fitted:
     """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
 
-    `parts` says which sequences it was fitted on, and which its thresholds come from.
+    `support` holds for sequences that are judged alone, `together` for those that are judged with the crowd, against
+    what is `usual`. Both are None where there are too few accounts, or nothing that they could share. `parts` says
+    which sequences it was fitted on, and which its thresholds come from.
     """
 
     model: BehaviourBert
@@ -53,6 +59,8 @@ class Fitted:
     types: list[str]
     calibration: Calibration
     support: Support
+    usual: Usual | None
+    together: Support | None
     thresholds: Thresholds
     parts: SetAside
     f1_threshold: float
@@ -67,12 +75,18 @@ class Fitted:
     def encode(self, log: Log) -> list[Encoded]:
         return encoded_log(self.encoder, log)
 
-    def evidence(self, log: Log) -> Evidence:
-        return evidence(self.encode(log), run_torch(self.model), self.tabular)
+    def evidence(self, log: Log, crowd: bool = False, hindsight: bool = False) -> Evidence:
+        """What the parts say of a log's sequences, each alone, or beside the other accounts of the log."""
+        encoded, together = self.encode(log), None
+        if crowd and self.usual is not None:
+            held, at = [e.held for e in encoded], np.arange(len(encoded))
+            together = Together.joined(read_crowd(self.usual, held, held, at, hindsight=hindsight))
+        return evidence(encoded, run_torch(self.model), self.tabular, together)
 
     @property
     def scorer(self) -> Scorer:
-        return Scorer(self.calibration, self.support.false_alarms, self.types)
+        together = self.together.false_alarms if self.together else None
+        return Scorer(self.calibration, self.support.false_alarms, self.types, together)
 
     @property
     def start(self) -> Start:
@@ -122,6 +136,9 @@ def fit_apart(
         fold = fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
         tabular = fit_tabular(sample, max(len(data.types), 1), fold)
     examples = with_offsets(data, tabular, config)
+    with stage("crowd", seconds):
+        held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
+        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, config.seed)
     start = untrained(data.encoder, data.everything, len(data.types), config)
     masked = None
     if config.pretrain_epochs:
@@ -131,23 +148,30 @@ def fit_apart(
         with stage("teacher", seconds):
             examples = taught(data, examples, config, quiet)
     with stage("cross-fitting", seconds):
-        crossed = cross_fit(start, data, examples, sample, tabular.reading, config, quiet)
+        crossed = cross_fit(start, data, examples, sample, tabular.reading, together, config, quiet)
     model = crossed.last
     if len(crossed.epochs) > 1:
         with stage("fine-tuning", seconds):
             model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
-        parts_of_model = (data.encoder, run_torch(model), tabular.tabular, judged.calibration)
-        alarms = false_alarms(log.subset(parts.aside), judged.thresholds, parts_of_model, config.seed)
-        _say_what_is_lacking(alarms, judged.thresholds, parts.whose)
+        serving = Serving(data.encoder, run_torch(model), tabular.tabular, judged.calibration, usual)
+        past = [held[i] for i in np.flatnonzero(genuine).tolist()]
+        alone, in_crowd = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
+        _say_what_is_lacking(alone, judged.thresholds, parts.whose)
+    support = Support(attackers(data, crossed, judged.calibration, alone), alone)
+    of_crowd = None
+    if in_crowd is not None:
+        of_crowd = Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
     return Fitted(
         model=model,
         tabular=tabular.tabular,
         encoder=data.encoder,
         types=data.types,
         calibration=judged.calibration,
-        support=Support(attackers(data, crossed, judged.calibration, alarms), alarms),
+        support=support,
+        usual=usual if of_crowd else None,
+        together=of_crowd,
         thresholds=judged.thresholds,
         parts=parts,
         f1_threshold=judged.f1_threshold,
@@ -161,31 +185,64 @@ def fit_apart(
     )
 
 
+@dataclass(frozen=True)
+class Serving:
+    """The parts of a model that serve, and what is usual in the crowd; None if it knows of no crowd."""
+
+    encoder: Encoder
+    run: Callable[[Ids], Outputs]
+    tabular: Tabular
+    calibration: Calibration
+    usual: Usual | None
+
+
 def false_alarms(
-    genuine: Log,
-    asked: Thresholds,
-    parts: tuple[Encoder, Callable[[Ids], Outputs], Tabular, Calibration],
-    seed: int,
-) -> FalseAlarms:
+    genuine: Log, asked: Thresholds, model: Serving, past: Sequence[Held], seed: int
+) -> tuple[FalseAlarms, FalseAlarms | None]:
     """Thresholds by rate from histories that no part of the model has seen; can be run again on other histories.
 
     Args:
         genuine: the histories.
         asked: thresholds, whose rates should be promised.
-        parts: encoder, network, tabular parts and calibration of the model that serves.
+        model: the parts that serve.
+        past: what other accounts held before.
+
+    Returns:
+        those of histories that are judged alone, and with the crowd of all these histories; None where they are too few
+        to be one.
     """
-    encoder, run, tabular, calibration = parts
-    log = in_time_order(genuine)
+    log, columns = in_time_order(genuine), len(model.encoder.read)
+    usual = model.usual if len(log) > FEWEST_KNOWN else None
+    histories = [e.held for e in encoded_log(model.encoder, log)] if usual else []
+    judged: dict[bytes, Evidence] = {}
 
-    def score(cuts: Cuts) -> thresholds.Scored:
-        found, missing = [], []
-        for some in cuts.pieces():
-            told = evidence(encoded_log(encoder, some.of_log(log, encoder.read)), run, tabular)
-            found.append(calibration.score(told))
-            missing.append(told.missing)
-        return np.concatenate(found), np.concatenate(missing)
+    def told(cuts: Cuts) -> Evidence:
+        """What the parts say of cuts, but for their events; the same cuts are judged once."""
+        key = b"".join(part.tobytes() for part in (cuts.of, cuts.start, cuts.size, cuts.dropped))
+        if key not in judged:
+            found, looks = [], []
+            for some in cuts.pieces():
+                encoded = encoded_log(model.encoder, some.of_log(log, model.encoder.read))
+                found.append(evidence(encoded, model.run, model.tabular).without_events())
+                looks += [e.held for e in encoded]
+            judged[key] = Evidence.joined(found)
+            if usual:
+                of_crowd = Together.joined(read_crowd(usual, histories, looks, cuts.of, past)).without_events()
+                judged[key] = replace(judged[key], together=of_crowd)
+        return judged[key]
 
-    return thresholds.false_alarms(log, len(encoder.read), asked, score, np.random.default_rng(seed))
+    def alone(cuts: Cuts) -> thresholds.Scored:
+        return model.calibration.score(told(cuts).alone()), told(cuts).missing
+
+    def in_crowd(cuts: Cuts) -> thresholds.Scored:
+        score = model.calibration.score(told(cuts))
+        return np.where(told(cuts).together.known, score, np.nan), told(cuts).missing
+
+    found = [
+        thresholds.false_alarms(log, columns, asked, score, np.random.default_rng(seed))
+        for score in ([alone, in_crowd] if usual else [alone])
+    ]
+    return found[0], found[1] if usual else None
 
 
 def _say_what_is_lacking(alarms: FalseAlarms, chosen: Thresholds, whose: str) -> None:
@@ -246,7 +303,7 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]
     calibration = fit_calibration(told, data.label[at], types, events, data.weight[at], config.prevalence)
     whole = np.flatnonzero(at < len(data.log))
-    label, score = data.label[at[whole]], calibration.score(told.take(whole))
+    label, score = data.label[at[whole]], calibration.score(told.take(whole).alone())
     if data.presumed:
         chosen = thresholds.without_labels(config.contamination)
     else:
@@ -256,9 +313,9 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
 
 
 def attackers(
-    data: EncodedLog, crossed: CrossFitted, calibration: Calibration, alarms: FalseAlarms
+    data: EncodedLog, crossed: CrossFitted, calibration: Calibration, alarms: FalseAlarms, in_crowd: bool = False
 ) -> NDArray[np.float64]:
-    """Scores of attackers by what is missing and by bin of length, see `Support.scores`."""
+    """Scores of attackers by what is missing and by bin of length, see `Support.scores`; alone or with the crowd."""
     only = np.flatnonzero(data.weight[crossed.at] == 0)
     found = np.full((len(data.encoder.read) + 2, len(LEAST), MOST_ATTACKERS), np.nan)
     if len(only):
@@ -266,6 +323,6 @@ def attackers(
         lacks, of = alarms.classes(told.missing, told.lengths)
         who = np.unique(data.of[crossed.at[only]], return_inverse=True)[1]
         # one that lacks a column by nature is in that column's class however it was cut
-        found[lacks, of, who] = calibration.score(told)
+        found[lacks, of, who] = calibration.score(told if in_crowd else told.alone())
         found[-1] = np.nan  # of those who lack several columns, nobody tells
     return found

@@ -19,7 +19,8 @@ from training.evaluation.quality import Labels, Scores
 logger = logging.getLogger(__name__)
 SELDOM = 0.1  # share of genuine histories up to which the lack of a column makes a class of its own
 MOST_LOOKED_AT = 500  # accounts that are scored again and again
-Scored = tuple[Scores, NDArray[np.bool_]]  # scores of cuts (M,), and which of C columns each lacks (M, C)
+# scores of cuts (M,), NaN for those that do not count, and which of C columns each lacks (M, C)
+Scored = tuple[Scores, NDArray[np.bool_]]
 
 
 def choose(label: Labels, score: Scores, config: FitConfig) -> Thresholds:
@@ -66,7 +67,7 @@ def false_alarms(
         log: the histories.
         columns: how many columns may be missing, C.
         asked: thresholds, whose rates should be promised.
-        score: gives the scores of cuts of the log, and bool (M, C), what each lacks.
+        score: gives the scores of M cuts of the log, NaN for those that do not count, and bool (M, C), what each lacks.
     """
     lengths = np.diff(log.offsets)
     thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.full(len(LEAST), len(log))
@@ -96,12 +97,12 @@ def false_alarms(
         left_out[drop - 1 : drop] = drop > 0
         # what is left out where it is often lacking anyway makes no class of its own
         [to] = which((left_out & usual[bin_])[None])
-        of_class = of_cell[which(lacks & usual[bin_]) == to]
+        of_class = of_cell[(which(lacks & usual[bin_]) == to) & ~np.isnan(of_cell)]
         thresholds[to, bin_] = np.maximum(thresholds[to, bin_], conformal(of_class))
         if drop == 0:
             accounts[bin_] = min(accounts[bin_], len(of_class))
     for bin_ in low.tolist():
-        of_class = np.flatnonzero(which(whole[1] & usual[bin_]) == 0)
+        of_class = np.flatnonzero((which(whole[1] & usual[bin_]) == 0) & ~np.isnan(whole[0]))
         near = whole[0][of_class[_nearest(lengths[of_class], bin_, asked)]]
         thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(near))
     thresholds[:, last + 1 :], accounts[last + 1 :] = thresholds[:, last : last + 1], accounts[last]
@@ -146,7 +147,7 @@ def _repeated(
     found, missing = score(cuts)
     passed = np.full((len(lengths), len(RATES)), -np.inf)
     limits = log_odds(alarms.thresholds[alarms.classes(missing, cuts.size)])
-    np.maximum.at(passed, cuts.of, log_odds(found)[:, None] - limits)
+    np.fmax.at(passed, cuts.of, log_odds(found)[:, None] - limits)
     over = [max(conformal(passed[some, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)]
     return np.array(over), int(min(lengths[some].min(), LOOKS))
 

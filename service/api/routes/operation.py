@@ -51,10 +51,10 @@ def router(serving: Serving, access: Access) -> APIRouter:
     @routes.delete(
         EVENTS,
         responses=ADMIN_PROBLEMS,
-        summary="Forget the window of a user or session",
+        summary="Forget the window of a user or session, and what the crowd knows of it",
         dependencies=needs(access, "admin"),
     )
     async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> messages.ForgetAnswer:
-        return messages.ForgetAnswer(forgotten=await serving.ingest.forget(key))
+        return messages.ForgetAnswer(forgotten=await serving.forget(key))
 
     return routes
