@@ -16,6 +16,7 @@ from service.model.lengths import bins
 from service.model.togetherness import MEASURES, Together
 
 CHANNELS = ("network", "linear", "association", "novelty")
+STEEPNESS = 8.0  # log odds between a usual measure and the place of its alarm
 ALARMS = ("novelty", *MEASURES)  # what raises an alarm of its own, whatever was learned
 
 
@@ -131,9 +132,9 @@ class Calibration:
         fitted_prevalence: share of anomalous sequences in that data.
         prevalence: share expected in live traffic; the log odds are shifted by the difference (Saerens, Latinne and
             Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
-        alarm_weight, alarm_at: for each of ALARMS, B of each; the alarm on a measure is
-            alarm_most sigmoid(alarm_weight (measure - alarm_at)); novelty's measure is its logarithm.
-        alarm_most: largest value of the alarm on each of ALARMS.
+        alarm_weight, alarm_at, alarm_most: for each of ALARMS, B of each weight and place, and the share of the alarms
+            that are right. With z = alarm_weight (measure - alarm_at), the alarm is alarm_most sigmoid(z), and the rest
+            to 1 shrinks by e for each STEEPNESS that z is above 0. Novelty's measure is its logarithm.
         event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
         part_weight, part_bias: for an event of such a sequence, turn the log odds that the account changed hands before
@@ -189,7 +190,9 @@ class Calibration:
     def _sure(self, alarm: int, measure: Floats, of: NDArray[np.int64]) -> Floats:
         """How sure an alarm is of a measure (M,) in bins of length (M,)."""
         weight, at = self._alarm[:, alarm, of]
-        return np.asarray(self.alarm_most[alarm] * sigmoid(weight * (measure - at)))
+        z, most = weight * (measure - at), self.alarm_most[alarm]
+        # what lies farther beyond is surer, so that the surest are told apart
+        return np.asarray(most and 1 - (1 - most * sigmoid(z)) * np.exp(-np.maximum(z, 0) / STEEPNESS))
 
     def alarm(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous because nothing normal is like them: the surest alarm."""

@@ -99,12 +99,12 @@ class Totals:
         self.steps: dict[int, Floats] = {}  # the start of each, float64 (4,)
         self._summed: tuple[Floats, Floats] | None = None
 
-    def add(self, column: NDArray[np.int64], ts: Floats) -> None:
-        """Adds one to a column (n,), which is 2 side + old, at times (n,)."""
+    def add(self, column: NDArray[np.int64], ts: Floats, weight: float) -> None:
+        """Adds a weight to a column (n,), which is 2 side + old, at times (n,)."""
         for step, k in zip((ts // STEP).astype(np.int64).tolist(), column.tolist(), strict=True):
             if step not in self.steps:
                 self.steps[step] = np.zeros(4)
-            self.steps[step][k] += 1.0
+            self.steps[step][k] += weight
         self._summed = None
 
     def until(self, ts: Floats, column: NDArray[np.int64]) -> Floats:
@@ -128,8 +128,8 @@ class Totals:
         return edges, np.stack((before, sums), axis=1).reshape(-1, 4)
 
 
-def sketch(tokens: Keys, keys: Keys) -> tuple[Keys, Keys]:
-    """The smallest of the mixed tokens in each of BINS bins, EMPTY where there is none, and the key that it came from.
+def sketch(tokens: Keys) -> tuple[Keys, NDArray[np.int64]]:
+    """The smallest of the mixed tokens in each of BINS bins, EMPTY where there is none, and its place among the tokens.
 
     One-permutation hashing (Li, Owen and Zhang, "One permutation hashing", NIPS 2012). Two sets agree in a bin with the
     probability of their Jaccard overlap; a set that is much smaller than BINS is known nearly in full.
@@ -137,8 +137,8 @@ def sketch(tokens: Keys, keys: Keys) -> tuple[Keys, Keys]:
     spread = mixed(tokens)
     order = np.argsort(spread)[::-1]  # the smallest of a bin is written last
     at = (spread[order] >> np.uint64(57)).astype(np.int64)
-    found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.uint64)
-    found[at], source[at] = spread[order], keys[order]
+    found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.int64)
+    found[at], source[at] = spread[order], order
     return found, source
 
 
@@ -176,19 +176,19 @@ class Near:
             if not found:
                 self.holders.pop(mark, None)
 
-    def nearest(self, account: int, of: Keys) -> tuple[int | None, NDArray[np.bool_], NDArray[np.bool_]]:
-        """The other account that shares most bins; bool (BINS,) twice: where both agree, and where either has any."""
+    def nearest(self, account: int, of: Keys) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Other accounts, those that share most bins first; bool (BINS,) twice: where both agree, and where any is."""
         met: Counter[int] = Counter()
         for mark in _marks(of):
             met.update(self.holders.get(mark, ()))
         met.pop(account, None)
         some = [other for other, _ in met.most_common(COMPARED)]
         if not some:
-            return None, np.zeros(BINS, dtype=bool), of != EMPTY
+            return []
         others = np.stack([self.sketches[other] for other in some])
         same, there = (others == of) & (of != EMPTY), (others != EMPTY) | (of != EMPTY)
-        best = int((same.sum(axis=1) / there.sum(axis=1)).argmax())
-        return some[best], same[best], there[best]
+        order = np.argsort(-same.sum(axis=1) / there.sum(axis=1), kind="stable")
+        return [(some[i], same[i], there[i]) for i in order.tolist()]
 
 
 def _marks(of: Keys) -> list[int]:
@@ -202,28 +202,33 @@ class _Account:
 
     Attributes:
         first: time of its first event.
-        named: when it first named each identifier, and whether this one is told by its side.
+        named: when it first named each identifier, whether this one is told by its side, and what it counted for.
         content, order: sketches of what it named, and of what it named one after another.
         last: what it named last.
         sketched: how much it named when it was last put where others find it.
+        weight: what it counts for among the holders of what it names: 1, or less where more than half of it is the same
+            as another's, down to 0 for a copy. So many copies of one history are few holders of what is in it.
     """
 
     first: float
-    named: dict[int, tuple[float, int]]
+    named: dict[int, tuple[float, int, float]]
     content: Keys
     order: Keys
     last: Keys
     sketched: int = 0
+    weight: float = 1.0
 
 
 @dataclass(slots=True)
 class _Holders:
-    """The accounts that name an identifier: how many, and of the LATEST of them who, when first, and whether old."""
+    """The accounts that name an identifier: how many, and of the LATEST of them who, when first, whether old, and what
+    they count for."""
 
-    count: int = 0
+    count: float = 0.0
     who: deque[int] = field(default_factory=partial(deque, maxlen=LATEST))
     when: deque[float] = field(default_factory=partial(deque, maxlen=LATEST))
     old: deque[bool] = field(default_factory=partial(deque, maxlen=LATEST))
+    weight: deque[float] = field(default_factory=partial(deque, maxlen=LATEST))
 
 
 class Crowd:
@@ -243,18 +248,18 @@ class Crowd:
         empty = np.full(BINS, EMPTY)
         found = self.accounts.pop(account, None) or _Account(float(held.ts[0]), {}, empty, empty.copy(), held.keys[:0])
         self.accounts[account] = found
+        self._sketch(account, found, held.keys)
         columns, times = [], []
         told = zip(held.keys.tolist(), held.sided.tolist(), held.ts.tolist(), strict=True)
         for key, side, ts in told:
             old = ts - found.first > NEW_SECONDS
             for is_side, one in enumerate((key, side)):
                 if one and one not in found.named and len(found.named) < 2 * self.limits.keys:
-                    found.named[one] = ts, is_side
-                    self._hold(one, account, ts, old)
+                    found.named[one] = ts, is_side, found.weight
+                    self._hold(one, account, ts, old, found.weight)
                     columns.append(2 * is_side + old)
                     times.append(ts)
-        self.totals.add(np.array(columns, dtype=np.int64), np.array(times))
-        self._sketch(account, found, held.keys)
+        self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
         while len(self.accounts) > self.limits.accounts:
             self.forget(next(iter(self.accounts)))
 
@@ -275,8 +280,8 @@ class Crowd:
             totals=np.stack([self._totals(found, ts, sided, kind) for kind in (old, not old)]),
             fresh=not old,
             known=len(self.accounts) - (found is not None),
-            copy=self._alike(self.by_content, account, held.keys, held.keys),
-            lockstep=self._alike(self.by_order, account, _steps(held.keys), held.keys[1:]),
+            copy=self._alike(self.by_content, account, held.keys, held),
+            lockstep=self._alike(self.by_order, account, _steps(held.keys), held),
         )
 
     def forget(self, account: int) -> bool:
@@ -285,13 +290,14 @@ class Crowd:
         self.by_order.drop(account)
         return self.accounts.pop(account, None) is not None
 
-    def _hold(self, key: int, account: int, ts: float, old: bool) -> None:
+    def _hold(self, key: int, account: int, ts: float, old: bool, weight: float) -> None:
         found = self.holders.pop(key, None) or _Holders()
         self.holders[key] = found
-        found.count += 1
+        found.count += weight
         found.who.append(account)
         found.when.append(ts)
         found.old.append(old)
+        found.weight.append(weight)
         if len(self.holders) > self.limits.values:
             self.holders.popitem(last=False)
 
@@ -305,15 +311,16 @@ class Crowd:
         when = np.fromiter(chain.from_iterable(h.when for h in some), dtype=np.float64, count=len(of))
         was_old = np.fromiter(chain.from_iterable(h.old for h in some), dtype=bool, count=len(of))
         who = np.fromiter(chain.from_iterable(h.who for h in some), dtype=np.int64, count=len(of))
+        weight = np.fromiter(chain.from_iterable(h.weight for h in some), dtype=np.float64, count=len(of))
         away = np.where((was_old == old) & (who != account), np.abs(when - ts[of]), np.inf)
-        found = np.stack([np.bincount(of[away <= h], minlength=len(keys)) for h in HORIZONS], axis=1).astype(np.float64)
-        for k in (k for k, h in enumerate(some) if h.count > LATEST):
+        found = np.stack([np.bincount(of, weight * (away <= h), len(keys)) for h in HORIZONS], axis=1)
+        for k in (k for k, h in enumerate(some) if len(h.who) == LATEST):
             h = some[k]
-            oldest, share = min(h.when), np.mean(np.array(h.old) == old)
-            pace = LATEST / max(max(h.when) - oldest, 1.0)
+            oldest, share, latest = min(h.when), np.mean(np.array(h.old) == old), sum(h.weight)
+            pace = latest / max(max(h.when) - oldest, 1.0)
             unseen = np.clip(np.minimum(oldest, ts[k] + HORIZONS) - (ts[k] - HORIZONS), 0.0, None)
-            found[k] += share * np.minimum(unseen * pace, h.count - LATEST)
-        return found
+            found[k] += share * np.minimum(unseen * pace, h.count - latest)
+        return np.asarray(found)
 
     def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_], old: bool) -> Floats:
         """Float64 (K, 4): all that others named around times (K,)."""
@@ -322,10 +329,10 @@ class Crowd:
         before, after = (self.totals.until(at, column) for at in around)
         total = after - before
         if found:
-            own, side = np.array(list(found.named.values())).T
+            own, side, weight = np.array(list(found.named.values())).T
             ours = (own - found.first > NEW_SECONDS) == old
             away = np.where(ours & (side == sided[:, None]), np.abs(own - ts[:, None]), np.inf)
-            total -= np.stack([(away <= h).sum(axis=1) for h in HORIZONS], axis=1)
+            total -= np.stack([((away <= h) * weight).sum(axis=1) for h in HORIZONS], axis=1)
         return np.maximum(total, 0.0)
 
     def _sketch(self, account: int, found: _Account, keys: Keys) -> None:
@@ -333,19 +340,30 @@ class Crowd:
             spread = mixed(tokens)
             np.minimum.at(of, (spread >> np.uint64(57)).astype(np.int64), spread)
         found.last = keys[-1:]
-        if len(found.named) >= GROWN * found.sketched:
-            found.sketched = len(found.named)
+        named = len(found.named) + sum(key not in found.named for key in set(keys.tolist()))
+        if named >= GROWN * found.sketched:
+            found.sketched = named
+            alike = [same.sum() / there.sum() for _, same, there in self.by_content.nearest(account, found.content)]
+            found.weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
             self.by_content.put(account, found.content.copy())
             self.by_order.put(account, found.order.copy())
 
-    @staticmethod
-    def _alike(near: Near, account: int, tokens: Keys, keys: Keys) -> Alike:
-        of, source = sketch(tokens, keys)
-        who, same, there = near.nearest(account, of)
-        if who is None:
-            return NOBODY
-        shown = max(int((of != EMPTY).sum()), 1)
-        return Alike(who, float(same.sum() / there.sum()), source[same], len(np.unique(tokens)) / shown)
+    def _alike(self, near: Near, account: int, tokens: Keys, held: Held) -> Alike:
+        """Of the accounts that named the same before, the most like a sequence; tokens stand for its latest keys."""
+        keys, ts = held.keys[len(held.keys) - len(tokens) :], held.ts[len(held.keys) - len(tokens) :]
+        of, source = sketch(tokens)
+        for other, same, there in near.nearest(account, of):
+            at = source[same]
+            if self._led(other, keys[at], ts[at]):
+                shown = max(int((of != EMPTY).sum()), 1)
+                return Alike(other, float(same.sum() / there.sum()), keys[at], len(np.unique(tokens)) / shown)
+        return NOBODY
+
+    def _led(self, other: int, keys: Keys, ts: Floats) -> bool:
+        """Whether an account named keys (m,) before times (m,), most of them: who is copied is no copy."""
+        named = self.accounts[other].named
+        ahead = [named[key][0] <= own for key, own in zip(keys.tolist(), ts.tolist(), strict=True) if key in named]
+        return bool(2 * sum(ahead) >= len(ahead))
 
 
 _NONE = _Holders()

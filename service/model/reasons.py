@@ -80,6 +80,8 @@ def _of_alarm(alarm: str, evidence: Evidence) -> tuple[int | None, str, str]:
         who = "new accounts" if most.fresh else "older accounts"
         named = f"named by {most.holders:.0f} other {who} within {most.within}; usual are {most.usual:.2g}"
         return most.event, CROWD, named
+    if alarm == "breadth":
+        return None, CROWD, f"its values surge by {measure['breadth']:.1f} deviations in the mean, many of them at once"
     if alarm == "copy":
         return None, CROWD, f"{measure['copy']:.0%} the same, beyond chance, as another account's history"
     if alarm == "lockstep":

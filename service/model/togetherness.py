@@ -1,7 +1,8 @@
-"""How unlike chance it is what a crowd's state says of a sequence: surge, copy and lockstep.
+"""How unlike chance it is what a crowd's state says of a sequence: surge, breadth, copy and lockstep.
 
 - *surge*: one of its values is held by more accounts of late than is usual. The measure is the signed root of the
   deviance of a negative binomial: how often it is held varies more than by chance alone, as tastes change.
+- *breadth*: the mean surge of its values, of those that surge; accounts that are made alike surge in many at once.
 - *copy*: the share of its values, and of another account's, that both have (Jaccard).
 - *lockstep*: the same of their order.
 
@@ -22,7 +23,7 @@ from service.encoding.held import Keys
 from service.encoding.values import Floats
 from service.model.crowd import Alike, Look
 
-MEASURES = ("surge", "copy", "lockstep")
+MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in fashion among them
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
@@ -52,7 +53,7 @@ class Together:
     """What the crowd says of N sequences that have T events in all.
 
     Attributes:
-        measures: float64 (N, 3), MEASURES; NaN where nothing is known of the crowd.
+        measures: float64 (N, MEASURES); NaN where nothing is known of the crowd.
         events: float64 (T,), the surge of each event, sequence after sequence, events in the caller's order.
         most: N, what surges most; None where nothing does.
     """
@@ -121,7 +122,7 @@ class Usual:
         """What a state says of one sequence of `length` events; None if there is no state."""
         if look is None or look.known < FEWEST_KNOWN:
             return Together.unknown([length])
-        measures = [0.0, self._alike(look.copy, look.known), self._alike(look.lockstep, look.known)]
+        measures = [0.0, 0.0, self._alike(look.copy, look.known), self._alike(look.lockstep, look.known)]
         events, most = np.zeros(length), None
         if len(look.keys):
             found, usual = self.surges(look)
@@ -129,7 +130,7 @@ class Usual:
             np.maximum.at(events, look.event, of_key)
             at = int(of_key.argmax())
             within = int(found[at].argmax())
-            measures[0] = float(of_key[at])
+            measures[0], measures[1] = float(of_key[at]), float(of_key[~look.sided].mean())
             if of_key[at] > 0:
                 told = float(look.holders[0, at, within]), float(usual[at, within])
                 most = Surge(int(look.event[at]), *told, WORDS[within], look.fresh)

@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.encoding.values import Floats
-from service.model.calibration import ALARMS, Calibration, Evidence, log
+from service.model.calibration import ALARMS, STEEPNESS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
 from training.data.labels import UNLABELLED
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
-LOWEST = (-np.inf, 4.0, 0.3, 0.3)  # measure from which each of ALARMS is raised at the lowest; a surge is in deviations
+LOWEST = (-np.inf, 4.0, 0.5, 0.3, 0.3)  # measure from which each of ALARMS is raised at the lowest
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty; those on the crowd are this sure
-ALARM_STEEPNESS = 8.0  # log odds between a usual measure and the alarm's threshold
 
 
 def fit_calibration(
@@ -140,7 +139,7 @@ def _alarms(
         steepness, at = (
             _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest)
             if some
-            else (np.full(len(LEAST), ALARM_STEEPNESS / lowest), np.full(len(LEAST), lowest))
+            else (np.full(len(LEAST), STEEPNESS / lowest), np.full(len(LEAST), lowest))
         )
         beyond = known & (measure > at[bins(evidence.lengths)])
         # by Laplace's rule
@@ -163,6 +162,6 @@ def _alarm(measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: 
         share = np.cumsum((weight * near)[order])
         at, middle = (measure[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
         at = max(at, lowest)
-        found.append((ALARM_STEEPNESS / max(at - middle, 1e-3), at))
+        found.append((STEEPNESS / max(at - middle, 1e-3), at))
     steepness, at = np.array(found).T
     return steepness, at
