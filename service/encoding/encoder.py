@@ -134,7 +134,6 @@ class Encoder:
         self.text_columns, self.tokenizer = tuple(text_columns), tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
-        self.identifiers = [v for v in self.vocabularies if v.identifier]
         laid: list[Field] = [*self.fields, Length(), Span()]
         laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
         self.text = None
@@ -209,7 +208,7 @@ class Encoder:
         events = Events(joined(sequences, self.columns), lengths, self.reading, self.text)
         rows = self._rows("event", events, events.length)
         missing, unreadable = self._missing(events), events.unreadable_values()
-        unknown = []
+        unknown, held = [], of_events(events, self.fields)
         changed, moved = np.zeros(events.length), slice(None) if events.order is None else events.order
         for f, *_ in self.of("event"):
             ids = events.ids[f.name]
@@ -217,7 +216,6 @@ class Encoder:
                 unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
             elif isinstance(f, Change):
                 changed[moved] = f.log_odds(ids)
-        held = of_events(events, self.identifiers, [f for f in self.fields if isinstance(f, Deviation)])
         owners: Ids = events.at.astype(np.int32)
         if events.order is not None:
             owners = (events.order - events.starts[events.owner]).astype(np.int32)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.events import Events
-from service.encoding.fields import MISSING, Deviation
+from service.encoding.fields import MISSING, Deviation, Field
 from service.encoding.values import Floats
 from service.encoding.vocabulary import Vocabulary, key_of
 
@@ -35,8 +35,10 @@ class Held:
     length: int
 
 
-def of_events(events: Events, identifiers: Sequence[Vocabulary], deviations: Sequence[Deviation]) -> list[Held]:
-    """What each sequence of encoded events holds of some identifier columns."""
+def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
+    """What each sequence of encoded events holds of the identifiers among the fields."""
+    identifiers = [f for f in fields if isinstance(f, Vocabulary) and f.identifier]
+    deviations = [f for f in fields if isinstance(f, Deviation)]
     of = np.zeros((events.length, max(len(identifiers), 1)), dtype=np.uint64)
     sided = np.zeros_like(of)
     for k, vocabulary in enumerate(identifiers):

@@ -147,7 +147,7 @@ class Calibration:
     prevalence: float
     alarm_weight: Sequence[Sequence[float]]
     alarm_at: Sequence[Sequence[float]]
-    alarm_most: Sequence[float]
+    alarm_most: Sequence[float] = (0.0,) * len(ALARMS)
     event_weight: float = 1.0
     event_bias: float = 0.0
     partial: Sequence[float] = ()
@@ -192,7 +192,8 @@ class Calibration:
         weight, at = self._alarm[:, alarm, of]
         z, most = weight * (measure - at), self.alarm_most[alarm]
         # what lies farther beyond is surer, so that the surest are told apart
-        return np.asarray(most and 1 - (1 - most * sigmoid(z)) * np.exp(-np.maximum(z, 0) / STEEPNESS))
+        sure = 1 - (1 - most * sigmoid(z)) * np.exp(-np.maximum(z, 0) / STEEPNESS)
+        return np.asarray(sure if most else np.zeros_like(sure))
 
     def alarm(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous because nothing normal is like them: the surest alarm."""

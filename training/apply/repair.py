@@ -144,9 +144,7 @@ def repair_log(
         check_columns([ours.get(name, name) for name in present], model.bundle.encoder, events, allow_missing)
         how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
-        together = run.together(parts, crowd)
-        for part in track(parts):
-            run.judge(part, together)
+        run.judge_all(parts, crowd, track)
     _write_with_audit(records, changes, out, events.name)
     count = len(changes.corrected)
     return Summary(rows, sum(run.found.values()), len(changes.rows) - count, count, run.found)
@@ -207,7 +205,13 @@ class Run:
     of_events: Any
     found: Counter[str] = field(default_factory=Counter)
 
-    def together(self, parts: Sequence[Path], crowd: Crowd) -> Iterator[Together]:
+    def judge_all(self, parts: Sequence[Path], crowd: Crowd, track: Callable[[Iterable[Path]], Iterable[Path]]) -> None:
+        """Judges the sequences of all parts, one part after another."""
+        together = self._together(parts, crowd)
+        for part in track(parts):
+            self._judge(part, together)
+
+    def _together(self, parts: Sequence[Path], crowd: Crowd) -> Iterator[Together]:
         """What the crowd of all parts says of each sequence, in their order; nothing where each is judged alone."""
         if crowd is Crowd.NONE:
             return iter(())
@@ -219,7 +223,7 @@ class Run:
         table = read_table(part, self.columns, self.how)
         return table_to_score(table, self.events, self.model.bundle.encoder, how=self.how)
 
-    def judge(self, part: Path, together: Iterator[Together]) -> None:
+    def _judge(self, part: Path, together: Iterator[Together]) -> None:
         """Judges the sequences of a part of the log, writes their weights and notes what changes.
 
         Args:

@@ -17,6 +17,7 @@ from training.data.log import Log
 from training.evaluation.quality import rate
 
 GENUINE = "genuine accounts"
+BESIDE = "whole, beside the crowd"  # of the test part's other histories, as far as they had happened; the rest is alone
 FIRST, LATEST = (1, 2, 3, 5, 10, 20, 64), (5, 10, 20, 64)  # events
 GRID = ("whole", *(f"first {k}" for k in FIRST), *(f"latest {k}" for k in LATEST))  # as `cut_to` takes them
 MOST_LOOKED_AT = 200  # accounts that are scored again and again, which takes long

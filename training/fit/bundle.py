@@ -32,7 +32,7 @@ from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
-from training.evaluation.promise import GENUINE, promised, shown
+from training.evaluation.promise import BESIDE, GENUINE, promised, shares, shown
 from training.fit.networks import WEIGHTS
 from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
@@ -282,6 +282,10 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
             fitted.encoder.read,
             fitted.evidence,
         )
+        if fitted.usual is not None:
+            answers = fitted.scorer.scores(fitted.evidence(test, crowd=True))
+            decisions = np.array([fitted.thresholds.decide(a.score, a.false_alarm_rate) for a in answers])
+            quality["cuts"].append({"cut": BESIDE, **shares(decisions, of_test)})
     return {
         **quality,
         "warnings": data.warnings,

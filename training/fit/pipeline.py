@@ -139,30 +139,16 @@ def fit_apart(
     with stage("crowd", seconds):
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
         usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, config.seed)
-    start = untrained(data.encoder, data.everything, len(data.types), config)
-    masked = None
-    if config.pretrain_epochs:
-        with stage("pretraining", seconds):
-            masked = pretrain(start, data.encoder, data.everything, config, quiet)
-    if config.teacher is not None:
-        with stage("teacher", seconds):
-            examples = taught(data, examples, config, quiet)
-    with stage("cross-fitting", seconds):
-        crossed = cross_fit(start, data, examples, sample, tabular.reading, together, config, quiet)
-    model = crossed.last
-    if len(crossed.epochs) > 1:
-        with stage("fine-tuning", seconds):
-            model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
+    crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
         serving = Serving(data.encoder, run_torch(model), tabular.tabular, judged.calibration, usual)
         past = [held[i] for i in np.flatnonzero(genuine).tolist()]
-        alone, in_crowd = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
-        _say_what_is_lacking(alone, judged.thresholds, parts.whose)
+        alarms = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
+        _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
+    alone, in_crowd = alarms
     support = Support(attackers(data, crossed, judged.calibration, alone), alone)
-    of_crowd = None
-    if in_crowd is not None:
-        of_crowd = Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
+    of_crowd = in_crowd and Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
     return Fitted(
         model=model,
         tabular=tabular.tabular,
@@ -183,6 +169,35 @@ def fit_apart(
         masked=masked,
         seconds=seconds,
     )
+
+
+def _networks(
+    data: EncodedLog,
+    examples: list[Example],
+    sample: Sample,
+    tabular: FittedTabular,
+    together: Sequence[Together],
+    old: Start | None,
+    config: FitConfig,
+    quiet: bool,
+    seconds: dict[str, float],
+) -> tuple[CrossFitted, BehaviourBert, MaskedEvents | None]:
+    """What the networks of cross-fitting say, the one that serves, and the masked-event model, if one is asked for."""
+    start = untrained(data.encoder, data.everything, len(data.types), config)
+    masked = None
+    if config.pretrain_epochs:
+        with stage("pretraining", seconds):
+            masked = pretrain(start, data.encoder, data.everything, config, quiet)
+    if config.teacher is not None:
+        with stage("teacher", seconds):
+            examples = taught(data, examples, config, quiet)
+    with stage("cross-fitting", seconds):
+        crossed = cross_fit(start, data, examples, sample, tabular.reading, together, config, quiet)
+    model = crossed.last
+    if len(crossed.epochs) > 1:
+        with stage("fine-tuning", seconds):
+            model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
+    return crossed, model, masked
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.calibration import Calibration, Evidence, logit, sigmoid
+from service.model.calibration import ALARMS, Calibration, Evidence, logit, sigmoid
 from service.model.lengths import LEAST
+from service.model.togetherness import MEASURES, Together
 
 NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0)] * len(LEAST)
 
 
-def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0) -> Evidence:
+def each(value: float) -> list[list[float]]:
+    """The same for each alarm and length."""
+    return [[value] * len(LEAST)] * len(ALARMS)
+
+
+ALONE = Together.unknown([2])
+
+
+def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0, together: Together = ALONE) -> Evidence:
     channels = (np.array([x]) for x in (network, linear, 0.0, novelty))
     events, changed = np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0])
-    return Evidence(*channels, np.zeros((1, 1)), events, changed, np.array([2]), np.zeros((1, 3), dtype=bool))
+    return Evidence(*channels, np.zeros((1, 1)), events, changed, np.array([2]), np.zeros((1, 3), bool), together)
 
 
 def calibration(bias: float, fitted: float, live: float, **more: Any) -> Calibration:
-    """That weighs only the network, alike for all lengths."""
-    alarm = {name: [more.pop(name, 0.0)] * len(LEAST) for name in ("alarm_weight", "alarm_at")}
+    """That weighs only the network, alike for all lengths, with like alarms on everything."""
+    alarm: dict[str, Any] = {name: each(more.pop(name, 0.0)) for name in ("alarm_weight", "alarm_at")}
+    if "alarm_most" in more:
+        alarm["alarm_most"] = [more.pop("alarm_most")] * len(ALARMS)
     return Calibration(NETWORK_ONLY, [bias] * len(LEAST), fitted, live, **alarm, **more)
 
 
@@ -47,12 +58,34 @@ def test_more_novelty_never_lowers_a_score_and_the_alarm_alone_can_raise_one(
     c = calibration(0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9)
     assert c.score(evidence(deep, novelty=novelty * factor)) >= c.score(evidence(deep, novelty=novelty))
     assert c.score(evidence(deep)) >= c.learned(evidence(deep))
-    assert c.score(evidence(-30.0, novelty=1e4)) == pytest.approx(0.9, abs=1e-6)
+    assert 0.9 < c.score(evidence(-30.0, novelty=20.0)) < c.score(evidence(-30.0, novelty=40.0)) < 1
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@given(st.floats(-8, 8), st.floats(0, 5))
+def test_what_the_crowd_says_can_only_raise_a_score(measure: str, deep: float, told: float) -> None:
+    c = calibration(0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=2.0, alarm_most=0.9)
+    measures = np.zeros((1, len(MEASURES)))
+    nothing = Together(measures, np.zeros(2), [None])
+    measures = measures.copy()
+    measures[0, MEASURES.index(measure)] = told
+    beside = evidence(deep, together=Together(measures, np.zeros(2), [None]))
+    assert c.score(beside) >= c.score(evidence(deep, together=nothing)) >= c.score(beside.alone())
+    assert c.score(beside.alone()) == c.score(evidence(deep))
+    assert told < 3 or c.score(beside) > 0.85
+
+
+def test_an_event_that_surges_is_blamed_as_its_sequence_is() -> None:
+    c = calibration(0.0, 0.1, 0.1, alarm_weight=4.0, alarm_at=2.0, alarm_most=0.9)
+    surging = evidence(-9.0, together=Together(np.array([[5.0, 0, 0, 0]]), np.array([5.0, 0.0]), [None]))
+    surge, other = c.event_scores(surging, c.score(surging))
+    assert surge > 0.9
+    assert other == c.event_scores(evidence(-9.0), c.score(surging))[1]
 
 
 def test_json_restores_the_same_calibration() -> None:
     weights = [[1.0, 2.0, 0.7, k / 10] for k in range(len(LEAST))]
-    c = Calibration(weights, [-1.0] * len(LEAST), 0.2, 0.01, [3.0] * len(LEAST), [1.0] * len(LEAST), 0.8, 1.5, -2.0)
+    c = Calibration(weights, [-1.0] * len(LEAST), 0.2, 0.01, each(3.0), each(1.0), [0.8] * len(ALARMS), 1.5, -2.0)
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert json.dumps(again.to_json()) == json.dumps(c.to_json())
     assert again.score(evidence(1.0, 2.0)) == c.score(evidence(1.0, 2.0))
@@ -71,7 +104,7 @@ def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> Non
 def test_each_length_is_weighed_by_its_own_weights() -> None:
     weights = [[float(k), 0.0, 0.0, 0.0] for k in range(len(LEAST))]
     bias = [k / 10 for k in range(len(LEAST))]
-    c = Calibration(weights, bias, 0.5, 0.5, [0.0] * len(LEAST), [0.0] * len(LEAST))
+    c = Calibration(weights, bias, 0.5, 0.5, each(0.0), each(0.0))
     for bin_, least in enumerate(LEAST):
         found = replace(evidence(0.3), lengths=np.array([least]))
         assert logit(c.learned(found)[0]) == pytest.approx(0.3 * bin_ + bin_ / 10)

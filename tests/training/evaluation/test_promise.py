@@ -4,11 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from service.model.calibration import Calibration, Evidence
+from service.model.calibration import ALARMS, Calibration, Evidence
 from service.model.false_alarms import RATES, FalseAlarms
 from service.model.lengths import LEAST
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer
+from service.model.togetherness import Together
 from training.data.labels import Labels
 from training.data.log import Log
 from training.evaluation.promise import by_cut, in_words, over_looks, promised, shown
@@ -134,10 +135,12 @@ def test_over_many_looks_an_account_counts_once_and_needs_more_where_the_rate_is
             events,
             lengths,
             none,
+            Together.unknown(lengths.tolist()),
         )
 
     each = [0.0] * len(LEAST)
-    calibration = Calibration([[0.0, 1.0, 0.0, 0.0]] * len(LEAST), each, 0.5, 0.5, each, each)
+    of_alarms = [each] * len(ALARMS)
+    calibration = Calibration([[0.0, 1.0, 0.0, 0.0]] * len(LEAST), each, 0.5, 0.5, of_alarms, of_alarms)
     half = np.full((2, len(LEAST), len(RATES)), 0.5)
     scorer = Scorer(
         calibration,
