@@ -148,7 +148,9 @@ def fit_apart(
         _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
     alone, in_crowd = alarms
     support = Support(attackers(data, crossed, judged.calibration, alone), alone)
-    of_crowd = in_crowd and Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
+    of_crowd = None
+    if in_crowd is not None:
+        of_crowd = Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
     return Fitted(
         model=model,
         tabular=tabular.tabular,
