@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from service.encoding.held import Held
 from service.model.crowd import Crowd, Limits, Look
 
-WHOLE = Limits(accounts=1 << 40, keys=1 << 40, values=1 << 40)  # what fits into memory as a log fits as a state
+WHOLE = Limits(
+    accounts=1 << 40, keys=1 << 40, values=1 << 40, hours=1 << 40
+)  # what fits into memory as a log fits as a state
 
 
 def replay(histories: Sequence[Held], looks: Sequence[Held], of: NDArray[np.int64]) -> Iterator[tuple[int, Look]]:

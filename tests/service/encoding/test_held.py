@@ -88,7 +88,7 @@ def test_events_in_any_order_name_what_each_names_in_time_order_under_the_caller
     for events, encoded in zip(sequences, SHOP.encode_all(given_), strict=True):
         named = encoded.held  # type: ignore[union-attr]  # nothing here is of the wrong kind
         expected = []
-        for i in sorted(range(len(events)), key=lambda i: (events[i]["ts"], i)):  # noqa: B023
+        for i in sorted(range(len(events)), key=lambda i: (events[i]["ts"], i)):
             one = {name: [value] for name, value in events[i].items()}
             alone = SHOP.encode(one, 1).held
             expected += [(k, s, t, i) for k, s, t in zip(alone.keys, alone.sided, alone.ts, strict=True)]
