@@ -10,7 +10,6 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 from array import array
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,9 +226,9 @@ class _Holders:
     """The accounts that name an identifier: how many, and of the LATEST of them who, when first, and whether old."""
 
     count: int = 0
-    who: "array[int]" = field(default_factory=partial(array, "q"))
-    when: "array[float]" = field(default_factory=partial(array, "d"))
-    old: "array[int]" = field(default_factory=partial(array, "b"))
+    who: "array[int]" = field(default_factory=lambda: array("q"))
+    when: "array[float]" = field(default_factory=lambda: array("d"))
+    old: "array[int]" = field(default_factory=lambda: array("b"))
 
 
 class Crowd:
@@ -298,10 +297,11 @@ class Crowd:
         if account in found.who:
             return False
         found.count += 1
-        for latest, one in ((found.who, account), (found.when, ts), (found.old, old)):
-            latest.append(one)
-            if found.count > LATEST:
-                del latest[0]
+        found.who.append(account)
+        found.when.append(ts)
+        found.old.append(old)
+        if found.count > LATEST:
+            del found.who[0], found.when[0], found.old[0]
         if len(self.holders) > self.limits.values:
             self.holders.popitem(last=False)
         return True
