@@ -51,7 +51,8 @@ def _steadiness(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
     as the one that is less popular.
     """
     share = (before + 0.5) / (before.sum() + 0.5 * len(before) + 0.5)
-    mean, found = after.sum() * share, []
+    mean = after.sum() * share
+    found: list[float] = []
     for low, high in zip(HELD, [*HELD[1:], np.inf], strict=True):
         some = (before >= low) & (before < high)
         if not some.any():
