@@ -12,7 +12,7 @@ from service.encoding.values import Floats
 from service.encoding.vocabulary import Vocabulary, key_of
 
 Keys = NDArray[np.uint64]
-_SIGNS = np.array((0, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F), dtype=np.uint64)  # for no side, low and high
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Held:
 
     Attributes:
         keys: uint64 (H,), one for each identifier, the same for the same identifier everywhere.
-        sided: uint64 (H,), the same where a number of the event, such as its rating, lies low or high for the
-            identifier; 0 where it does not.
-        ts: float64 (H,), when, in epoch seconds; NaN where not told.
+        sided: uint64 (H,), the same together with which numbers of the event, such as its rating, lie low or high for
+            the identifier; 0 where none does.
+        ts: float64 (H,), when, in epoch seconds, ascending; NaN in all where any event of the sequence has no time.
         event: int32 (H,), the event in the caller's order.
         length: number of events of the sequence.
     """
@@ -43,16 +43,17 @@ def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     sided = np.zeros_like(of)
     for k, vocabulary in enumerate(identifiers):
         of[:, k] = _keys(events, vocabulary)
-        for deviation in deviations:
-            if deviation.by == vocabulary.name:
-                side = deviation.side(events.ids[deviation.name])
-                sided[:, k] = np.where(side != 0, of[:, k] ^ _SIGNS[side], 0)
+        sides = np.zeros(events.length, dtype=np.uint64)
+        for deviation in (d for d in deviations if d.by == vocabulary.name):
+            sides = 3 * sides + deviation.side(events.ids[deviation.name]).astype(np.uint64)
+        sided[:, k] = np.where(sides != 0, of[:, k] ^ ((2 * sides + 1) * _ODD), 0)
     named = of != 0
     owner, moved = events.owner, np.arange(events.length) if events.order is None else events.order
     ends = np.cumsum(np.bincount(owner, named.sum(axis=1), len(events.lengths)).astype(np.int64))
     at = np.repeat(np.arange(events.length), named.sum(axis=1))
     event = (moved - events.starts[owner])[at].astype(np.int32)
-    keys, sides, ts = of[named], sided[named], events.ts[at]
+    timed = ~np.logical_or.reduceat(np.isnan(events.ts), events.starts)
+    keys, sides, ts = of[named], sided[named], np.where(timed[owner], events.ts, np.nan)[at]
     parts = zip((ends - np.diff(ends, prepend=0)).tolist(), ends.tolist(), events.lengths.tolist(), strict=True)
     return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for a, b, n in parts]
 

@@ -7,10 +7,9 @@ A look at the state counts the holders of an identifier around the time at which
 a day, a week and a season. It never counts the sequence's own account. `togetherness` says what is unlike chance.
 """
 
-from collections import Counter, OrderedDict, deque
+from array import array
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ STEP = 3600.0  # seconds, in which totals are kept
 NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
 BINS = 128  # of a sketch
+MARKS = 32  # by which a sketch is found
 POSTINGS = 16  # accounts that one mark of a sketch leads to, the latest
 COMPARED = 8  # accounts that a sequence is compared with
 GROWN = 1.5  # an account is sketched again when it names this many times as much
@@ -38,11 +38,13 @@ class Limits:
         accounts: accounts; the one that was silent longest is dropped.
         keys: identifiers of one account that count.
         values: identifiers whose holders are known; the one that was named longest ago is dropped.
+        hours: in which totals are known.
     """
 
     accounts: int = 100_000
     keys: int = 1024
     values: int = 1 << 20
+    hours: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -93,39 +95,42 @@ class Look:
 
 
 class Totals:
-    """How many identifiers were named when, in hours: by themselves and by their side, by accounts new and old."""
+    """How many identifiers were named when, in hours: by themselves and by their side, by accounts new and old.
 
-    def __init__(self) -> None:
-        self.steps: dict[int, Floats] = {}  # the start of each, float64 (4,)
-        self._summed: tuple[Floats, Floats] | None = None
+    Attributes:
+        most: hours that are kept at least; of twice as many, those in which least was named are dropped.
+        hours: float64 (n,), ascending.
+        counts: float64 (n, 4), by column, which is 2 side + old.
+    """
 
-    def add(self, column: NDArray[np.int64], ts: Floats, weight: float) -> None:
-        """Adds a weight to a column (n,), which is 2 side + old, at times (n,)."""
-        for step, k in zip((ts // STEP).astype(np.int64).tolist(), column.tolist(), strict=True):
-            if step not in self.steps:
-                self.steps[step] = np.zeros(4)
-            self.steps[step][k] += weight
-        self._summed = None
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.hours, self.counts = np.empty(0), np.empty((0, 4))
+        self._sums: Floats | None = None
 
-    def until(self, ts: Floats, column: NDArray[np.int64]) -> Floats:
-        """Float64 (n, ...): how many there were up to times (n, ...) of columns (n,); an hour is taken to be even."""
-        if not self.steps:
-            return np.zeros(ts.shape)
-        if self._summed is None:
-            self._summed = self._sums()
-        edges, sums = self._summed
-        found = np.empty(ts.shape)
-        for k in np.unique(column).tolist():
-            found[column == k] = np.interp(ts[column == k], edges, sums[:, k])
-        return found
+    def add(self, column: NDArray[np.int64], ts: Floats, weight: Floats | float = 1.0) -> None:
+        """Adds a weight to each column (n,) at times (n,)."""
+        hours = ts // STEP
+        at = np.searchsorted(self.hours, hours)
+        if (fresh := at == np.searchsorted(self.hours, hours, side="right")).any():
+            new, first = np.unique(hours[fresh], return_index=True)
+            at = at[fresh][first]
+            self.hours, self.counts = np.insert(self.hours, at, new), np.insert(self.counts, at, 0.0, axis=0)
+            at = np.searchsorted(self.hours, hours)
+        np.add.at(self.counts, (at, column), weight)
+        if len(self.hours) > 2 * self.most:
+            fullest = np.sort(np.argsort(self.counts.sum(axis=1), kind="stable")[-self.most :])
+            self.hours, self.counts = self.hours[fullest], self.counts[fullest]
+        self._sums = None
 
-    def _sums(self) -> tuple[Floats, Floats]:
-        """Edges of the hours (2 hours,), and how many there were up to each (2 hours, 4)."""
-        order = np.sort(np.fromiter(self.steps, dtype=np.int64, count=len(self.steps)))
-        sums: Floats = np.cumsum(np.array([self.steps[step] for step in order.tolist()]).reshape(-1, 4), axis=0)
-        edges = (np.stack((order, order + 1), axis=1).ravel() * STEP).astype(np.float64)
-        before = np.vstack((np.zeros(4), sums))[:-1]
-        return edges, np.stack((before, sums), axis=1).reshape(-1, 4)
+    def until(self, ts: Floats) -> Floats:
+        """Float64 (..., 4): how many there were up to times (...), by column; an hour is taken to be even."""
+        if self._sums is None:
+            self._sums = np.vstack((np.zeros(4), np.cumsum(self.counts, axis=0)))
+        hour, seconds = np.divmod(ts, STEP)
+        at, end = np.searchsorted(self.hours, hour), np.searchsorted(self.hours, hour, side="right")
+        part = (seconds / STEP)[..., None]
+        return np.asarray((1 - part) * self._sums[at] + part * self._sums[end])
 
 
 def sketch(tokens: Keys) -> tuple[Keys, NDArray[np.int64]]:
@@ -192,8 +197,11 @@ class Near:
 
 
 def _marks(of: Keys) -> list[int]:
+    """Of each two values that are neighbours a mark; of many marks about MARKS, the same ones in every sketch."""
     there = of[of != EMPTY]
-    return (there[:-1] * _ODD ^ there[1:]).tolist() if len(there) > 1 else []
+    found = mixed(there[:-1] * _ODD ^ there[1:]) if len(there) > 1 else there[:0]
+    some: list[int] = found[found % np.uint64(max(len(found) // MARKS, 1)) == 0].tolist()
+    return some
 
 
 @dataclass(slots=True)
@@ -204,7 +212,7 @@ class _Account:
         first: time of its first event.
         named: when it first named each identifier, whether this one is told by its side, and what it counted for.
         content, order: sketches of what it named, and of what it named one after another.
-        last: what it named last.
+        last, until: what it named last, and when.
         sketched: how much it named when it was last put where others find it.
         weight: what it counts for among the holders of what it names: 1, or less where more than half of it is the same
             as another's, down to 0 for a copy. So many copies of one history are few holders of what is in it.
@@ -215,20 +223,25 @@ class _Account:
     content: Keys
     order: Keys
     last: Keys
+    until: float
     sketched: int = 0
     weight: float = 1.0
 
 
 @dataclass(slots=True)
 class _Holders:
-    """The accounts that name an identifier: how many, and of the LATEST of them who, when first, whether old, and what
-    they count for."""
+    """The accounts that name an identifier: what they count for, and of the LATEST of them each by itself.
+
+    Attributes:
+        count: what all of them count for.
+        who, when, old, weight: account, when it named it first, whether it was old by then, and what it counts for.
+    """
 
     count: float = 0.0
-    who: deque[int] = field(default_factory=partial(deque, maxlen=LATEST))
-    when: deque[float] = field(default_factory=partial(deque, maxlen=LATEST))
-    old: deque[bool] = field(default_factory=partial(deque, maxlen=LATEST))
-    weight: deque[float] = field(default_factory=partial(deque, maxlen=LATEST))
+    who: "array[int]" = field(default_factory=lambda: array("q"))
+    when: "array[float]" = field(default_factory=lambda: array("d"))
+    old: "array[int]" = field(default_factory=lambda: array("b"))
+    weight: "array[float]" = field(default_factory=lambda: array("f"))
 
 
 class Crowd:
@@ -238,17 +251,17 @@ class Crowd:
         self.limits = limits
         self.holders: OrderedDict[int, _Holders] = OrderedDict()  # what was named longest ago first
         self.accounts: OrderedDict[int, _Account] = OrderedDict()  # the one that was silent longest first
-        self.totals = Totals()
+        self.totals = Totals(limits.hours)
         self.by_content, self.by_order = Near(), Near()
 
     def enter(self, account: int, held: Held) -> None:
-        """Takes in what an account did; what it named before counts no more."""
+        """Takes in what an account did, at times that are told; what it named before counts no more."""
         if not len(held.keys):
             return
-        empty = np.full(BINS, EMPTY)
-        found = self.accounts.pop(account, None) or _Account(float(held.ts[0]), {}, empty, empty.copy(), held.keys[:0])
+        first, empty = float(held.ts[0]), np.full(BINS, EMPTY)
+        found = self.accounts.pop(account, None) or _Account(first, {}, empty, empty.copy(), held.keys[:0], first)
         self.accounts[account] = found
-        self._sketch(account, found, held.keys)
+        self._sketch(account, found, held)
         columns, times = [], []
         told = zip(held.keys.tolist(), held.sided.tolist(), held.ts.tolist(), strict=True)
         for key, side, ts in told:
@@ -256,9 +269,9 @@ class Crowd:
             for is_side, one in enumerate((key, side)):
                 if one and one not in found.named and len(found.named) < 2 * self.limits.keys:
                     found.named[one] = ts, is_side, found.weight
-                    self._hold(one, account, ts, old, found.weight)
-                    columns.append(2 * is_side + old)
-                    times.append(ts)
+                    if self._hold(one, account, ts, old, found.weight):
+                        columns.append(2 * is_side + old)
+                        times.append(ts)
         self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
         while len(self.accounts) > self.limits.accounts:
             self.forget(next(iter(self.accounts)))
@@ -271,13 +284,13 @@ class Crowd:
         last = (len(both) - 1 - last)[keys != 0]
         keys, sided = keys[keys != 0], last >= len(held.keys)
         ts = held.ts[last % max(len(held.ts), 1)]
-        old = now - min([*held.ts[:1].tolist(), now, *([found.first] if found else [])]) > NEW_SECONDS
+        old = int(now - min([*held.ts[:1].tolist(), now, *([found.first] if found else [])]) > NEW_SECONDS)
         return Look(
             keys=keys,
             sided=sided,
             event=held.event[last % max(len(held.keys), 1)],
-            holders=np.stack([self._around(account, keys, ts, kind) for kind in (old, not old)]),
-            totals=np.stack([self._totals(found, ts, sided, kind) for kind in (old, not old)]),
+            holders=self._around(account, keys, ts)[[old, 1 - old]],
+            totals=self._totals(found, ts, sided)[[old, 1 - old]],
             fresh=not old,
             known=len(self.accounts) - (found is not None),
             copy=self._alike(self.by_content, account, held.keys, held),
@@ -290,57 +303,72 @@ class Crowd:
         self.by_order.drop(account)
         return self.accounts.pop(account, None) is not None
 
-    def _hold(self, key: int, account: int, ts: float, old: bool, weight: float) -> None:
+    def _hold(self, key: int, account: int, ts: float, old: bool, weight: float) -> bool:
+        """Whether this account is another holder; one that was dropped and is back is not, if it is known."""
         found = self.holders.pop(key, None) or _Holders()
         self.holders[key] = found
+        if account in found.who:
+            return False
         found.count += weight
         found.who.append(account)
         found.when.append(ts)
         found.old.append(old)
         found.weight.append(weight)
+        if len(found.who) > LATEST:
+            del found.who[0], found.when[0], found.old[0], found.weight[0]
         if len(self.holders) > self.limits.values:
             self.holders.popitem(last=False)
+        return True
 
-    def _around(self, account: int, keys: Keys, ts: Floats, old: bool) -> Floats:
-        """Float64 (K, 4): the others that name each key (K,) around times (K,), all of them old or all new.
+    def _around(self, account: int, keys: Keys, ts: Floats) -> Floats:
+        """Float64 (2, K, 4): the others, new and old, that name each key (K,) around times (K,).
 
         Those before the latest are taken to have come as often as these.
         """
         some = [self.holders.get(key, _NONE) for key in keys.tolist()]
         of = np.repeat(np.arange(len(keys)), [len(h.who) for h in some])
-        when = np.fromiter(chain.from_iterable(h.when for h in some), dtype=np.float64, count=len(of))
-        was_old = np.fromiter(chain.from_iterable(h.old for h in some), dtype=bool, count=len(of))
-        who = np.fromiter(chain.from_iterable(h.who for h in some), dtype=np.int64, count=len(of))
-        weight = np.fromiter(chain.from_iterable(h.weight for h in some), dtype=np.float64, count=len(of))
-        away = np.where((was_old == old) & (who != account), np.abs(when - ts[of]), np.inf)
-        found = np.stack([np.bincount(of, weight * (away <= h), len(keys)) for h in HORIZONS], axis=1)
-        for k in (k for k, h in enumerate(some) if len(h.who) == LATEST):
-            h = some[k]
-            oldest, share, latest = min(h.when), np.mean(np.array(h.old) == old), sum(h.weight)
-            pace = latest / max(max(h.when) - oldest, 1.0)
-            unseen = np.clip(np.minimum(oldest, ts[k] + HORIZONS) - (ts[k] - HORIZONS), 0.0, None)
-            found[k] += share * np.minimum(unseen * pace, h.count - latest)
+        who = np.frombuffer(b"".join([h.who for h in some]), dtype=np.int64)
+        when = np.frombuffer(b"".join([h.when for h in some]), dtype=np.float64)
+        old = np.frombuffer(b"".join([h.old for h in some]), dtype=np.int8)
+        weight = np.frombuffer(b"".join([h.weight for h in some]), dtype=np.float32)
+        away = np.where(who != account, np.abs(when - ts[of]), np.inf)
+        kind = of + len(keys) * old
+        near = [np.bincount(kind, weight * (away <= h), 2 * len(keys)) for h in HORIZONS]
+        found = np.stack(near, axis=1).reshape(2, len(keys), len(HORIZONS))
+        told = np.bincount(of, weight, len(keys))
+        unseen = np.array([h.count for h in some]) - told
+        many = np.array([len(h.who) == LATEST for h in some], dtype=bool)
+        latest, share = when[many[of]].reshape(-1, LATEST), old[many[of]].reshape(-1, LATEST).mean(axis=1)
+        oldest, at = latest.min(axis=1)[:, None], ts[many, None]
+        pace = told[many, None] / np.maximum(latest.max(axis=1)[:, None] - oldest, 1.0)
+        before = np.clip(np.minimum(oldest, at + HORIZONS) - (at - HORIZONS), 0.0, None)
+        found[:, many] += np.stack((1 - share, share))[..., None] * np.minimum(before * pace, unseen[many, None])
         return np.asarray(found)
 
-    def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_], old: bool) -> Floats:
-        """Float64 (K, 4): all that others named around times (K,)."""
-        column = 2 * sided.astype(np.int64) + old
+    def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_]) -> Floats:
+        """Float64 (2, K, 4): all that the others, new and old, named around times (K,)."""
         around = ts[:, None] + HORIZONS * np.array((-1.0, 1.0))[:, None, None]
-        before, after = (self.totals.until(at, column) for at in around)
+        before, after = self.totals.until(around)
         total = after - before
         if found:
             own, side, weight = np.array(list(found.named.values())).T
-            ours = (own - found.first > NEW_SECONDS) == old
-            away = np.where(ours & (side == sided[:, None]), np.abs(own - ts[:, None]), np.inf)
-            total -= np.stack([((away <= h) * weight).sum(axis=1) for h in HORIZONS], axis=1)
-        return np.maximum(total, 0.0)
+            mine = Totals(len(own))
+            mine.add(2 * side.astype(np.int64) + (own - found.first > NEW_SECONDS), own, weight)
+            before, after = mine.until(around)
+            total -= after - before
+        column = 2 * sided.astype(np.int64)
+        of = np.arange(len(ts))
+        return np.maximum([total[of, :, column], total[of, :, column + 1]], 0.0)
 
-    def _sketch(self, account: int, found: _Account, keys: Keys) -> None:
-        for of, tokens in ((found.content, keys), (found.order, _steps(np.concatenate((found.last, keys))))):
+    def _sketch(self, account: int, found: _Account, held: Held) -> None:
+        follows = int(held.ts[0] > found.until)  # what is sent again does not follow what it ended with
+        steps = _steps(np.concatenate((found.last[:follows], held.keys)))
+        for of, tokens in ((found.content, held.keys), (found.order, steps)):
             spread = mixed(tokens)
             np.minimum.at(of, (spread >> np.uint64(57)).astype(np.int64), spread)
-        found.last = keys[-1:]
-        named = len(found.named) + sum(key not in found.named for key in set(keys.tolist()))
+        if held.ts[-1] >= found.until:
+            found.last, found.until = held.keys[-1:].copy(), float(held.ts[-1])
+        named = len(found.named) + sum(key not in found.named for key in set(held.keys.tolist()))
         if named >= GROWN * found.sketched:
             found.sketched = named
             alike = [same.sum() / there.sum() for _, same, there in self.by_content.nearest(account, found.content)]

@@ -9,7 +9,9 @@ from service.encoding.held import Held, at_once
 from service.model.crowd import HORIZONS, Crowd, Limits, Look
 from service.model.togetherness import Together, Usual
 
-WHOLE = Limits(accounts=1 << 40, keys=1 << 40, values=1 << 40)  # what fits into memory as a log fits as a state
+WHOLE = Limits(
+    accounts=1 << 40, keys=1 << 40, values=1 << 40, hours=1 << 40
+)  # what fits into memory as a log fits as a state
 
 
 def read_crowd(

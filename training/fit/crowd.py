@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
@@ -17,15 +17,15 @@ SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a c
 def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
     """How common each identifier is, and how steady that is from one half of the histories to the other.
 
-    The halves are the earlier and the later one, or drawn at random where there are no times.
+    The halves are the earlier and the later one of those that have times, or drawn at random where none has.
     """
     keys, sided, rows = _held(histories)
     holders = np.bincount(rows[1], minlength=len(keys)).astype(np.float64)
     ends = np.array([h.ts[-1] if len(h.ts) else np.nan for h in histories])
-    order = rng.permutation(len(histories)) if np.isnan(ends).any() else np.argsort(ends, kind="stable")
-    late = np.zeros(len(histories), dtype=bool)
-    late[order[len(order) // 2 :]] = True
-    before, after = (np.bincount(rows[1][late[rows[0]] == half], minlength=len(keys)) for half in (False, True))
+    timed = np.flatnonzero(~np.isnan(ends))
+    order = timed[np.argsort(ends[timed], kind="stable")] if len(timed) else rng.permutation(len(histories))
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    before, after = (np.bincount(rows[1][np.isin(rows[0], half)], minlength=len(keys)) for half in halves)
     totals = np.array([holders[~sided].sum(), holders[sided].sum()])
     values = np.array([(~sided).sum(), sided.sum()], dtype=np.float64)
     return Usual(keys, holders, totals, values, len(histories), _steadiness(before[~sided], after[~sided]))
@@ -81,15 +81,20 @@ def _held(histories: Sequence[Held]) -> tuple[Keys, NDArray[np.bool_], NDArray[n
 def _steadiness(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
     """Float64 (len(HELD),): the shape that makes the later half likeliest, for each class by holders in the earlier.
 
-    A class that is steadier than a more popular one is taken to be as steady as that one.
+    A class that is steadier than a more popular one is taken to be as steady as that one, and an empty class as steady
+    as the one that is less popular.
     """
     share = (before + 0.5) / (before.sum() + 0.5 * len(before) + 0.5)
-    mean, found = after.sum() * share, []
+    mean = after.sum() * share
+    found: list[float] = []
     for low, high in zip(HELD, [*HELD[1:], np.inf], strict=True):
         some = (before >= low) & (before < high)
+        if not some.any():
+            found.append(found[-1] if found else SHAPES[len(SHAPES) // 2])
+            continue
         shapes = [shape_of(before[some], steady) for steady in SHAPES]
         likelihood = [_log_likelihood(after[some].astype(np.float64), mean[some], shape).sum() for shape in shapes]
-        found.append(SHAPES[int(np.argmax(likelihood))] if some.any() else SHAPES[len(SHAPES) // 2])
+        found.append(SHAPES[int(np.argmax(likelihood))])
     return np.minimum.accumulate(np.array(found)[::-1])[::-1]
 
 
@@ -99,5 +104,5 @@ def _log_likelihood(n: Floats, mean: Floats, shape: Floats) -> Floats:
         - gammaln(shape)
         - gammaln(n + 1)
         + shape * np.log(shape / (shape + mean))
-        + n * np.log(mean / (shape + mean))
+        + xlogy(n, mean / (shape + mean))
     )

@@ -1,0 +1,300 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.encoding.held import Held, Keys
+from service.model import crowd as c
+
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+SIDE = np.uint64(0x9E3779B97F4A7C15)
+
+
+def keys_of(*numbers: int) -> Keys:
+    """A key for each number, odd as those of identifiers are."""
+    return c.mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
+
+
+def held(numbers: list[int], ts: list[float] | float = NOW, sides: list[bool] | None = None) -> Held:
+    keys = keys_of(*numbers)
+    sided = np.where(np.array(sides or [False] * len(numbers), dtype=bool), keys ^ SIDE, np.uint64(0))
+    times = np.broadcast_to(np.array(ts, dtype=np.float64), len(numbers)).copy()
+    return Held(keys, sided, times, np.arange(len(numbers), dtype=np.int32))
+
+
+def part(of: Held, some: slice) -> Held:
+    return Held(of.keys[some], of.sided[some], of.ts[some], of.event[some])
+
+
+def crowd_of(histories: dict[int, Held], limits: c.Limits | None = None) -> c.Crowd:
+    crowd = c.Crowd(limits or c.Limits())
+    for account, history in histories.items():
+        crowd.enter(account, history)
+    return crowd
+
+
+def same(one: c.Look, other: c.Look) -> bool:
+    alike = all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("keys", "sided", "event", "holders"))
+    told = [
+        (x.fresh, x.known, x.copy.account, x.copy.share, x.lockstep.account, x.lockstep.share) for x in (one, other)
+    ]
+    return alike and np.allclose(one.totals, other.totals, atol=1e-6) and told[0] == told[1]
+
+
+def first_named(history: Held) -> dict[int, float]:
+    """When each key, by itself and by its side, was named first."""
+    found: dict[int, float] = {}
+    for key, side, ts in zip(history.keys.tolist(), history.sided.tolist(), history.ts.tolist(), strict=True):
+        for one in filter(None, (key, side)):
+            found.setdefault(one, ts)
+    return found
+
+
+def counted(histories: dict[int, Held], account: int, key: int, ts: float, new: bool, within: float) -> int:
+    """The other accounts that named a key first around a time while they were new, or old."""
+    found = 0
+    for other, history in histories.items():
+        when = first_named(history).get(key)
+        if other != account and when is not None and (when - history.ts[0] <= c.NEW_SECONDS) == new:
+            found += abs(when - ts) <= within
+    return found
+
+
+named = st.tuples(
+    st.integers(0, 12),
+    st.one_of(st.floats(0, 3 * 3600), st.floats(0, 10 * DAY), st.floats(0, 200 * DAY)),
+    st.booleans(),
+)
+history = st.lists(named, min_size=1, max_size=12).map(
+    lambda rows: held(*zip(*sorted(rows, key=lambda row: row[1]), strict=True))  # type: ignore[arg-type]
+)
+logs = st.dictionaries(st.integers(0, 9), history, min_size=1, max_size=8)
+
+
+@settings(deadline=None)
+@given(logs, history, st.integers(0, 9))
+def test_a_look_counts_the_others_as_one_would_by_hand(log: dict[int, Held], own: Held, account: int) -> None:
+    now = float(own.ts[-1])
+    look = crowd_of(log).look(account, own, now)
+    times = dict(zip(own.keys.tolist(), own.ts.tolist(), strict=True))
+    times |= {k: t for k, t in zip(own.sided.tolist(), own.ts.tolist(), strict=True) if k}
+    assert set(look.keys.tolist()) == times.keys()
+    begun = [own.ts[0], now, *(log[account].ts[:1] if account in log else [])]
+    assert look.fresh == (now - min(begun) <= c.NEW_SECONDS)
+    assert look.known == len(log.keys() - {account})
+    for k, key in enumerate(look.keys.tolist()):
+        assert look.sided[k] == (key % 2 == 0)
+        assert look.event[k] == max(i for i in range(len(own.keys)) if key in (own.keys[i], own.sided[i]))
+        for stratum, new in enumerate((look.fresh, not look.fresh)):
+            expected = [counted(log, account, key, times[key], new, h) for h in c.HORIZONS]
+            assert look.holders[stratum, k].tolist() == expected
+
+
+@settings(deadline=None)
+@given(logs, history, st.integers(0, 9))
+def test_totals_are_those_of_a_state_without_the_account_and_right_up_to_an_hour(
+    log: dict[int, Held], own: Held, account: int
+) -> None:
+    look = crowd_of(log).look(account, own, float(own.ts[-1]))
+    others = {other: history for other, history in log.items() if other != account}
+    without = crowd_of(others).look(account, own, float(own.ts[-1]))
+    if look.fresh == without.fresh:
+        assert look.totals == pytest.approx(without.totals, abs=1e-6)
+    times = dict(zip(own.keys.tolist(), own.ts.tolist(), strict=True))
+    times |= dict(zip(own.sided.tolist(), own.ts.tolist(), strict=True))
+    for k, key in enumerate(look.keys.tolist()):
+        for stratum, new in enumerate((look.fresh, not look.fresh)):
+            for h, within in enumerate(c.HORIZONS):
+                fewest, most = (
+                    sum(
+                        counted(others, account, one, times[key], new, within + margin)
+                        for one in {k for h in others.values() for k in first_named(h) if k % 2 == key % 2}
+                    )
+                    for margin in (-c.STEP, c.STEP)
+                )
+                assert fewest - 1e-6 <= look.totals[stratum, k, h] <= most + 1e-6
+
+
+@settings(deadline=None)
+@given(logs, history, st.randoms(use_true_random=False))
+def test_a_request_that_is_sent_again_and_the_order_of_accounts_change_nothing(
+    log: dict[int, Held], own: Held, random: object
+) -> None:
+    plain, again, shuffled = crowd_of(log), crowd_of(log), c.Crowd()
+    order = list(log)
+    random.shuffle(order)  # type: ignore[attr-defined]
+    for account in order:
+        again.enter(account, log[account])
+        shuffled.enter(account, log[account])
+    now = float(own.ts[-1])
+    look = plain.look(99, own, now)
+    assert same(look, again.look(99, own, now))
+    for account, kept in plain.accounts.items():
+        assert np.array_equal(kept.order, again.accounts[account].order)
+        assert np.array_equal(kept.content, again.accounts[account].content)
+    other = shuffled.look(99, own, now)
+    assert np.array_equal(look.holders, other.holders)
+    assert np.allclose(look.totals, other.totals, atol=1e-6)
+    assert (look.copy.share, look.lockstep.share) == (other.copy.share, other.lockstep.share)
+
+
+@settings(deadline=None)
+@given(history, st.integers(1, 11))
+def test_what_comes_in_parts_counts_as_what_comes_at_once(whole: Held, cut: int) -> None:
+    parts = c.Crowd()
+    parts.enter(1, part(whole, slice(cut)))
+    parts.enter(1, part(whole, slice(cut, None)))
+    look, of_parts = (crowd.look(2, whole, float(whole.ts[-1])) for crowd in (crowd_of({1: whole}), parts))
+    assert np.array_equal(look.holders, of_parts.holders)
+    assert np.allclose(look.totals, of_parts.totals, atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [0, 50, 150, 195, 200])
+def test_the_share_of_a_sketch_is_near_the_true_overlap(shared: int) -> None:
+    """Of two sets of 200, within four standard errors of BINS draws, averaged over ten pairs."""
+    found = []
+    for draw in range(10):
+        base = 10_000 * draw
+        one, other = (keys_of(*range(base + a, base + a + 200)) for a in (0, 200 - shared))
+        (a, _), (b, source) = c.sketch(one, one), c.sketch(other, other)
+        assert set(source[b != c.EMPTY].tolist()) <= set(other.tolist())
+        found.append(((a == b) & (a != c.EMPTY)).sum() / ((a != c.EMPTY) | (b != c.EMPTY)).sum())
+    true = shared / (400 - shared)
+    assert abs(np.mean(found) - true) <= 4 * np.sqrt(true * (1 - true) / (10 * c.BINS))
+
+
+def strangers(count: int, size: int = 30) -> dict[int, Held]:
+    rng = np.random.default_rng(0)
+    return {a: held(rng.choice(5000, size, replace=False).tolist(), NOW + a) for a in range(count)}
+
+
+def test_a_copy_is_found_among_many_and_forgotten_with_its_account() -> None:
+    log = strangers(500)
+    crowd = crowd_of(log)
+    look = crowd.look(1000, log[77], NOW)
+    assert (look.copy.account, look.copy.share) == (77, 1.0)
+    assert (look.lockstep.account, look.lockstep.share) == (77, 1.0)
+    assert set(look.copy.keys.tolist()) <= set(log[77].keys.tolist())
+    assert len(look.copy.keys) * look.copy.scale == pytest.approx(30)
+    reordered = part(log[77], slice(None, None, -1))
+    other_order = crowd.look(1000, reordered, NOW)
+    assert other_order.copy.account == 77
+    assert other_order.lockstep.share < 0.2
+    assert crowd.look(77, log[77], NOW).copy.account != 77
+    assert crowd.forget(77)
+    assert not crowd.forget(77)
+    after = crowd.look(1000, log[77], NOW)
+    assert 77 not in (after.copy.account, after.lockstep.account)
+    assert after.known == 499
+    assert (after.holders == look.holders).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.integers(0, 30), max_size=8), st.booleans()), max_size=40))
+def test_every_account_that_a_mark_leads_to_has_that_mark(steps: list[tuple[int, list[int], bool]]) -> None:
+    near = c.Near()
+    for account, numbers, dropped in steps:
+        if dropped:
+            near.drop(account)
+        else:
+            keys = keys_of(*numbers)
+            near.put(account, c.sketch(keys, keys)[0])
+    for mark, accounts in near.holders.items():
+        assert 0 < len(accounts) <= c.POSTINGS
+        assert all(mark in c._marks(near.sketches[account]) for account in accounts)
+
+
+def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> None:
+    """One account an hour for 1,000 hours: the latest are known, the others are taken to have come as often."""
+    log = {a: held([1], NOW + 3600.0 * a) for a in range(1000)}
+    end = NOW + 999 * 3600.0
+    look = crowd_of(log).look(5000, held([1], end), end)
+    _, day, week, season = look.holders[0, 0]
+    assert day == 25
+    assert week == pytest.approx(169, rel=0.05)
+    assert season == pytest.approx(1000, rel=0.05)
+
+
+def entries(crowd: c.Crowd) -> int:
+    """What a state holds, by count."""
+    of_accounts = sum(len(a.named) + len(a.content) + len(a.order) + len(a.last) for a in crowd.accounts.values())
+    of_values = sum(len(h.who) + len(h.when) + len(h.old) for h in crowd.holders.values())
+    postings = [len(p) for near in (crowd.by_content, crowd.by_order) for p in near.holders.values()]
+    sketches = sum(len(s) for near in (crowd.by_content, crowd.by_order) for s in near.sketches.values())
+    return of_accounts + of_values + sum(postings) + len(postings) + sketches + crowd.totals.counts.size
+
+
+SMALL = c.Limits(accounts=50, keys=20, values=100, hours=30)
+
+
+def most(limits: c.Limits) -> int:
+    of_account = 2 * limits.keys + 2 * c.BINS + 1 + 2 * c.BINS + 4 * c.BINS
+    return limits.accounts * of_account + 3 * c.LATEST * limits.values + 8 * limits.hours
+
+
+def hostile(kind: str) -> list[tuple[int, Held]]:
+    rng = np.random.default_rng(0)
+    if kind == "one value for everybody":
+        return [(a, held([1, 1, 1], NOW + a)) for a in range(3000)]
+    if kind == "a new value for every event":
+        return [(a, held(list(range(40 * a, 40 * a + 40)), NOW + a, [True] * 40)) for a in range(500)]
+    if kind == "200,000 events":
+        return [(7, held(list(range(start, start + 2000)), NOW + start)) for start in range(0, 200_000, 2000)]
+    if kind == "clocks anywhere":
+        times = [np.sort(10 ** rng.uniform(0, 11, 20)).tolist() for _ in range(500)]
+        return [(a % 200, held(rng.integers(0, 200, 20).tolist(), ts)) for a, ts in enumerate(times)]
+    return [(int(a), held(rng.integers(0, 500, 5).tolist(), NOW - i)) for i, a in enumerate(rng.integers(0, 500, 3000))]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["one value for everybody", "a new value for every event", "200,000 events", "clocks anywhere", "time goes back"],
+)
+def test_memory_is_bounded_whatever_is_sent(kind: str) -> None:
+    crowd = c.Crowd(SMALL)
+    for account, one in hostile(kind):
+        crowd.enter(account, one)
+    assert entries(crowd) <= most(SMALL)
+    assert len(crowd.accounts) <= SMALL.accounts
+    assert len(crowd.holders) <= SMALL.values
+    for history in (held([1, 2, 3], NOW), held([1], 0.0), held([1, 2], [0.0, 1e11])):
+        look = crowd.look(7, history, float(history.ts[-1]))
+        assert np.isfinite(look.holders).all()
+        assert np.isfinite(look.totals).all()
+        assert (look.holders >= 0).all()
+        assert (look.totals >= 0).all()
+
+
+def test_an_account_that_was_dropped_and_is_back_is_one_holder() -> None:
+    log = strangers(60)
+    crowd = c.Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
+    for _ in range(5):
+        for account, history in log.items():
+            crowd.enter(account, history)
+    look, once = (state.look(1000, log[3], NOW) for state in (crowd, crowd_of(log)))
+    assert np.array_equal(look.holders, once.holders)
+    assert np.allclose(look.totals, once.totals)
+
+
+def test_hours_of_odd_clocks_do_not_push_out_the_hours_of_the_crowd() -> None:
+    log = strangers(200)
+    crowd = crowd_of(log, replace(SMALL, accounts=1000, values=10_000, keys=100))
+    before = crowd.look(1000, log[3], NOW).totals
+    for account in range(5000, 5020):
+        crowd.enter(account, held(list(range(20)), np.linspace(0, 1e9, 20).tolist()))
+    assert len(crowd.totals.hours) <= 2 * SMALL.hours
+    assert crowd.look(1000, log[3], NOW).totals == pytest.approx(before)
+
+
+def test_what_names_nothing_is_told_of_nobody() -> None:
+    crowd = crowd_of(strangers(60))
+    crowd.enter(1000, held([]))
+    assert 1000 not in crowd.accounts
+    look = crowd.look(1000, held([]), NOW)
+    assert look.keys.size == 0
+    assert look.holders.shape == look.totals.shape == (2, 0, 4)
+    assert look.copy == look.lockstep == c.NOBODY
+    assert c.Crowd().look(1, held([1, 2]), NOW).known == 0

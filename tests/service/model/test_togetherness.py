@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+
+from service.encoding.held import Held, Keys
+from service.model.crowd import NOBODY, Alike, Crowd, Look, mixed
+from service.model.togetherness import FEWEST_KNOWN, HELD, Together, Usual, deviance_root
+
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+CATALOGUE, RARE, HIT = 2000, 1990, 5000
+SURGE, COPY, LOCKSTEP = range(3)
+
+
+def keys_of(numbers: list[int]) -> Keys:
+    return mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
+
+
+def held(numbers: list[int], ts: np.ndarray) -> Held:
+    keys = keys_of(numbers)
+    return Held(keys, np.zeros_like(keys), np.sort(ts), np.arange(len(keys), dtype=np.int32))
+
+
+def zipf(count: int, seed: int, days: float = 30.0) -> list[Held]:
+    """Accounts that each name twenty items of a catalogue within a day, some of them old by then."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, CATALOGUE + 1)
+    return [
+        held(
+            rng.choice(CATALOGUE, 20, replace=False, p=share / share.sum()).tolist(),
+            np.append(rng.uniform(0, DAY, 19), -DAY * rng.choice([0, 20])) + NOW - rng.uniform(0, days * DAY),
+        )
+        for _ in range(count)
+    ]
+
+
+def usual_of(histories: list[Held]) -> Usual:
+    keys, holders = np.unique(np.concatenate([np.unique(h.keys) for h in histories]), return_counts=True)
+    steadiness = np.full(len(HELD), 5.0)
+    totals, values = np.array([holders.sum(), 0.0]), np.array([len(keys), 0.0])
+    return Usual(keys, holders.astype(float), totals, values, len(histories), steadiness)
+
+
+USUAL = usual_of(zipf(2000, seed=1))
+
+
+def naming(history: Held, number: int, ts: float) -> Held:
+    """The history, whose event nearest to a time names that number at that time instead."""
+    at = int(np.abs(history.ts - ts).argmin())
+    keys, times = history.keys.copy(), history.ts.copy()
+    keys[at], times[at] = keys_of([number])[0], ts
+    order = np.argsort(times, kind="stable")
+    return Held(keys[order], history.sided, times[order], history.event)
+
+
+def judged(log: list[Held]) -> Together:
+    """What is read of each account once all are in the state."""
+    crowd = Crowd()
+    for account, history in enumerate(log):
+        crowd.enter(account, history)
+    looks = [crowd.look(account, h, float(h.ts[-1])) for account, h in enumerate(log)]
+    return Together.joined([USUAL.read(look, len(h.keys)) for look, h in zip(looks, log, strict=True)])
+
+
+def recent(count: int, seed: int) -> list[Held]:
+    return zipf(count, seed, days=2.0)
+
+
+def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_ones() -> None:
+    campaign = [naming(h, RARE, NOW - 600.0 * k) for k, h in enumerate(recent(30, seed=3))]
+    together = judged([*zipf(300, seed=2), *campaign])
+    surge = together.measures[:, SURGE]
+    assert np.isfinite(together.measures).all()
+    assert (surge[300:] > np.quantile(surge[:300], 0.99)).mean() > 0.9
+    assert np.median(surge[300:]) > surge[:300].max()
+    for k, one in enumerate(campaign):
+        found = together.most[300 + k]
+        assert found is not None
+        assert one.keys[found.event] == keys_of([RARE])[0]
+        assert found.holders > 3 * found.usual
+        assert together.events[20 * (300 + k) + found.event] == surge[300 + k]
+
+
+def test_a_hit_that_a_third_of_new_and_old_accounts_take_up_is_no_surge() -> None:
+    log = zipf(300, seed=2)
+    hit = [naming(h, HIT, float(h.ts[-1])) if k % 3 == 0 else h for k, h in enumerate(log)]
+    calm, excited = (judged(one).events.reshape(-1, 20) for one in (log, hit))
+    of_hit = np.array(
+        [excited[k, int((h.keys == keys_of([HIT])[0]).argmax())] for k, h in enumerate(hit) if k % 3 == 0]
+    )
+    assert (of_hit == 0).mean() > 0.95
+    assert np.quantile(excited.max(axis=1), 0.99) < 1.5 * np.quantile(calm.max(axis=1), 0.99)
+
+
+def test_copies_and_accounts_in_lockstep_stand_out() -> None:
+    genuine, [pattern] = zipf(300, seed=2), zipf(1, seed=7)
+    rng = np.random.default_rng(0)
+    orders = [np.arange(20)] * 10 + [rng.permutation(20) for _ in range(10)]
+    same = [Held(pattern.keys[o], pattern.sided, pattern.ts + k, pattern.event) for k, o in enumerate(orders)]
+    measures = judged([*genuine, *same]).measures
+    most = np.quantile(measures[:300], 0.99, axis=0)
+    assert (measures[300:, COPY] > max(most[COPY], 0.8)).all()
+    assert (measures[300:310, LOCKSTEP] > max(most[LOCKSTEP], 0.8)).all()
+    assert (measures[310:, LOCKSTEP] < 0.5).all()
+
+
+def look(known: int, copy: Alike = NOBODY) -> Look:
+    keys, nothing = keys_of([1, 2]), np.zeros((2, 2, 4))
+    return Look(keys, np.zeros(2, dtype=bool), np.array([0, 1]), nothing, nothing, True, known, copy, NOBODY)
+
+
+def test_a_young_state_and_none_say_unknown() -> None:
+    for young in (None, look(FEWEST_KNOWN - 1)):
+        found = USUAL.read(young, 2)
+        assert np.isnan(found.measures).all()
+        assert (found.events.tolist(), found.most) == ([0.0, 0.0], [None])
+    assert USUAL.read(look(FEWEST_KNOWN), 2).measures.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_what_is_alike_by_chance_counts_for_less_the_more_accounts_there_are() -> None:
+    popular, rare = (Alike(1, 0.5, keys_of(numbers), 1.0) for numbers in ([0, 1, 2], [RARE, RARE + 1, RARE + 2]))
+    of_popular, of_rare = ([USUAL.read(look(n, a), 2).measures[0, COPY] for n in (100, 10**6)] for a in (popular, rare))
+    assert of_popular[0] < of_rare[0] < 0.5
+    assert of_rare[1] < of_rare[0]
+    assert of_popular[1] == 0
+
+
+def test_parts_that_are_joined_are_taken_apart_again() -> None:
+    log = zipf(60, seed=2)
+    together = judged(log)
+    at = np.array([5, 40, 7])
+    taken = together.take(at, (20 * at[:, None] + np.arange(20)).ravel())
+    alone = [together.take(np.array([i]), 20 * i + np.arange(20)) for i in at.tolist()]
+    again = Together.joined(alone)
+    assert np.array_equal(taken.measures, together.measures[at])
+    assert np.array_equal(taken.events.reshape(-1, 20), together.events.reshape(-1, 20)[at])
+    for name in ("measures", "events"):
+        assert np.array_equal(getattr(taken, name), getattr(again, name))
+    assert taken.most == again.most == [together.most[i] for i in at.tolist()]
+    nothing = Together.unknown([2, 3])
+    assert nothing.measures.shape == (2, 3)
+    assert nothing.events.shape == (5,)
+
+
+@pytest.mark.parametrize(("mean", "shape"), [(20.0, 5.0), (50.0, 20.0), (200.0, 3.0), (30.0, 1e6)])
+def test_the_root_of_the_deviance_is_about_standard_normal_and_grows(mean: float, shape: float) -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.poisson(mean * rng.gamma(shape, 1 / shape, 100_000)).astype(float)
+    found = deviance_root(draws, np.array(mean), np.array(shape))
+    assert abs(found.mean()) < 0.25
+    assert 0.9 < found.std() < 1.1
+    for level, share in ((1.64, 0.05), (2.33, 0.01)):
+        assert share / 2 < (found > level).mean() < 2 * share
+    n = np.arange(0, 10 * mean)
+    assert (np.diff(deviance_root(n, np.array(mean), np.array(shape))) > 0).all()
+    assert deviance_root(np.array([mean]), np.array(mean), np.array(shape))[0] == pytest.approx(0, abs=1e-3)
