@@ -332,7 +332,7 @@ class Crowd:
         old = np.frombuffer(b"".join([h.old for h in some]), dtype=np.int8)
         weight = np.frombuffer(b"".join([h.weight for h in some]), dtype=np.float32)
         away = np.where(who != account, np.abs(when - ts[of]), np.inf)
-        kind = of + len(keys) * old
+        kind = of + len(keys) * old.astype(np.int64)
         near = [np.bincount(kind, weight * (away <= h), 2 * len(keys)) for h in HORIZONS]
         found = np.stack(near, axis=1).reshape(2, len(keys), len(HORIZONS))
         told = np.bincount(of, weight, len(keys))
