@@ -334,7 +334,8 @@ class Crowd:
         away = np.where(who != account, np.abs(when - ts[of]), np.inf)
         kind = of + len(keys) * old.astype(np.int64)
         near = [np.bincount(kind, weight * (away <= h), 2 * len(keys)) for h in HORIZONS]
-        found = np.stack(near, axis=1).reshape(2, len(keys), len(HORIZONS))
+        # where nobody is known, bincount gives whole numbers
+        found = np.stack(near, axis=1).reshape(2, len(keys), len(HORIZONS)).astype(np.float64)
         told = np.bincount(of, weight, len(keys))
         unseen = np.array([h.count for h in some]) - told
         many = np.array([len(h.who) == LATEST for h in some], dtype=bool)

@@ -62,14 +62,14 @@ class Field:
         empty = self.crowd.events.clear()
         return pl.concat((empty, named), how="diagonal_relaxed").select(empty.columns), target
 
-    def scores(self, log: Log) -> Floats:
-        """Float64 (N,): how anomalous the model finds each sequence, beside the others of the log."""
-        return self.fitted.calibration.score(self.fitted.evidence(log))
+    def scores(self, log: Log, beside: Log) -> Floats:
+        """Float64 (N,): how anomalous the model finds each sequence beside a crowd, once all has happened."""
+        return self.fitted.calibration.score(self.fitted.evidence(log, beside, hindsight=True))
 
     def passing(self, faked: pl.DataFrame) -> list[str]:
         """The accounts of a campaign that score no higher than all but FALSE_ALARMS of the crowd beside them."""
         log = Log.of(pl.concat((self.crowd.events, faked), how="vertical_relaxed"), self.crowd.reading)
-        score, genuine = self.scores(log), len(self.crowd)
+        score, genuine = self.scores(log, log), len(self.crowd)
         highest = np.quantile(score[:genuine], 1 - FALSE_ALARMS, method="higher")
         return [name for name, one in zip(log.ids[genuine:], score[genuine:], strict=True) if one <= highest]
 
@@ -204,10 +204,10 @@ def _spread(field: Field, repeat: int, amount: float) -> pl.DataFrame:
 
 
 def _probed(field: Field, repeat: int, amount: float) -> pl.DataFrame:
-    """For each account that acts, `amount` drafts are scored as trials, each alone; the one that scores least acts."""
+    """For each account that acts, `amount` drafts are scored as trials beside the crowd; the one that scores least acts."""
     drafts, _ = field.campaign(ADAPTING * int(amount), POPULARITY["middle fifth"], repeat)
     each = drafts.partition_by("sequence_id", maintain_order=True)
-    score = np.array([field.scores(Log.of(draft, field.crowd.reading))[0] for draft in each])
+    score = field.scores(Log.of(pl.concat(each), field.crowd.reading), field.crowd)
     best = score.reshape(ADAPTING, -1).argmin(axis=1) + np.arange(ADAPTING) * int(amount)
     acting: pl.DataFrame = pl.concat([each[i] for i in best.tolist()])
     return acting

@@ -160,7 +160,7 @@ class Scene:
             at = np.flatnonzero(half == number)
             part = self.log.subset(at)
             partial_types = fitted.calibration.partial_types(fitted.types)
-            answers = fitted.scorer.scores(fitted.evidence(part))
+            answers = fitted.scorer.scores(fitted.evidence(part, part, hindsight=True))
             dropped = rival.scores(part) >= rival.threshold
             for i, answer, drop in zip(at.tolist(), answers, dropped.tolist(), strict=True):
                 decision = fitted.thresholds.decide(answer.score, answer.false_alarm_rate)

@@ -164,7 +164,8 @@ def _unseen(log: Log, labels: Labels, config: FitConfig, kind: str, rest: Indice
     is_kind = np.array([t == kind for t in labels.types])
     fitted = fit_model(log, labels, rest[~is_kind[rest]], config)
     tested = np.concatenate((fold[labels.label[fold] == 0], np.flatnonzero(is_kind)))
-    answers = fitted.scorer.scores(fitted.evidence(log.subset(tested)))
+    shown = log.subset(tested)
+    answers = fitted.scorer.scores(fitted.evidence(shown, shown))
     score, label = np.array([a.score for a in answers]), labels.label[tested]
     decide = fitted.thresholds.decide
     caught = [a for a, y in zip(answers, label, strict=True) if y and decide(a.score, a.false_alarm_rate) != "allow"]

@@ -283,7 +283,7 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
             fitted.evidence,
         )
         if fitted.usual is not None:
-            answers = fitted.scorer.scores(fitted.evidence(test, crowd=True))
+            answers = fitted.scorer.scores(fitted.evidence(test, test))
             decisions = np.array([fitted.thresholds.decide(a.score, a.false_alarm_rate) for a in answers])
             quality["cuts"].append({"cut": BESIDE, **shares(decisions, of_test)})
     return {

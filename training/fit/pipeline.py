@@ -75,12 +75,19 @@ class Fitted:
     def encode(self, log: Log) -> list[Encoded]:
         return encoded_log(self.encoder, log)
 
-    def evidence(self, log: Log, crowd: bool = False, hindsight: bool = False) -> Evidence:
-        """What the parts say of a log's sequences, each alone, or beside the other accounts of the log."""
+    def evidence(self, log: Log, beside: Log | None = None, hindsight: bool = False) -> Evidence:
+        """What the parts say of a log's sequences.
+
+        Args:
+            beside: the log whose accounts are the crowd, the same one or of strangers; None if each is judged alone.
+            hindsight: whether a sequence is judged beside what happened later, too.
+        """
         encoded, together = self.encode(log), None
-        if crowd and self.usual is not None:
-            held, at = [e.held for e in encoded], np.arange(len(encoded))
-            together = Together.joined(read_crowd(self.usual, held, held, at, hindsight=hindsight))
+        if beside is not None and self.usual is not None:
+            held = [e.held for e in encoded]
+            crowd = held if beside is log else [e.held for e in self.encode(beside)]
+            of = np.arange(len(held)) + (0 if beside is log else len(crowd))
+            together = Together.joined(read_crowd(self.usual, crowd, held, of, hindsight=hindsight))
         return evidence(encoded, run_torch(self.model), self.tabular, together)
 
     @property
