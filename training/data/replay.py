@@ -44,7 +44,7 @@ def replay(
     Args:
         histories: what each account of the log holds.
         looks: M of them, whole histories or cuts of them.
-        of: int64 (M,), the history that each look belongs to.
+        of: int64 (M,), the history that each look belongs to; a number beyond them all for an account of its own.
         past: what other accounts held, longer ago than any look asks about. They are known, so the state is not young.
         hindsight: whether a look also sees what happened after it.
     """
@@ -52,8 +52,8 @@ def replay(
     timed = [bool(len(h.ts)) and not np.isnan(h.ts).any() for h in histories]
     start = min((float(h.ts[0]) for h, t in zip(histories, timed, strict=True) if t), default=0.0)
     if any(timed):  # without times, they would count
-        for number, held in enumerate(past, len(histories)):
-            crowd.enter(number, at_once(held, start - 2 * float(HORIZONS[-1])))
+        for number, held in enumerate(past, 1):
+            crowd.enter(-number, at_once(held, start - 2 * float(HORIZONS[-1])))
     for account in np.flatnonzero(~np.array(timed, dtype=bool)).tolist():
         crowd.enter(account, at_once(histories[account], start))
     owner = np.repeat(np.arange(len(histories)), [len(h.ts) if t else 0 for h, t in zip(histories, timed, strict=True)])

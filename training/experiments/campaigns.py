@@ -204,7 +204,7 @@ def _spread(field: Field, repeat: int, amount: float) -> pl.DataFrame:
 
 
 def _probed(field: Field, repeat: int, amount: float) -> pl.DataFrame:
-    """For each account that acts, `amount` drafts are scored as trials beside the crowd; the one that scores least acts."""
+    """For each account that acts, `amount` drafts are tried beside the crowd; the one that scores least acts."""
     drafts, _ = field.campaign(ADAPTING * int(amount), POPULARITY["middle fifth"], repeat)
     each = drafts.partition_by("sequence_id", maintain_order=True)
     score = field.scores(Log.of(pl.concat(each), field.crowd.reading), field.crowd)
