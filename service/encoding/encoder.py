@@ -210,17 +210,15 @@ class Encoder:
         rows = self._rows("event", events, events.length)
         missing, unreadable = self._missing(events), events.unreadable_values()
         unknown = []
-        changed, moved = np.zeros(events.length), slice(None) if events.order is None else events.order
+        changed, order = np.zeros(events.length), np.arange(events.length) if events.order is None else events.order
         for f, *_ in self.of("event"):
             ids = events.ids[f.name]
             if isinstance(f, Vocabulary) and (ids == UNKNOWN).any():
                 unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
             elif isinstance(f, Change):
-                changed[moved] = f.log_odds(ids)
+                changed[order] = f.log_odds(ids)
         held = of_events(events, self.identifiers, [f for f in self.fields if isinstance(f, Deviation)])
-        owners: Ids = events.at.astype(np.int32)
-        if events.order is not None:
-            owners = (events.order - events.starts[events.owner]).astype(np.int32)
+        owners: Ids = (order - events.starts[events.owner]).astype(np.int32)
         if self.text is None:
             costs, units = np.ones(events.length, dtype=np.int64), events.lengths
             speaks, belongs = owners, owners
