@@ -108,6 +108,25 @@ def look(known: int, copy: Alike = NOBODY) -> Look:
     return Look(keys, np.zeros(2, dtype=bool), np.array([0, 1]), nothing, nothing, True, known, copy, NOBODY)
 
 
+def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
+    """One account in thirty has named it for 80 days: it is less of a surge than what all of them named on one day."""
+    log = zipf(900, seed=2, days=80.0)
+    steady = [naming(h, HIT, float(h.ts[-1])) if k % 30 == 0 else h for k, h in enumerate(log)]
+    latest = sorted(range(900), key=lambda k: -log[k].ts[-1])[:30]
+    sudden = [naming(h, HIT, float(h.ts[-1])) if k in latest else h for k, h in enumerate(log)]
+    own = naming(recent(1, seed=4)[0], HIT, NOW)
+    found = []
+    for histories in (steady, sudden):
+        crowd = Crowd()
+        for account, history in enumerate(histories):
+            crowd.enter(account, history)
+        look = crowd.look(9999, own, NOW)
+        surges, _ = USUAL.surges(look)
+        found.append(surges[look.keys == keys_of([HIT])[0], :3].max())
+    assert found[0] < 1.5
+    assert found[1] > 5
+
+
 def test_a_young_state_and_none_say_unknown() -> None:
     for young in (None, look(FEWEST_KNOWN - 1)):
         found = USUAL.read(young, 2)

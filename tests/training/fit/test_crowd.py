@@ -40,7 +40,7 @@ def test_each_account_is_one_holder_of_what_it_names_and_shares_are_as_steady_as
 
 def changing(shape: float, rng: np.random.Generator) -> list[Held]:
     """Accounts that hold one value each, in two halves between which each value's share changes by a gamma's factor."""
-    rates = np.repeat([15.0, 60.0, 150.0], 300)
+    rates = np.repeat([15.0, 60.0, 150.0], 100)
     halves = rng.poisson(rates), rng.poisson(rates * rng.gamma(shape, 1 / shape, len(rates)))
     return [
         held([value], ts=half * 1000.0 + rng.random())
@@ -63,7 +63,7 @@ def test_how_steady_shares_are_is_found_again(shape: float) -> None:
 
 def test_shares_that_never_change_are_steadiest() -> None:
     rng = np.random.default_rng(0)
-    histories = [held([value], ts=rng.random()) for value in range(300) for _ in range(80)]
+    histories = [held([value], ts=rng.random()) for value in range(100) for _ in range(80)]
     assert fit_usual(histories, rng).steadiness[HELD.tolist().index(30)] >= 50
 
 
