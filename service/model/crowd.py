@@ -9,6 +9,7 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 
 from array import array
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +24,9 @@ NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
 BINS = 128  # of a sketch
 MARKS = 32  # by which a sketch is found
-POSTINGS = 16  # accounts that one mark of a sketch leads to, the latest
+POSTINGS, EARLIEST = 16, 4  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
 COMPARED = 8  # accounts that a sequence is compared with
+LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
 GROWN = 1.5  # an account is sketched again when it names this many times as much
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
@@ -164,17 +166,25 @@ class Near:
 
     def put(self, account: int, of: Keys) -> None:
         """Keeps an account's sketch (BINS,) in the place of its old one."""
-        self.drop(account)
+        old, new = self._kept(account), _marks(of)
+        self._take_out(account, set(old) - set(new))
         self.sketches[account] = of
-        for mark in _marks(of):
+        for mark in set(new) - set(old):
             found = self.holders.setdefault(mark, [])
             found.append(account)
-            del found[:-POSTINGS]
+            if len(found) > POSTINGS:
+                del found[EARLIEST]
 
     def drop(self, account: int) -> None:
-        if (of := self.sketches.pop(account, None)) is None:
-            return
-        for mark in _marks(of):
+        """Forgets an account."""
+        self._take_out(account, self._kept(account))
+        self.sketches.pop(account, None)
+
+    def _kept(self, account: int) -> list[int]:
+        return _marks(self.sketches[account]) if account in self.sketches else []
+
+    def _take_out(self, account: int, marks: Iterable[int]) -> None:
+        for mark in marks:
             found = self.holders.get(mark, [])
             if account in found:
                 found.remove(account)
@@ -214,8 +224,8 @@ class _Account:
         content, order: sketches of what it named, and of what it named one after another.
         last, until: what it named last, and when.
         sketched: how much it named when it was last put where others find it.
-        weight: what it counts for among the holders of what it names: 1, or less where more than half of it is the same
-            as another's, down to 0 for a copy. So many copies of one history are few holders of what is in it.
+        weight: what it counts for among the holders of what it names: 1, or less where more than half of a long history
+            is the same as another's, down to 0 for a copy. So many copies are few holders of what is in them.
     """
 
     first: float
@@ -372,7 +382,8 @@ class Crowd:
         named = len(found.named) + sum(key not in found.named for key in set(held.keys.tolist()))
         if named >= GROWN * found.sketched:
             found.sketched = named
-            alike = [same.sum() / there.sum() for _, same, there in self.by_content.nearest(account, found.content)]
+            near = self.by_content.nearest(account, found.content) if named >= LONG else []
+            alike = [same.sum() / there.sum() for _, same, there in near]
             found.weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
             self.by_content.put(account, found.content.copy())
             self.by_order.put(account, found.order.copy())

@@ -28,7 +28,7 @@ FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
 FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
-WORDS = ("an hour", "a day", "a week", "90 days")
+WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,16 @@ class Usual:
         return Together(np.array([measures]), events, [most])
 
     def surges(self, look: Look) -> tuple[Floats, Floats]:
-        """Float64 (K, 4), how far the holders of each key are above the usual number, and that number."""
+        """Float64 (K, 3), how far the holders of each key are above the usual number within WORDS, and that number."""
         held, side = self._holders(look.keys), look.sided.astype(np.int64)
         share = (held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side]
         holders, totals = look.holders[0], look.totals[0]
-        # what it was held beyond the horizon, so that a value that came up after training is soon usual
-        beyond = (holders[:, -1:] - holders) / np.maximum(totals[:, -1:] - totals, 1.0)
-        usual = totals * np.maximum(share[:, None], beyond)
+        # what it is held in the season beyond: a value that came up after training is soon usual, and none surges by it
+        beyond = (holders[:, -1:] - holders[:, :-1]) / np.maximum(totals[:, -1:] - totals[:, :-1], 1.0)
+        usual = totals[:, :-1] * np.maximum(share[:, None], beyond)
         shape = shape_of(held, self.steadiness[np.searchsorted(HELD, held, side="right") - 1])[:, None]
-        return deviance_root(holders, np.maximum(usual, 1e-9), shape) * self._no_fashion(look)[:, None], usual
+        found = deviance_root(holders[:, :-1], np.maximum(usual, 1e-9), shape)
+        return found * self._no_fashion(look)[:, None], usual
 
     def _no_fashion(self, look: Look) -> Floats:
         """Float64 (K,): 1 for a value that few hold, 0 for one that is held by FASHION of the new and of the old."""

@@ -15,7 +15,8 @@ from service.model.lengths import LEAST, bins
 from training.data.labels import UNLABELLED
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
-LOWEST = (-np.inf, 4.0, 0.5, 0.3, 0.3)  # measure from which each of ALARMS is raised at the lowest
+# measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
+LOWEST = (-np.inf, 8.0, 0.5, 0.3, 0.3)
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty; those on the crowd are this sure
 

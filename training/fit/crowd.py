@@ -32,7 +32,12 @@ def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
 
 
 def fit_crowd(
-    histories: Sequence[Held], looks: Sequence[Held], of: NDArray[np.int64], genuine: NDArray[np.bool_], seed: int
+    histories: Sequence[Held],
+    looks: Sequence[Held],
+    of: NDArray[np.int64],
+    genuine: NDArray[np.bool_],
+    asked: NDArray[np.bool_],
+    seed: int,
 ) -> tuple[Usual | None, list[Together]]:
     """What is usual among genuine accounts, and what the crowd says of each look, measured by what others show.
 
@@ -43,6 +48,7 @@ def fit_crowd(
         looks: M of them, whole histories or cuts of them.
         of: int64 (M,), the history that each look belongs to.
         genuine: bool (N,).
+        asked: bool (M,), of which looks to ask; of the others, nothing is known.
 
     Returns:
         None if there are too few accounts, or nothing that they could share.
@@ -55,7 +61,7 @@ def fit_crowd(
         return None, found
     for k in (0, 1):
         theirs = [histories[i] for i in np.flatnonzero(genuine & (half != k)).tolist()]
-        ours, at = np.flatnonzero(half == k), np.flatnonzero(half[of] == k)
+        ours, at = np.flatnonzero(half == k), np.flatnonzero(asked & (half[of] == k))
         usual, place = fit_usual(theirs, rng), np.searchsorted(ours, of[at])
         told = read_crowd(usual, [histories[i] for i in ours.tolist()], [looks[i] for i in at.tolist()], place, theirs)
         for i, one in zip(at.tolist(), told, strict=True):

@@ -41,6 +41,7 @@ from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
+SPARED = 4  # of so many sequences that are only judged, the crowd is asked of one, as this takes long
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
@@ -145,7 +146,8 @@ def fit_apart(
     examples = with_offsets(data, tabular, config)
     with stage("crowd", seconds):
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
-        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, config.seed)
+        asked = (data.weight > 0) | (np.arange(len(held)) % SPARED == 0)
+        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
@@ -347,6 +349,9 @@ def attackers(
         lacks, of = alarms.classes(told.missing, told.lengths)
         who = np.unique(data.of[crossed.at[only]], return_inverse=True)[1]
         # one that lacks a column by nature is in that column's class however it was cut
-        found[lacks, of, who] = calibration.score(told if in_crowd else told.alone())
+        if in_crowd:
+            found[lacks, of, who] = np.where(told.together.known, calibration.score(told), np.nan)
+        else:
+            found[lacks, of, who] = calibration.score(told.alone())
         found[-1] = np.nan  # of those who lack several columns, nobody tells
     return found

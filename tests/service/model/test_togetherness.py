@@ -8,7 +8,7 @@ from service.model.togetherness import FEWEST_KNOWN, HELD, Together, Usual, devi
 DAY = 86_400.0
 NOW = 1_700_000_000.0
 CATALOGUE, RARE, HIT = 2000, 1990, 5000
-SURGE, COPY, LOCKSTEP = range(3)
+SURGE, _, COPY, LOCKSTEP = range(4)
 
 
 def keys_of(numbers: list[int]) -> Keys:
@@ -17,7 +17,7 @@ def keys_of(numbers: list[int]) -> Keys:
 
 def held(numbers: list[int], ts: np.ndarray) -> Held:
     keys = keys_of(numbers)
-    return Held(keys, np.zeros_like(keys), np.sort(ts), np.arange(len(keys), dtype=np.int32))
+    return Held(keys, np.zeros_like(keys), np.sort(ts), np.arange(len(keys), dtype=np.int32), len(keys))
 
 
 def zipf(count: int, seed: int, days: float = 30.0) -> list[Held]:
@@ -49,7 +49,7 @@ def naming(history: Held, number: int, ts: float) -> Held:
     keys, times = history.keys.copy(), history.ts.copy()
     keys[at], times[at] = keys_of([number])[0], ts
     order = np.argsort(times, kind="stable")
-    return Held(keys[order], history.sided, times[order], history.event)
+    return Held(keys[order], history.sided, times[order], history.event, history.length)
 
 
 def judged(log: list[Held]) -> Together:
@@ -95,12 +95,25 @@ def test_copies_and_accounts_in_lockstep_stand_out() -> None:
     genuine, [pattern] = zipf(300, seed=2), zipf(1, seed=7)
     rng = np.random.default_rng(0)
     orders = [np.arange(20)] * 10 + [rng.permutation(20) for _ in range(10)]
-    same = [Held(pattern.keys[o], pattern.sided, pattern.ts + k, pattern.event) for k, o in enumerate(orders)]
+    same = [
+        Held(pattern.keys[o], pattern.sided, pattern.ts + k, pattern.event, pattern.length)
+        for k, o in enumerate(orders)
+    ]
     measures = judged([*genuine, *same]).measures
     most = np.quantile(measures[:300], 0.99, axis=0)
-    assert (measures[300:, COPY] > max(most[COPY], 0.8)).all()
-    assert (measures[300:310, LOCKSTEP] > max(most[LOCKSTEP], 0.8)).all()
+    assert (measures[301:, COPY] > max(most[COPY], 0.8)).all()
+    assert (measures[301:310, LOCKSTEP] > max(most[LOCKSTEP], 0.8)).all()
     assert (measures[310:, LOCKSTEP] < 0.5).all()
+
+
+def test_who_is_copied_is_no_copy() -> None:
+    genuine, [pattern] = zipf(300, seed=2), zipf(1, seed=7)
+    copies = [
+        Held(pattern.keys, pattern.sided, pattern.ts + k, pattern.event, pattern.length) for k in np.arange(30) * 60.0
+    ]
+    copy = judged([*genuine, *copies]).measures[300:, COPY]
+    assert copy[0] < 0.5
+    assert (copy[1:] > 0.8).all()
 
 
 def look(known: int, copy: Alike = NOBODY) -> Look:
@@ -122,7 +135,7 @@ def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
             crowd.enter(account, history)
         look = crowd.look(9999, own, NOW)
         surges, _ = USUAL.surges(look)
-        found.append(surges[look.keys == keys_of([HIT])[0], :3].max())
+        found.append(surges[look.keys == keys_of([HIT])[0]].max())
     assert found[0] < 1.5
     assert found[1] > 5
 
@@ -132,7 +145,7 @@ def test_a_young_state_and_none_say_unknown() -> None:
         found = USUAL.read(young, 2)
         assert np.isnan(found.measures).all()
         assert (found.events.tolist(), found.most) == ([0.0, 0.0], [None])
-    assert USUAL.read(look(FEWEST_KNOWN), 2).measures.tolist() == [[0.0, 0.0, 0.0]]
+    assert USUAL.read(look(FEWEST_KNOWN), 2).measures.tolist() == [[0.0] * 4]
 
 
 def test_what_is_alike_by_chance_counts_for_less_the_more_accounts_there_are() -> None:
@@ -156,7 +169,7 @@ def test_parts_that_are_joined_are_taken_apart_again() -> None:
         assert np.array_equal(getattr(taken, name), getattr(again, name))
     assert taken.most == again.most == [together.most[i] for i in at.tolist()]
     nothing = Together.unknown([2, 3])
-    assert nothing.measures.shape == (2, 3)
+    assert nothing.measures.shape == (2, 4)
     assert nothing.events.shape == (5,)
 
 

@@ -18,7 +18,7 @@ def held(rows: list[tuple[float, int]]) -> Held:
     """What names those numbers at those times."""
     keys = keys_of(*(number for _, number in rows))
     ts = np.array([at for at, _ in rows], dtype=np.float64)
-    return Held(keys, np.zeros_like(keys), ts, np.arange(len(rows), dtype=np.int32))
+    return Held(keys, np.zeros_like(keys), ts, np.arange(len(rows), dtype=np.int32), len(rows))
 
 
 def untimed(history: Held) -> Held:

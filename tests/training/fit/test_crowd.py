@@ -13,7 +13,7 @@ SIDE = 0x9E3779B97F4A7C15
 def held(numbers: list[int], sides: list[bool] | None = None, ts: float = np.nan) -> Held:
     keys = np.array(numbers, dtype=np.uint64) * 2 + 1
     sided = np.where(np.array(sides or [False] * len(keys), dtype=bool), keys ^ np.uint64(SIDE), np.uint64(0))
-    return Held(keys, sided, np.full(len(keys), ts), np.arange(len(keys), dtype=np.int32))
+    return Held(keys, sided, np.full(len(keys), ts), np.arange(len(keys), dtype=np.int32), len(keys))
 
 
 rows = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=10)
