@@ -8,8 +8,7 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 """
 
 from array import array
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,19 +16,14 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
+from service.model.near import BINS, EMPTY, Near, mixed, sketch, steps
 
 HORIZONS = np.array((3600.0, 86_400.0, 7 * 86_400.0, 90 * 86_400.0))  # seconds
 STEP = 3600.0  # seconds, in which totals are kept
 NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
-BINS = 128  # of a sketch
-MARKS = 32  # by which a sketch is found
-POSTINGS, EARLIEST = 16, 4  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
-COMPARED = 8  # accounts that a sequence is compared with
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
 GROWN = 1.5  # an account is sketched again when it names this many times as much
-EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
 @dataclass(frozen=True)
@@ -135,85 +129,6 @@ class Totals:
         return np.asarray((1 - part) * self._sums[at] + part * self._sums[end])
 
 
-def sketch(tokens: Keys) -> tuple[Keys, NDArray[np.int64]]:
-    """The smallest of the mixed tokens in each of BINS bins, EMPTY where there is none, and its place among the tokens.
-
-    One-permutation hashing (Li, Owen and Zhang, "One permutation hashing", NIPS 2012). Two sets agree in a bin with the
-    probability of their Jaccard overlap; a set that is much smaller than BINS is known nearly in full.
-    """
-    spread = mixed(tokens)
-    order = np.argsort(spread)[::-1]  # the smallest of a bin is written last
-    at = (spread[order] >> np.uint64(57)).astype(np.int64)
-    found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.int64)
-    found[at], source[at] = spread[order], order
-    return found, source
-
-
-def mixed(keys: Keys) -> Keys:
-    """Keys whose bits are spread evenly: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    z = keys * _ODD
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
-
-
-class Near:
-    """Sketches of accounts, found by any two of their values that are neighbours in both; one would be too common."""
-
-    def __init__(self) -> None:
-        self.sketches: dict[int, Keys] = {}
-        self.holders: dict[int, list[int]] = {}
-
-    def put(self, account: int, of: Keys) -> None:
-        """Keeps an account's sketch (BINS,) in the place of its old one."""
-        old, new = self._kept(account), _marks(of)
-        self._take_out(account, set(old) - set(new))
-        self.sketches[account] = of
-        for mark in set(new) - set(old):
-            found = self.holders.setdefault(mark, [])
-            found.append(account)
-            if len(found) > POSTINGS:
-                del found[EARLIEST]
-
-    def drop(self, account: int) -> None:
-        """Forgets an account."""
-        self._take_out(account, self._kept(account))
-        self.sketches.pop(account, None)
-
-    def _kept(self, account: int) -> list[int]:
-        return _marks(self.sketches[account]) if account in self.sketches else []
-
-    def _take_out(self, account: int, marks: Iterable[int]) -> None:
-        for mark in marks:
-            found = self.holders.get(mark, [])
-            if account in found:
-                found.remove(account)
-            if not found:
-                self.holders.pop(mark, None)
-
-    def nearest(self, account: int, of: Keys) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Other accounts, those that share most bins first; bool (BINS,) twice: where both agree, and where any is."""
-        met: Counter[int] = Counter()
-        for mark in _marks(of):
-            met.update(self.holders.get(mark, ()))
-        met.pop(account, None)
-        some = [other for other, _ in met.most_common(COMPARED)]
-        if not some:
-            return []
-        others = np.stack([self.sketches[other] for other in some])
-        same, there = (others == of) & (of != EMPTY), (others != EMPTY) | (of != EMPTY)
-        order = np.argsort(-same.sum(axis=1) / there.sum(axis=1), kind="stable")
-        return [(some[i], same[i], there[i]) for i in order.tolist()]
-
-
-def _marks(of: Keys) -> list[int]:
-    """Of each two values that are neighbours a mark; of many marks about MARKS, the same ones in every sketch."""
-    there = of[of != EMPTY]
-    found = mixed(there[:-1] * _ODD ^ there[1:]) if len(there) > 1 else there[:0]
-    some: list[int] = found[found % np.uint64(max(len(found) // MARKS, 1)) == 0].tolist()
-    return some
-
-
 @dataclass(slots=True)
 class _Account:
     """What is kept of an account.
@@ -304,7 +219,7 @@ class Crowd:
             fresh=not old,
             known=len(self.accounts) - (found is not None),
             copy=self._alike(self.by_content, account, held.keys, held),
-            lockstep=self._alike(self.by_order, account, _steps(held.keys), held),
+            lockstep=self._alike(self.by_order, account, steps(held.keys), held),
         )
 
     def forget(self, account: int) -> bool:
@@ -373,8 +288,8 @@ class Crowd:
 
     def _sketch(self, account: int, found: _Account, held: Held) -> None:
         follows = int(held.ts[0] > found.until)  # what is sent again does not follow what it ended with
-        steps = _steps(np.concatenate((found.last[:follows], held.keys)))
-        for of, tokens in ((found.content, held.keys), (found.order, steps)):
+        order = steps(np.concatenate((found.last[:follows], held.keys)))
+        for of, tokens in ((found.content, held.keys), (found.order, order)):
             spread = mixed(tokens)
             np.minimum.at(of, (spread >> np.uint64(57)).astype(np.int64), spread)
         if held.ts[-1] >= found.until:
@@ -407,8 +322,3 @@ class Crowd:
 
 
 _NONE = _Holders()
-
-
-def _steps(keys: Keys) -> Keys:
-    """Uint64 (n - 1,), one for each two keys that follow one another."""
-    return np.asarray(keys[:-1] * _ODD ^ keys[1:])

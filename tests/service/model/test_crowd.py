@@ -152,20 +152,6 @@ def test_what_comes_in_parts_counts_as_what_comes_at_once(whole: Held, cut: int)
     assert np.allclose(look.totals, of_parts.totals, atol=1e-6)
 
 
-@pytest.mark.parametrize("shared", [0, 50, 150, 195, 200])
-def test_the_share_of_a_sketch_is_near_the_true_overlap(shared: int) -> None:
-    """Of two sets of 200, within four standard errors of BINS draws, averaged over ten pairs."""
-    found = []
-    for draw in range(10):
-        base = 10_000 * draw
-        one, other = (keys_of(*range(base + a, base + a + 200)) for a in (0, 200 - shared))
-        (a, _), (b, source) = c.sketch(one), c.sketch(other)
-        assert (c.mixed(other[source[b != c.EMPTY]]) == b[b != c.EMPTY]).all()
-        found.append(((a == b) & (a != c.EMPTY)).sum() / ((a != c.EMPTY) | (b != c.EMPTY)).sum())
-    true = shared / (400 - shared)
-    assert abs(np.mean(found) - true) <= 4 * np.sqrt(true * (1 - true) / (10 * c.BINS))
-
-
 def strangers(count: int, size: int = 30) -> dict[int, Held]:
     rng = np.random.default_rng(0)
     return {a: held(rng.choice(5000, size, replace=False).tolist(), NOW + a) for a in range(count)}
@@ -190,20 +176,6 @@ def test_a_copy_is_found_among_many_and_forgotten_with_its_account() -> None:
     assert 77 not in (after.copy.account, after.lockstep.account)
     assert after.known == 499
     assert (after.holders == look.holders).all()
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.integers(0, 30), max_size=8), st.booleans()), max_size=40))
-def test_every_account_that_a_mark_leads_to_has_that_mark(steps: list[tuple[int, list[int], bool]]) -> None:
-    near = c.Near()
-    for account, numbers, dropped in steps:
-        if dropped:
-            near.drop(account)
-        else:
-            near.put(account, c.sketch(keys_of(*numbers))[0])
-    for mark, accounts in near.holders.items():
-        assert 0 < len(accounts) <= c.POSTINGS
-        assert all(mark in c._marks(near.sketches[account]) for account in accounts)
 
 
 def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> None:
