@@ -27,7 +27,8 @@ MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in fashion among them
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
-FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
+FASHION = (0.15, 0.3)  # share of the active accounts at which a surge begins to count less, and counts nothing more
+ALIKE = (0.25, 0.5)  # the same, of those who hold it beyond the usual: old ones for each new one, or new for each old
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 
 
@@ -146,14 +147,22 @@ class Usual:
         usual = totals[:, :-1] * np.maximum(share[:, None], beyond)
         shape = shape_of(held, self.steadiness[np.searchsorted(HELD, held, side="right") - 1])[:, None]
         found = deviance_root(holders[:, :-1], np.maximum(usual, 1e-9), shape)
-        return found * self._no_fashion(look)[:, None], usual
+        return found * self._no_fashion(look, share)[:, None], usual
 
-    def _no_fashion(self, look: Look) -> Floats:
-        """Float64 (K,): 1 for a value that few hold, 0 for one that is held by FASHION of the new and of the old."""
-        active = look.totals[:, :, -1] * (self.accounts / np.maximum(self.totals, 1.0))[look.sided.astype(np.int64)]
-        part = look.holders[:, :, -1] / np.maximum(active, 1.0)
-        in_fashion = np.where(active[1] >= FEWEST_ACTIVE, part.min(axis=0), part[0])
-        return np.asarray(np.clip((FASHION[1] - in_fashion) / (FASHION[1] - FASHION[0]), 0.0, 1.0))
+    def _no_fashion(self, look: Look, share: Floats) -> Floats:
+        """Float64 (K,): 1 for a value that few hold, 0 for one that is in fashion.
+
+        That is what a large part of the new and of the old accounts hold; and what many of both hold beyond the usual:
+        attackers are either new accounts or old ones.
+        """
+        totals, holders = look.totals[:, :, -1], look.holders[:, :, -1]
+        active = totals * (self.accounts / np.maximum(self.totals, 1.0))[look.sided.astype(np.int64)]
+        part, usual = holders / np.maximum(active, 1.0), totals * share
+        by_size = np.where(active[1] >= FEWEST_ACTIVE, part.min(axis=0), part[0])
+        surely = np.array((0.0, 2.0))[:, None] * np.sqrt(usual + 1)  # what few others hold may be chance
+        beyond = np.maximum(holders - usual - surely, 0.0)
+        by_both = beyond[1] / np.maximum(beyond[0], 1e-9)
+        return np.asarray(np.minimum(_fading(by_size, FASHION), _fading(by_both, ALIKE)))
 
     def _alike(self, alike: Alike, known: int) -> float:
         """The share that is alike, less what chance finds among so many accounts."""
@@ -163,6 +172,11 @@ class Usual:
     def _holders(self, keys: Keys) -> Floats:
         at = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
         return np.where(self.keys[at] == keys, self.holders[at], 0.0) if len(self.keys) else np.zeros(len(keys))
+
+
+def _fading(x: Floats, between: tuple[float, float]) -> Floats:
+    """1 up to the first of two values, 0 from the second on."""
+    return np.asarray(np.clip((between[1] - x) / (between[1] - between[0]), 0.0, 1.0))
 
 
 def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:
