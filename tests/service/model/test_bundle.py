@@ -57,7 +57,7 @@ def fewer_rates(path: Path) -> None:
             "schema version 2, this release reads 6; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=6)),
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=7)),
             "schema version 7, this release reads 6; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),

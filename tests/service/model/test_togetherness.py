@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -20,14 +22,14 @@ def held(numbers: list[int], ts: np.ndarray) -> Held:
     return Held(keys, np.zeros_like(keys), np.sort(ts), np.arange(len(keys), dtype=np.int32), len(keys))
 
 
-def zipf(count: int, seed: int, days: float = 30.0) -> list[Held]:
-    """Accounts that each name twenty items of a catalogue within a day, some of them old by then."""
+def zipf(count: int, seed: int, days: float = 30.0, aged: Sequence[int] = (0, 20)) -> list[Held]:
+    """Accounts that each name twenty items of a catalogue within a day, some of them old by then, by as many days."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, CATALOGUE + 1)
     return [
         held(
             rng.choice(CATALOGUE, 20, replace=False, p=share / share.sum()).tolist(),
-            np.append(rng.uniform(0, DAY, 19), -DAY * rng.choice([0, 20])) + NOW - rng.uniform(0, days * DAY),
+            np.append(rng.uniform(0, DAY, 19), -DAY * rng.choice(aged)) + NOW - rng.uniform(0, days * DAY),
         )
         for _ in range(count)
     ]
@@ -62,7 +64,7 @@ def judged(log: list[Held]) -> Together:
 
 
 def recent(count: int, seed: int) -> list[Held]:
-    return zipf(count, seed, days=2.0)
+    return zipf(count, seed, days=2.0, aged=[0])
 
 
 def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_ones() -> None:
@@ -125,7 +127,8 @@ def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
     """One account in thirty has named it for 80 days: it is less of a surge than what all of them named on one day."""
     log = zipf(900, seed=2, days=80.0)
     steady = [naming(h, HIT, float(h.ts[-1])) if k % 30 == 0 else h for k, h in enumerate(log)]
-    latest = sorted(range(900), key=lambda k: -log[k].ts[-1])[:30]
+    new = [k for k in range(900) if log[k].ts[-1] - log[k].ts[0] < 7 * DAY]
+    latest = sorted(new, key=lambda k: -log[k].ts[-1])[:30]
     sudden = [naming(h, HIT, float(h.ts[-1])) if k in latest else h for k, h in enumerate(log)]
     own = naming(recent(1, seed=4)[0], HIT, NOW)
     found = []
