@@ -6,7 +6,8 @@
 
 - `fresh`: each kind of cut, and each column missing.
 - `hidden`: some attackers are labelled as genuine, in training and in what is set aside for thresholds.
-- `later`: fitted on the earlier half, tested on the later, by time; then beside models fitted without a column.
+- `later`: fitted on the earlier half, tested on the later, by time; then with thresholds chosen again on every second
+  genuine account of the later half, and beside models fitted without a column.
 
 Both logs must come from the same process, and share no account.
 """
@@ -113,6 +114,10 @@ def later(data: Dataset, config: FitConfig, without: list[str]) -> None:
     log, labels = data.log.subset(test), data.labels.subset(test)
     for row in by_cut(log, labels, fitted.encoder.read, decisions(fitted)):
         line(row["cut"], row)
+    rest = np.setdiff1d(test, genuine[::2])
+    again = decisions(fitted, chosen_on(fitted, data.log.subset(genuine[::2])))
+    for row in by_cut(data.log.subset(rest), data.labels.subset(rest), fitted.encoder.read, again):
+        line(f"chosen again: {row['cut']}", row)
     parts = set_aside(data.log, data.labels, data.training, config.seed)
     for column in without:
         nothing = pl.lit(None, dtype=data.log.events.schema[column]).alias(column)
