@@ -1,0 +1,263 @@
+"""Which values are taken up by more accounts than chance brings together: within a time, by odd accounts, by copies.
+
+All figures are of the log itself. What is usual for a value is what it is outside the box, so that a campaign does not
+hide itself. How unlikely a box is, is told as the number of such boxes that chance would make of all looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom, nbinom, rankdata
+
+from service.encoding.held import Held, Keys
+from service.encoding.values import Floats
+from service.model.togetherness import FASHION
+from training.apply.nearness import Neighbours
+
+Ints = NDArray[np.int64]
+FEWEST = 3  # accounts of a group
+LIVELY = 100.0  # boxes that chance may make in a log, to be told apart from those of a sale
+WINDOWS = 3600.0 * 4.0 ** np.arange(5)  # seconds; what lasts longer changes with fashion
+EARLY = 0.1  # share of a value's accounts that may have its first time wrong
+STEADY = 5.0  # gamma shape of how much the share of a value changes by itself
+ODD = np.array((0.02, 0.05, 0.1, 0.2))  # shares of the accounts: those that are oddest
+COPIES = np.array((3.0, 5.0))  # deviations from which an account may be a copy
+COPIED = 20.0  # gamma shape of how much what copies differ in departs from what is popular
+DOUBT = float(np.log(0.01))  # natural log; what is likelier than that tells nothing of a box's accounts
+UNDERFLOW = -700.0  # natural log
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What each account takes up, once, when first; P in all, of one value after another, in time order.
+
+    Attributes:
+        account, token: int64 (P,), the account, and the value's place in `keys`.
+        parent: int64 (P,), the place of the value by itself, where `token` is told by its side.
+        sided: int64 (P,), 1 where it is told by its side.
+        ts: float64 (P,), NaN where not told.
+        keys: uint64 (V,), the values, by themselves and by their side.
+        ends: int64 (V + 1,); value v has the claims from ends[v] to ends[v + 1].
+        accounts: how many there are.
+    """
+
+    account: Ints
+    token: Ints
+    parent: Ints
+    sided: Ints
+    ts: Floats
+    keys: Keys
+    ends: Ints
+    accounts: int
+
+    @classmethod
+    def of(cls, histories: Sequence[Held]) -> "Claims":
+        parts = []
+        for i, held in enumerate(histories):
+            for side, keys in enumerate((held.keys, held.sided)):
+                named, first = np.unique(keys, return_index=True)
+                named, first = named[named != 0], first[named != 0]
+                parts.append(
+                    (np.full(len(named), i), named, held.keys[first], np.full(len(named), side), held.ts[first])
+                )
+        account, key, by_itself, sided, ts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        keys, token = np.unique(key, return_inverse=True)
+        order = np.lexsort((account, ts, token))
+        token = token[order]
+        ends = np.searchsorted(token, np.arange(len(keys) + 1))
+        parent = np.searchsorted(keys, by_itself[order])
+        return cls(account[order], token, parent, sided[order], ts[order], keys, ends, len(histories))
+
+    @cached_property
+    def holders(self) -> Ints:
+        """Int64 (V,): accounts that take up each value."""
+        return np.diff(self.ends)
+
+    @cached_property
+    def spread(self) -> float:
+        """Gamma shape of how popular values are, by its moments."""
+        holders = self.holders[self.sided[self.ends[:-1]] == 0]
+        return float(np.clip(holders.mean() ** 2 / max(holders.var() - holders.mean(), 1e-9), 0.1, 10.0))
+
+    @cached_property
+    def timed(self) -> "Claims":
+        """The claims that have a time."""
+        some = ~np.isnan(self.ts)
+        ends = np.concatenate(([0], np.cumsum(some)))[self.ends]
+        account, token, parent, sided = (part[some] for part in (self.account, self.token, self.parent, self.sided))
+        return Claims(account, token, parent, sided, self.ts[some], self.keys, ends, self.accounts)
+
+    def around(self, token: int, start: float, end: float) -> Ints:
+        """The accounts that take up a value from start to end, in seconds; NaN for all times."""
+        ts = self.ts[self.ends[token] : self.ends[token + 1]]
+        who = self.account[self.ends[token] : self.ends[token + 1]]
+        return who if np.isnan(start) else who[(ts >= start) & (ts <= end)]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A value and a time, with the accounts that take it up there.
+
+    Attributes:
+        parent, token: places in the claims' keys of the value, by itself, and by its side where that is meant.
+        accounts: int64 (B,).
+        certainty: float64 (B,), of each, that it is no bystander.
+        usual: accounts that would be there by chance.
+        start, end: the first and the last time, NaN where all times are meant.
+        log10_expected: log10 of how many boxes as unlikely as this one chance would make in the log.
+    """
+
+    parent: int
+    token: int
+    accounts: Ints
+    certainty: Floats
+    usual: float
+    start: float
+    end: float
+    log10_expected: float
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """All claims from `first` to `end`, int64 (B,), as boxes.
+
+    Attributes:
+        usual: float64 (B,), accounts that would be there by chance; NaN where the time tells nothing.
+        surprise: float64 (B,), natural log of the chance of so many, 0 where the time tells nothing.
+    """
+
+    first: Ints
+    end: Ints
+    usual: Floats
+    surprise: Floats
+
+    def boxes(self, claims: Claims, rank: Floats, tested: int) -> list[Box]:
+        """Those that are unlike chance by their number, or by how many of their accounts are odd, or by both.
+
+        Args:
+            rank: float64 (2, N), the share of the accounts that are as odd as each or more so, in two ways.
+            tested: boxes that were looked at.
+        """
+        share = np.repeat(ODD, len(rank))  # of the accounts in each class: both ranks, then both with the next share
+        is_odd = (rank[:, claims.account].T[:, None, :] <= ODD[:, None]).reshape(len(claims.account), -1)
+        counts = np.cumsum(np.vstack((np.zeros_like(share), is_odd)), axis=0)
+        number, found = (self.end - self.first)[:, None], counts[self.end] - counts[self.first]
+        by_class = binom.logsf(found - 1, number, share)
+        best, surprise = by_class.argmin(axis=1), np.minimum(by_class.min(axis=1), 0.0)
+        log10 = (self.surprise + surprise + np.log(tested * (1 + len(share)))) / np.log(10)
+        boxes = []
+        for at in np.flatnonzero(log10 < np.log10(LIVELY)).tolist():
+            a, b, all_times = int(self.first[at]), int(self.end[at]), np.isnan(self.usual[at])
+            who = claims.account[a:b]
+            odd, of_all = is_odd[a:b, best[at]], float(share[best[at]])
+            if surprise[at] > DOUBT:
+                odd, of_all = np.ones(len(who), dtype=np.bool_), 1.0
+            certainty, usual = _certainty(odd, of_all, float(self.usual[at]))
+            times = (np.nan, np.nan) if all_times else (float(claims.ts[a]), float(claims.ts[b - 1]))
+            boxes.append(
+                Box(int(claims.parent[a]), int(claims.token[a]), who, certainty, usual, *times, float(log10[at]))
+            )
+        return boxes
+
+
+def _certainty(odd: NDArray[np.bool_], share: float, usual: float) -> tuple[Floats, float]:
+    """Of each account of a box, that it is no bystander, by Bayes' rule; and how many bystanders there are.
+
+    Args:
+        odd: which are among the `share` of all accounts that are oddest; where it is 1, that tells nothing.
+        usual: bystanders by the time; NaN where that tells nothing.
+    """
+    number, found = len(odd), int(odd.sum())
+    if share == 1.0:
+        return np.full(number, 1 - usual / number), usual
+    members = (found - share * number) / (1 - share)
+    members = float(np.clip(members if np.isnan(usual) else max(members, number - usual), 1e-9, number - 1e-3))
+    usual = number - members
+    of_members = np.clip((found - share * usual) / members, 0.05, 0.95)
+    odds = members / usual * np.where(odd, of_members / share, (1 - of_members) / (1 - share))
+    return odds / (1 + odds), usual
+
+
+def by_time(claims: Claims, near: Neighbours) -> list[Box]:
+    """Boxes whose accounts are many for the time, or unusually near to others, or like nobody."""
+    unusual = np.where(near.copied_from, -np.inf, near.unusual)  # it is the copies that are unusual
+    rank = np.stack([rankdata(-odd, method="max") / claims.accounts for odd in (unusual, near.lonely)])
+    some = np.flatnonzero(claims.holders >= FEWEST)
+    at_all_times = _Windows(claims.ends[some], claims.ends[some + 1], np.full(len(some), np.nan), np.zeros(len(some)))
+    timed = claims.timed
+    found = [_within(timed, seconds) for seconds in WINDOWS.tolist()] if len(timed.ts) else []
+    tested = len(some) + sum(looked_at for _, looked_at in found)
+    boxes = [box for windows, _ in found for box in windows.boxes(timed, rank, tested)]
+    return at_all_times.boxes(claims, rank, tested) + boxes
+
+
+def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
+    """The windows of a length that begin with a claim and hold more than usual; and how many were looked at."""
+    ts = claims.ts - claims.ts.min()
+    span = float(ts.max()) + 4 * seconds
+    line = claims.token * span + ts  # the claims of one value after those of another
+    first = np.arange(len(ts))
+    end = np.searchsorted(line, line + seconds, side="right")
+    first, end = first[end - first >= FEWEST], end[end - first >= FEWEST]
+    start, side, token, number = ts[first], claims.sided[first], claims.token[first], (end - first).astype(np.float64)
+    before = np.searchsorted(line, token * span + np.maximum(start - 1.5 * seconds, 0.0))
+    around = np.searchsorted(line, token * span + start + 2.5 * seconds) - before - number
+    active = _active(claims, ts, side, start, start + seconds)
+    # as likely as it is elsewhere since it appeared, where values differ by a gamma distribution
+    appeared = ts[claims.ends[claims.parent[first]] + (EARLY * claims.holders[claims.parent[first]]).astype(np.int64)]
+    since = np.maximum(
+        _active(claims, ts, side, np.minimum(appeared, start), np.full(len(first), np.inf)) - active, 0.0
+    )
+    shape, values = claims.spread, np.bincount(claims.sided[claims.ends[:-1]], minlength=2)
+    outside = claims.holders[token] - number + shape
+    usual = active * np.minimum(outside / (since + shape * values[side]), 1.0)
+    usual = np.maximum(usual, around / 3)  # in three such windows just before and after
+    steady = 1 / (1 / outside + 1 / STEADY)
+    surprise = np.maximum(
+        np.nan_to_num(nbinom.logsf(number - 2, steady, steady / (steady + usual)), neginf=UNDERFLOW), UNDERFLOW
+    )
+    parent = claims.parent[first] * span + start
+    taken_up = (np.searchsorted(line, parent + seconds, side="right") - np.searchsorted(line, parent)) / claims.accounts
+    surprise *= np.clip((FASHION[1] - taken_up) / (FASHION[1] - FASHION[0]), 0.0, 1.0)
+    more = number > usual
+    return _Windows(first[more], end[more], usual[more], surprise[more]), len(first)
+
+
+def _active(claims: Claims, ts: Floats, side: Ints, start: Floats, end: Floats) -> Floats:
+    """Float64 (B,): claims of each side from start to end, of all values."""
+    found = np.zeros(len(side))
+    for k in (0, 1):
+        times, of_side = np.sort(ts[claims.sided == k]), side == k
+        until = np.searchsorted(times, end[of_side], side="right")
+        found[of_side] = until - np.searchsorted(times, start[of_side])
+    return found
+
+
+def by_difference(claims: Claims, near: Neighbours) -> list[Box]:
+    """Boxes of what copies hold that the nearest other account does not: what was added to the copied histories."""
+    other, size = near.who[claims.account, 0], len(claims.keys)
+    there = np.unique(claims.account * size + claims.token)
+    wanted = other * size + claims.token
+    found = np.searchsorted(there, wanted)
+    own = (other >= 0) & (there[np.minimum(found, len(there) - 1)] != wanted)
+    side, boxes = claims.sided[claims.ends[:-1]], []
+    for least in COPIES.tolist():
+        added = own & (near.copied[claims.account] >= least)
+        number = np.bincount(claims.token[added], minlength=size)
+        # what differs between accounts that are no copies is what would differ by chance
+        beside = np.bincount(claims.token[own & ~added], minlength=size) + 0.5
+        all_added, all_beside = (np.bincount(side, part, minlength=2) for part in (number, beside))
+        usual = (all_added / np.maximum(all_beside, 1))[side] * beside
+        surprise = np.maximum(nbinom.logsf(number - 1, COPIED, COPIED / (COPIED + usual)), UNDERFLOW)
+        log10 = (surprise + np.log(len(COPIES) * max((number > 0).sum(), 1))) / np.log(10)
+        for token in np.flatnonzero((log10 < np.log10(LIVELY)) & (number >= FEWEST)).tolist():
+            at = slice(claims.ends[token], claims.ends[token + 1])
+            who, ts = claims.account[at][added[at]], claims.ts[at][added[at]]
+            certainty = np.full(len(who), 1 - min(usual[token] / len(who), 1.0))
+            times = (np.nan, np.nan) if np.isnan(ts).any() else (float(ts.min()), float(ts.max()))
+            parent = int(claims.parent[at][0])
+            boxes.append(Box(parent, token, who, certainty, float(usual[token]), *times, float(log10[token])))
+    return boxes
