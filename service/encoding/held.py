@@ -33,6 +33,11 @@ class Held:
     event: NDArray[np.int32]
 
 
+def side_of(key: int, sided: int) -> int:
+    """The side that `sided` tells of an identifier: 1 low, 2 high, 0 if it is the identifier by itself."""
+    return [int(sign) for sign in _SIGNS].index(key ^ sided)
+
+
 def of_events(events: Events, identifiers: Sequence[Vocabulary], deviations: Sequence[Deviation]) -> list[Held]:
     """What each sequence of encoded events holds of some identifier columns."""
     of = np.zeros((events.length, max(len(identifiers), 1)), dtype=np.uint64)

@@ -24,6 +24,7 @@ WINDOWS = 3600.0 * 4.0 ** np.arange(5)  # seconds; what lasts longer changes wit
 EARLY = 0.1  # share of a value's accounts that may have its first time wrong
 STEADY = 5.0  # gamma shape of how much the share of a value changes by itself
 ODD = np.array((0.02, 0.05, 0.1, 0.2))  # shares of the accounts: those that are oddest
+OWN = 0.05  # share of the weight of a history, up to which one value cannot make it odd
 COPIES = np.array((3.0, 5.0))  # deviations from which an account may be a copy
 COPIED = 20.0  # gamma shape of how much what copies differ in departs from what is popular
 DOUBT = float(np.log(0.01))  # natural log; what is likelier than that tells nothing of a box's accounts
@@ -76,6 +77,11 @@ class Claims:
         """Int64 (V,): accounts that take up each value."""
         return np.diff(self.ends)
 
+    @property
+    def weight(self) -> Floats:
+        """Float64 (P,): what the value of each claim weighs, see `Neighbours`."""
+        return np.asarray(np.log(self.accounts / np.maximum(self.holders, 1))[self.token])
+
     @cached_property
     def spread(self) -> float:
         """Gamma shape of how popular values are, by its moments."""
@@ -108,6 +114,7 @@ class Box:
         usual: accounts that would be there by chance.
         start, end: the first and the last time, NaN where all times are meant.
         log10_expected: log10 of how many boxes as unlikely as this one chance would make in the log.
+        log10_given: the same, of boxes of the accounts of another box, so that only the value is free.
     """
 
     parent: int
@@ -118,6 +125,7 @@ class Box:
     start: float
     end: float
     log10_expected: float
+    log10_given: float
 
 
 @dataclass(frozen=True)
@@ -134,20 +142,23 @@ class _Windows:
     usual: Floats
     surprise: Floats
 
-    def boxes(self, claims: Claims, rank: Floats, tested: int) -> list[Box]:
+    def boxes(self, claims: Claims, near: Neighbours, tested: int) -> list[Box]:
         """Those that are unlike chance by their number, or by how many of their accounts are odd, or by both.
 
-        Args:
-            rank: float64 (2, N), the share of the accounts that are as odd as each or more so, in two ways.
-            tested: boxes that were looked at.
+        `tested` is how many boxes were looked at.
         """
-        share = np.repeat(ODD, len(rank))  # of the accounts in each class: both ranks, then both with the next share
-        is_odd = (rank[:, claims.account].T[:, None, :] <= ODD[:, None]).reshape(len(claims.account), -1)
+        unusual = np.where(near.copied_from, -np.inf, near.unusual)  # it is the copies that are unusual
+        rank = np.stack([rankdata(-odd, method="max") / claims.accounts for odd in (unusual, near.lonely)], axis=1)
+        share = np.repeat(ODD, 2)  # of the accounts in each class: both ways to be odd, then both with the next share
+        is_odd = (rank[claims.account][:, None, :] <= ODD[:, None]).reshape(len(claims.account), -1)
+        # where a value is much of a history, it may be the value itself that makes it odd
+        is_odd[(claims.weight > OWN * near.weight[claims.account]) & ~near.mostly_shared[claims.account]] = False
         counts = np.cumsum(np.vstack((np.zeros_like(share), is_odd)), axis=0)
         number, found = (self.end - self.first)[:, None], counts[self.end] - counts[self.first]
         by_class = binom.logsf(found - 1, number, share)
         best, surprise = by_class.argmin(axis=1), np.minimum(by_class.min(axis=1), 0.0)
-        log10 = (self.surprise + surprise + np.log(tested * (1 + len(share)))) / np.log(10)
+        chance = (self.surprise + surprise + np.log(1 + len(share))) / np.log(10)
+        log10, given = chance + np.log10(max(tested, 1)), chance + np.log10(len(claims.keys))
         boxes = []
         for at in np.flatnonzero(log10 < np.log10(LIVELY)).tolist():
             a, b, all_times = int(self.first[at]), int(self.end[at]), np.isnan(self.usual[at])
@@ -157,9 +168,8 @@ class _Windows:
                 odd, of_all = np.ones(len(who), dtype=np.bool_), 1.0
             certainty, usual = _certainty(odd, of_all, float(self.usual[at]))
             times = (np.nan, np.nan) if all_times else (float(claims.ts[a]), float(claims.ts[b - 1]))
-            boxes.append(
-                Box(int(claims.parent[a]), int(claims.token[a]), who, certainty, usual, *times, float(log10[at]))
-            )
+            value, unlikely = (int(claims.parent[a]), int(claims.token[a])), (float(log10[at]), float(given[at]))
+            boxes.append(Box(*value, who, certainty, usual, *times, *unlikely))
         return boxes
 
 
@@ -183,15 +193,13 @@ def _certainty(odd: NDArray[np.bool_], share: float, usual: float) -> tuple[Floa
 
 def by_time(claims: Claims, near: Neighbours) -> list[Box]:
     """Boxes whose accounts are many for the time, or unusually near to others, or like nobody."""
-    unusual = np.where(near.copied_from, -np.inf, near.unusual)  # it is the copies that are unusual
-    rank = np.stack([rankdata(-odd, method="max") / claims.accounts for odd in (unusual, near.lonely)])
     some = np.flatnonzero(claims.holders >= FEWEST)
     at_all_times = _Windows(claims.ends[some], claims.ends[some + 1], np.full(len(some), np.nan), np.zeros(len(some)))
     timed = claims.timed
     found = [_within(timed, seconds) for seconds in WINDOWS.tolist()] if len(timed.ts) else []
     tested = len(some) + sum(looked_at for _, looked_at in found)
-    boxes = [box for windows, _ in found for box in windows.boxes(timed, rank, tested)]
-    return at_all_times.boxes(claims, rank, tested) + boxes
+    boxes = [box for windows, _ in found for box in windows.boxes(timed, near, tested)]
+    return at_all_times.boxes(claims, near, tested) + boxes
 
 
 def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
@@ -258,6 +266,6 @@ def by_difference(claims: Claims, near: Neighbours) -> list[Box]:
             who, ts = claims.account[at][added[at]], claims.ts[at][added[at]]
             certainty = np.full(len(who), 1 - min(usual[token] / len(who), 1.0))
             times = (np.nan, np.nan) if np.isnan(ts).any() else (float(ts.min()), float(ts.max()))
-            parent = int(claims.parent[at][0])
-            boxes.append(Box(parent, token, who, certainty, float(usual[token]), *times, float(log10[token])))
+            parent, unlikely = int(claims.parent[at][0]), float(log10[token])
+            boxes.append(Box(parent, token, who, certainty, float(usual[token]), *times, unlikely, unlikely))
     return boxes

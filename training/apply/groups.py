@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.held import Held
+from service.encoding.held import Held, side_of
 from service.encoding.values import Floats
 from training.apply.boxes import FEWEST, Box, Claims, by_difference, by_time
 from training.apply.nearness import Neighbours
 
-EXPECTED = 0.05  # boxes that chance may make in a log
+EXPECTED = 0.01  # boxes that chance may make in a log
 SURE = 0.5  # certainty from which an account is a member
 SAME = 0.5  # share of the smaller of two boxes that both hold, from which they are one group's
-SHARED = 2  # accounts of two boxes, from which one sale may have brought them about
+ALSO = 0.5  # other values of a sale that each of its accounts takes up in the mean, at least
 LONGEST = 86_400.0  # seconds of a sale
 OF_A_SALE = 4  # boxes at the same time that share some accounts each: people choose among what is on offer
 
@@ -36,13 +36,13 @@ class Pushed:
 
     Attributes:
         key: the number of the value by itself, see `Held`.
-        sided: whether it tells that the group takes it up by one side, such as a high rating.
+        side: the side by which the group takes it up, such as a high rating: 1 low, 2 high, 0 if that tells nothing.
         holders, usual: accounts that take it up in the group's time, members included, and how many usually would.
         start, end: when, in epoch seconds; NaN where the time tells nothing.
     """
 
     key: int
-    sided: bool
+    side: int
     holders: int
     usual: float
     start: float
@@ -57,7 +57,7 @@ class Group:
         members: int64 (M,), the most certain first.
         certainty: float64 (M,), of each, that it is no bystander.
         pushed: what they share, the least likely first.
-        log10_expected: log10 of how many boxes as unlikely as the least likely of these chance would make in the log.
+        log10_expected: log10 of how many groups as unlikely as this one chance would make in the log.
     """
 
     members: NDArray[np.int64]
@@ -74,14 +74,18 @@ class _Growing:
     boxes: list[Box] = field(default_factory=list)
     votes: Counter[int] = field(default_factory=Counter)
 
+    @property
+    def log10_expected(self) -> float:
+        return self.boxes[0].log10_expected + sum(min(box.log10_given, 0.0) for box in self.boxes[1:])
+
     def done(self, claims: Claims) -> Group:
         order = sorted(self.members, key=lambda account: (-self.members[account], account))
         pushed = []
         for box in self.boxes:
-            key, sided = int(claims.keys[box.parent]), box.token != box.parent
-            pushed.append(Pushed(key, sided, len(box.accounts), box.usual, box.start, box.end))
+            key, sided = int(claims.keys[box.parent]), int(claims.keys[box.token])
+            pushed.append(Pushed(key, side_of(key, sided), len(box.accounts), box.usual, box.start, box.end))
         certainty = np.array([self.members[account] for account in order])
-        return Group(np.array(order, dtype=np.int64), certainty, pushed, self.boxes[0].log10_expected)
+        return Group(np.array(order, dtype=np.int64), certainty, pushed, self.log10_expected)
 
 
 def find_groups(histories: Sequence[Held]) -> list[Group]:
@@ -90,9 +94,9 @@ def find_groups(histories: Sequence[Held]) -> list[Group]:
         return []
     claims, near = Claims.of(histories), Neighbours.of(histories)
     boxes = _without_sales(claims, _distinct(by_time(claims, near))) + by_difference(claims, near)
-    unlikely = [box for box in _distinct(boxes) if box.log10_expected < np.log10(EXPECTED)]
-    first = set(np.flatnonzero(near.copied_from).tolist())
-    return [group.done(claims) for group in _grouped(unlikely, first)]
+    groups = _grouped(_distinct(boxes), set(np.flatnonzero(near.copied_from).tolist()))
+    unlikely = [group for group in groups if group.log10_expected < np.log10(EXPECTED)]
+    return [group.done(claims) for group in sorted(unlikely, key=lambda group: group.log10_expected)]
 
 
 def _distinct(boxes: Sequence[Box]) -> list[Box]:
@@ -114,12 +118,13 @@ def _without_sales(claims: Claims, boxes: Sequence[Box]) -> list[Box]:
     kept = []
     for i, box in enumerate(boxes):
         both = np.minimum(end, box.end) - np.maximum(start, box.start)
-        either = np.maximum(end, box.end) - np.minimum(start, box.start)
-        beside = [j for j in np.flatnonzero(both >= SAME * either).tolist() if j != i]
+        shorter = np.minimum(end - start, box.end - box.start)
+        beside = [j for j in np.flatnonzero((both >= SAME * shorter) & (end - start <= LONGEST)).tolist() if j != i]
         common = np.array([len(around[i] & around[j]) for j in beside])
         least = np.array([min(len(around[i]), len(around[j])) for j in beside])
-        lasts = box.end - box.start
-        if not lasts <= LONGEST or ((common >= SHARED) & (common < SAME * least)).sum() < OF_A_SALE - 1:
+        part = common[(common > 0) & (common < SAME * least)]
+        is_sale = len(part) >= OF_A_SALE - 1 and part.sum() >= ALSO * len(around[i])
+        if not (is_sale and box.end - box.start <= LONGEST):
             kept.append(box)
     return kept
 
@@ -141,6 +146,8 @@ def _grouped(boxes: Sequence[Box], bystanders: set[int]) -> list[_Growing]:
                 continue
             group = _Growing()
             groups.append(group)
+        if group.boxes and box.log10_given > np.log10(EXPECTED):
+            continue
         group.votes.update(sure.keys())
         for account, certainty in sure.items():
             adds = not group.boxes or group.votes[account] > 1 or account in group.members

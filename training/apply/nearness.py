@@ -23,6 +23,7 @@ AT_ONCE = 512  # accounts
 RANKS = (0, 1, 2, 4)  # of the neighbours that may be unusually near
 NEXT = 9  # rank of a neighbour that a copy has nothing to do with
 COPY = 3.0  # deviations from which an account has a copy
+HALF = 0.5  # of two histories
 SAME = 0.5  # share of the overlap with the nearest, from which another one is as near
 LEAST = 1e-3  # overlap, below which nothing is told apart
 
@@ -36,11 +37,13 @@ class Neighbours:
             Jaccard overlap of what both hold, where each value weighs the log of how few hold it.
         who: int64 (N, KEPT), these, -1 for nobody.
         start: float64 (N,), the first time of each account, NaN where not told.
+        weight: float64 (N,), what all that an account holds weighs.
     """
 
     overlap: Floats
     who: NDArray[np.int64]
     start: Floats
+    weight: Floats
 
     @classmethod
     def of(cls, histories: Sequence[Held]) -> "Neighbours":
@@ -53,6 +56,7 @@ class Neighbours:
         marked = _matrix([_marks(tokens) for tokens in named])
         shared = np.asarray(marked.sum(axis=0)).ravel()
         marked = marked[:, (shared > 1) & (shared <= POSTINGS)]
+        start = np.array([h.ts[0] if len(h.ts) else np.nan for h in histories])
         overlap, who = np.zeros((len(named), KEPT)), np.full((len(named), KEPT), -1)
         for first in range(0, len(named), AT_ONCE):
             met = (marked[first : first + AT_ONCE] @ marked.T).tocsr()
@@ -65,7 +69,7 @@ class Neighbours:
                     same = both / np.maximum(total[some] + total[a] - both, 1e-12)
                     best = np.argsort(-same, kind="stable")[:KEPT]
                     overlap[a, : len(best)], who[a, : len(best)] = same[best], some[best]
-        return cls(overlap, who, np.array([h.ts[0] if len(h.ts) else np.nan for h in histories]))
+        return cls(overlap, who, start, total.astype(np.float64))
 
     @cached_property
     def unusual(self) -> Floats:
@@ -90,7 +94,12 @@ class Neighbours:
         """Bool (N,): whose history is the first of those that are copies of one another; needs times."""
         earlier = (self.who >= 0) & ~(self.start[self.who] > self.start[:, None])
         like_it = self.overlap >= SAME * self.overlap[:, :1]
-        return (self.copied >= COPY) & ~(earlier & like_it).any(axis=1)
+        return self.mostly_shared & (self.copied >= COPY) & ~(earlier & like_it).any(axis=1)
+
+    @property
+    def mostly_shared(self) -> NDArray[np.bool_]:
+        """Bool (N,): most of what it holds is also another's."""
+        return np.asarray(self.overlap[:, 0] >= HALF)
 
 
 def deviations(values: Floats) -> Floats:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from service.model.bundle import Bundle
+from training.cli.campaigns import campaigns
 from training.cli.common import (
     AllowMissing,
     BundleDir,
@@ -290,7 +291,7 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console, how))
 
 
-for command in (describe, inject, movielens, evaluate, compare, study, impact, stream):
+for command in (describe, inject, movielens, campaigns, evaluate, compare, study, impact, stream):
     app.command()(command)
 
 
