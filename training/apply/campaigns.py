@@ -66,15 +66,7 @@ def find_campaigns(log: Log, model: Model | None = None) -> Found:
     Raises:
         LogError: the log has no column of identifiers, so that accounts cannot hold the same.
     """
-    if model is None:
-        log = _identifiers(log)
-        encoder = fit_encoder(log, None, FitConfig.max_positions)
-    else:
-        encoder = model.bundle.encoder
-    no_keys = np.zeros(0, dtype=np.uint64)
-    nothing = Held(no_keys, no_keys, np.zeros(0), np.zeros(0, dtype=np.int32))
-    read = encoder.encode_all(log.sequences())
-    histories = [one.held if isinstance(one, Encoded) else nothing for one in read]
+    log, encoder, histories = read(log, model.bundle.encoder if model is not None else None)
     groups = find_groups(histories)
     scores: dict[int, tuple[float | None, str | None]] = {}
     if model is not None and groups:
@@ -82,6 +74,21 @@ def find_campaigns(log: Log, model: Model | None = None) -> Found:
         rows = [row for row, _ in score_rows(model, log.subset(at))]
         scores = {account: (row.score, row.decision) for account, row in zip(at.tolist(), rows, strict=True)}
     return Found(log, histories, groups, encoder, scores)
+
+
+def read(log: Log, encoder: Encoder | None = None) -> tuple[Log, Encoder, list[Held]]:
+    """A log with what each of its accounts holds, and the encoder that read it: a given one, or one of the log's own.
+
+    Raises:
+        LogError: the log has no column of identifiers.
+    """
+    if encoder is None:
+        log = _identifiers(log)
+        encoder = fit_encoder(log, None, FitConfig.max_positions)
+    no_keys = np.zeros(0, dtype=np.uint64)
+    nothing = Held(no_keys, no_keys, np.zeros(0), np.zeros(0, dtype=np.int32))
+    encoded = encoder.encode_all(log.sequences())
+    return log, encoder, [one.held if isinstance(one, Encoded) else nothing for one in encoded]
 
 
 def _identifiers(log: Log) -> Log:
