@@ -41,6 +41,7 @@ class Claims:
         sided: int64 (P,), 1 where it is told by its side.
         ts: float64 (P,), NaN where not told.
         keys: uint64 (V,), the values, by themselves and by their side.
+        side: int64 (V,), 1 for those by their side.
         ends: int64 (V + 1,); value v has the claims from ends[v] to ends[v + 1].
         accounts: how many there are.
     """
@@ -51,6 +52,7 @@ class Claims:
     sided: Ints
     ts: Floats
     keys: Keys
+    side: Ints
     ends: Ints
     accounts: int
 
@@ -70,7 +72,8 @@ class Claims:
         token = token[order]
         ends = np.searchsorted(token, np.arange(len(keys) + 1))
         parent = np.searchsorted(keys, by_itself[order])
-        return cls(account[order], token, parent, sided[order], ts[order], keys, ends, len(histories))
+        sided = sided[order]
+        return cls(account[order], token, parent, sided, ts[order], keys, sided[ends[:-1]], ends, len(histories))
 
     @cached_property
     def holders(self) -> Ints:
@@ -85,16 +88,15 @@ class Claims:
     @cached_property
     def spread(self) -> float:
         """Gamma shape of how popular values are, by its moments."""
-        holders = self.holders[self.sided[self.ends[:-1]] == 0]
+        holders = self.holders[(self.side == 0) & (self.holders > 0)]
         return float(np.clip(holders.mean() ** 2 / max(holders.var() - holders.mean(), 1e-9), 0.1, 10.0))
 
-    @cached_property
-    def timed(self) -> "Claims":
-        """The claims that have a time."""
-        some = ~np.isnan(self.ts)
+    def some(self, some: NDArray[np.bool_]) -> "Claims":
+        """The claims of those given, bool (P,), that have a time."""
+        some = some & ~np.isnan(self.ts)
         ends = np.concatenate(([0], np.cumsum(some)))[self.ends]
         account, token, parent, sided = (part[some] for part in (self.account, self.token, self.parent, self.sided))
-        return Claims(account, token, parent, sided, self.ts[some], self.keys, ends, self.accounts)
+        return Claims(account, token, parent, sided, self.ts[some], self.keys, self.side, ends, self.accounts)
 
     def around(self, token: int, start: float, end: float) -> Ints:
         """The accounts that take up a value from start to end, in seconds; NaN for all times."""
@@ -129,6 +131,30 @@ class Box:
 
 
 @dataclass(frozen=True)
+class _Odd:
+    """Which claims are of accounts that are odd, bool (P, C), in C classes; and the share of the accounts in each."""
+
+    of_claim: NDArray[np.bool_]
+    share: Floats
+
+    @classmethod
+    def of(cls, claims: Claims, near: Neighbours) -> "_Odd":
+        """Accounts that are unusually near to others, or like nobody, in classes by how odd they are."""
+        unusual = np.where(near.copied_from, -np.inf, near.unusual)  # it is the copies that are unusual
+        rank = np.stack([rankdata(-odd, method="max") / claims.accounts for odd in (unusual, near.lonely)], axis=1)
+        of_claim = (rank[claims.account][:, None, :] <= ODD[:, None]).reshape(len(claims.account), 2 * len(ODD))
+        # where a value is much of a history, it may be the value itself that makes it odd
+        much = claims.weight > OWN * near.weight[claims.account]
+        of_claim[much & ~near.mostly_shared[claims.account]] = False
+        return cls(of_claim, np.repeat(ODD, 2))
+
+    @classmethod
+    def nobody(cls, claims: Claims) -> "_Odd":
+        """Nothing is told of the accounts."""
+        return cls(np.ones((len(claims.account), 1), dtype=np.bool_), np.ones(1))
+
+
+@dataclass(frozen=True)
 class _Windows:
     """All claims from `first` to `end`, int64 (B,), as boxes.
 
@@ -142,18 +168,10 @@ class _Windows:
     usual: Floats
     surprise: Floats
 
-    def boxes(self, claims: Claims, near: Neighbours, tested: int) -> list[Box]:
-        """Those that are unlike chance by their number, or by how many of their accounts are odd, or by both.
-
-        `tested` is how many boxes were looked at.
-        """
-        unusual = np.where(near.copied_from, -np.inf, near.unusual)  # it is the copies that are unusual
-        rank = np.stack([rankdata(-odd, method="max") / claims.accounts for odd in (unusual, near.lonely)], axis=1)
-        share = np.repeat(ODD, 2)  # of the accounts in each class: both ways to be odd, then both with the next share
-        is_odd = (rank[claims.account][:, None, :] <= ODD[:, None]).reshape(len(claims.account), -1)
-        # where a value is much of a history, it may be the value itself that makes it odd
-        is_odd[(claims.weight > OWN * near.weight[claims.account]) & ~near.mostly_shared[claims.account]] = False
-        counts = np.cumsum(np.vstack((np.zeros_like(share), is_odd)), axis=0)
+    def boxes(self, claims: Claims, odd: "_Odd", tested: int) -> list[Box]:
+        """Those of `tested` that are unlike chance by their number, by how many of their accounts are odd, or both."""
+        is_odd, share = odd.of_claim, odd.share
+        counts: Floats = np.cumsum(np.vstack((np.zeros_like(share), is_odd)), axis=0)
         number, found = (self.end - self.first)[:, None], counts[self.end] - counts[self.first]
         by_class = binom.logsf(found - 1, number, share)
         best, surprise = by_class.argmin(axis=1), np.minimum(by_class.min(axis=1), 0.0)
@@ -163,10 +181,9 @@ class _Windows:
         for at in np.flatnonzero(log10 < np.log10(LIVELY)).tolist():
             a, b, all_times = int(self.first[at]), int(self.end[at]), np.isnan(self.usual[at])
             who = claims.account[a:b]
-            odd, of_all = is_odd[a:b, best[at]], float(share[best[at]])
-            if surprise[at] > DOUBT:
-                odd, of_all = np.ones(len(who), dtype=np.bool_), 1.0
-            certainty, usual = _certainty(odd, of_all, float(self.usual[at]))
+            tells = surprise[at] <= DOUBT
+            of_all = float(share[best[at]]) if tells else 1.0
+            certainty, usual = _certainty(is_odd[a:b, best[at]], of_all, float(self.usual[at]))
             times = (np.nan, np.nan) if all_times else (float(claims.ts[a]), float(claims.ts[b - 1]))
             value, unlikely = (int(claims.parent[a]), int(claims.token[a])), (float(log10[at]), float(given[at]))
             boxes.append(Box(*value, who, certainty, usual, *times, *unlikely))
@@ -195,11 +212,18 @@ def by_time(claims: Claims, near: Neighbours) -> list[Box]:
     """Boxes whose accounts are many for the time, or unusually near to others, or like nobody."""
     some = np.flatnonzero(claims.holders >= FEWEST)
     at_all_times = _Windows(claims.ends[some], claims.ends[some + 1], np.full(len(some), np.nan), np.zeros(len(some)))
-    timed = claims.timed
-    found = [_within(timed, seconds) for seconds in WINDOWS.tolist()] if len(timed.ts) else []
-    tested = len(some) + sum(looked_at for _, looked_at in found)
-    boxes = [box for windows, _ in found for box in windows.boxes(timed, near, tested)]
-    return at_all_times.boxes(claims, near, tested) + boxes
+    timed = claims.some(np.ones(len(claims.ts), dtype=np.bool_))
+    found, tested = _windows(timed)
+    odd, odd_timed, tested = _Odd.of(claims, near), _Odd.of(timed, near), tested + len(some)
+    return at_all_times.boxes(claims, odd, tested) + [
+        box for one in found for box in one.boxes(timed, odd_timed, tested)
+    ]
+
+
+def _windows(claims: Claims) -> tuple[list[_Windows], int]:
+    """The windows of all lengths, and how many were looked at; all claims have a time."""
+    found = [_within(claims, seconds) for seconds in WINDOWS.tolist()] if len(claims.ts) else []
+    return [windows for windows, _ in found], sum(looked_at for _, looked_at in found)
 
 
 def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
@@ -215,11 +239,12 @@ def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
     around = np.searchsorted(line, token * span + start + 2.5 * seconds) - before - number
     active = _active(claims, ts, side, start, start + seconds)
     # as likely as it is elsewhere since it appeared, where values differ by a gamma distribution
-    appeared = ts[claims.ends[claims.parent[first]] + (EARLY * claims.holders[claims.parent[first]]).astype(np.int64)]
+    whole = np.where(claims.holders[claims.parent[first]] > 0, claims.parent[first], token)
+    appeared = ts[claims.ends[whole] + (EARLY * claims.holders[whole]).astype(np.int64)]
     since = np.maximum(
         _active(claims, ts, side, np.minimum(appeared, start), np.full(len(first), np.inf)) - active, 0.0
     )
-    shape, values = claims.spread, np.bincount(claims.sided[claims.ends[:-1]], minlength=2)
+    shape, values = claims.spread, np.bincount(claims.side[claims.holders > 0], minlength=2)
     outside = claims.holders[token] - number + shape
     usual = active * np.minimum(outside / (since + shape * values[side]), 1.0)
     usual = np.maximum(usual, around / 3)  # in three such windows just before and after
@@ -249,9 +274,10 @@ def by_difference(claims: Claims, near: Neighbours) -> list[Box]:
     other, size = near.who[claims.account, 0], len(claims.keys)
     there = np.unique(claims.account * size + claims.token)
     wanted = other * size + claims.token
-    found = np.searchsorted(there, wanted)
-    own = (other >= 0) & (there[np.minimum(found, len(there) - 1)] != wanted)
-    side, boxes = claims.sided[claims.ends[:-1]], []
+    place = np.searchsorted(there, wanted)
+    own = (other >= 0) & (there[np.minimum(place, len(there) - 1)] != wanted)
+    side: Ints = claims.side
+    boxes: list[Box] = []
     for least in COPIES.tolist():
         added = own & (near.copied[claims.account] >= least)
         number = np.bincount(claims.token[added], minlength=size)
@@ -268,4 +294,10 @@ def by_difference(claims: Claims, near: Neighbours) -> list[Box]:
             times = (np.nan, np.nan) if np.isnan(ts).any() else (float(ts.min()), float(ts.max()))
             parent, unlikely = int(claims.parent[at][0]), float(log10[token])
             boxes.append(Box(parent, token, who, certainty, float(usual[token]), *times, unlikely, unlikely))
+        within = claims.some(added)
+        found, tested = _windows(within)
+        nobody = _Odd.nobody(within)
+        timed = [box for one in found for box in one.boxes(within, nobody, tested * len(COPIES))]
+        most = FASHION[0] * claims.accounts  # with those who are no copies
+        boxes += [box for box in timed if len(claims.around(box.parent, box.start, box.end)) < most]
     return boxes
