@@ -19,7 +19,7 @@ from service.model.crowd import EMPTY, mixed, sketch
 KEPT = 20  # neighbours of an account; the last shows what is usual
 COMPARED = 48  # accounts that are compared in full, those that share most of a sketch
 POSTINGS = 256  # accounts that a mark of a sketch may lead to; what more share tells nobody apart
-AT_ONCE = 512  # accounts
+AT_ONCE = 128  # accounts
 RANKS = (0, 1, 2, 4)  # of the neighbours that may be unusually near
 NEXT = 9  # rank of a neighbour that a copy has nothing to do with
 COPY = 3.0  # deviations from which an account has a copy
