@@ -231,7 +231,7 @@ def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
     ts = claims.ts - claims.ts.min()
     span = float(ts.max()) + 4 * seconds
     line = claims.token * span + ts  # the claims of one value after those of another
-    first = np.arange(len(ts))
+    first = np.arange(len(ts))  # each claim begins a window, also where nobody follows
     end = np.searchsorted(line, line + seconds, side="right")
     first, end = first[end - first >= FEWEST], end[end - first >= FEWEST]
     start, side, token, number = ts[first], claims.sided[first], claims.token[first], (end - first).astype(np.float64)
@@ -256,7 +256,7 @@ def _within(claims: Claims, seconds: float) -> tuple[_Windows, int]:
     taken_up = (np.searchsorted(line, parent + seconds, side="right") - np.searchsorted(line, parent)) / claims.accounts
     surprise *= np.clip((FASHION[1] - taken_up) / (FASHION[1] - FASHION[0]), 0.0, 1.0)
     more = number > usual
-    return _Windows(first[more], end[more], usual[more], surprise[more]), len(first)
+    return _Windows(first[more], end[more], usual[more], surprise[more]), len(ts)
 
 
 def _active(claims: Claims, ts: Floats, side: Ints, start: Floats, end: Floats) -> Floats:
