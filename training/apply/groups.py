@@ -22,9 +22,9 @@ from service.encoding.values import Floats
 from training.apply.boxes import FEWEST, Box, Claims, by_difference, by_time
 from training.apply.nearness import Neighbours
 
-EXPECTED = 0.01  # boxes that chance may make in a log
+EXPECTED = 0.01  # groups that chance may make in a log
 SURE = 0.5  # certainty from which an account is a member
-SAME = 0.5  # share of the smaller of two boxes that both hold, from which they are one group's
+SAME = 0.5  # share of the accounts of two boxes that both hold, from which they are one group's
 ALSO = 0.5  # other values of a sale that each of its accounts takes up in the mean, at least
 LONGEST = 86_400.0  # seconds of a sale
 OF_A_SALE = 4  # boxes at the same time that share some accounts each: people choose among what is on offer

@@ -114,3 +114,5 @@ def test_injected_copies_are_found_with_times_and_without(columns: list[str]) ->
     members = {found.log.ids[i] for group in found.groups for i in group.members}
     assert len(members & attackers) >= 0.7 * len(attackers)
     assert len(members & attackers) >= 0.9 * len(members)
+    sides = {pushed.side for group in found.groups for pushed in group.pushed}
+    assert (2 in sides) == ("rating" in columns), "copies rate their target high"
