@@ -35,6 +35,11 @@ class Held:
     length: int
 
 
+def side_of(key: int, sided: int) -> int:
+    """The side that `sided` tells of an identifier: 1 low, 2 high, 0 for none or where several numbers tell more."""
+    return next((side for side in (1, 2) if key ^ sided == (2 * side + 1) * int(_ODD) % 2**64), 0)
+
+
 def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     """What each sequence of encoded events holds of the identifiers among the fields."""
     identifiers = [f for f in fields if isinstance(f, Vocabulary) and f.identifier]

@@ -28,7 +28,7 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, set_aside
 from training.evaluation.promise import by_cut, shares
-from training.fit.pipeline import Fitted, false_alarms, fit_apart, fit_model
+from training.fit.pipeline import Fitted, Serving, false_alarms, fit_apart, fit_model
 from training.network.finetune import run_torch
 
 SHARES = (("genuine", "flagged"), ("genuine", "blocked"), ("attackers", "flagged"))
@@ -89,8 +89,8 @@ def relabelled(labels: Labels, at: Indices) -> Labels:
 
 def chosen_on(fitted: Fitted, log: Log) -> Scorer:
     """The model's scorer, with thresholds from other accounts."""
-    parts = (fitted.encoder, run_torch(fitted.model), fitted.tabular, fitted.calibration)
-    alarms = false_alarms(log, fitted.thresholds, parts, fitted.config.seed)
+    serving = Serving(fitted.encoder, run_torch(fitted.model), fitted.tabular, fitted.calibration, None)
+    alarms, _ = false_alarms(log, fitted.thresholds, serving, (), fitted.config.seed)
     return Scorer(fitted.calibration, alarms, fitted.types)
 
 

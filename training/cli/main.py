@@ -14,6 +14,7 @@ from rich.progress import track
 
 from service.model.bundle import Bundle
 from training.apply.crowd import Crowd
+from training.cli.campaigns import campaigns
 from training.cli.common import (
     AllowMissing,
     BundleDir,
@@ -305,7 +306,7 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console, how))
 
 
-for command in (describe, inject, movielens, evaluate, compare, study, impact, stream):
+for command in (describe, inject, movielens, campaigns, evaluate, compare, study, impact, stream):
     app.command()(command)
 
 

@@ -124,7 +124,7 @@ def study(
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
-    """Studies our model: few labels, unseen and adapting attacks, whether its blame is faithful, and how early."""
+    """Studies our model: few labels, unseen and adapting attacks, faithful blame, how early, who acts together."""
     with session(quiet) as show:
         from training.experiments.study import PARTS
         from training.experiments.study import study as run

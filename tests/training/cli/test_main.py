@@ -209,3 +209,44 @@ def test_bad_labels_end_the_command_with_one_clear_line(attacked: Path, tmp_path
         "fit", "--events", attacked / "events.csv", "--labels", tmp_path / "l.csv", "--out", tmp_path / "b"
     )
     assert not (tmp_path / "b").exists()
+
+
+def test_campaigns_are_written_as_tables_as_json_and_as_a_page(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    told = ["--types", "copy_whole,fake_order", "--size", 0.1, "--campaigns", 12]
+    command("inject", "--events", attacked / "genuine.csv", "--out", tmp_path, *told)
+    log = tmp_path / "events.csv"
+    command("campaigns", "--events", log, "--out", tmp_path / "plain")
+    command("campaigns", "--events", log, "--bundle", bundle.path, "--out", tmp_path / "scored")
+    known = pl.read_csv(tmp_path / "labels.csv", schema_overrides={"sequence_id": pl.String})
+    for folder, columns in (("plain", []), ("scored", ["score", "decision"])):
+        found = json.loads((tmp_path / folder / "campaigns.json").read_text())
+        rows = pl.read_csv(tmp_path / folder / "campaigns.csv")
+        members = pl.read_csv(tmp_path / folder / "members.csv", schema_overrides={"sequence_id": pl.String})
+        assert members.columns == ["sequence_id", "campaign", "certainty", *columns]
+        assert members["sequence_id"].is_unique().all()
+        assert (
+            rows["campaign"].to_list()
+            == list(range(1, rows.height + 1))
+            == members["campaign"].unique().sort().to_list()
+        )
+        assert rows["members"].to_list() == [len(c["members"]) for c in found["campaigns"]]
+        assert rows["log10_expected"].is_sorted()
+        assert (rows["log10_expected"] < -2).all()
+        labelled = members.join(known, on="sequence_id")
+        assert labelled["label"].mean() > 0.9
+        page = Page((tmp_path / folder / "campaigns.html").read_text())
+        assert page.headings[0] == "Campaigns in events.csv"
+        assert page.plots >= 2
+        assert [row[1] for row in page.rows[1 : 1 + rows.height]] == [str(n) for n in rows["members"]]
+    scored = pl.read_csv(tmp_path / "scored" / "members.csv", schema_overrides={"sequence_id": pl.String})
+    command("score", "--bundle", bundle.path, "--events", log, "--out", tmp_path / "s.csv")
+    scores = pl.read_csv(tmp_path / "s.csv", schema_overrides={"sequence_id": pl.String})
+    both = scored.join(scores, on="sequence_id")
+    assert both["score"].to_list() == pytest.approx(both["score_right"].to_list(), abs=1e-5)
+
+
+def test_a_log_that_names_nothing_has_no_campaigns_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("sequence_id,action\n" + "".join(f"u{i},{'ab'[i % 2]}\n" for i in range(10)))
+    done = runner.invoke(app, ["campaigns", "--events", str(tmp_path / "e.csv"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "no column of identifiers" in " ".join(done.output.split())

@@ -82,6 +82,15 @@ def studied() -> dict[str, Any]:
                 {"way": SCRIPT, "amount": "", "recall": RATE, "accounts": None, "events": None},
             ],
         },
+        "groups": {
+            "seeds": 3,
+            "rows": [
+                {"log": "as it is", "kind": SCRIPT, "finder": "ours", "groups": 1234, "purity": purity}
+                | {f"{measure}_{least}": RATE for measure in ("precision", "recall") for least in (5, 10)}
+                for purity in (0.98765, None)
+            ],
+            "clean": [{"log": "items alone", "surge": "hit", "groups": 1, "members": 9}],
+        },
         "early": {
             "cuts": [
                 {"cut": cut, **dict.fromkeys(("genuine", "attackers"), of), "types": {SCRIPT: of}}
@@ -114,6 +123,9 @@ def test_a_study_shows_the_answer_to_each_question() -> None:
         [SCRIPT, "30", SHOWN_RATE, "+0.0012", "+0.0012"],
         ["padding", "3 events", SHOWN_RATE, "1.2", "4,321.0"],
         [SCRIPT, "", SHOWN_RATE, "none passes", "none passes"],
+        ["as it is", SCRIPT, "ours", *[SHOWN_RATE] * 4, "0.988", "1,234"],
+        ["as it is", SCRIPT, "ours", *[SHOWN_RATE] * 4, "none", "1,234"],
+        ["items alone", "hit", "1", "9"],
     ):
         assert row in page.rows
 
@@ -125,6 +137,7 @@ def test_a_study_shows_the_answer_to_each_question() -> None:
         ("unseen", ["Attacks that training was not shown"]),
         ("verdicts", ["What a verdict teaches"]),
         ("campaigns", ["How small a campaign is seen", "What it costs to pass"]),
+        ("groups", ["Who acts together", "Where there is no campaign"]),
         ("early", ["How early", "Beside models that are fitted on one cut each"]),
     ],
 )
