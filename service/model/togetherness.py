@@ -27,7 +27,7 @@ MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in fashion among them
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
-FASHION = (0.15, 0.3)  # share of the active accounts at which a surge begins to count less, and counts nothing more
+FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
 ALIKE = (0.25, 0.5)  # the same, of those who hold it beyond the usual: old ones for each new one, or new for each old
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 
