@@ -34,6 +34,10 @@ class Held:
     event: NDArray[np.int32]
     length: int
 
+    def part(self, some: slice) -> "Held":
+        """Some of the identifiers."""
+        return Held(self.keys[some], self.sided[some], self.ts[some], self.event[some], self.length)
+
 
 def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     """What each sequence of encoded events holds of the identifiers among the fields."""

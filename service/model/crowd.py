@@ -8,7 +8,7 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 """
 
 from array import array
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
+from service.model.sketches import BINS, EMPTY, Near, mixed, sketch, steps_of
 
 HORIZONS = np.array((3600.0, 86_400.0, 7 * 86_400.0, 90 * 86_400.0))  # seconds
 STEP = 3600.0  # seconds, in which totals are kept
 NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
-BINS = 128  # of a sketch
-MARKS = 32  # by which a sketch is found
-POSTINGS = 16  # accounts that one mark of a sketch leads to, the latest
-COMPARED = 8  # accounts that a sequence is compared with
 GROWN = 1.5  # an account is sketched again when it names this many times as much
-EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
 @dataclass(frozen=True)
@@ -133,77 +128,6 @@ class Totals:
         return np.asarray((1 - part) * self._sums[at] + part * self._sums[end])
 
 
-def sketch(tokens: Keys) -> tuple[Keys, NDArray[np.int64]]:
-    """The smallest of the mixed tokens in each of BINS bins, EMPTY where there is none, and its place among the tokens.
-
-    One-permutation hashing (Li, Owen and Zhang, "One permutation hashing", NIPS 2012). Two sets agree in a bin with the
-    probability of their Jaccard overlap; a set that is much smaller than BINS is known nearly in full.
-    """
-    spread = mixed(tokens)
-    order = np.argsort(spread)[::-1]  # the smallest of a bin is written last
-    at = (spread[order] >> np.uint64(57)).astype(np.int64)
-    found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.int64)
-    found[at], source[at] = spread[order], order
-    return found, source
-
-
-def mixed(keys: Keys) -> Keys:
-    """Keys whose bits are spread evenly: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    z = keys * _ODD
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
-
-
-class Near:
-    """Sketches of accounts, found by any two of their values that are neighbours in both; one would be too common."""
-
-    def __init__(self) -> None:
-        self.sketches: dict[int, Keys] = {}
-        self.holders: dict[int, list[int]] = {}
-
-    def put(self, account: int, of: Keys) -> None:
-        """Keeps an account's sketch (BINS,) in the place of its old one."""
-        self.drop(account)
-        self.sketches[account] = of
-        for mark in _marks(of):
-            found = self.holders.setdefault(mark, [])
-            found.append(account)
-            del found[:-POSTINGS]
-
-    def drop(self, account: int) -> None:
-        if (of := self.sketches.pop(account, None)) is None:
-            return
-        for mark in _marks(of):
-            found = self.holders.get(mark, [])
-            if account in found:
-                found.remove(account)
-            if not found:
-                self.holders.pop(mark, None)
-
-    def nearest(self, account: int, of: Keys) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Other accounts, those that share most bins first; bool (BINS,) twice: where both agree, and where any is."""
-        met: Counter[int] = Counter()
-        for mark in _marks(of):
-            met.update(self.holders.get(mark, ()))
-        met.pop(account, None)
-        some = [other for other, _ in met.most_common(COMPARED)]
-        if not some:
-            return []
-        others = np.stack([self.sketches[other] for other in some])
-        same, there = (others == of) & (of != EMPTY), (others != EMPTY) | (of != EMPTY)
-        order = np.argsort(-same.sum(axis=1) / there.sum(axis=1), kind="stable")
-        return [(some[i], same[i], there[i]) for i in order.tolist()]
-
-
-def _marks(of: Keys) -> list[int]:
-    """Of each two values that are neighbours a mark; of many marks about MARKS, the same ones in every sketch."""
-    there = of[of != EMPTY]
-    found = mixed(there[:-1] * _ODD ^ there[1:]) if len(there) > 1 else there[:0]
-    some: list[int] = found[found % np.uint64(max(len(found) // MARKS, 1)) == 0].tolist()
-    return some
-
-
 @dataclass(slots=True)
 class _Account:
     """What is kept of an account.
@@ -254,27 +178,38 @@ class Crowd:
         self.totals = Totals(limits.hours)
         self.by_content, self.by_order = Near(), Near()
 
-    def enter(self, account: int, held: Held) -> None:
-        """Takes in what an account did, at times that are told; what it named before counts no more."""
+    def enter(self, account: int, held: Held, first: float = np.inf) -> Held:
+        """Takes in what an account did, at times that are told; what it named before counts no more.
+
+        Args:
+            first: when the account began, if it did so before.
+
+        Returns: from the first to the last event that changed the state, and the event before. Another state that takes
+            these in knows the same of the account.
+        """
         if not len(held.keys):
-            return
-        first, empty = float(held.ts[0]), np.full(BINS, EMPTY)
+            return held
+        first, empty = min(float(held.ts[0]), first), np.full(BINS, EMPTY)
         found = self.accounts.pop(account, None) or _Account(first, {}, empty, empty.copy(), held.keys[:0], first)
+        found.first = min(found.first, first)
         self.accounts[account] = found
-        self._sketch(account, found, held)
+        fresh = self._sketch(account, found, held)
         columns, times = [], []
         told = zip(held.keys.tolist(), held.sided.tolist(), held.ts.tolist(), strict=True)
-        for key, side, ts in told:
+        for at, (key, side, ts) in enumerate(told):
             old = ts - found.first > NEW_SECONDS
             for is_side, one in enumerate((key, side)):
                 if one and one not in found.named and len(found.named) < 2 * self.limits.keys:
                     found.named[one] = ts, is_side, found.weight
+                    fresh[at] = True
                     if self._hold(one, account, ts, old, found.weight):
                         columns.append(2 * is_side + old)
                         times.append(ts)
         self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
         while len(self.accounts) > self.limits.accounts:
             self.forget(next(iter(self.accounts)))
+        new = np.flatnonzero(fresh)
+        return held.part(slice(max(int(new[0]) - 1, 0), int(new[-1]) + 1)) if len(new) else held.part(slice(0))
 
     def look(self, account: int, held: Held, now: float) -> Look:
         """What the others have done by now, beside what a sequence of this account holds."""
@@ -294,7 +229,7 @@ class Crowd:
             fresh=not old,
             known=len(self.accounts) - (found is not None),
             copy=self._alike(self.by_content, account, held.keys, held),
-            lockstep=self._alike(self.by_order, account, _steps(held.keys), held),
+            lockstep=self._alike(self.by_order, account, steps_of(held.keys), held),
         )
 
     def forget(self, account: int) -> bool:
@@ -361,12 +296,16 @@ class Crowd:
         of = np.arange(len(ts))
         return np.maximum([total[of, :, column], total[of, :, column + 1]], 0.0)
 
-    def _sketch(self, account: int, found: _Account, held: Held) -> None:
+    def _sketch(self, account: int, found: _Account, held: Held) -> NDArray[np.bool_]:
+        """Bool (H,), the events by which an account's sketches change."""
+        fresh = np.zeros(len(held.keys), dtype=bool)
         follows = int(held.ts[0] > found.until)  # what is sent again does not follow what it ended with
-        steps = _steps(np.concatenate((found.last[:follows], held.keys)))
+        steps = steps_of(np.concatenate((found.last[:follows], held.keys)))
         for of, tokens in ((found.content, held.keys), (found.order, steps)):
             spread = mixed(tokens)
-            np.minimum.at(of, (spread >> np.uint64(57)).astype(np.int64), spread)
+            at = (spread >> np.uint64(57)).astype(np.int64)
+            fresh[len(fresh) - len(at) :] |= spread < of[at]
+            np.minimum.at(of, at, spread)
         if held.ts[-1] >= found.until:
             found.last, found.until = held.keys[-1:].copy(), float(held.ts[-1])
         named = len(found.named) + sum(key not in found.named for key in set(held.keys.tolist()))
@@ -376,6 +315,7 @@ class Crowd:
             found.weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
             self.by_content.put(account, found.content.copy())
             self.by_order.put(account, found.order.copy())
+        return fresh
 
     def _alike(self, near: Near, account: int, tokens: Keys, held: Held) -> Alike:
         """Of the accounts that named the same before, the most like a sequence; tokens stand for its latest keys."""
@@ -396,8 +336,3 @@ class Crowd:
 
 
 _NONE = _Holders()
-
-
-def _steps(keys: Keys) -> Keys:
-    """Uint64 (n - 1,), one for each two keys that follow one another."""
-    return np.asarray(keys[:-1] * _ODD ^ keys[1:])

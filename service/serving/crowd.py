@@ -1,12 +1,12 @@
 """Watches what accounts do together, as requests come in: the state of the crowd, kept in this process's memory.
 
-Accounts are kept as hashes under a secret; of what they name, only hashes are kept too.
+Accounts are kept as hashes under a secret; of what they name, only hashes are kept too. `crowd_sharing` shares it.
 """
 
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd, Limits
 from service.model.scorer import Judged, Model
 from service.model.togetherness import Together, Usual
+from service.serving.crowd_records import Told, pack, unpack
 
 
 class LiveCrowd:
@@ -25,11 +26,15 @@ class LiveCrowd:
 
     Attributes:
         began: when it began to watch, by `time.monotonic`.
+        young: whether so little is known yet that nobody should be judged beside it.
+        tell: hears what accounts did that is new, so that it can be shared.
     """
 
     def __init__(self, limits: Limits, secret: str = "") -> None:
         self.state = Crowd(limits)
         self.began = time.monotonic()
+        self.young = False
+        self.tell: Callable[[Sequence[Told]], None] | None = None
         self._secret = hashlib.sha256(secret.encode() if secret else secrets.token_bytes(32)).digest()
 
     def look(self, usual: Usual, accounts: Sequence[str], held: Sequence[Held]) -> Together:
@@ -42,19 +47,40 @@ class LiveCrowd:
         return Together.joined(found)
 
     def judge(self, model: Model, accounts: Sequence[str], judged: Sequence[Judged]) -> list[Judged]:
-        """The same sequences of these accounts, judged beside the others; each alone if the model knows of no crowd."""
-        if model.bundle.usual is None or not judged:
+        """The same sequences of these accounts, judged beside the others; alone where nothing is known of a crowd."""
+        if model.bundle.usual is None or not judged or self.young:
             return list(judged)
         return model.beside(judged, self.look(model.bundle.usual, accounts, [one.encoded.held for one in judged]))
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""
+        told = []
         for account, one in zip(accounts, held, strict=True):
-            self.state.enter(self._number(account), _timed(one))
+            number = self._number(account)
+            new = self.state.enter(number, _timed(one))
+            if len(new.keys):
+                told.append(Told(number, self.state.accounts[number].first, new))
+        if told and self.tell:
+            self.tell(told)
 
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
-        return self.state.forget(self._number(account))
+        number = self._number(account)
+        if self.tell:
+            self.tell([Told(number, 0.0, None)])
+        return self.state.forget(number)
+
+    def pack(self, told: Sequence[Told]) -> bytes:
+        """What accounts did, as another process with the same secret hears it."""
+        return pack(told, self._secret)
+
+    def hear(self, record: bytes) -> None:
+        """Takes in what another process has packed; raises ValueError if that is damaged or of another secret."""
+        for one in unpack(record, self._secret):
+            if one.held is None:
+                self.state.forget(one.account)
+            else:
+                self.state.enter(one.account, one.held, one.first)
 
     def _number(self, account: str) -> int:
         digest = hashlib.blake2b(account.encode(), digest_size=8, key=self._secret)
