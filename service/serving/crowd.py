@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from service.encoding.held import Held, at_once
-from service.model.crowd import Crowd, Limits
+from service.model.crowd import Crowd, Limits, News
 from service.model.scorer import Judged, Model
 from service.model.togetherness import Together, Usual
-from service.serving.crowd_records import Told, pack, unpack
+from service.serving.crowd_records import pack, unpack
 
 
 class LiveCrowd:
@@ -34,7 +34,7 @@ class LiveCrowd:
         self.state = Crowd(limits)
         self.began = time.monotonic()
         self.young = False
-        self.tell: Callable[[Sequence[Told]], None] | None = None
+        self.tell: Callable[[Sequence[News]], None] | None = None
         self._secret = hashlib.sha256(secret.encode() if secret else secrets.token_bytes(32)).digest()
 
     def look(self, usual: Usual, accounts: Sequence[str], held: Sequence[Held]) -> Together:
@@ -54,25 +54,21 @@ class LiveCrowd:
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""
-        told = []
-        for account, one in zip(accounts, held, strict=True):
-            number = self._number(account)
-            new = self.state.enter(number, _timed(one))
-            if len(new.keys):
-                told.append(Told(number, self.state.accounts[number].first, new))
-        if told and self.tell:
-            self.tell(told)
+        pairs = zip(accounts, held, strict=True)
+        news = [one for a, h in pairs if (one := self.state.enter(self._number(a), _timed(h))) is not None]
+        if news and self.tell:
+            self.tell(news)
 
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
         number = self._number(account)
         if self.tell:
-            self.tell([Told(number, 0.0, None)])
+            self.tell([News(number, 0.0, 0, None)])
         return self.state.forget(number)
 
-    def pack(self, told: Sequence[Told]) -> bytes:
+    def pack(self, news: Sequence[News]) -> bytes:
         """What accounts did, as another process with the same secret hears it."""
-        return pack(told, self._secret)
+        return pack(news, self._secret)
 
     def hear(self, record: bytes) -> None:
         """Takes in what another process has packed; raises ValueError if that is damaged or of another secret."""
@@ -80,7 +76,7 @@ class LiveCrowd:
             if one.held is None:
                 self.state.forget(one.account)
             else:
-                self.state.enter(one.account, one.held, one.first)
+                self.state.enter(one.account, one.held, one.first, one.before)
 
     def _number(self, account: str) -> int:
         digest = hashlib.blake2b(account.encode(), digest_size=8, key=self._secret)

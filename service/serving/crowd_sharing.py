@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from service.model.crowd import Limits
+from service.model.crowd import Limits, News
 from service.serving.crowd import LiveCrowd
-from service.serving.crowd_records import Told
 from service.settings import Settings
 from service.stores.crowd_stream import MOST_READ, Record, Stream
 from service.stores.redis_client import REDIS_SECONDS
@@ -58,12 +57,12 @@ class Sharing:
         for work in (self._tell, self._hear):
             self.tasks.append(asyncio.create_task(self._over_and_over(work), name=f"crowd {work.__name__}"))
 
-    def offer(self, told: Sequence[Told]) -> None:
+    def offer(self, news: Sequence[News]) -> None:
         """Queues what accounts did, at least one; returns at once."""
-        accounts = {one.account.to_bytes(8, "little", signed=True) for one in told}
+        accounts = {one.account.to_bytes(8, "little", signed=True) for one in news}
         [alone] = accounts if len(accounts) == 1 else [None]
-        forgets = told[0].held is None
-        content = self.crowd.pack(told)
+        forgets = news[0].held is None
+        content = self.crowd.pack(news)
         self.waiting.append(Record(self.by, content, None if forgets else alone, alone if forgets else None))
         self.size += len(content)
         while self.size > MOST_WAITING:
