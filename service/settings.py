@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     )
     live_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis for the windows of `/v1/events` (extra `redis`); by default this process's memory.",
+        description="Redis for windows and crowd (extra `redis`); by default this process's memory.",
     )
     live_window: int = Field(64, gt=0, description="How many of the latest events of a key make its window.")
     live_every: int = Field(
@@ -143,8 +143,13 @@ class Settings(BaseSettings):
         1_000_000, gt=0, description="Most values whose holders are kept; the one named longest ago goes first."
     )
     crowd_key: SecretStr = Field(
-        SecretStr(""), description="Secret under which the crowd's accounts are hashed; by default one of the process."
+        SecretStr(""),
+        description="Secret under which the crowd's accounts are hashed; all who share a Redis must have the same one.",
     )
+    crowd_records: int = Field(
+        1_000_000, gt=0, description="About how many records of the crowd a Redis keeps; the oldest go first."
+    )
+    crowd_days: float = Field(90, gt=0, description="How many days a Redis keeps a record of the crowd.")
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
     webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs the messages of the webhook.")
     log_format: Literal["json", "text"] = Field("json", description="Format of the log.")

@@ -34,6 +34,10 @@ class Held:
     event: NDArray[np.int32]
     length: int
 
+    def part(self, some: slice) -> "Held":
+        """Some of the identifiers."""
+        return Held(self.keys[some], self.sided[some], self.ts[some], self.event[some], self.length)
+
 
 def side_of(key: int, sided: int) -> int:
     """The side that `sided` tells of an identifier: 1 low, 2 high, 0 for none or where several numbers tell more."""

@@ -90,6 +90,23 @@ class Look:
     lockstep: Alike
 
 
+@dataclass(frozen=True)
+class News:
+    """What changed a state. Another state that takes it in as well knows the same of the account.
+
+    Attributes:
+        account: its number.
+        first: time of its first event.
+        before: the key that it named before `held`, 0 if none.
+        held: from the first event to the last one that changed something; None: the account is forgotten.
+    """
+
+    account: int
+    first: float
+    before: int
+    held: Held | None
+
+
 class Totals:
     """How many identifiers were named when, in hours: by themselves and by their side, by accounts new and old.
 
@@ -179,27 +196,45 @@ class Crowd:
         self.totals = Totals(limits.hours)
         self.by_content, self.by_order = Near(), Near()
 
-    def enter(self, account: int, held: Held) -> None:
-        """Takes in what an account did, at times that are told; what it named before counts no more."""
+    def enter(self, account: int, held: Held, first: float = np.inf, before: int | None = None) -> News | None:
+        """Takes in what an account did, at times that are told; what it named before counts no more.
+
+        Args:
+            first: when the account began, if it did so before.
+            before: what it follows, as in `News`; None: what the account named last, if that was before.
+
+        Returns: what of it changed the state; None if nothing did.
+        """
         if not len(held.keys):
-            return
-        first, empty = float(held.ts[0]), np.full(BINS, EMPTY)
+            return None
+        first, empty = min(float(held.ts[0]), first), np.full(BINS, EMPTY)
         found = self.accounts.pop(account, None) or _Account(first, {}, empty, empty.copy(), held.keys[:0], first)
+        found.first = min(found.first, first)
         self.accounts[account] = found
-        self._sketch(account, found, held)
+        if before is None:  # what is sent again does not follow what it ended with
+            led = found.last[: int(held.ts[0] > found.until)]
+        else:
+            led = np.array([before] if before else [], dtype=np.uint64)
+        fresh = self._sketch(account, found, held, led)
         columns, times = [], []
         told = zip(held.keys.tolist(), held.sided.tolist(), held.ts.tolist(), strict=True)
-        for key, side, ts in told:
+        for at, (key, side, ts) in enumerate(told):
             old = ts - found.first > NEW_SECONDS
             for is_side, one in enumerate((key, side)):
                 if one and one not in found.named and len(found.named) < 2 * self.limits.keys:
                     found.named[one] = ts, is_side, found.weight
+                    fresh[at] = True
                     if self._hold(one, account, ts, old, found.weight):
                         columns.append(2 * is_side + old)
                         times.append(ts)
         self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
         while len(self.accounts) > self.limits.accounts:
             self.forget(next(iter(self.accounts)))
+        if not fresh.any():
+            return None
+        start, end = int(fresh.argmax()), len(fresh) - int(fresh[::-1].argmax())
+        ahead = held.keys[start - 1 : start] if start else led
+        return News(account, found.first, int(ahead[0]) if len(ahead) else 0, held.part(slice(start, end)))
 
     def look(self, account: int, held: Held, now: float) -> Look:
         """What the others have done by now, beside what a sequence of this account holds."""
@@ -286,12 +321,15 @@ class Crowd:
         of = np.arange(len(ts))
         return np.maximum([total[of, :, column], total[of, :, column + 1]], 0.0)
 
-    def _sketch(self, account: int, found: _Account, held: Held) -> None:
-        follows = int(held.ts[0] > found.until)  # what is sent again does not follow what it ended with
-        order = steps(np.concatenate((found.last[:follows], held.keys)))
+    def _sketch(self, account: int, found: _Account, held: Held, led: Keys) -> NDArray[np.bool_]:
+        """Bool (H,), the events by which an account's sketches change; what it did follows one other key, or none."""
+        fresh = np.zeros(len(held.keys), dtype=bool)
+        order = steps(np.concatenate((led, held.keys)))
         for of, tokens in ((found.content, held.keys), (found.order, order)):
             spread = mixed(tokens)
-            np.minimum.at(of, (spread >> np.uint64(57)).astype(np.int64), spread)
+            at = (spread >> np.uint64(57)).astype(np.int64)
+            fresh[len(fresh) - len(at) :] |= spread < of[at]
+            np.minimum.at(of, at, spread)
         if held.ts[-1] >= found.until:
             found.last, found.until = held.keys[-1:].copy(), float(held.ts[-1])
         named = len(found.named) + sum(key not in found.named for key in set(held.keys.tolist()))
@@ -302,6 +340,7 @@ class Crowd:
             found.weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
             self.by_content.put(account, found.content.copy())
             self.by_order.put(account, found.order.copy())
+        return fresh
 
     def _alike(self, near: Near, account: int, tokens: Keys, held: Held) -> Alike:
         """Of the accounts that named the same before, the most like a sequence; tokens stand for its latest keys."""

@@ -1,19 +1,20 @@
 """Watches what accounts do together, as requests come in: the state of the crowd, kept in this process's memory.
 
-Accounts are kept as hashes under a secret; of what they name, only hashes are kept too.
+Accounts are kept as hashes under a secret; of what they name, only hashes are kept too. `crowd_sharing` shares it.
 """
 
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from service.encoding.held import Held, at_once
-from service.model.crowd import Crowd, Limits
+from service.model.crowd import Crowd, Limits, News
 from service.model.scorer import Judged, Model
 from service.model.togetherness import Together, Usual
+from service.serving.crowd_records import pack, unpack
 
 
 class LiveCrowd:
@@ -25,11 +26,15 @@ class LiveCrowd:
 
     Attributes:
         began: when it began to watch, by `time.monotonic`.
+        young: whether so little is known yet that nobody should be judged beside it.
+        tell: hears what accounts did that is new, so that it can be shared.
     """
 
     def __init__(self, limits: Limits, secret: str = "") -> None:
         self.state = Crowd(limits)
         self.began = time.monotonic()
+        self.young = False
+        self.tell: Callable[[Sequence[News]], None] | None = None
         self._secret = hashlib.sha256(secret.encode() if secret else secrets.token_bytes(32)).digest()
 
     def look(self, usual: Usual, accounts: Sequence[str], held: Sequence[Held]) -> Together:
@@ -42,19 +47,36 @@ class LiveCrowd:
         return Together.joined(found)
 
     def judge(self, model: Model, accounts: Sequence[str], judged: Sequence[Judged]) -> list[Judged]:
-        """The same sequences of these accounts, judged beside the others; each alone if the model knows of no crowd."""
-        if model.bundle.usual is None or not judged:
+        """The same sequences of these accounts, judged beside the others; alone where nothing is known of a crowd."""
+        if model.bundle.usual is None or not judged or self.young:
             return list(judged)
         return model.beside(judged, self.look(model.bundle.usual, accounts, [one.encoded.held for one in judged]))
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""
-        for account, one in zip(accounts, held, strict=True):
-            self.state.enter(self._number(account), _timed(one))
+        pairs = zip(accounts, held, strict=True)
+        news = [one for a, h in pairs if (one := self.state.enter(self._number(a), _timed(h))) is not None]
+        if news and self.tell:
+            self.tell(news)
 
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
-        return self.state.forget(self._number(account))
+        number = self._number(account)
+        if self.tell:
+            self.tell([News(number, 0.0, 0, None)])
+        return self.state.forget(number)
+
+    def pack(self, news: Sequence[News]) -> bytes:
+        """What accounts did, as another process with the same secret hears it."""
+        return pack(news, self._secret)
+
+    def hear(self, record: bytes) -> None:
+        """Takes in what another process has packed; raises ValueError if that is damaged or of another secret."""
+        for one in unpack(record, self._secret):
+            if one.held is None:
+                self.state.forget(one.account)
+            else:
+                self.state.enter(one.account, one.held, one.first, one.before)
 
     def _number(self, account: str) -> int:
         digest = hashlib.blake2b(account.encode(), digest_size=8, key=self._secret)

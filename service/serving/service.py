@@ -14,7 +14,6 @@ from functools import partial
 from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
-from service.model.crowd import Limits
 from service.model.scorer import Judged, Model
 from service.schemas import messages
 from service.schemas.digest import digest
@@ -24,6 +23,7 @@ from service.serving.admission import EVENTS, SCORE, Admission, full
 from service.serving.bare_graph import BareGraph
 from service.serving.cache import Cache
 from service.serving.crowd import LiveCrowd
+from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.feedback import Feedback
 from service.serving.ingest import Ingest
@@ -80,6 +80,7 @@ class Parts:
             Webhook(s.webhook_url, s.webhook_secret.get_secret_value(), state, metrics) if s.webhook_url else None
         )
         self.ingest = Ingest(s, metrics)
+        self.crowd, self.sharing = crowd_of(s, metrics)
         self.reopen = partial(Store, s.store_url.get_secret_value(), state)
         self.store: Store | None = None
         try:
@@ -106,14 +107,11 @@ class Serving:
         self.metrics.objective.set(s.objective_ms / 1000)
         self.drift, self.promise = DriftMonitor(self.metrics), Promise(self.metrics, s.attack_share)
         parts = Parts(s, metrics)
-        self.crowd: LiveCrowd | None = None
-        if s.crowd:
-            limits = Limits(accounts=s.crowd_accounts, values=s.crowd_values)
-            self.crowd = LiveCrowd(limits, s.crowd_key.get_secret_value())
-            if s.cache_seconds:
-                logger.warning(
-                    "RECGUARD_CACHE_SECONDS has no effect on models that judge beside a crowd: see RECGUARD_CROWD"
-                )
+        if parts.crowd and s.cache_seconds:
+            logger.warning(
+                "RECGUARD_CACHE_SECONDS has no effect on models that judge beside a crowd: see RECGUARD_CROWD"
+            )
+        self.crowd, self.sharing = parts.crowd, parts.sharing
         self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
         self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
         if not self.pseudonyms.lasting:
@@ -131,14 +129,15 @@ class Serving:
         """Starts serving."""
         await self.registry.start()
         self.feedback.start()
+        if self.sharing:
+            self.sharing.start()
         if self.webhook:
             self.webhook.start()
 
     async def close(self) -> None:
         """Answers the requests that were accepted, then stops, and waits for nothing outside for long."""
         closing = [self.registry.close, self.feedback.close, self.ingest.windows.close]
-        if self.webhook:
-            closing.append(self.webhook.close)
+        closing += [part.close for part in (self.sharing, self.webhook) if part]
         for close in closing:
             try:
                 async with asyncio.timeout(CLOSING_SECONDS):

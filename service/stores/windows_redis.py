@@ -8,10 +8,9 @@ from contextlib import suppress
 from typing import Any, cast
 
 from service.schemas.terms import Arrival
-from service.stores.windows import Cause, Event, Kept, Limits, Unreachable
+from service.stores.redis_client import ROUND_SECONDS, client_of, find_master, unreachable
+from service.stores.windows import Event, Kept, Limits, Unreachable
 
-REDIS_SECONDS = 2.0  # for a connection, and for an answer
-ROUND_SECONDS = 2 * REDIS_SECONDS + 1.0  # for a round trip with its second attempt, however slowly bytes drip in
 MOST_AT_ONCE = 512  # events of one round trip
 EVICTED_SECONDS = 10.0  # between two questions how many keys Redis has evicted
 
@@ -55,13 +54,6 @@ return {arrival, size}
 """
 
 HEAD = 28  # bytes of a member before its content
-CAUSES: dict[str, Cause] = {  # of Redis's own refusals, by the word that they begin with
-    "OOM": "memory",
-    "READONLY": "readonly",
-    "LOADING": "loading",
-    "MASTERDOWN": "loading",
-    "MISCONF": "disk",
-}
 
 
 class Redis:
@@ -78,25 +70,10 @@ class Redis:
     """
 
     def __init__(self, url: str, limits: Limits) -> None:
-        try:
-            from redis import asyncio as aio
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-            from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
-        except ImportError as error:
-            raise ValueError(
-                f"RECGUARD_LIVE_URL needs the extra redis: pip install 'recguard[redis]' ({error})"
-            ) from error
+        self.client = client_of(url)
+        from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+
         self.limits, self.error, self.no_script, self.read_only = limits, RedisError, NoScriptError, ReadOnlyError
-        try:
-            self.client: Any = aio.from_url(
-                url,
-                socket_timeout=REDIS_SECONDS,
-                socket_connect_timeout=REDIS_SECONDS,
-                retry=Retry(NoBackoff(), 1),  # a connection may predate a restart; ids make repeats harmless
-            )
-        except ValueError as error:
-            raise ValueError(f"RECGUARD_LIVE_URL: {error}") from error
         self.digest = hashlib.sha1(ADD.encode(), usedforsecurity=False).hexdigest()
         self.waiting: deque[tuple[Event, asyncio.Future[Kept]]] = deque()
         self.sender: asyncio.Task[None] | None = None
@@ -136,12 +113,11 @@ class Redis:
             async with asyncio.timeout(ROUND_SECONDS):
                 answers = await self._run(events)
                 if any(isinstance(answer, self.read_only) for answer in answers):
-                    # this Redis is no longer the master: a new connection may find the one that is
-                    await self.client.connection_pool.disconnect(inuse_connections=False)
+                    await find_master(self.client)
                 await self._ask_evicted()
-            return [self._unreachable(a) if isinstance(a, Exception) else self._kept(a) for a in answers]
+            return [unreachable(a) if isinstance(a, Exception) else self._kept(a) for a in answers]
         except Exception as error:  # each of these callers must hear of it, whatever the client raises
-            return [self._unreachable(error)] * len(events)
+            return [unreachable(error)] * len(events)
 
     async def _ask_evicted(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -149,15 +125,6 @@ class Redis:
             self.asked = now
             with suppress(self.error):  # a Redis that does not tell still keeps windows
                 self.evicted = int((await self.client.info("stats")).get("evicted_keys", 0))
-
-    @staticmethod
-    def _unreachable(error: Exception) -> Unreachable:
-        kind, detail = type(error).__name__, str(error) or type(error).__name__
-        code = getattr(error, "status_code", None) or detail.partition(" ")[0]
-        if code in CAUSES:
-            return Unreachable(f"{code} {detail.removeprefix(code).strip()}", CAUSES[code])
-        cause: Cause = "timeout" if "Timeout" in kind else "connection" if "Connection" in kind else "other"
-        return Unreachable(detail, cause)
 
     async def _run(self, events: Sequence[Event]) -> list[Any]:
         """Redis's answer to each event, or the exception that it caused."""
@@ -200,7 +167,7 @@ class Redis:
             async with asyncio.timeout(ROUND_SECONDS):
                 return bool(await self.client.delete(self._name(key)))
         except (self.error, TimeoutError) as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error) from error
 
     async def close(self) -> None:
         if self.sender is not None:

@@ -130,9 +130,23 @@ class Metrics:
         self.live_evicted = Counter(
             name("live_evicted"), "Live windows in memory that gave way to others before their time.", registry=r
         )
-        self.crowd_accounts = gauge("crowd_accounts", "Accounts in the crowd that others are judged beside.", "livesum")
+        self.crowd_accounts = gauge("crowd_accounts", "Accounts in the crowd that others are judged beside.", "livemax")
         self.crowd_age = gauge(
             "crowd_age_seconds", "Time since the crowd is watched, as of its last request.", "livemin"
+        )
+        self.crowd_shared = gauge(
+            "crowd_shared", "1 while a crowd in Redis is told, and heard of to its end; 0 while it is not.", "livemin"
+        )
+        self.crowd_errors = Counter(
+            name("crowd_errors"),
+            "Attempts to share the crowd that failed, by why, and bad records.",
+            ["cause"],
+            registry=r,
+        )
+        for cause in ("connection", "timeout", "memory", "readonly", "loading", "disk", "other", "record"):
+            self.crowd_errors.labels(cause)
+        self.crowd_untold = Counter(
+            name("crowd_untold_records"), "Records of the crowd that were dropped, as too many waited.", registry=r
         )
         self.judged_alone = Counter(
             name("judged_alone"), "Sequences judged alone, as too little was known of the crowd.", registry=r

@@ -76,7 +76,7 @@ def main() -> None:
     sequences = sequences_of(Bundle.open(given.bundle), [WINDOW] * KEYS, random.Random(0))
     rows = []
     with redis(of_load) as redis_url:
-        for name, settings in (("whole", {}), ("memory", {}), ("redis", {"live_url": redis_url})):
+        for name, settings in (("whole", {}), ("memory", {}), ("redis", {"live_url": redis_url, "crowd_key": "k"})):
             with service(given.bundle, [of_service], live_window=WINDOW, **settings) as (base, _):
                 score, events = f"{base}/v1/score", f"{base}/v1/events"
                 if name != "whole":

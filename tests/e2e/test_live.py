@@ -176,7 +176,7 @@ def test_workers_do_not_keep_windows_each_for_itself(start_service: Starter, bun
 def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
     start_service: Starter, bundle: Bundle, redis_server: RedisServer
 ) -> None:
-    replicas = [start_service(bundle.path, live_url=redis_server.url, live_window=200) for _ in range(2)]
+    replicas = [start_service(bundle.path, live_url=redis_server.url, live_window=200, crowd_key="k") for _ in range(2)]
     users, each = 8, 40
     answers: Counter[tuple[str, str]] = Counter()
     unanswered: Counter[int] = Counter()
@@ -222,7 +222,7 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
 def test_a_redis_that_hangs_holds_no_request_past_its_deadline(
     start_service: Starter, bundle: Bundle, redis_server: RedisServer
 ) -> None:
-    service = start_service(bundle.path, live_url=redis_server.url)
+    service = start_service(bundle.path, live_url=redis_server.url, crowd_key="k")
     send(service, of("hangs", 1))
     redis_server.process.send_signal(signal.SIGSTOP)
     try:

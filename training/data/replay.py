@@ -76,5 +76,4 @@ def replay(
 
 def part_of(held: Held, start: int, end: int) -> Held:
     """What is held from one place to another."""
-    some = slice(start, end)
-    return Held(held.keys[some], held.sided[some], held.ts[some], held.event[some], held.length)
+    return held.part(slice(start, end))
