@@ -25,7 +25,7 @@ from service.model.near import mixed
 from service.stores.crowd_stream import NAME
 from service.tools.bench import Usage, sequences_of, service
 from service.tools.load import Load, Prepared, quantile
-from tests.bench.live import EVENTS_TEMPLATE, STEP, batches, happened, redis
+from tests.support.live import EVENTS_TEMPLATE, STEP, batches, happened, redis
 
 WINDOW, ACCOUNTS, ROUNDS = 64, 400, 4
 
