@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +75,7 @@ class Near:
 
     def nearest(self, account: int, of: Keys) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
         """Other accounts, those that share most bins first; bool (BINS,) twice: where both agree, and where any is."""
-        met: Counter[int] = Counter()
-        for mark in _marks(of):
-            met.update(self.holders.get(mark, ()))
+        met = Counter(chain.from_iterable(self.holders.get(mark, ()) for mark in _marks(of)))
         met.pop(account, None)
         some = [other for other, _ in met.most_common(COMPARED)]
         if not some:

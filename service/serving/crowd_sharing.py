@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 32 << 20  # bytes of records
 MOST_TOLD, MOST_BYTES = 256, 1 << 20  # records of one round trip, and bytes after which no more are added to it
 TURN_SECONDS = 0.002  # after which hearing lets requests go first, for as long
-PACE_SECONDS = 0.01  # between two round trips, so that one tells, or hears, of many requests
+PACE_SECONDS = 0.05  # between two round trips, so that one tells, or hears, of many requests
 PAUSE_SECONDS = 1.0  # between two attempts while Redis is out of reach
 KEYLESS = (
     "RECGUARD_CROWD_KEY is not set: all who share a crowd in RECGUARD_LIVE_URL hash accounts under one secret, or each "

@@ -25,7 +25,7 @@ from service.model.near import mixed
 from service.stores.crowd_stream import NAME
 from service.tools.bench import Usage, sequences_of, service
 from service.tools.load import Load, Prepared, quantile
-from tests.support.live import EVENTS_TEMPLATE, STEP, batches, happened, redis
+from tests.support.load import EVENTS_TEMPLATE, batches, happened, redis
 
 WINDOW, ACCOUNTS, ROUNDS = 64, 400, 4
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 def asked(sequences: Sequence[dict[str, Any]], base: str, number: int) -> dict[str, list[Prepared]]:
     """Requests of one round by route, of accounts that were there before and do something new."""
-    events = [e for k in range(3) for e in happened(sequences, 3 * (number + 1) + k, STEP)]
+    events = [e for k in range(3) for e in happened(sequences, 3 * (number + 1) + k)]
     mine = [{**event, "key": f"{base} {event['key']}"} for event in events]
     return {
         "score": batches([{**s, "id": f"{number} {s['id']}"} for s in sequences], 1, f"{base}/v1/score"),

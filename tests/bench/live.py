@@ -16,7 +16,7 @@ from pathlib import Path
 from service.model.bundle import Bundle
 from service.tools.bench import sequences_of, service
 from service.tools.load import Load, Outcome, Prepared
-from tests.support.live import EVENTS_TEMPLATE, STEP, batches, happened, redis
+from tests.support.load import EVENTS_TEMPLATE, batches, happened, redis
 
 WINDOW, KEYS = 64, 256
 CONNECTIONS = 16
@@ -43,7 +43,7 @@ def main() -> None:
                 score, events = f"{base}/v1/score", f"{base}/v1/events"
                 if name != "whole":
                     for at in range(WINDOW):
-                        fill = batches(happened(sequences, at, STEP), KEYS, events, EVENTS_TEMPLATE)
+                        fill = batches(happened(sequences, at), KEYS, events, EVENTS_TEMPLATE)
                         outcome = asyncio.run(Load(events, fill).closed(1, 0.05))
                         assert set(outcome.codes) == {"200"}, outcome.codes
                 at = WINDOW
@@ -51,7 +51,7 @@ def main() -> None:
                     if name == "whole":
                         outcome = measure(score, batches(sequences, size, score), given.seconds)
                     else:
-                        later = [e for k in range(120) for e in happened(sequences, at + k, STEP)]
+                        later = [e for k in range(120) for e in happened(sequences, at + k)]
                         at += 120
                         outcome = measure(events, batches(later, size, events, EVENTS_TEMPLATE), given.seconds)
                     found = {"windows": name, "in a request": size, **outcome.to_json()}

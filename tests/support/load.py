@@ -1,4 +1,4 @@
-"""Live events of sequences, and a Redis for them, as benchmarks send them."""
+"""Load for measurements: a Redis on one core, and events that happen one after another."""
 
 import os
 import shutil
@@ -30,15 +30,15 @@ def redis(core: int) -> Iterator[str]:
             server.kill()
 
 
-def happened(sequences: Sequence[dict[str, Any]], at: int, step: float) -> list[dict[str, Any]]:
-    """Event number `at` of each sequence, `step` seconds behind its last where it has fewer."""
+def happened(sequences: Sequence[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    """Event number `at` of each sequence, STEP seconds behind the one before where it has fewer."""
     found = []
     for sequence in sequences:
         columns, length = columns_of(sequence["events"])
         event = {name: values[at % length] for name, values in columns.items() if values[at % length] is not None}
         latest = max(float(str(t)) for t in columns["ts"])
         if at >= length:
-            event["ts"] = latest + step * (1 + at - length)
+            event["ts"] = latest + STEP * (1 + at - length)
         found.append({"key": sequence["id"], "event_id": f"e{at}", "event": event})
     return found
 
