@@ -37,7 +37,7 @@ class Limits:
         hours: in which totals are known.
     """
 
-    accounts: int = 100_000
+    accounts: int = 20_000
     keys: int = 1024
     values: int = 1 << 20
     hours: int = 20_000

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from service.encoding.columns import columns_of, distinct
+from service.encoding.encoder import Encoded
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
+from service.model.crowd import Limits
 from service.model.policy import Policy
 from service.model.scorer import Model, Score
+from service.model.togetherness import Together
+from service.schemas import messages
 from service.schemas.parsing import parse
 from service.schemas.problems import Problem
+from service.serving.crowd import LiveCrowd
+from service.serving.steps import CROWD
 from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
 
@@ -35,7 +41,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 1 << 20  # bytes that may wait in the pipe to the challenger; above this, requests are dropped
 LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the number of sequences in a request
 STOP_SECONDS = 5.0
-Answer = tuple[float, str]  # score and decision
+Answer = tuple[float, str, bool]  # score, decision, and whether it was judged beside the crowd
 
 
 class Challenger:
@@ -48,12 +54,21 @@ class Challenger:
         most: largest number of sequences in a request.
         metrics: where the challenger's answers are counted.
         reviews_kept: whether reviews of live windows keep their rate over all looks at an account.
+        crowd: whether the challenger watches the crowd, too, by the traffic that it hears of.
     """
 
-    def __init__(self, bundle: Bundle, state: Path, most: int, metrics: Metrics, reviews_kept: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: Path,
+        most: int,
+        metrics: Metrics,
+        reviews_kept: bool = False,
+        crowd: bool = False,
+    ) -> None:
         self.bundle, self.metrics = bundle, metrics
         self.command = [sys.executable, "-m", "service.serving.challenger", str(bundle.path), str(state), str(most)]
-        self.command += ["reviews-kept"] * reviews_kept
+        self.command += ["reviews-kept"] * reviews_kept + ["crowd"] * crowd
         self.process: Process | None = None
         self.reader: asyncio.Task[None] | None = None
 
@@ -92,7 +107,10 @@ class Challenger:
         if pipe is None or pipe.transport.is_closing() or pipe.transport.get_write_buffer_size() > MOST_WAITING:
             self.metrics.challenger_dropped.inc(len(results))
             return
-        told = [None if "error" in r or "listed" in r else (r["score"], r["decision"]) for r in results]
+        told = [
+            None if "error" in r or "listed" in r else (r["score"], r["decision"], CROWD not in r["missing"])
+            for r in results
+        ]
         pipe.write(json.dumps({"size": len(body), "live": live, "told": told}).encode() + b"\n" + body)
 
     async def _listen(self) -> None:
@@ -112,29 +130,47 @@ class Challenger:
 
 
 def answers(
-    model: Model, overrides: Overrides, body: bytes, live: bool, most: int, reviews_kept: bool = False
+    model: Model,
+    overrides: Overrides,
+    body: bytes,
+    live: bool,
+    most: int,
+    reviews_kept: bool = False,
+    crowd: LiveCrowd | None = None,
 ) -> list[Answer | None]:
     """The challenger's answers to a request's sequences, or live windows; None for one that it cannot score."""
     policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
-    sequences = parse(body, most).sequences
-    columns: list[Any] = []
-    for sequence in sequences:
-        try:
-            if isinstance(sequence, dict):
-                columns.append(None)
-            else:  # events that repeat an `event_id` count once, as in the champion's answer
-                columns.append(distinct(*columns_of(sequence.events), model.bundle.encoder.reading)[:2])
-        except EventError:
-            columns.append(None)
-    scores = model.scores([c for c in columns if c is not None])
-    found: list[Answer | None] = []
-    for sequence, given in zip(sequences, columns, strict=True):
-        score = next(scores) if given is not None else None
-        if isinstance(score, Score) and not isinstance(sequence, dict):
-            thresholds, live_rate = policy.of_bundle(sequence.segment, given[1]), model.live_rate(score, live)
-            found.append((score.score, thresholds.decide(score.score, score.false_alarm_rate, live_rate, reviews_kept)))
-        else:
-            found.append(None)
+    asked = parse(body, most)
+    given: list[tuple[int, messages.Sequence, Any]] = []
+    for at, sequence in enumerate(asked.sequences):
+        if not isinstance(sequence, dict):
+            with suppress(EventError):  # events that repeat an `event_id` count once, as in the champion's answer
+                columns = distinct(*columns_of(sequence.events), model.bundle.encoder.reading)[:2]
+                given.append((at, sequence, columns))
+    beside = _beside(crowd, model, given, asked.observe) if crowd else []
+    found: list[Answer | None] = [None] * len(asked.sequences)
+    scores = model.scores([columns for *_, columns in given], together=beside)
+    for (at, sequence, columns), score in zip(given, scores, strict=True):
+        if isinstance(score, Score):
+            thresholds, live_rate = policy.of_bundle(sequence.segment, columns[1]), model.live_rate(score, live)
+            decision = thresholds.decide(score.score, score.false_alarm_rate, live_rate, reviews_kept)
+            found[at] = score.score, decision, score.together or model.bundle.usual is None
+    return found
+
+
+def _beside(
+    crowd: LiveCrowd, model: Model, given: Sequence[tuple[int, messages.Sequence, Any]], observe: bool
+) -> list[Together]:
+    """What the crowd says of each sequence; then they enter it."""
+    usual, encodings = model.bundle.usual, model.bundle.encoder.encode_all([columns for *_, columns in given])
+    found, entering = [], []
+    for (_, sequence, _), encoded in zip(given, encodings, strict=True):
+        account = [sequence.user_id or sequence.id]
+        held = [encoded.held] if isinstance(encoded, Encoded) else []
+        entering += [(account, held)] if held else []
+        found.append(crowd.look(usual, account, held) if usual and held else Together.unknown([0]))
+    for account, held in entering if observe else ():
+        crowd.enter(account, held)
     return found
 
 
@@ -143,7 +179,7 @@ def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
     sys.stdout.flush()
 
 
-def main(path: Path, state: Path, most: int, reviews_kept: bool) -> None:
+def main(path: Path, state: Path, most: int, reviews_kept: bool, watches: bool) -> None:
     """The challenger's side: reads requests from standard input until it ends, and answers on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
     if hasattr(os, "SCHED_IDLE"):
@@ -152,6 +188,7 @@ def main(path: Path, state: Path, most: int, reviews_kept: bool) -> None:
         os.nice(19)
     model = Model.load(Bundle.open(path), Runtime(threads=1))
     overrides = Overrides(state)
+    crowd = LiveCrowd(Limits()) if watches else None
     _say([], 0)  # it is ready
     pipe = sys.stdin.buffer
     while line := pipe.readline():
@@ -159,13 +196,15 @@ def main(path: Path, state: Path, most: int, reviews_kept: bool) -> None:
         body = pipe.read(header["size"])
         told = header["told"]
         try:
-            theirs = answers(model, overrides, body, header["live"], most, reviews_kept)
+            theirs = answers(model, overrides, body, header["live"], most, reviews_kept, crowd)
         except (Problem, RuntimeError, ValueError):  # one request must not end the comparison
             logging.getLogger(__name__).exception("a request could not be scored in shadow")
             theirs = [None] * len(told)
-        pairs = [(ours, its) for ours, its in zip(told, theirs, strict=True) if ours and its]
+        # only like with like: the two may not know of the crowd since the same time
+        pairs = [(ours, its) for ours, its in zip(told, theirs, strict=True) if ours and its and ours[2] == its[2]]
         _say(pairs, sum(1 for ours, its in zip(told, theirs, strict=True) if ours and not its))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), "reviews-kept" in sys.argv[4:])
+    more = sys.argv[4:]
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), "reviews-kept" in more, "crowd" in more)

@@ -363,7 +363,7 @@ class Registry:
         if old is not None:
             await old.close()
         if shadow is not None:
-            new = Challenger(shadow, s.state_dir, s.max_sequences, self.metrics, s.live_reviews_kept)
+            new = Challenger(shadow, s.state_dir, s.max_sequences, self.metrics, s.live_reviews_kept, s.crowd)
             try:
                 await new.start()
             except OSError as error:
