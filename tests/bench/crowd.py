@@ -1,8 +1,8 @@
-"""What a crowd in Redis costs: the same requests with it and without, in turns, and the bytes of what is kept.
+"""What a crowd costs: the same requests with it and without, in turns, and the bytes of what is kept.
 
     python tests/bench/crowd.py --bundle bundle
 
-The bundle must know of a crowd. Redis and the load share one core, both services the other, one asked at a time.
+The bundle must know of a crowd. Redis and the load share one core, the services the other, one asked at a time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from service.tools.bench import Usage, sequences_of, service
 from service.tools.load import Load, Prepared, quantile
 from tests.support.load import EVENTS_TEMPLATE, batches, happened, redis
 
-WINDOW, ACCOUNTS, ROUNDS = 64, 400, 4
+WINDOW, ACCOUNTS, ROUNDS = 64, 400, 3
 
 
 def kept() -> None:
@@ -57,15 +57,17 @@ def main() -> None:
     os.sched_setaffinity(0, {of_load})
     sequences = sequences_of(Bundle.open(given.bundle), [WINDOW] * ACCOUNTS, random.Random(0))
     with redis(of_load) as url:
-        common = {"live_url": url, "crowd_key": "k", "threads": 1}
+        shared = {"live_url": url, "crowd_key": "k", "threads": 1}
         with (
-            service(given.bundle, [of_service], **common) as (on, with_crowd),
-            service(given.bundle, [of_service], **common, crowd="false") as (off, without),
+            service(given.bundle, [of_service], **shared) as in_redis,
+            service(given.bundle, [of_service], threads=1) as in_memory,
+            service(given.bundle, [of_service], **shared, crowd="false") as without,
         ):
+            services = {"crowd in Redis": in_redis, "crowd in memory": in_memory, "no crowd": without}
             found: dict[tuple[str, str], list[float]] = {}
             used: dict[tuple[str, str], float] = {}
             for number in range(-1, ROUNDS):  # the first fills windows and crowd
-                for name, base, pid in (("with", on, with_crowd), ("without", off, without)):
+                for name, (base, pid) in services.items():
                     for route, requests in asked(sequences, base, number).items():
                         before = Usage.of(pid, base)
                         outcome = asyncio.run(Load(f"{base}/v1/{route}", requests).open(given.rate, given.seconds))
@@ -80,7 +82,7 @@ def main() -> None:
     print(f"{records} records in Redis: {size / records:.0f} bytes each")
     for (route, name), seconds in sorted(found.items()):
         p50, p99 = (f"{1000 * quantile(seconds, q):.2f} ms" for q in (0.5, 0.99))
-        print(f"/v1/{route} {name} a crowd: p50 {p50}, p99 {p99}, CPU {1000 * used[route, name] / len(seconds):.2f} ms")
+        print(f"/v1/{route}, {name}: p50 {p50}, p99 {p99}, CPU {1000 * used[route, name] / len(seconds):.2f} ms")
 
 
 def asked(sequences: Sequence[dict[str, Any]], base: str, number: int) -> dict[str, list[Prepared]]:

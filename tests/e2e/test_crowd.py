@@ -126,6 +126,7 @@ def test_an_account_is_forgotten_everywhere_and_its_own_records_are_deleted(
     assert replicas[0].client.delete("/v1/events", params={"key": "gone"}).json() == {"forgotten": False}
     [result] = judged(replicas[0], {**people[160], "id": "other"})
     assert result["decision"] == "allow"
+    in_step(replicas, before + 1)
 
 
 def test_what_happens_while_redis_is_down_is_told_once_it_is_back(
