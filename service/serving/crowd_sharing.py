@@ -28,9 +28,9 @@ TURN_SECONDS = 0.002  # after which hearing lets requests go first, for as long
 PACE_SECONDS = 0.05  # between two round trips, so that one tells, or hears, of many requests
 PAUSE_SECONDS = 1.0  # between two attempts while Redis is out of reach
 KEYLESS = (
-    "RECGUARD_CROWD_KEY is not set: all who share a crowd in RECGUARD_LIVE_URL hash accounts under one secret, or each "
-    "would take the others' accounts for strangers; set it to the same random text everywhere (openssl rand -hex 32), "
-    "or set RECGUARD_CROWD=false"
+    "RECGUARD_CROWD_KEY is not set, so the crowd is not shared in RECGUARD_LIVE_URL: all who share it hash accounts under "
+    "one secret, or each would take the others' accounts for strangers; set it to the same random text everywhere "
+    "(openssl rand -hex 32)"
 )
 
 
@@ -154,13 +154,16 @@ class Sharing:
 
 
 def crowd_of(settings: Settings, metrics: Metrics) -> tuple[LiveCrowd | None, Sharing | None]:
-    """The crowd that settings ask for, and by what it is shared; raises ValueError where a setting cannot be used."""
+    """The crowd that settings ask for, and by what it is shared; raises ValueError where a setting cannot be used.
+
+    A Redis without a secret for the accounts is for windows alone, and a warning says so.
+    """
     s, url, key = settings, settings.live_url.get_secret_value(), settings.crowd_key.get_secret_value()
     if not s.crowd:
         return None, None
     crowd = LiveCrowd(Limits(accounts=s.crowd_accounts, values=s.crowd_values), key)
-    if not url:
+    if url and not key:
+        logger.warning(KEYLESS)
+    if not url or not key:
         return crowd, None
-    if not key:
-        raise ValueError(KEYLESS)
     return crowd, Sharing(crowd, Stream(url, s.crowd_records, s.crowd_days), metrics)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +10,6 @@ import redis
 
 from service.model.bundle import Bundle
 from service.stores.crowd_stream import NAME
-from tests.support.cli import recguard_serve
 from tests.support.logs import genuine_log
 from tests.support.processes import needs, wait_until
 from tests.support.servers import RedisServer
@@ -201,10 +199,9 @@ def test_a_redis_that_evicts_the_stream_holds_up_no_request(
     in_step(replicas, before + 2)
 
 
-def test_without_a_key_a_crowd_is_not_shared(bundle: Bundle, store: RedisServer, tmp_path: Path) -> None:
-    settings = {"RECGUARD_STATE_DIR": str(tmp_path), "RECGUARD_LIVE_URL": store.url}
-    for workers in ("1", "2"):
-        done = recguard_serve("run", "--bundle", bundle.path, RECGUARD_WORKERS=workers, **settings)
-        assert done.returncode == 2
-        assert "RECGUARD_CROWD_KEY is not set" in done.stderr
-        assert "openssl rand -hex 32" in done.stderr
+def test_without_a_key_a_crowd_is_not_shared(start_service: Starter, bundle: Bundle, store: RedisServer) -> None:
+    service = start_service(bundle.path, live_url=store.url)
+    said = service.log.read_text()
+    assert "RECGUARD_CROWD_KEY is not set, so the crowd is not shared" in said
+    assert "openssl rand -hex 32" in said
+    assert sample(service, "recguard_crowd_shared") == 0

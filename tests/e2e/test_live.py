@@ -105,7 +105,7 @@ def test_a_window_is_scored_from_its_first_event_on(service: Service) -> None:
 def test_a_live_block_needs_more_also_from_the_cache_in_shadow_and_in_a_preview(
     start_service: Starter, bundles: Path, bundle: Bundle, attacked: Path
 ) -> None:
-    service = start_service(bundles / "one", challenger=bundle.path, cache_seconds=600)
+    service = start_service(bundles / "one", challenger=bundle.path, cache_seconds=600, crowd=False)
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
     given: list[Any] = [{"id": s["id"], "events": s["events"][:64]} for s in sequences(attacked / "events.csv", 1000)]
     tried = score(service, {"sequences": given, "trial": True}).json()["results"]
