@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         20_000, gt=0, description="Most accounts of the crowd in memory; the one silent longest goes first."
     )
     crowd_values: int = Field(
-        1_000_000, gt=0, description="Most values whose holders are kept; the one named longest ago goes first."
+        200_000, gt=0, description="Most values whose holders are kept; the one named longest ago goes first."
     )
     crowd_key: SecretStr = Field(
         SecretStr(""),

@@ -22,6 +22,7 @@ HORIZONS = np.array((3600.0, 86_400.0, 7 * 86_400.0, 90 * 86_400.0))  # seconds
 STEP = 3600.0  # seconds, in which totals are kept
 NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
+LEAST_WEIGHT = 0.25  # of an account among the holders of what it names; less is nothing
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
 GROWN = 1.5  # an account is sketched again when it names this many times as much
 
@@ -39,7 +40,7 @@ class Limits:
 
     accounts: int = 20_000
     keys: int = 1024
-    values: int = 1 << 20
+    values: int = 200_000
     hours: int = 20_000
 
 
@@ -76,6 +77,7 @@ class Look:
         totals: float64 (2, K, 4), the same over all identifiers, by themselves or by their side.
         fresh: whether the account is new.
         known: accounts in the state.
+        age: seconds for which the state knows what happened before the look.
         copy, lockstep: the account that names most of the same, and the one with most of the same order.
     """
 
@@ -86,6 +88,7 @@ class Look:
     totals: Floats
     fresh: bool
     known: int
+    age: float
     copy: Alike
     lockstep: Alike
 
@@ -187,10 +190,15 @@ class _Holders:
 
 
 class Crowd:
-    """A state in this process's memory."""
+    """A state in this process's memory.
 
-    def __init__(self, limits: Limits = Limits()) -> None:
-        self.limits = limits
+    Args:
+        limits: how much is kept.
+        watches: whether it knows nothing of the time before the first event that it is told of.
+    """
+
+    def __init__(self, limits: Limits = Limits(), watches: bool = False) -> None:
+        self.limits, self.watches = limits, watches
         self.holders: OrderedDict[int, _Holders] = OrderedDict()  # what was named longest ago first
         self.accounts: OrderedDict[int, _Account] = OrderedDict()  # the one that was silent longest first
         self.totals = Totals(limits.hours)
@@ -253,9 +261,13 @@ class Crowd:
             totals=self._totals(found, ts, sided)[[old, 1 - old]],
             fresh=not old,
             known=len(self.accounts) - (found is not None),
+            age=self._age(now) if self.watches else np.inf,
             copy=self._alike(self.by_content, account, held.keys, held),
             lockstep=self._alike(self.by_order, account, steps(held.keys), held),
         )
+
+    def _age(self, now: float) -> float:
+        return now - float(self.totals.hours[0]) * STEP if len(self.totals.hours) else 0.0
 
     def forget(self, account: int) -> bool:
         """Drops what is kept of an account, but for its number among the holders of what it named."""
@@ -267,7 +279,7 @@ class Crowd:
         """Whether this account is another holder; one that was dropped and is back is not, if it is known."""
         found = self.holders.pop(key, None) or _Holders()
         self.holders[key] = found
-        if account in found.who:
+        if account in found.who or not weight:  # copies take nobody's place among the latest
             return False
         found.count += weight
         found.who.append(account)
@@ -337,7 +349,8 @@ class Crowd:
             found.sketched = named
             near = self.by_content.nearest(account, found.content) if named >= LONG else []
             alike = [same.sum() / there.sum() for _, same, there in near]
-            found.weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
+            weight = min(2 * (1 - float(max(alike, default=0.0))), 1.0)
+            found.weight = weight if weight >= LEAST_WEIGHT else 0.0
             self.by_content.put(account, found.content.copy())
             self.by_order.put(account, found.order.copy())
         return fresh

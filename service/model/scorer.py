@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,7 +162,9 @@ class Model:
 
     def beside(self, judged: Sequence[Judged], together: Together) -> list[Judged]:
         """Sequences that were judged alone, at least one, judged anew beside what the crowd says of each."""
-        told = Evidence.joined([one.evidence.take(np.array([one.at])) for one in judged])
+        of_batches = groupby(judged, key=lambda one: id(one.evidence))
+        batches = [list(some) for _, some in of_batches]
+        told = Evidence.joined([some[0].evidence.take(np.array([one.at for one in some])) for some in batches])
         told = replace(told, together=together)
         scores = zip(self.scorer.scores(told), judged, strict=True)
         return [Judged(score, one.encoded, told, at) for at, (score, one) in enumerate(scores)]

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Keys
 from service.encoding.values import Floats
-from service.model.crowd import Alike, Look
+from service.model.crowd import HORIZONS, Alike, Look
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
+SCARCE = 3  # holders in training; of a value that has fewer, the state must know what is usual
 FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in fashion among them
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
@@ -147,6 +148,8 @@ class Usual:
         usual = totals[:, :-1] * np.maximum(share[:, None], beyond)
         shape = shape_of(held, self.steadiness[np.searchsorted(HELD, held, side="right") - 1])[:, None]
         found = deviance_root(holders[:, :-1], np.maximum(usual, 1e-9), shape)
+        # of what training hardly knows, a young state cannot tell what is usual
+        found[(held < SCARCE)[:, None] & (look.age < 2 * HORIZONS[:-1])] = 0.0
         return found * self._no_fashion(look, share)[:, None], usual
 
     def _no_fashion(self, look: Look, share: Floats) -> Floats:

@@ -73,7 +73,9 @@ class Sequence(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str = Field(min_length=1, max_length=256, description="Comes back with the result.")
+    id: str = Field(
+        min_length=1, max_length=256, description="Comes back with the result; without a user_id, it is the account."
+    )
     user_id: str | None = Field(
         None,
         max_length=256,

@@ -47,7 +47,10 @@ class ThresholdsBody(ThresholdPair):
 
 
 class Curve(BaseModel):
-    """The scores that a pair of thresholds stands for at one length, for a sequence that lacks no field."""
+    """The scores that thresholds stand for at one length, for a sequence that lacks no field and is judged alone.
+
+    Beside the crowd scores are as high or higher, and so are thresholds.
+    """
 
     events: int = Field(description="From so many events on, up to the next entry.")
     review: float | None = Field(None, description="A score above it is reviewed; absent if no score is.")

@@ -12,7 +12,6 @@ import numpy as np
 
 from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd, Limits, News
-from service.model.scorer import Judged, Model
 from service.model.togetherness import Together, Usual
 from service.serving.crowd_records import pack, unpack
 
@@ -31,7 +30,7 @@ class LiveCrowd:
     """
 
     def __init__(self, limits: Limits, secret: str = "") -> None:
-        self.state = Crowd(limits)
+        self.state = Crowd(limits, watches=True)
         self.began = time.monotonic()
         self.young = False
         self.tell: Callable[[Sequence[News]], None] | None = None
@@ -45,12 +44,6 @@ class LiveCrowd:
             now = float(shown.ts[-1]) if len(shown.ts) else time.time()
             found.append(usual.read(self.state.look(self._number(account), shown, now), one.length))
         return Together.joined(found)
-
-    def judge(self, model: Model, accounts: Sequence[str], judged: Sequence[Judged]) -> list[Judged]:
-        """The same sequences of these accounts, judged beside the others; alone where nothing is known of a crowd."""
-        if model.bundle.usual is None or not judged or self.young:
-            return list(judged)
-        return model.beside(judged, self.look(model.bundle.usual, accounts, [one.encoded.held for one in judged]))
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""

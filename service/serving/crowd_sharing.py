@@ -28,9 +28,9 @@ TURN_SECONDS = 0.002  # after which hearing lets requests go first, for as long
 PACE_SECONDS = 0.05  # between two round trips, so that one tells, or hears, of many requests
 PAUSE_SECONDS = 1.0  # between two attempts while Redis is out of reach
 KEYLESS = (
-    "RECGUARD_CROWD_KEY is not set, so the crowd is not shared in RECGUARD_LIVE_URL: all who share it hash accounts under "
-    "one secret, or each would take the others' accounts for strangers; set it to the same random text everywhere "
-    "(openssl rand -hex 32)"
+    "RECGUARD_CROWD_KEY is not set, so the crowd is not shared in RECGUARD_LIVE_URL: all who share it hash accounts "
+    "under one secret, or each would take the others' accounts for strangers; set it to the same random text "
+    "everywhere (openssl rand -hex 32)"
 )
 
 
@@ -45,6 +45,7 @@ class Sharing:
         self.by = secrets.token_bytes(8)
         self.waiting: deque[Record] = deque()
         self.size = 0  # bytes of those that wait
+        self.erasing: deque[tuple[bytes, str]] = deque()  # accounts whose records must go, up to one that was added
         self.filled = asyncio.Event()
         self.after: str | None = None  # what was read last
         self.caught_up = False
@@ -71,7 +72,8 @@ class Sharing:
         self.filled.set()
 
     async def _tell(self) -> None:
-        await self.filled.wait()
+        if not self.erasing:
+            await self.filled.wait()
         some: list[Record] = []
         size = 0
         while self.waiting and len(some) < MOST_TOLD and size < MOST_BYTES:
@@ -79,22 +81,25 @@ class Sharing:
             size += len(some[-1].content)
         self.size -= size
         try:
-            ids = await self.stream.add(some)
+            ids = await self.stream.add(some) if some else []
         except (Unreachable, asyncio.CancelledError):
             self.waiting.extendleft(reversed(some))
             self.size += size
             raise
         if not self.waiting:
             self.filled.clear()
-        for record, added in zip(some, ids, strict=True):
-            if record.forgets:
-                await self.stream.erase(record.forgets, added)
+        told = zip(some, ids, strict=True)
+        self.erasing.extend((record.forgets, added) for record, added in told if record.forgets)
+        while self.erasing:  # what fails is tried again
+            await self.stream.erase(*self.erasing[0])
+            self.erasing.popleft()
 
     async def _hear(self) -> None:
         if self.after is None:
             self.after, age = await self.stream.begin()
             self.crowd.began = min(self.crowd.began, time.monotonic() - age)
         records, self.after = await self.stream.read(self.after, wait=self.caught_up)
+        self.crowd.young = not self.caught_up
         turn = time.perf_counter()
         for record in records:
             if record.by != self.by:
@@ -132,12 +137,16 @@ class Sharing:
                     )
                 self.failing.add(what)
                 pause = PAUSE_SECONDS
+            except Exception:  # neither task may end, or the crowd would silently be this process's alone
+                self.metrics.crowd_errors.labels("other").inc()
+                logger.exception("the crowd could not be shared")
+                pause = PAUSE_SECONDS
             else:
                 if what in self.failing:
                     self.failing.remove(what)
                     if not self.failing:
                         logger.warning("the crowd is shared with other processes again")
-                pause = PACE_SECONDS
+                pause = PACE_SECONDS if self.caught_up else 0.0
             self.metrics.crowd_shared.set(self.caught_up and not self.failing)
             await asyncio.sleep(pause)
 

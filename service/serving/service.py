@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
 from service.model.scorer import Judged, Model
+from service.model.togetherness import Together
 from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
@@ -38,6 +39,7 @@ from service.telemetry.logs import CALL, Pseudonyms, fresh_id
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+AT_ONCE = 16  # sequences that are looked up in the crowd before others get their turn
 CLOSING_SECONDS = 15.0  # for each part
 
 
@@ -222,18 +224,19 @@ class Serving:
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         # what the crowd says changes with every request, so an answer of before may be wrong by now
-        watched = self.crowd is not None and model.bundle.usual is not None
-        cache = active.cache if not (watched or asked.reasons or asked.repair or asked.trial) else None
+        crowd = self.crowd if model.bundle.usual else None
+        cache = active.cache if not (crowd or asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
         judged = await self._judged(active, [one for _, one in waiting], asking, parsed)
-        if self.crowd is not None:
-            judged = self._beside(self.crowd, active.model, [one.account for _, one in waiting], judged, asked)
-        stages["infer"].observe((answered := time.perf_counter()) - parsed)
+        stages["infer"].observe(time.perf_counter() - parsed)
+        if crowd:
+            judged = await self._beside(crowd, model, [one.account for _, one in waiting], judged, asked, asking)
+        answered = time.perf_counter()
         policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
-            result = results[i] = compose(i, one, found, model, policy, asked, self.listed)
+            result = results[i] = compose(i, one, found, model, policy, asked, self.listed, bool(crowd))
             if cache is not None and "error" not in result:
                 cache[keys[i]] = result
         whole = [result for result in results if result is not None]
@@ -269,21 +272,39 @@ class Serving:
             self.metrics.rejected.labels("deadline").inc()
             raise Problem(504, f"not answered within {asking.timeout_ms:g} ms") from None
 
-    def _beside(
+    async def _beside(
         self,
         crowd: LiveCrowd,
         model: Model,
         accounts: Sequence[str],
-        judged: list[Judged | Exception],
+        judged: Sequence[Judged | Exception],
         asked: Asked,
+        asking: Asking,
     ) -> list[Judged | Exception]:
-        """The same sequences, judged beside what others had done before the request; then they enter the crowd."""
-        start = time.perf_counter()
+        """The same sequences, judged beside what others had done before the request; then they enter the crowd.
+
+        Other requests go on in between. Raises Problem 504 if it is too late.
+        """
+        start, usual = time.perf_counter(), None if crowd.young else model.bundle.usual
         some = [(account, one) for account, one in zip(accounts, judged, strict=True) if isinstance(one, Judged)]
-        names, alone = [account for account, _ in some], [one for _, one in some]
-        found = crowd.judge(model, names, alone)
+        found, looks = [one for _, one in some], []
+        for k in range(0, len(some), AT_ONCE):
+            if usual is None:
+                break
+            names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
+            looks.append(crowd.look(usual, names, held))
+            if k + AT_ONCE < len(some):
+                await asyncio.sleep(0)
+                if asyncio.get_running_loop().time() > asking.due:
+                    self.metrics.rejected.labels("deadline").inc()
+                    raise Problem(504, f"not answered within {asking.timeout_ms:g} ms")
+        if looks:
+            found = model.beside(found, Together.joined(looks))
         if asked.observe and not asked.trial:
-            crowd.enter(names, [one.encoded.held for one in alone])
+            for k in range(0, len(some), AT_ONCE):
+                names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
+                crowd.enter(names, held)
+                await asyncio.sleep(0)
         self.metrics.crowd_accounts.set(len(crowd.state.accounts))
         self.metrics.crowd_age.set(time.monotonic() - crowd.began)
         self.metrics.judged_alone.inc(sum(not one.score.together for one in found))

@@ -80,12 +80,14 @@ def compose(
     policy: Policy,
     asked: Asked,
     listed: Mapping[str, str],
+    watched: bool = False,
 ) -> Result:
     """The result of the sequence at `index` in its request, with the decision.
 
     Args:
         policy: the policy in force for the model.
         listed: the list that each listed user is on.
+        watched: whether sequences are judged beside a crowd, where it is known.
     """
     sequence, places = prepared.sequence, prepared.places
     if isinstance(judged, EventError):
@@ -113,7 +115,7 @@ def compose(
             "recall": found and round(found.estimate, 4),
             "interval": found and [round(found.low, 4), round(found.high, 4)],
         },
-        "missing": missing if score.together or bundle.usual is None else [*missing, CROWD],
+        "missing": [*missing, CROWD] if watched and not score.together else missing,
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),

@@ -48,8 +48,8 @@ def replay(
         past: what other accounts held, longer ago than any look asks about. They are known, so the state is not young.
         hindsight: whether a look also sees what happened after it.
     """
-    crowd = Crowd(WHOLE)
     timed = [bool(len(h.ts)) and not np.isnan(h.ts).any() for h in histories]
+    crowd = Crowd(WHOLE, watches=any(timed) and not past)
     start = min((float(h.ts[0]) for h, t in zip(histories, timed, strict=True) if t), default=0.0)
     if any(timed):  # without times, they would count
         for number, held in enumerate(past, 1):

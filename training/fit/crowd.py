@@ -56,8 +56,8 @@ def fit_crowd(
     rng = np.random.default_rng(seed)
     half = rng.permutation(len(histories)) % 2
     found = [Together.unknown([held.length]) for held in looks]
-    nothing = not any(len(h.keys) for h in histories)
-    if nothing or min((genuine & (half == k)).sum() for k in (0, 1)) <= FEWEST_KNOWN:
+    telling = genuine & np.array([len(h.keys) > 0 for h in histories])
+    if min((telling & (half == k)).sum() for k in (0, 1)) <= FEWEST_KNOWN:
         return None, found
     for k in (0, 1):
         theirs = [histories[i] for i in np.flatnonzero(genuine & (half != k)).tolist()]

@@ -41,7 +41,7 @@ from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
 logger = logging.getLogger(__name__)
-SPARED = 4  # of so many sequences that are only judged, the crowd is asked of one, as this takes long
+SPARED, ENOUGH_TOLD = 4, 60  # of so many sequences that are only judged the crowd is asked of one, if attackers suffice
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
@@ -50,8 +50,8 @@ class Fitted:
     """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
 
     `support` holds for sequences that are judged alone, `together` for those that are judged with the crowd, against
-    what is `usual`. Both are None where there are too few accounts, or nothing that they could share. `parts` says
-    which sequences it was fitted on, and which its thresholds come from.
+    what is `usual`; this and `together` are None where there are too few accounts, or nothing that they could share.
+    `parts` says which sequences it was fitted on, and which its thresholds come from.
     """
 
     model: BehaviourBert
@@ -146,7 +146,9 @@ def fit_apart(
     examples = with_offsets(data, tabular, config)
     with stage("crowd", seconds):
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
-        asked = (data.weight > 0) | (np.arange(len(held)) % SPARED == 0)
+        attackers_told = len(np.unique(data.of[data.weight == 0]))
+        spared = min(max(attackers_told // ENOUGH_TOLD, 1), SPARED)
+        asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
         usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
@@ -238,8 +240,9 @@ def false_alarms(
         to be one.
     """
     log, columns = in_time_order(genuine), len(model.encoder.read)
-    usual = model.usual if len(log) > FEWEST_KNOWN else None
-    histories = [e.held for e in encoded_log(model.encoder, log)] if usual else []
+    usual, histories = model.usual, [e.held for e in encoded_log(model.encoder, log)] if model.usual else []
+    if sum(len(held.keys) > 0 for held in histories) <= FEWEST_KNOWN:
+        usual = None
     judged: dict[bytes, Evidence] = {}
 
     def told(cuts: Cuts) -> Evidence:

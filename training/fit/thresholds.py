@@ -148,6 +148,9 @@ def _repeated(
     passed = np.full((len(lengths), len(RATES)), -np.inf)
     limits = log_odds(alarms.thresholds[alarms.classes(missing, cuts.size)])
     np.fmax.at(passed, cuts.of, log_odds(found)[:, None] - limits)
+    some = np.intersect1d(some, cuts.of[~np.isnan(found)])
+    if not len(some):
+        return np.full(len(RATES), np.inf), 0
     over = [max(conformal(passed[some, k], [rate])[0], 0.0) for k, rate in enumerate(RATES)]
     return np.array(over), int(min(lengths[some].min(), LOOKS))
 

@@ -4,16 +4,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.encoding.columns import columns_of
 from service.encoding.held import Held
+from service.model.bundle import Bundle
 from service.model.crowd import Limits, News
 from service.model.near import mixed
+from service.model.scorer import Model, Score
 from service.serving.crowd import LiveCrowd
+from tests.support.logs import genuine_log
 
 NOW = 1_700_000_000.0
 KEY = "a secret that all share"
+NOW_BOUGHT, RIVALS = 1.7e9 + 61 * 86_400, "i17"
 
 
 def held(numbers: list[int], ts: list[float]) -> Held:
@@ -130,3 +137,36 @@ def test_an_account_is_forgotten_by_all() -> None:
     assert len(pair.other.state.accounts) == len(pair.own.state.accounts) == 1
     assert not pair.other.forget("a")
     assert pair.other.forget("b")
+
+
+@pytest.mark.parametrize("made_up", [30, 400])
+def test_flooding_an_item_does_not_flag_its_genuine_buyers(bundle: Bundle, made_up: int) -> None:
+    """Made-up accounts name a rival's item within the hour; those who have bought there for weeks are judged."""
+    model, usual = Model.load(bundle), bundle.usual
+    assert usual is not None
+    people = genuine_log(440, seed=9).partition_by("sequence_id", maintain_order=True)
+    shown = [*people[:400], *map(bought_now, people[400:])]
+    columns = [columns_of(one.drop("sequence_id").to_dicts()) for one in shown]
+    held = [bundle.encoder.encode(*one).held for one in columns]
+    calm, flooded = LiveCrowd(Limits(), KEY), LiveCrowd(Limits(), KEY)
+    for crowd in (calm, flooded):
+        crowd.enter([f"u{k}" for k in range(400)], held[:400])
+    flood = [{"ts": NOW_BOUGHT - 3600 * k / made_up, "action": "click", "item_id": RIVALS} for k in range(made_up)]
+    false = [bundle.encoder.encode(*columns_of([one])).held for one in flood]
+    flooded.enter([f"made up {k}" for k in range(made_up)], false)
+    decided = []
+    for crowd in (calm, flooded):
+        beside = [crowd.look(usual, [f"b{k}"], [one]) for k, one in enumerate(held[400:])]
+        scores = [s for s in model.scores(columns[400:], together=beside) if isinstance(s, Score)]
+        assert all(score.together for score in scores)
+        decided.append([bundle.thresholds.decide(s.score, s.false_alarm_rate) for s in scores])
+    assert decided[1] == decided[0]
+    [seen] = flooded.look(usual, ["one of them"], [false[0]]).measures[:, 0]
+    assert made_up > 30 or seen > 8, "a flood that is no fashion is seen"
+
+
+def bought_now(history: pl.DataFrame) -> pl.DataFrame:
+    """The history over the last three weeks, ending with the rival's item."""
+    ts = NOW_BOUGHT - np.linspace(21 * 86_400, 0, history.height)
+    item = pl.when(pl.int_range(pl.len()) == pl.len() - 1).then(pl.lit(RIVALS)).otherwise("item_id").alias("item_id")
+    return history.with_columns(item, ts=pl.Series(ts))
