@@ -8,7 +8,7 @@ from service.encoding.columns import columns_of, distinct
 from service.encoding.values import Columns, EventError
 from service.model.policy import Policy
 from service.model.repair import repair
-from service.model.scorer import Judged, Model
+from service.model.scorer import Judged, Model, Score
 from service.schemas import messages
 from service.schemas.parsing import Asked, failed, refused
 from service.schemas.problems import pointer
@@ -103,7 +103,6 @@ def compose(
     rates = score.false_alarm_rate, live_rate
     decision = LISTED[on_list] if on_list else thresholds.decide(score.score, *rates, asked.reviews_kept)
     found = bundle.support_of(score.together).of(thresholds, encoded.length, score.missing)
-    missing = [name for name, lacks in zip(bundle.encoder.read, score.missing, strict=True) if lacks]
     result = {
         "id": sequence.id,
         "score_id": fresh_id(),
@@ -115,7 +114,7 @@ def compose(
             "recall": found and round(found.estimate, 4),
             "interval": found and [round(found.low, 4), round(found.high, 4)],
         },
-        "missing": [*missing, CROWD] if watched and not score.together else missing,
+        "missing": _missing(score, bundle.encoder.read, watched),
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
@@ -133,6 +132,12 @@ def compose(
     if places:
         _as_sent(result, places)
     return result
+
+
+def _missing(score: Score, read: Sequence[str], watched: bool) -> list[str]:
+    """What a sequence was judged without: columns, and the crowd where there should be one."""
+    lacking = [name for name, lacks in zip(read, score.missing, strict=True) if lacks]
+    return [*lacking, CROWD] if watched and not score.together else lacking
 
 
 def _as_sent(result: Result, places: Sequence[int]) -> None:

@@ -157,11 +157,9 @@ def fit_apart(
         past = [held[i] for i in np.flatnonzero(genuine).tolist()]
         alarms = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
         _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
-    alone, in_crowd = alarms
-    support = Support(attackers(data, crossed, judged.calibration, alone), alone)
-    of_crowd = None
-    if in_crowd is not None:
-        of_crowd = Support(attackers(data, crossed, judged.calibration, in_crowd, True), in_crowd)
+    alone, beside = alarms
+    support = attackers(data, crossed, judged.calibration, alone)
+    of_crowd = attackers(data, crossed, judged.calibration, beside, True) if beside else None
     return Fitted(
         model=model,
         tabular=tabular.tabular,
@@ -343,8 +341,8 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
 
 def attackers(
     data: EncodedLog, crossed: CrossFitted, calibration: Calibration, alarms: FalseAlarms, in_crowd: bool = False
-) -> NDArray[np.float64]:
-    """Scores of attackers by what is missing and by bin of length, see `Support.scores`; alone or with the crowd."""
+) -> Support:
+    """What attackers score by what is missing and by bin of length, alone or with the crowd."""
     only = np.flatnonzero(data.weight[crossed.at] == 0)
     found = np.full((len(data.encoder.read) + 2, len(LEAST), MOST_ATTACKERS), np.nan)
     if len(only):
@@ -357,4 +355,4 @@ def attackers(
         else:
             found[lacks, of, who] = calibration.score(told.alone())
         found[-1] = np.nan  # of those who lack several columns, nobody tells
-    return found
+    return Support(found, alarms)

@@ -269,3 +269,17 @@ def test_what_names_nothing_is_told_of_nobody() -> None:
     assert look.holders.shape == look.totals.shape == (2, 0, 4)
     assert look.copy == look.lockstep == c.NOBODY
     assert c.Crowd().look(1, held([1, 2]), NOW).known == 0
+
+
+def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
+    """After a campaign on one value, more copies of one history that holds it come than are known one by one."""
+    log = strangers(60)
+    campaign = [held([7, 10_000 + a], NOW + 60.0 * a) for a in range(30)]
+    copied = held([7, *range(20_000, 20_025)], NOW + 3600.0)
+    crowd = crowd_of(dict(enumerate([*log.values(), *campaign])))
+    before = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
+    for k in range(2 * c.LATEST):
+        crowd.enter(1000 + k, part(copied, slice(None)))
+    after = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
+    assert (after >= before).all()
+    assert after[1] <= before[1] + 3  # few of the copies count

@@ -120,7 +120,7 @@ def test_who_is_copied_is_no_copy() -> None:
 
 def look(known: int, copy: Alike = NOBODY) -> Look:
     keys, nothing = keys_of([1, 2]), np.zeros((2, 2, 4))
-    return Look(keys, np.zeros(2, dtype=bool), np.array([0, 1]), nothing, nothing, True, known, copy, NOBODY)
+    return Look(keys, np.zeros(2, dtype=bool), np.array([0, 1]), nothing, nothing, True, known, np.inf, copy, NOBODY)
 
 
 def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
@@ -141,6 +141,21 @@ def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
         found.append(surges[look.keys == keys_of([HIT])[0]].max())
     assert found[0] < 1.5
     assert found[1] > 5
+
+
+def test_a_state_that_has_watched_for_an_hour_does_not_know_what_is_usual_of_a_new_value() -> None:
+    """A new item that one account in twenty holds is no surge after a start; after months, it is one."""
+    log = [naming(h, HIT, float(h.ts[-1])) if k % 20 == 0 else h for k, h in enumerate(recent(400, seed=2))]
+    surges = []
+    for watches in (True, False):
+        crowd = Crowd(watches=watches)
+        for account, history in enumerate(log):
+            crowd.enter(account, history)
+        found = crowd.look(0, log[0], float(log[0].ts[-1]))
+        assert found.age < 7 * DAY or not watches
+        surges.append(USUAL.surges(found)[0][found.keys == keys_of([HIT])[0]].max())
+    assert surges[0] < 1
+    assert surges[1] > 5
 
 
 def test_a_young_state_and_none_say_unknown() -> None:
