@@ -140,6 +140,7 @@ class Siege:
             state_dir=self.state,
             workers=WORKERS,
             live_url=self.redis.url,
+            crowd=True,
             crowd_key="k",
             live_window=WINDOW,
             store_url=self.postgres.url,

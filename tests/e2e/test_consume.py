@@ -76,7 +76,7 @@ def test_killed_consumers_and_services_lose_and_double_nothing(
     brokers: Brokers, start_service: Starter, bundle: Bundle, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     port, users, each = free_port(), 6, 200
-    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each, "crowd_key": "k"}
+    settings: dict[str, Any] = {"port": port, "live_url": redis_server.url, "live_window": each}
     service = start_service(bundle.path, **settings)
     brokers.send("hard", [event(100 + user, number) for number in range(each) for user in range(users)])
     reader = brokers.read("hard-decisions")

@@ -37,7 +37,7 @@ def people() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def replicas(start_service: Starter, bundle: Bundle, store: RedisServer) -> list[Service]:
-    return [start_service(bundle.path, live_url=store.url, crowd_key=KEY) for _ in range(2)]
+    return [start_service(bundle.path, live_url=store.url, crowd=True, crowd_key=KEY) for _ in range(2)]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def in_step(replicas: list[Service], accounts: float) -> None:
 def test_a_campaign_that_is_split_over_replicas_is_flagged_as_on_one(
     start_service: Starter, bundle: Bundle, replicas: list[Service], people: list[dict[str, Any]]
 ) -> None:
-    one = start_service(bundle.path)
+    one = start_service(bundle.path, crowd=True)
     for half in range(2):
         judged(replicas[half], *people[half:GENUINE:2])
         judged(one, *people[half:GENUINE:2])
@@ -98,8 +98,8 @@ def test_a_replica_that_starts_knows_what_was_known_before(
     start_service: Starter, bundle: Bundle, store: RedisServer, replicas: list[Service], people: list[dict[str, Any]]
 ) -> None:
     before = known(replicas[0])
-    again = start_service(bundle.path, live_url=store.url, crowd_key=KEY, workers=2)
-    [of_none] = judged(start_service(bundle.path), {**people[150], "id": "late"})
+    again = start_service(bundle.path, live_url=store.url, crowd=True, crowd_key=KEY, workers=2)
+    [of_none] = judged(start_service(bundle.path, crowd=True), {**people[150], "id": "late"})
     assert of_none["decision"] == "allow"
     wait_until(lambda: known(again) == before and sample(again, "recguard_crowd_shared") == 1)
     for _ in range(6):  # whichever worker is asked
@@ -200,7 +200,7 @@ def test_a_redis_that_evicts_the_stream_holds_up_no_request(
 
 
 def test_without_a_key_a_crowd_is_not_shared(start_service: Starter, bundle: Bundle, store: RedisServer) -> None:
-    service = start_service(bundle.path, live_url=store.url)
+    service = start_service(bundle.path, live_url=store.url, crowd=True)
     said = service.log.read_text()
     assert "RECGUARD_CROWD_KEY is not set, so the crowd is not shared" in said
     assert "openssl rand -hex 32" in said

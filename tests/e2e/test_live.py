@@ -105,7 +105,7 @@ def test_a_window_is_scored_from_its_first_event_on(service: Service) -> None:
 def test_a_live_block_needs_more_also_from_the_cache_in_shadow_and_in_a_preview(
     start_service: Starter, bundles: Path, bundle: Bundle, attacked: Path
 ) -> None:
-    service = start_service(bundles / "one", challenger=bundle.path, cache_seconds=600, crowd=False)
+    service = start_service(bundles / "one", challenger=bundle.path, cache_seconds=600)
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
     given: list[Any] = [{"id": s["id"], "events": s["events"][:64]} for s in sequences(attacked / "events.csv", 1000)]
     tried = score(service, {"sequences": given, "trial": True}).json()["results"]
@@ -176,7 +176,7 @@ def test_workers_do_not_keep_windows_each_for_itself(start_service: Starter, bun
 def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
     start_service: Starter, bundle: Bundle, redis_server: RedisServer
 ) -> None:
-    replicas = [start_service(bundle.path, live_url=redis_server.url, live_window=200, crowd_key="k") for _ in range(2)]
+    replicas = [start_service(bundle.path, live_url=redis_server.url, live_window=200) for _ in range(2)]
     users, each = 8, 40
     answers: Counter[tuple[str, str]] = Counter()
     unanswered: Counter[int] = Counter()
@@ -222,7 +222,7 @@ def test_replicas_share_windows_and_a_killed_redis_loses_and_doubles_nothing(
 def test_a_redis_that_hangs_holds_no_request_past_its_deadline(
     start_service: Starter, bundle: Bundle, redis_server: RedisServer
 ) -> None:
-    service = start_service(bundle.path, live_url=redis_server.url, crowd_key="k")
+    service = start_service(bundle.path, live_url=redis_server.url)
     send(service, of("hangs", 1))
     redis_server.process.send_signal(signal.SIGSTOP)
     try:

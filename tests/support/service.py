@@ -42,9 +42,12 @@ class Starter:
         self.running: list[Service] = []
 
     def __call__(self, bundle: Path, **settings: object) -> Service:
-        """A service that is ready. Settings are named as in `service.settings`, without their prefix."""
+        """A service that is ready. Settings are named as in `service.settings`, without their prefix.
+
+        Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself.
+        """
         folder = self.new_folder()
-        settings = {"state_dir": folder / "state", "port": free_port(), "threads": 1, **settings}
+        settings = {"state_dir": folder / "state", "port": free_port(), "threads": 1, "crowd": False, **settings}
         env = {**self.more, **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}}
         process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
         client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30)
