@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 1 << 20  # bytes that may wait in the pipe to the challenger; above this, requests are dropped
 LONGEST_LINE = 1 << 24  # bytes of an answer, which grows with the number of sequences in a request
 STOP_SECONDS = 5.0
-Answer = tuple[float, str, bool]  # score, decision, and whether it was judged beside the crowd
+Answer = tuple[float, str, bool]  # score, decision, and whether all was known that should be, the crowd too
 
 
 class Challenger:
@@ -154,7 +154,8 @@ def answers(
         if isinstance(score, Score):
             thresholds, live_rate = policy.of_bundle(sequence.segment, columns[1]), model.live_rate(score, live)
             decision = thresholds.decide(score.score, score.false_alarm_rate, live_rate, reviews_kept)
-            found[at] = score.score, decision, score.together or model.bundle.usual is None
+            beside_all = score.together or crowd is None or model.bundle.usual is None
+            found[at] = score.score, decision, beside_all
     return found
 
 
