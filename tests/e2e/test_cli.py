@@ -45,7 +45,7 @@ def test_promote_does_not_wait_long_for_who_says_nothing() -> None:
 def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:
     command = ["bench", "--bundle", bundle.path, "--out", tmp_path / "b"]
     few = ["--mixes", "single,bulk", "--connections", "1,4", "--loads", "30,300", "--seconds", "0.5", "--cores", "0/0"]
-    done = recguard_serve(*command, *few, timeout=300)
+    done = recguard_serve(*command, *few, timeout=300, RECGUARD_CROWD="false")
     assert done.returncode == 0, done.stderr
     mixes = json.loads((tmp_path / "b").read_text())["mixes"]
     assert list(mixes) == ["single", "bulk"]
@@ -61,7 +61,7 @@ def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: P
         assert mix["rows"][0]["codes"]["200"] > 0
     assert mixes["single"]["rows"][2]["simulated_p99_ms"] > 0
     more = ["--mixes", "single", "--connections", "", "--loads", "", "--reloads", 3, "--soak", 200, "--seconds", 0.5]
-    done = recguard_serve(*command, *more, "--cores", "0/0", timeout=300)
+    done = recguard_serve(*command, *more, "--cores", "0/0", timeout=300, RECGUARD_CROWD="false")
     assert done.returncode == 0, done.stderr
     reloaded, first, then = json.loads((tmp_path / "b").read_text())["mixes"]["single"]["rows"]
     assert reloaded["reloads"] == {"200": 3}

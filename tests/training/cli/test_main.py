@@ -55,10 +55,10 @@ def test_scores_from_the_command_are_those_of_the_model(bundle: Bundle, attacked
 
 
 def scored(bundle: Bundle, events: pl.DataFrame, folder: Path, code: int, *more: str) -> tuple[pl.DataFrame, str]:
-    """The scores of a log, and what `score` said, which ends with the exit code."""
+    """The scores of a log, each sequence by itself, and what `score` said, which ends with the exit code."""
     events.write_csv(folder / "e.csv")
     paths = ["--bundle", str(bundle.path), "--events", str(folder / "e.csv"), "--out", str(folder / "s.csv")]
-    done = runner.invoke(app, ["score", *paths, *more])
+    done = runner.invoke(app, ["score", *paths, "--crowd", "none", *more])
     assert done.exit_code == code, done.output
     scores = pl.read_csv(folder / "s.csv", infer_schema=False) if code < 2 or (folder / "s.csv").exists() else None
     return pl.DataFrame() if scores is None else scores, " ".join(done.output.split())

@@ -66,7 +66,7 @@ def test_those_who_adapt_change_what_they_say_and_nothing_else(field: Field) -> 
     drafts = field.campaign(ADAPTING * 2, POPULARITY["middle fifth"], 0)[0].partition_by("sequence_id")
     chosen = set(made("probing", 2)["sequence_id"])
     assert len(chosen) == ADAPTING
-    score = {d["sequence_id"][0]: field.scores(Log.of(d))[0] for d in drafts}
+    score = {d["sequence_id"][0]: field.scores(Log.of(d), field.crowd)[0] for d in drafts}
     names = list(score)
     assert all(min(names[i : i + 2], key=score.__getitem__) in chosen for i in range(0, len(names), 2))
 
