@@ -18,6 +18,7 @@ from service.encoding.held import Held
 from service.encoding.vocabulary import key_of
 from service.model.scorer import Model
 from training.apply.bulk import score_rows
+from training.apply.crowd import Crowd
 from training.apply.groups import EXPECTED, Group, find_groups
 from training.config import FitConfig
 from training.data.kinds import IDENTIFIER, NUMERIC
@@ -70,9 +71,9 @@ def find_campaigns(log: Log, model: Model | None = None) -> Found:
     groups = find_groups(histories)
     scores: dict[int, tuple[float | None, str | None]] = {}
     if model is not None and groups:
-        at = np.concatenate([group.members for group in groups])
-        rows = [row for row, _ in score_rows(model, log.subset(at))]
-        scores = {account: (row.score, row.decision) for account, row in zip(at.tolist(), rows, strict=True)}
+        members = {int(account) for group in groups for account in group.members}
+        rows = enumerate(row for row, _ in score_rows(model, log, Crowd.LOG))
+        scores = {account: (row.score, row.decision) for account, row in rows if account in members}
     return Found(log, histories, groups, encoder, scores)
 
 

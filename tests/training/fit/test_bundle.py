@@ -20,6 +20,8 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "model.onnx",
             "statistics.npz",
             "promise.npz",
+            "crowd.npz",
+            "together.npz",
             "weights.safetensors",
             "model.int8.onnx",
             "model.fp16.onnx",
