@@ -67,6 +67,12 @@ def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for a, b, n in parts]
 
 
+def nothing(length: int) -> Held:
+    """What a sequence of that length holds that names no identifier."""
+    no_keys = np.zeros(0, dtype=np.uint64)
+    return Held(no_keys, no_keys, np.zeros(0), np.zeros(0, dtype=np.int32), length)
+
+
 def at_once(held: Held, ts: float) -> Held:
     """The same, all at one time."""
     return replace(held, ts=np.full(len(held.keys), ts))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.held import Held
+from service.encoding.held import Held, nothing
 from service.encoding.vocabulary import key_of
 from service.model.scorer import Model
 from training.apply.bulk import score_rows
@@ -86,10 +86,8 @@ def read(log: Log, encoder: Encoder | None = None) -> tuple[Log, Encoder, list[H
     if encoder is None:
         log = _identifiers(log)
         encoder = fit_encoder(log, None, FitConfig.max_positions)
-    no_keys = np.zeros(0, dtype=np.uint64)
-    nothing = Held(no_keys, no_keys, np.zeros(0), np.zeros(0, dtype=np.int32), 0)
     encoded = encoder.encode_all(log.sequences())
-    return log, encoder, [one.held if isinstance(one, Encoded) else nothing for one in encoded]
+    return log, encoder, [one.held if isinstance(one, Encoded) else nothing(0) for one in encoded]
 
 
 def _identifiers(log: Log) -> Log:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.encoding import held
 from service.encoding.encoder import Encoded
 from service.encoding.values import EventError, Ids
 from service.engine.batcher import Batcher, DeadlineExceeded, Given, QueueFull
@@ -51,6 +52,7 @@ def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
                 nothing,
                 nothing[:, 0],
                 np.zeros(length),
+                held.nothing(length),
             )
             if length
             else EventError(0, "chunks", "none")
