@@ -147,16 +147,11 @@ class Model:
         b = self.bundle
         return Scorer(b.calibration, b.false_alarms, b.types, b.together.false_alarms if b.together else None)
 
-    def judge(
-        self, sequences: Sequence[Encoded], rows: Sequence[Row], together: Together | None = None
-    ) -> list[Judged]:
-        """Judges sequences from the graph's outputs for their chunks; `rows` has all chunks in order.
-
-        Without `together`, each is judged alone.
-        """
+    def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
+        """Judges sequences, each alone, from the graph's outputs for their chunks; `rows` has all chunks in order."""
         logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
-        told = together or Together.unknown([e.length for e in sequences])
-        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences), told)
+        alone = Together.unknown([e.length for e in sequences])
+        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences), alone)
         scores = zip(self.scorer.scores(evidence), sequences, strict=True)
         return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
 
