@@ -1,6 +1,6 @@
 """Which identifiers a sequence names, as numbers that stand for them: what the crowd's state is asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from service.encoding.values import Floats
 from service.encoding.vocabulary import Vocabulary, key_of
 
 Keys = NDArray[np.uint64]
+MOST_SIDES = 3  # numbers of an event that tell an identifier by their sides and are told apart again
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
@@ -42,6 +43,12 @@ class Held:
 def side_of(key: int, sided: int) -> int:
     """The side that `sided` tells of an identifier: 1 low, 2 high, 0 for none or where several numbers tell more."""
     return next((side for side in (1, 2) if key ^ sided == (2 * side + 1) * int(_ODD) % 2**64), 0)
+
+
+def by_itself(sided: int, named: Container[int]) -> int:
+    """The identifier among those named that `sided` tells by a side; 0 if there is none."""
+    keys = (sided ^ (2 * sides + 1) * int(_ODD) % 2**64 for sides in range(1, 3**MOST_SIDES))
+    return next((key for key in keys if key in named), 0)
 
 
 def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:

@@ -139,10 +139,23 @@ class Usual:
         return Together(np.array([measures]), events, [most])
 
     def surges(self, look: Look) -> tuple[Floats, Floats]:
-        """Float64 (K, 3), how far the holders of each key are above the usual number within WORDS, and that number."""
-        held, side = self._holders(look.keys), look.sided.astype(np.int64)
-        share = (held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side]
-        holders, totals = look.holders[0], look.totals[0]
+        """Float64 (K, 3), how far the holders of each key are above the usual number within WORDS, and that number.
+
+        These are the holders that are new or not, as the account is; a value that is in fashion does not surge.
+        """
+        held = self.known_holders(look.keys)
+        found, usual = self.deviations(look, held, look.holders[0], look.totals[0])
+        return found * self.no_fashion(look, held)[:, None], usual
+
+    def deviations(self, look: Look, held: Floats, holders: Floats, totals: Floats) -> tuple[Floats, Floats]:
+        """Float64 (K, 3), how far holders are above the usual number within WORDS, and that number.
+
+        Args:
+            look: which keys, and the age of the state.
+            held: float64 (K,), how many of training's accounts name each key.
+            holders, totals: float64 (K, 4), of those accounts that are asked about, see `Look`.
+        """
+        share = self._shares(look, held)
         # what it is held in the season beyond: a value that came up after training is soon usual, and none surges by it
         beyond = (holders[:, -1:] - holders[:, :-1]) / np.maximum(totals[:, -1:] - totals[:, :-1], 1.0)
         usual = totals[:, :-1] * np.maximum(share[:, None], beyond)
@@ -150,9 +163,14 @@ class Usual:
         found = deviance_root(holders[:, :-1], np.maximum(usual, 1e-9), shape)
         # of what training hardly knows, a young state cannot tell what is usual
         found[(held < SCARCE)[:, None] & (look.age < 2 * HORIZONS[:-1])] = 0.0
-        return found * self._no_fashion(look, share)[:, None], usual
+        return found, usual
 
-    def _no_fashion(self, look: Look, share: Floats) -> Floats:
+    def _shares(self, look: Look, held: Floats) -> Floats:
+        """Float64 (K,): the share of each key in all that training's accounts name."""
+        side = look.sided.astype(np.int64)
+        return np.asarray((held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side])
+
+    def no_fashion(self, look: Look, held: Floats) -> Floats:
         """Float64 (K,): 1 for a value that few hold, 0 for one that is in fashion.
 
         That is what a large part of the new and of the old accounts hold; and what many of both hold beyond the usual:
@@ -160,7 +178,7 @@ class Usual:
         """
         totals, holders = look.totals[:, :, -1], look.holders[:, :, -1]
         active = totals * (self.accounts / np.maximum(self.totals, 1.0))[look.sided.astype(np.int64)]
-        part, usual = holders / np.maximum(active, 1.0), totals * share
+        part, usual = holders / np.maximum(active, 1.0), totals * self._shares(look, held)
         by_size = np.where(active[1] >= FEWEST_ACTIVE, part.min(axis=0), part[0])
         surely = np.array((0.0, 2.0))[:, None] * np.sqrt(usual + 1)  # what few others hold may be chance
         beyond = np.maximum(holders - usual - surely, 0.0)
@@ -169,10 +187,11 @@ class Usual:
 
     def _alike(self, alike: Alike, known: int) -> float:
         """The share that is alike, less what chance finds among so many accounts."""
-        surprise = alike.scale * np.log((self.accounts + 1) / (self._holders(alike.keys) + 0.5)).sum()
+        surprise = alike.scale * np.log((self.accounts + 1) / (self.known_holders(alike.keys) + 0.5)).sum()
         return float(alike.share * max(1 - np.log(known) / surprise, 0.0)) if surprise > 0 else 0.0
 
-    def _holders(self, keys: Keys) -> Floats:
+    def known_holders(self, keys: Keys) -> Floats:
+        """Float64 (K,): training's accounts that name each key."""
         at = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
         return np.where(self.keys[at] == keys, self.holders[at], 0.0) if len(self.keys) else np.zeros(len(keys))
 
