@@ -150,6 +150,14 @@ class Settings(BaseSettings):
         1_000_000, gt=0, description="About how many records of the crowd a Redis keeps; the oldest go first."
     )
     crowd_days: float = Field(90, gt=0, description="How many days a Redis keeps a record of the crowd.")
+    campaign_seconds: float = Field(
+        60, ge=0, description="How often campaigns are looked for in the crowd, in seconds; 0: never."
+    )
+    campaign_bytes: int = Field(
+        32 << 20,
+        ge=0,
+        description="Most bytes of the latest answers in memory that give names to campaigns; the oldest go first.",
+    )
     webhook_url: str = Field("", description="Address that is told of blocked sequences.")
     webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that signs the messages of the webhook.")
     log_format: Literal["json", "text"] = Field("json", description="Format of the log.")

@@ -113,12 +113,14 @@ class Shot:
             return  # all that is known of are forgotten
         parent = by_itself(key, account.named) if account.named[key][1] else key
         self._rows.append((key, parent, found.count + len(adding)))
-        columns = found.who[:], found.when[:], found.old[:], found.weight[:]
+        who, when, old, weight = found.who[:], found.when[:], found.old[:], found.weight[:]
         for copy in adding:  # a copy counts for nothing but by what it adds
-            when = copy.named[key][0]
-            for column, one in zip(columns, (copy.account, when, when - copy.first > NEW_SECONDS, 1.0), strict=True):
-                column.append(one)
-        self._parts.append(tuple(map(bytes, columns)))
+            ts = copy.named[key][0]
+            who.append(copy.account)
+            when.append(ts)
+            old.append(ts - copy.first > NEW_SECONDS)
+            weight.append(1.0)
+        self._parts.append((bytes(who), bytes(when), bytes(old), bytes(weight)))
 
     def _take_copy(self, number: int) -> None:
         crowd, account = self.crowd, self.crowd.accounts.get(number)
@@ -147,8 +149,16 @@ class Shot:
         keys, parents, count = zip(*self._rows, strict=True) if self._rows else ((), (), ())
         both = np.array(keys, dtype=np.uint64), np.array(parents, dtype=np.uint64)
         ends = np.concatenate(([0], np.cumsum(counts)))
-        columns = (who[order], when[order], old[order], weight[order])
-        return Values(*both, both[0] != both[1], np.array(count, dtype=np.float64), ends, *columns)
+        return Values(
+            *both,
+            sided=both[0] != both[1],
+            count=np.array(count, dtype=np.float64),
+            ends=ends,
+            who=who[order],
+            when=when[order],
+            old=old[order],
+            weight=weight[order],
+        )
 
 
 def _additions(copies: Sequence[Copy]) -> dict[int, list[Copy]]:

@@ -122,7 +122,22 @@ class PreviewAnswer(BaseModel):
     then: Shares = Field(description="Under the given thresholds.")
 
 
-class FeedbackBody(BaseModel):
+class VerdictBody(BaseModel):
+    """A verdict."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"verdict": "anomalous", "type": "click_farm"}]}
+    )
+
+    verdict: Literal["anomalous", "normal"]
+    type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
+    note: str | None = Field(None, max_length=1000)
+    who: str | None = Field(
+        None, min_length=1, max_length=64, description="Who gives the verdict; by default the key's name."
+    )
+
+
+class FeedbackBody(VerdictBody):
     """A verdict on one answer, which is named by either `score_id` or `sequence`."""
 
     model_config = ConfigDict(
@@ -132,12 +147,6 @@ class FeedbackBody(BaseModel):
 
     score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Id of the answer, if it is kept.")
     sequence: Sequence | None = Field(None, description="The sequence itself.")
-    verdict: Literal["anomalous", "normal"]
-    type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
-    note: str | None = Field(None, max_length=1000)
-    who: str | None = Field(
-        None, min_length=1, max_length=64, description="Who gives the verdict; by default the key's name."
-    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "FeedbackBody":
@@ -169,12 +178,69 @@ class KeptAnswer(BaseModel):
     decision: Literal["allow", "review", "block"]
     type: str | None
     events: Any = Field(description="As they came.")
+    retroactive: bool = Field(
+        description="Whether it was let pass at first, and is flagged since a campaign was found."
+    )
 
 
 class ReviewAnswer(BaseModel):
     """What waits for a verdict, most useful first."""
 
     answers: list[KeptAnswer]
+
+
+class PushedValue(BaseModel):
+    """What the accounts of a campaign share."""
+
+    column: str | None = Field(description="Its column; null if nobody who holds it was answered here.")
+    value: str | None = Field(description="Itself, as one of them has it.")
+    side: Literal["", "low", "high"] = Field(description="The side by which it is taken up, such as a high rating.")
+    copies: bool = Field(description="Whether it is a whole history that they share, and no single value.")
+    number: str = Field(description="The number that stands for it.")
+    accounts: int = Field(description="Accounts that took it up from `start` to `end`.")
+    usual: float = Field(description="How many usually would.")
+    start: float = Field(description="Epoch seconds.")
+    end: float = Field(description="Epoch seconds.")
+
+
+class Member(BaseModel):
+    """An account of a campaign; ids are pseudonyms unless configured otherwise."""
+
+    number: str = Field(description="The number that stands for the account.")
+    certainty: float = Field(description="That it is no bystander.")
+    time: float = Field(description="When it took up what is pushed, in epoch seconds.")
+    sequence_id: str | None = Field(None, description="Of its latest answer; null if it is not kept here.")
+    user_id: str | None = None
+    score_id: str | None = None
+    score: float | None = None
+    decision: Literal["allow", "review", "block"] | None = None
+
+
+class Campaign(BaseModel):
+    """Accounts that act together."""
+
+    id: str = Field(description="The same as long as most of its members are.")
+    accounts: int
+    since: float = Field(description="When it began, in epoch seconds.")
+    found: float = Field(description="When it was found, in epoch seconds.")
+    log10_expected: float = Field(description="Log10 of how many as unlikely as this one chance would make.")
+    verdict: Literal["anomalous", "normal"] | None = Field(description="What was said of it here last.")
+    pushed: list[PushedValue] = Field(description="What they share, the least likely to be chance first.")
+    members: list[Member] = Field(description="The most certain first.")
+
+
+class CampaignsAnswer(BaseModel):
+    """Campaigns in the live crowd, the least likely to be chance first."""
+
+    campaigns: list[Campaign]
+
+
+class CampaignVerdictAnswer(BaseModel):
+    """On how many answers the verdict was said."""
+
+    accounts: int = Field(description="Members of the campaign.")
+    answers: int = Field(description="Those whose latest answer is kept; the verdict is on these.")
+    recorded: int = Field(description="Those on which it is new.")
 
 
 class ValueShare(BaseModel):

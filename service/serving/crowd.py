@@ -26,13 +26,14 @@ class LiveCrowd:
     Attributes:
         began: when it began to watch, by `time.monotonic`.
         young: whether so little is known yet that nobody should be judged beside it.
+        changed: whether anything has entered since whoever sets it back last looked.
         tell: hears what accounts did that is new, so that it can be shared.
     """
 
     def __init__(self, limits: Limits, secret: str = "") -> None:
         self.state = Crowd(limits, watches=True)
         self.began = time.monotonic()
-        self.young = False
+        self.young = self.changed = False
         self.tell: Callable[[Sequence[News]], None] | None = None
         self._secret = hashlib.sha256(secret.encode() if secret else secrets.token_bytes(32)).digest()
 
@@ -42,19 +43,20 @@ class LiveCrowd:
         for account, one in zip(accounts, held, strict=True):
             shown = _timed(one)
             now = float(shown.ts[-1]) if len(shown.ts) else time.time()
-            found.append(usual.read(self.state.look(self._number(account), shown, now), one.length))
+            found.append(usual.read(self.state.look(self.number(account), shown, now), one.length))
         return Together.joined(found)
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""
         pairs = zip(accounts, held, strict=True)
-        news = [one for a, h in pairs if (one := self.state.enter(self._number(a), _timed(h))) is not None]
+        news = [one for a, h in pairs if (one := self.state.enter(self.number(a), _timed(h))) is not None]
+        self.changed |= bool(news)
         if news and self.tell:
             self.tell(news)
 
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
-        number = self._number(account)
+        number = self.number(account)
         if self.tell:
             self.tell([News(number, 0.0, 0, None)])
         return self.state.forget(number)
@@ -66,12 +68,14 @@ class LiveCrowd:
     def hear(self, record: bytes) -> None:
         """Takes in what another process has packed; raises ValueError if that is damaged or of another secret."""
         for one in unpack(record, self._secret):
+            self.changed = True
             if one.held is None:
                 self.state.forget(one.account)
             else:
                 self.state.enter(one.account, one.held, one.first, one.before)
 
-    def _number(self, account: str) -> int:
+    def number(self, account: str) -> int:
+        """The number that stands for an account."""
         digest = hashlib.blake2b(account.encode(), digest_size=8, key=self._secret)
         return int.from_bytes(digest.digest(), "little", signed=True)
 

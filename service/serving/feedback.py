@@ -113,6 +113,8 @@ class Feedback:
     def offer(self, sequence: SentSequence, result: dict[str, Any], version: str, rate: float | None) -> None:
         """Keeps an answer if it is flagged or drawn; returns at once.
 
+        What is flagged in retrospect counts for no rate: it was answered, and drawn or not, when it came.
+
         Args:
             rate: its false-alarm rate by the bundle's curves, if it counts for its account.
         """
@@ -122,7 +124,8 @@ class Feedback:
         if len(self.buffer) >= MOST_BUFFERED:
             self.metrics.review_dropped.inc()
             return
-        self.buffer.append((sequence, result, version, 1.0 if flagged else self.share, time.time(), rate))
+        share = 0.0 if "retroactive" in result else 1.0 if flagged else self.share
+        self.buffer.append((sequence, result, version, share, time.time(), rate))
 
     async def flush(self) -> None:
         """Writes the answers that wait; where the caller gives up, the writing goes on."""

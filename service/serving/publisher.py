@@ -105,11 +105,20 @@ class Publisher:
             if decision == "block":
                 if call:
                     call.blocked.append(sequence.id)
-                if self.webhook:
-                    told = {name: value for name, value in result.items() if name not in UNTOLD}
-                    self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
+                self._tell(sequence, result, model)
         if watched:
             self.drift.scored(scores)
+
+    def found_out(self, sequence: messages.Sequence, result: dict[str, Any], model: dict[str, str]) -> None:
+        """Publishes that a sequence that was let pass is flagged now; it was counted when it was answered."""
+        self.feedback.offer(sequence, result, model["version"], None)
+        if result["decision"] == "block":
+            self._tell(sequence, result, model)
+
+    def _tell(self, sequence: messages.Sequence, result: dict[str, Any], model: dict[str, str]) -> None:
+        if self.webhook:
+            told = {name: value for name, value in result.items() if name not in UNTOLD}
+            self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""

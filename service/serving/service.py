@@ -23,6 +23,7 @@ from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, Admission, full
 from service.serving.bare_graph import BareGraph
 from service.serving.cache import Cache
+from service.serving.campaigns import Campaigns
 from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
@@ -124,6 +125,11 @@ class Serving:
             self.metrics, self.drift, self.promise, self.feedback, self.webhook, s.live_reviews_kept
         )
         self.registry = Registry(s, self.metrics, self.drift, self.promise)
+        self.campaigns: Campaigns | None = None
+        if self.crowd:
+            told = self.feedback, self.publisher, self.metrics
+            size, every = s.campaign_bytes, s.campaign_seconds
+            self.campaigns = Campaigns(self.crowd, size, every, *told, self._model, self.judge_again)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
 
@@ -133,13 +139,15 @@ class Serving:
         self.feedback.start()
         if self.sharing:
             self.sharing.start()
+        if self.campaigns:
+            self.campaigns.start()
         if self.webhook:
             self.webhook.start()
 
     async def close(self) -> None:
         """Answers the requests that were accepted, then stops, and waits for nothing outside for long."""
         closing = [self.registry.close, self.feedback.close, self.ingest.windows.close]
-        closing += [part.close for part in (self.sharing, self.webhook) if part]
+        closing += [part.close for part in (self.campaigns, self.sharing, self.webhook) if part]
         for close in closing:
             try:
                 async with asyncio.timeout(CLOSING_SECONDS):
@@ -199,6 +207,24 @@ class Serving:
             raise Problem(error["status"], error["detail"], errors)
         return result, active.model.bundle.version
 
+    async def judge_again(
+        self, sequences: Sequence[messages.Sequence], live: bool
+    ) -> tuple[list[Result], dict[str, str]]:
+        """The results of sequences that were answered before, beside the crowd as it is, and the model that gave them.
+
+        Nothing of it is published, and nothing enters the crowd.
+
+        Raises:
+            Problem: 429 queue full, 503 not ready, 504 late.
+        """
+        asking, active = Asking(SCORE, 0, time.perf_counter(), self.settings.timeout_ms), self.registry.current()
+        kept = self.settings.live_reviews_kept and live
+        asked = Asked(sequences, 0, False, trial=True, observe=False, live=live, reviews_kept=kept)
+        return await self._results(active, asked, asking), _named(active)
+
+    def _model(self) -> Model | None:
+        return self.registry.active.model if self.registry.active else None
+
     async def forget(self, key: str) -> bool:
         """Forgets the window of a key, and the account of that name, and says whether there was anything to forget.
 
@@ -206,6 +232,8 @@ class Serving:
             Problem: 503 if the windows cannot be reached.
         """
         of_crowd = self.crowd is not None and self.crowd.forget(key)
+        if self.campaigns:
+            self.campaigns.forget(key)
         return await self.ingest.forget(key) or of_crowd
 
     def _admitted(self) -> Active:
@@ -249,6 +277,11 @@ class Serving:
             told = zip(waiting, judged, strict=True)
             rates = {i: one.score.false_alarm_rate for (i, _), one in told if isinstance(one, Judged)}
             self.publisher.answered(asked.sequences, whole, _named(active), rates, watched)
+            if self.campaigns and asked.observe and active.model.bundle.usual:
+                for i, one in waiting:
+                    if "error" not in (result := whole[i]):
+                        version = model.bundle.version
+                        self.campaigns.answered(one.account, one.sequence, result, version, asked.live)
             if self.registry.challenger:
                 body = asking.body or to_json({"sequences": asked.sequences})
                 self.registry.challenger.offer(body, whole, asked.live)

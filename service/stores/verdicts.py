@@ -56,7 +56,9 @@ answers = Table(
     Column("score", Float, nullable=False),
     Column("decision", String(8), nullable=False),
     Column("type", String(128)),
-    Column("share", Float, nullable=False),  # probability of being kept; 0 if it came with its verdict
+    Column(
+        "share", Float, nullable=False
+    ),  # probability of being kept; 0 if it came with its verdict, or in retrospect
     Column("events", Text, nullable=False),  # JSON, as they came
     # by the bundle's curves; only of the one answer a day that counts for an account at a class of length
     Column("false_alarm_rate", Float),
@@ -251,7 +253,9 @@ class Store:
                 chosen.append(source.pop(0))
             found = connection.execute(select(answers).where(answers.c.score_id.in_(chosen)))
             rows = {row.score_id: dict(row._mapping) for row in found}
-        return [{**rows[i], "events": from_json(rows[i]["events"])} for i in chosen]
+        return [
+            {**rows[i], "events": from_json(rows[i]["events"]), "retroactive": not rows[i]["share"]} for i in chosen
+        ]
 
     def judged(self) -> Iterator[dict[str, Any]]:
         """Each answer that has a verdict, with the latest one, and whether another verdict contradicts it."""

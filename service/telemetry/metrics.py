@@ -151,6 +151,25 @@ class Metrics:
         self.judged_alone = Counter(
             name("judged_alone"), "Sequences judged alone, as too little was known of the crowd.", registry=r
         )
+        self.campaigns = gauge("campaigns", "Campaigns in the crowd that have no verdict.", "livemax")
+        self.campaign_members = gauge(
+            "campaign_members", "Accounts of the largest campaign that has no verdict.", "livemax"
+        )
+        self.campaign_seconds = Histogram(
+            name("campaign_search_duration_seconds"),
+            "Time of one look for campaigns, with the turns of requests in between.",
+            buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 30),
+            registry=r,
+        )
+        self.campaign_errors = Counter(name("campaign_errors"), "Looks for campaigns that failed.", registry=r)
+        self.retroactive = Counter(
+            name("retroactive_sequences"),
+            "Sequences that were let pass, and are flagged since a campaign was found.",
+            ["decision"],
+            registry=r,
+        )
+        for decision in ("review", "block"):
+            self.retroactive.labels(decision)
         self.webhook = Counter(
             name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r
         )
