@@ -95,8 +95,8 @@ def find(shot: Shot, usual: Usual) -> list[Group]:
         return []
     boxes = [*_by_time(shot, usual), *_by_additions(shot, usual), *_by_likeness(shot, usual)]
     boxes.sort(key=lambda box: (box.log10_expected, box.lively))
-    distinct = _distinct(boxes[:MOST_BOXES])
-    return _grouped([box for box in _without_sales(distinct) if box.log10_expected < np.log10(EXPECTED)])
+    obeyed = _without_sales(_distinct(boxes[:MOST_BOXES]))
+    return _grouped([box for box in obeyed if box.log10_expected < np.log10(EXPECTED)])
 
 
 def _by_time(shot: Shot, usual: Usual) -> Iterator[Box]:

@@ -1,10 +1,12 @@
 """Campaigns among the live traffic of a real service: found, told, judged again, and given one verdict."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.model.bundle import Bundle
+from tests.support.browser import texts
 from tests.support.logs import genuine_log
 from tests.support.processes import wait_until
 from tests.support.receiver import Receiver
@@ -128,6 +130,26 @@ def test_one_verdict_is_said_on_all_members(service: Service) -> None:
     unknown = service.client.post("/v1/campaigns/0123456789abcdef/verdict", json={"verdict": "normal"})
     assert unknown.status_code == 404
     assert "GET /v1/campaigns" in unknown.json()["detail"]
+
+
+def test_an_analyst_sees_a_campaign_and_says_one_verdict(service: Service, browser: Any, tmp_path: Path) -> None:
+    browser.get(f"{service.client.base_url}/console")
+    wait_until(lambda: len(texts(browser, "#campaigns button")) == 1)
+    [named] = texts(browser, "#campaigns button")
+    assert named.startswith(f"{SIZE} accounts, item_id {TARGET}")
+    browser.find_element("css selector", "#campaigns button").click()
+    wait_until(lambda: len(texts(browser, "#members tbody tr")) == SIZE)
+    [found] = campaigns(service)
+    assert f"item_id {TARGET}" in texts(browser, "#pushed tbody tr")[0]
+    shown = [row.split("\t")[0] for row in texts(browser, "#members tbody tr")]
+    assert shown == [member["user_id"] for member in found["members"]]
+    assert len(browser.find_elements("css selector", "#times rect")) == SIZE
+    browser.find_element("css selector", "[data-all=normal]").click()
+    wait_until(lambda: texts(browser, "#agreed") == [f"recorded: normal, on {SIZE} of {SIZE} accounts"])
+    wait_until(lambda: texts(browser, "#campaigns button")[0].endswith(", normal"))
+    assert campaigns(service)[0]["verdict"] == "normal"
+    assert browser.save_screenshot(str(tmp_path / "campaign.png"))
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")] == []
 
 
 def test_an_account_that_is_forgotten_is_no_member(service: Service) -> None:

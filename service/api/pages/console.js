@@ -9,7 +9,7 @@ let whose = "genuine accounts"; // whose share a false-alarm rate is
 let before = null; // the counters of the last look, for rates
 
 $("key").value = key;
-$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); review(false); });
+$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value); start(); review(false); campaigns(); });
 $("score").addEventListener("click", () => scoreInput());
 for (const button of document.querySelectorAll("[data-verdict]")) {
   button.addEventListener("click", () => say(button.dataset.verdict));
@@ -275,6 +275,83 @@ async function openKept(answer) {
   document.activeElement?.blur();
 }
 
+// Groups of accounts that act together, the least likely to be chance first.
+const day = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ");
+const pushes = ({ column, value, side, copies, number }) =>
+  copies ? "copies of one history" : [column ?? "value", value ?? number, side].filter(Boolean).join(" ");
+const chance = (log10) => log10 < -6 ? "practically never" : `${(10 ** log10).toPrecision(1)} times`;
+let group = null; // the campaign shown
+
+async function campaigns() {
+  try {
+    const found = (await call("v1/campaigns")).campaigns;
+    $("acting").textContent = found.length ? "" : "none are found";
+    $("campaigns").replaceChildren(...found.map((campaign) => {
+      const item = element("li");
+      const said = campaign.verdict ? `, ${campaign.verdict}` : "";
+      const button = element("button", { type: "button" },
+        `${campaign.accounts} accounts, ${campaign.pushed.slice(0, 2).map(pushes).join(", ")}, since ${day(campaign.since)}${said}`);
+      button.addEventListener("click", () => { $("agreed").textContent = ""; showCampaign(campaign); });
+      item.append(button);
+      return item;
+    }));
+    group = found.find(({ id }) => id === group?.id) ?? null;
+    if (group) showCampaign(group); else $("campaign").hidden = true;
+  } catch { $("acting").textContent = ""; } // the key may not be for review
+}
+
+function rows(table, cells) {
+  $(table).tBodies[0].replaceChildren(...cells.map((some) => {
+    const row = element("tr");
+    row.append(...some.map((cell) => {
+      const made = element("td");
+      made.append(cell);
+      return made;
+    }));
+    return row;
+  }));
+}
+
+function showCampaign(campaign) {
+  group = campaign;
+  $("campaign").hidden = false;
+  $("named").textContent = `of ${campaign.accounts} accounts, found ${day(campaign.found)}`;
+  $("unlikely").textContent = `Chance makes such a group ${chance(campaign.log10_expected)} among all that is known now.`;
+  rows("pushed", campaign.pushed.map((p) => [pushes(p), day(p.start), day(p.end), String(p.accounts), p.usual.toFixed(2)]));
+  rows("members", campaign.members.map((m) => [
+    m.user_id ?? m.sequence_id ?? `number ${m.number}, answered elsewhere`, day(m.time), `${Math.round(100 * m.certainty)} %`,
+    m.decision ? element("span", { class: `pill ${m.decision}` }, m.decision) : "", m.score === null ? "" : digits(m.score),
+  ]));
+  drawTimes(campaign.members);
+}
+
+function drawTimes(members) {
+  const times = members.map(({ time }) => time);
+  const [first, last] = [Math.min(...times), Math.max(...times)];
+  const bins = new Map();
+  const tallest = {};
+  for (const { time, decision } of [...members].sort((a, b) => String(a.decision).localeCompare(String(b.decision)))) {
+    const at = Math.round(60 * (time - first) / Math.max(last - first, 1));
+    bins.set(at, [...bins.get(at) ?? [], decision ?? "unseen"]);
+    tallest.n = Math.max(tallest.n ?? 1, bins.get(at).length);
+  }
+  const height = Math.min(60 / tallest.n, 12);
+  $("times").replaceChildren(...[...bins].flatMap(([at, some]) => some.map((decision, k) =>
+    element("rect", { class: decision, x: 16 * at + 2, y: 62 - height * (k + 1), width: 12, height: height * 0.9 }))));
+  $("span").textContent = first === last ? `all at ${day(first)}` : `${day(first)} to ${day(last)}`;
+}
+
+for (const button of document.querySelectorAll("[data-all]")) {
+  button.addEventListener("click", async () => {
+    try {
+      const { id } = group;
+      const said = await call(`v1/campaigns/${id}/verdict`, { verdict: button.dataset.all });
+      $("agreed").textContent = `recorded: ${button.dataset.all}, on ${said.answers} of ${said.accounts} accounts`;
+      await Promise.all([campaigns(), review(false)]);
+    } catch (error) { $("agreed").textContent = error.message; }
+  });
+}
+
 async function look() {
   try {
     const now = { at: performance.now() / 1000, values: new Map() };
@@ -326,5 +403,7 @@ $("drift").addEventListener("toggle", async () => {
 
 start();
 review(false);
+campaigns();
 look();
 setInterval(look, 2000);
+setInterval(campaigns, 15000);

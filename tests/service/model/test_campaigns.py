@@ -10,7 +10,7 @@ from service.model.campaigns import COPIES, EXPECTED, Group, find
 from service.model.crowd import Crowd
 from service.model.shot import Shot
 from service.model.togetherness import Usual
-from tests.service.model.test_togetherness import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
+from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
 from tests.support.logs import genuine_log
 from training.apply.campaigns import read
 from training.data.catalogue import InjectConfig
@@ -58,12 +58,11 @@ def test_accounts_that_share_a_rare_target_are_one_campaign_and_nobody_else_is_i
 
 @pytest.mark.parametrize("size", [10, 30])
 def test_copies_of_different_accounts_are_known_by_what_they_add(size: int) -> None:
-    genuine = zipf(600, seed=2)
-    log = genuine + [naming(copy_of(genuine[k], 3 * DAY), RARE, NOW + 600.0 * k) for k in range(size)]
+    log = [*zipf(600, seed=2), *recent(size, seed=9)]
+    log += [naming(copy_of(log[600 + k], 3 * DAY), RARE, NOW + 3 * DAY + 600.0 * k) for k in range(size)]
     [group] = campaigns(log)
-    found = set(group.members)
-    assert found <= set(range(600, 600 + size)), "those who were copied are no members"
-    assert len(found) >= 0.9 * size
+    assert group.members.keys() <= set(range(600 + size, 600 + 2 * size)), "those who were copied are no members"
+    assert len(group.members) >= 0.9 * size
     assert int(keys_of([RARE])[0]) in {box.key for box in group.pushed}
 
 
