@@ -95,6 +95,8 @@ function choose(sequences, results, at) {
   if (result.error) throw new Error(`${sequences[at].id}: ${result.error.detail}`);
   shown = { sequence: sequences[at], result, out: new Set() };
   $("answer").hidden = false;
+  $("campaign").hidden = true;
+  group = null;
   $("value").textContent = digits(result.score);
   $("decision").textContent = result.decision;
   $("decision").className = `pill ${result.decision}`;
@@ -276,11 +278,11 @@ async function openKept(answer) {
 }
 
 // Groups of accounts that act together, the least likely to be chance first.
+let group = null; // the campaign shown
 const day = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ");
 const pushes = ({ column, value, side, copies, number }) =>
   copies ? "copies of one history" : [column ?? "value", value ?? number, side].filter(Boolean).join(" ");
 const chance = (log10) => log10 < -6 ? "practically never" : `${(10 ** log10).toPrecision(1)} times`;
-let group = null; // the campaign shown
 
 async function campaigns() {
   try {
@@ -291,7 +293,7 @@ async function campaigns() {
       const said = campaign.verdict ? `, ${campaign.verdict}` : "";
       const button = element("button", { type: "button" },
         `${campaign.accounts} accounts, ${campaign.pushed.slice(0, 2).map(pushes).join(", ")}, since ${day(campaign.since)}${said}`);
-      button.addEventListener("click", () => { $("agreed").textContent = ""; showCampaign(campaign); });
+      button.addEventListener("click", () => { $("agreed").textContent = ""; $("answer").hidden = true; shown = null; showCampaign(campaign); });
       item.append(button);
       return item;
     }));
@@ -338,7 +340,7 @@ function drawTimes(members) {
   const height = Math.min(60 / tallest.n, 12);
   $("times").replaceChildren(...[...bins].flatMap(([at, some]) => some.map((decision, k) =>
     element("rect", { class: decision, x: 16 * at + 2, y: 62 - height * (k + 1), width: 12, height: height * 0.9 }))));
-  $("span").textContent = first === last ? `all at ${day(first)}` : `${day(first)} to ${day(last)}`;
+  $("span").textContent = first === last ? `all at ${day(first)} UTC` : `${day(first)} to ${day(last)} UTC`;
 }
 
 for (const button of document.querySelectorAll("[data-all]")) {
