@@ -23,7 +23,7 @@ from service.serving.crowd import LiveCrowd
 from service.serving.feedback import Feedback
 from service.serving.patience import Apart
 from service.serving.publisher import Publisher
-from service.serving.recent import Kept, Recent
+from service.serving.recent import Recent
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -134,8 +134,9 @@ class Campaigns:
                 logger.warning("a campaign of %d accounts: %s", len(group.members), same.id)
             else:
                 before.remove(same)
-            known = {a: c for a, c in same.members.items() if a in self.crowd.state.accounts}
-            members = sorted((known | group.members).items(), key=lambda one: -one[1])
+            # the holders of a value may be forgotten by now
+            known = {a: c for a, c in (same.members | group.members).items() if a in self.crowd.state.accounts}
+            members = sorted(known.items(), key=lambda one: -one[1])
             same.group, same.members = group, dict(islice(members, MOST_MEMBERS))
             same.times = {account: self._time(account, group) for account in same.members}
             after.append(same)
@@ -144,9 +145,7 @@ class Campaigns:
 
     def _time(self, account: int, group: Group) -> float:
         """When an account took up what its campaign pushes; when it began, if that is not known."""
-        found = self.crowd.state.accounts.get(account)
-        if found is None:
-            return group.start
+        found = self.crowd.state.accounts[account]
         return min((found.named[box.key][0] for box in group.pushed if box.key in found.named), default=found.first)
 
     def _show(self) -> None:
@@ -166,19 +165,20 @@ class Campaigns:
             some = [(account, kept) for account, kept in passed if kept.live == live]
             for k in range(0, len(some), AT_ONCE):
                 sequences = [kept.sequence for _, kept in some[k : k + AT_ONCE]]
-                results, model = await self.again(sequences, live)
+                try:
+                    results, model = await self.again(sequences, live)
+                except Problem as problem:  # requests go first; the next look tries again
+                    logger.warning("members of campaigns could not be judged again: %s", problem.detail)
+                    self.crowd.changed = True
+                    return
                 for (account, kept), sequence, result in zip(some[k:], sequences, results, strict=False):
                     kept.again = True
-                    if "error" not in result and result["decision"] != "allow":
-                        self._found_out(account, kept, sequence, result | {"retroactive": True}, model)
-
-    def _found_out(
-        self, account: int, kept: Kept, sequence: messages.Sequence, result: dict[str, Any], model: dict[str, str]
-    ) -> None:
-        self.metrics.retroactive.labels(result["decision"]).inc()
-        self.publisher.found_out(sequence, result, model)
-        if self.recent.answers.get(account) is kept:  # it may have been answered anew, or forgotten, meanwhile
-            self.recent.keep(account, sequence, result, model["version"], kept.live)
+                    # meanwhile the account may have been answered anew, or forgotten
+                    current = self.recent.answers.get(account) is kept
+                    if current and "error" not in result and result["decision"] != "allow":
+                        self.metrics.retroactive.labels(result["decision"]).inc()
+                        self.publisher.found_out(sequence, result | {"retroactive": True}, model)
+                        self.recent.keep(account, sequence, result, model["version"], live)
 
     def answered(
         self, account: str, sequence: messages.Sequence, result: dict[str, Any], version: str, live: bool

@@ -162,8 +162,13 @@ def test_a_campaign_that_grows_keeps_its_id_and_its_verdict(service: Service, ca
     assert {m["user_id"] for m in before["members"]} < {m["user_id"] for m in after["members"]}
 
 
-def test_an_account_that_is_forgotten_is_no_member(service: Service) -> None:
+def test_an_account_that_is_forgotten_is_no_member(service: Service, people: list[dict[str, Any]]) -> None:
     assert service.client.delete("/v1/events", params={"key": "f3"}).json() == {"forgotten": True}
+    [found] = campaigns(service)
+    assert "f3" not in {member["user_id"] for member in found["members"]}
+    looks = sample(service, "recguard_campaign_search_duration_seconds_count")
+    send(service, [{**people[0], "id": "another"}])
+    wait_until(lambda: sample(service, "recguard_campaign_search_duration_seconds_count") > looks)
     [found] = campaigns(service)
     assert "f3" not in {member["user_id"] for member in found["members"]}
     assert found["accounts"] == len(found["members"]) > SIZE - 1
