@@ -213,7 +213,7 @@ class RepairAdvice(BaseModel):
 
 
 class Exempt(BaseModel):
-    """A person has called the account genuine, on an answer to which the odds of an anomaly were not much lower."""
+    """A person has called the account genuine, and it looks hardly worse than in the answer that was judged."""
 
     decision: Literal["review", "block"] = Field(description="What the thresholds say.")
     since: float = Field(description="Epoch seconds of the verdict.")

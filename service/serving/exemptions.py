@@ -14,6 +14,7 @@ from service.model.exemption import Exemption
 from service.schemas import messages
 from service.schemas.terms import Decision
 from service.stores.audit import Audit
+from service.stores.exemptions import Stamp
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
 
@@ -43,16 +44,20 @@ class Exemptions:
     def __init__(self, days: float, pseudonyms: Pseudonyms, audit: Audit, metrics: Metrics) -> None:
         self.days, self.pseudonyms, self.audit, self.metrics = days, pseudonyms, audit, metrics
         self.known: dict[tuple[str, str], Exemption] = {}
+        self.stamp: Stamp | None = None  # of those known
         self.said = asyncio.Event()
 
-    def learn(self, found: Sequence[Exemption], version: str | None) -> None:
-        """From now on knows these exemptions and no others.
+    def learn(self, stamp: Stamp, found: Sequence[Exemption] | None, version: str | None) -> None:
+        """From now on knows these exemptions and no others; None if they have not changed.
 
         Args:
+            stamp: of the exemptions in the store, no later than they were read.
             version: of the bundle that serves, the only one whose exemptions are in force.
         """
-        self.known = {(one.account, one.version): one for one in found}
-        self.metrics.exemptions.set(sum(one.version == version for one in found))
+        if found is not None:
+            self.known, self.stamp = {(one.account, one.version): one for one in found}, stamp
+        now = time.time()
+        self.metrics.exemptions.set(sum(one.version == version and now < one.until for one in self.known.values()))
 
     def applied(
         self, sequences: Sequence[messages.Sequence | Result], results: Sequence[Result], version: str

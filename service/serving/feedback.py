@@ -18,11 +18,13 @@ from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.model.delivered import Counted
+from service.model.exemption import Exemption
 from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
 from service.serving.exemptions import Exemptions, by_thresholds
 from service.serving.patience import Apart
 from service.serving.promise import Promise
+from service.stores.exemptions import Stamp
 from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
@@ -250,7 +252,9 @@ class Feedback:
         self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None
     ) -> tuple[dict[str, Any], bool] | None:
         """Records a verdict, and counts it even if the caller has given up by now."""
-        found = self._opened().say(score_id, verdict, row, self.exemptions.days, self.exemptions.audit.note)
+        # a sequence that is pasted may have any id; whose it is, only its user_id says
+        days = self.exemptions.days if row is None or row["user_id"] else 0.0
+        found = self._opened().say(score_id, verdict, row, days, self.exemptions.audit.note)
         if found is not None and found[1]:
             self.metrics.feedback.labels(verdict["verdict"], found[0]["decision"]).inc()
             self.heard = True
@@ -267,15 +271,21 @@ class Feedback:
 
     async def _learn(self) -> None:
         try:
-            found = await self.apart(lambda: self._opened().exempt())
+            stamp, found = await self.apart(self._exempt)
         except Exception as error:  # those known hold until they lapse
             self.metrics.state_errors.labels("exemptions").inc()
             if not self.unlearned:
                 logger.error("exemptions cannot be read: %s", _why(error), exc_info=not isinstance(error, OUTSIDE))
             self.unlearned = True
             return
-        self.exemptions.learn(found, self.promise.version)
+        self.exemptions.learn(stamp, found, self.promise.version)
         self.unlearned = False
+
+    def _exempt(self) -> tuple[Stamp, list[Exemption] | None]:
+        """The exemptions, unless they are those known, and the stamp of before they were read."""
+        store = self._opened()
+        stamp = store.exempt_stamp()
+        return stamp, None if stamp == self.exemptions.stamp else store.exempt()
 
     async def unexempt(self, account: str, until: float) -> bool:
         """Ends the exemption of an account, and says whether there was one; raises Problem 503 or 504 as `say`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from service.model.exemption import Exemption, most_allowed
 from service.stores.tables import ACCOUNT, answers, exemptions
@@ -14,6 +14,7 @@ from service.stores.tables import ACCOUNT, answers, exemptions
 logger = logging.getLogger(__name__)
 MOST_EXEMPT = 10_000  # accounts; the one judged longest ago gives way
 DAY = 86_400.0  # seconds
+Stamp = tuple[int, float]  # how many exemptions there are, and the time of the latest
 
 
 def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: float, note: Callable[..., None]) -> None:
@@ -46,6 +47,12 @@ def until(connection: Connection, answer: Any) -> float | None:
     mine = exemptions.c.account == (answer.user_id or answer.sequence_id), exemptions.c.version == answer.version
     found: float | None = connection.execute(select(exemptions.c.until).where(*mine, _holds())).scalar()
     return found
+
+
+def stamp(connection: Connection) -> Stamp:
+    """What is another one after whatever was added, renewed or removed."""
+    count, latest = connection.execute(select(func.count(), func.max(exemptions.c.since))).one()
+    return count, latest or 0.0
 
 
 def known(connection: Connection) -> list[Exemption]:

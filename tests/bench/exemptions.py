@@ -48,10 +48,9 @@ def flagged_looks(model: Model, events: list[dict[str, object]]) -> list[float]:
     found: list[float] = []
     looks = [columns_of(events[: n + 1]) for n in range(len(events))]
     for start in range(0, len(looks), AT_ONCE):
-        for (_, length), score in zip(looks[start:], model.scores(looks[start : start + AT_ONCE]), strict=False):
+        for score in model.scores(looks[start : start + AT_ONCE]):
             assert isinstance(score, Score)
-            limits = model.bundle.thresholds
-            if limits.decide(score.score, score.false_alarm_rate) != "allow":
+            if model.bundle.thresholds.decide(score.score, score.false_alarm_rate) != "allow":
                 found.append(float(log_odds(score.score)))
     return found
 

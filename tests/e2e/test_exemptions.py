@@ -1,4 +1,4 @@
-"""A verdict that an account is genuine holds: in all workers and replicas, over restarts, until the evidence changes."""
+"""A verdict that an account is genuine holds, in all workers and replicas, until the evidence changes."""
 
 import json
 import signal
@@ -252,6 +252,11 @@ def test_they_can_be_turned_off_and_none_is_given_that_the_audit_does_not_show(
     assert results(off, ann)[0]["decision"] == "block"
 
     service = blocking(start_service, bundle.path, state_dir=tmp_path / "state")
+    for sent, exempts in ((ranked[0], False), (of("cleo", ranked[0]), True)):
+        body = {"sequence": sent, "verdict": "normal"}
+        said = service.client.post("/v1/feedback", json=body).raise_for_status().json()
+        assert (said["exempt_until"] is not None) is exempts, "a pasted sequence may have any id"
+    known(service, 1)
     judged, other = results(service, ann, bob)
     audit = tmp_path / "state" / "audit.jsonl"
     audit.rename(tmp_path / "kept")
@@ -261,6 +266,6 @@ def test_they_can_be_turned_off_and_none_is_given_that_the_audit_does_not_show(
     assert sample(service, "recguard_state_errors_total", what="audit") == 1
     audit.unlink()
     assert say(service, other)["exempt_until"] is not None
-    known(service, 1)
+    known(service, 2)
     assert [r["decision"] for r in results(service, ann, bob)] == ["block", "allow"]
     assert say(service, judged)["recorded"], "what was refused was not recorded"

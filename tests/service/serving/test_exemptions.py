@@ -22,7 +22,7 @@ def exemptions(tmp_path: Path) -> Exemptions:
     """Ann is exempt up to a score of 0.9, and so is who comes without a user under that id."""
     metrics = Metrics()
     found = Exemptions(30.0, Pseudonyms(tmp_path, clear=False), Audit(tmp_path), metrics)
-    found.learn([exemption(found, "ann"), exemption(found, "bob", version="2")], "1")
+    found.learn((2, NOW), [exemption(found, "ann"), exemption(found, "bob", version="2")], "1")
     assert metrics.registry.get_sample_value("recguard_exemptions") == 1, "those of the bundle that serves"
     return found
 
@@ -70,12 +70,13 @@ def test_every_other_answer_stays_as_it_is(
 
 
 def test_one_that_lapsed_since_it_was_read_no_longer_counts(exemptions: Exemptions) -> None:
-    exemptions.learn([exemption(exemptions, "ann", until=NOW)], "1")
+    exemptions.learn((1, NOW), [exemption(exemptions, "ann", until=NOW)], "1")
+    assert exemptions.metrics.registry.get_sample_value("recguard_exemptions") == 0
     assert one(exemptions, result())["decision"] == "block"
 
 
 def test_a_sequence_without_a_user_is_its_ids_account(exemptions: Exemptions) -> None:
-    exemptions.learn([exemption(exemptions, "s")], "1")
+    exemptions.learn((1, NOW), [exemption(exemptions, "s")], "1")
     assert one(exemptions, result(), user=None)["decision"] == "allow"
     assert one(exemptions, result())["decision"] == "block"
 

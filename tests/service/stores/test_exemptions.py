@@ -67,6 +67,16 @@ def test_genuine_exempts_until_it_lapses_and_anomalous_ends_it(store: Store, tmp
     assert told[0][2] == {"score_id": "a", "version": "1", "most": one.most, "until": until}
 
 
+def test_the_stamp_is_another_one_after_each_change(store: Store) -> None:
+    stamps = [store.exempt_stamp()]
+    for score_id, verdict in (("a", "normal"), ("b", "normal"), ("c", "anomalous"), ("d", "normal")):
+        keep(store, score_id)
+        assert store.exempt_stamp() == stamps[-1], "an answer changes nothing"
+        say(store, score_id, verdict)
+        stamps.append(store.exempt_stamp())
+    assert len(set(stamps)) == 4, "none is there before the first, and none after it was ended"
+
+
 def test_what_was_judged_is_not_taken_back_by_a_verdict_on_what_looks_better(store: Store) -> None:
     keep(store, "high", 0.9)
     keep(store, "low", 0.5)
