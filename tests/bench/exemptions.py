@@ -40,7 +40,8 @@ def attacked(folder: Path, seed: int) -> dict[str, bool]:
     config = InjectConfig(size=0.02, filler=(0.1, 0.3), campaigns=(3,), seed=seed)
     write(folder, *inject(log, None, config, [kind for kind in ATTACKS if kind not in LOOKALIKES]))
     rows = (folder / "labels.csv").read_text().splitlines()[1:]
-    return {account: label == "1" for account, label, *_ in (row.split(",") for row in rows)}
+    # accounts are numbers, which `sequences` reads without leading zeros
+    return {str(int(account)): label == "1" for account, label, *_ in (row.split(",") for row in rows)}
 
 
 def flagged_looks(model: Model, events: list[dict[str, object]]) -> list[float]:
