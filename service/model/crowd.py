@@ -122,10 +122,12 @@ class Totals:
     def __init__(self, most: int) -> None:
         self.most = most
         self.hours, self.counts = np.empty(0), np.empty((0, 4))
-        self._sums: Floats | None = None
+        self._sums, self._summed = np.zeros((1, 4)), 0  # of all hours before each, right up to the one at that place
 
     def add(self, column: NDArray[np.int64], ts: Floats, weight: Floats | float = 1.0) -> None:
         """Adds a weight to each column (n,) at times (n,)."""
+        if not len(ts):
+            return
         hours = ts // STEP
         at = np.searchsorted(self.hours, hours)
         if (fresh := at == np.searchsorted(self.hours, hours, side="right")).any():
@@ -134,15 +136,20 @@ class Totals:
             self.hours, self.counts = np.insert(self.hours, at, new), np.insert(self.counts, at, 0.0, axis=0)
             at = np.searchsorted(self.hours, hours)
         np.add.at(self.counts, (at, column), weight)
+        self._summed = min(self._summed, int(at.min()))
         if len(self.hours) > 2 * self.most:
             fullest = np.sort(np.argsort(self.counts.sum(axis=1), kind="stable")[-self.most :])
-            self.hours, self.counts = self.hours[fullest], self.counts[fullest]
-        self._sums = None
+            self.hours, self.counts, self._summed = self.hours[fullest], self.counts[fullest], 0
 
     def until(self, ts: Floats) -> Floats:
         """Float64 (..., 4): how many there were up to times (...), by column; an hour is taken to be even."""
-        if self._sums is None:
-            self._sums = np.vstack((np.zeros(4), np.cumsum(self.counts, axis=0)))
+        if self._summed < len(self.hours):  # most of what is added is of the latest hours
+            known = self._summed + 1
+            if len(self._sums) != len(self.hours) + 1:
+                self._sums = np.vstack((self._sums[:known], np.empty((len(self.hours) + 1 - known, 4))))
+            np.cumsum(self.counts[known - 1 :], axis=0, out=self._sums[known:])
+            self._sums[known:] += self._sums[known - 1]
+            self._summed = len(self.hours)
         hour, seconds = np.divmod(ts, STEP)
         at, end = np.searchsorted(self.hours, hour), np.searchsorted(self.hours, hour, side="right")
         part = (seconds / STEP)[..., None]

@@ -24,6 +24,7 @@ from service.serving.feedback import Feedback
 from service.serving.patience import Apart
 from service.serving.publisher import Publisher
 from service.serving.recent import Recent
+from service.serving.steps import Prepared, Result
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -176,15 +177,15 @@ class Campaigns:
                     # meanwhile the account may have been answered anew, or forgotten
                     current = self.recent.answers.get(account) is kept
                     if current and "error" not in result and result["decision"] != "allow":
-                        self.metrics.retroactive.labels(result["decision"]).inc()
+                        self.metrics.retroactive[result["decision"]].inc()
                         self.publisher.found_out(sequence, result | {"retroactive": True}, model)
                         self.recent.keep(account, sequence, result, model["version"], live)
 
-    def answered(
-        self, account: str, sequence: messages.Sequence, result: dict[str, Any], version: str, live: bool
-    ) -> None:
-        """Keeps the answer to an account, as its latest one."""
-        self.recent.keep(self.crowd.number(account), sequence, result, version, live)
+    def answered(self, answers: Sequence[tuple[Prepared, Result]], version: str, live: bool) -> None:
+        """Keeps answers as the latest ones to their accounts."""
+        for one, result in answers:
+            if "error" not in result:
+                self.recent.keep(self.crowd.number(one.account), one.sequence, result, version, live)
 
     def forget(self, account: str) -> None:
         """Forgets an account."""
@@ -265,8 +266,13 @@ class Campaigns:
         kept = [one for account in campaign.members if (one := self.recent.answers.get(account)) is not None]
         recorded = 0
         for one in kept:
-            sent = one.sequence, one.result, one.version
-            _, new = await self.feedback.say(one.result["score_id"], verdict, sent, until)
+            score_id, sent = str(one.result["score_id"]), (one.sequence, one.result, one.version)
+            try:
+                _, new = await self.feedback.say(score_id, verdict, None, until)
+            except Problem as problem:
+                if problem.status != 404:
+                    raise
+                _, new = await self.feedback.say(score_id, verdict, sent, until)  # let pass, and not drawn for review
             recorded += new
         campaign.verdict = verdict["verdict"]
         self._show()

@@ -162,14 +162,13 @@ class Metrics:
             registry=r,
         )
         self.campaign_errors = Counter(name("campaign_errors"), "Looks for campaigns that failed.", registry=r)
-        self.retroactive = Counter(
+        retroactive = Counter(
             name("retroactive_sequences"),
             "Sequences that were let pass, and are flagged since a campaign was found.",
             ["decision"],
             registry=r,
         )
-        for decision in ("review", "block"):
-            self.retroactive.labels(decision)
+        self.retroactive = {decision: retroactive.labels(decision) for decision in ("review", "block")}
         self.webhook = Counter(
             name("webhook_sequences"), "Blocked sequences the webhook was told of, or not.", ["outcome"], registry=r
         )
@@ -177,6 +176,15 @@ class Metrics:
             "webhook_queue_sequences", "Blocked sequences the webhook will be told of.", "livesum"
         )
         self.listed = Counter(name("listed_sequences"), "Sequences decided by a list of users.", ["list"], registry=r)
+        self.exempted = Counter(
+            name("exempted_sequences"),
+            "Sequences allowed as a person called the account genuine, by what the thresholds said.",
+            ["decision"],
+            registry=r,
+        )
+        self.exemptions = gauge(
+            "exemptions", "Accounts that verdicts exempt, if what they do stays as it was.", "livemax"
+        )
         self.feedback = Counter(name("feedback"), "Verdicts on answers.", ["label", "decision"], registry=r)
         self.precision = gauge(
             "precision", "Share of flagged sequences that are anomalous, by verdicts.", "livemostrecent", ["bound"]
@@ -268,7 +276,7 @@ class Metrics:
             ["what"],
             registry=r,
         )
-        for what in ("audit", "thresholds", "webhook", "salt", "store"):
+        for what in ("audit", "thresholds", "webhook", "salt", "store", "exemptions"):
             self.state_errors.labels(what)
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         for label in ("anomalous", "normal"):
@@ -277,6 +285,8 @@ class Metrics:
         for champion in DECISIONS:
             for challenger in DECISIONS:
                 self.challenger_decisions.labels(champion, challenger)
+        for decision in ("review", "block"):
+            self.exempted.labels(decision)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         for outcome in ("delivered", "dead"):
