@@ -221,6 +221,8 @@ class Serving:
         Raises:
             Problem: 503 if the windows or the exemptions cannot be reached, 504 if these do not answer in time.
         """
+        if self.registry.challenger:
+            self.registry.challenger.forget(key)
         found = [self.crowd is not None and self.crowd.forget(key), await self.ingest.forget(key)]
         return any([*found, await self.feedback.unexempt(key, until)])
 
