@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ class ScorePart:
         return {"tally": json.dumps(score_part(self.model, self.plan, int(row["part"]), self.out).to_json())}
 
 
+def _each(
+    ray: Any, track: Track, items: list[dict[str, Any]], title: str, work: Any, **workers: Any
+) -> Iterator[dict[str, Any]]:
+    """What is made of each item, in no order; `workers` says by whom, as Ray's `map` takes it."""
+    logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    if items:
+        rows = ray.data.from_items(items, override_num_blocks=len(items)).map(work, **workers).iter_rows()
+        yield from track(rows, title, len(items))
+
+
 def score_on_ray(
     address: str,
     bundle: Bundle,
@@ -100,8 +112,6 @@ def score_on_ray(
     plan = Plan.of(events, bundle, columns, rows_of_part, allow_missing, how, crowd)
     Plan.begin(out, plan)
     ray = connect(address)
-    logging.getLogger(ray.data.__name__).setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
 
     def deal_out(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,11 +122,7 @@ def score_on_ray(
         hold_part(Bundle.open(path), plan, int(row["part"]), out)
         return {"part": row["part"]}
 
-    def each(items: list[dict[str, Any]], title: str, work: Any, **workers: Any) -> Iterator[Any]:
-        if items:
-            rows = ray.data.from_items(items, override_num_blocks=len(items)).map(work, **workers).iter_rows()
-            yield from track(rows, title, len(items))
-
+    each = partial(_each, ray, track)
     pieces = [vars(piece) for piece in plan.pieces() if not dealt_mark(out, piece.number).exists()]
     deque(each(pieces, "dealing", deal_out), maxlen=0)
     deque(each([{"part": part} for part in parts_to_hold(plan, out)], "reading", hold), maxlen=0)
