@@ -1,4 +1,4 @@
-"""`recguard-serve warm` fills a real service from a log, so that it judges beside the crowd from its first request on."""
+"""`recguard-serve warm` fills a real service from a log, so that it judges beside the crowd from the first request on."""
 
 import json
 import random
