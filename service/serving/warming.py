@@ -9,18 +9,16 @@ from service.encoding.encoder import Encoded, Encoder
 from service.schemas import messages
 from service.serving.crowd import LiveCrowd
 
-AT_ONCE = 16  # accounts that are encoded before requests get their turn
+AT_ONCE = 64  # events that are encoded before requests get their turn
 
 
 async def enter(crowd: LiveCrowd, encoder: Encoder, events: Sequence[messages.LiveEvent]) -> None:
     """Enters events that were checked, each at its own time; other requests go on in between."""
-    of: dict[str, list[dict[str, Any]]] = {}
-    for one in events:
-        of.setdefault(one.user_id or one.key, []).append(one.event)
-    names = list(of)
-    for k in range(0, len(names), AT_ONCE):
-        some = names[k : k + AT_ONCE]
-        encoded = zip(some, encoder.encode_all([columns_of(of[name]) for name in some]), strict=True)
+    for k in range(0, len(events), AT_ONCE):
+        of: dict[str, list[dict[str, Any]]] = {}
+        for one in events[k : k + AT_ONCE]:
+            of.setdefault(one.user_id or one.key, []).append(one.event)
+        encoded = zip(of, encoder.encode_all(map(columns_of, of.values())), strict=True)
         held = {name: one.held for name, one in encoded if isinstance(one, Encoded)}
         crowd.enter(list(held), list(held.values()))
         await asyncio.sleep(0)
