@@ -166,10 +166,11 @@ def forget(
     user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
+    id_key: Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help="The service's.")] = "",
 ) -> None:
-    """Deletes everything kept for review about one user, with the verdicts on it."""
+    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption."""
     store = _store(store_url, state_dir)
-    kept_as = {user, Pseudonyms(state_dir, clear=False).of(user)}
+    kept_as = {user, Pseudonyms(state_dir, clear=False, key=id_key).of(user)}
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
 
 

@@ -103,9 +103,19 @@ class Settings(BaseSettings):
     )
     review_days: float = Field(30, gt=0, description="How many days answers are kept for review.")
     review_most: int = Field(100_000, gt=0, description="Most answers kept for review; the oldest go first.")
+    exempt_days: float = Field(
+        30,
+        ge=0,
+        description="How many days a flagged account is exempt once a person has called it genuine; 0: not at all.",
+    )
     store_url: SecretStr = Field(
         SecretStr(""),
         description="SQLAlchemy URL of the database for review; by default SQLite in the state directory.",
+    )
+    id_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret under which ids are hashed; all who share a database must have the same one. By default a "
+        "salt in the state directory.",
     )
     live_url: SecretStr = Field(
         SecretStr(""),

@@ -1,6 +1,6 @@
 """How unlike chance it is what a crowd's state says of a sequence: surge, breadth, copy and lockstep.
 
-- *surge*: one of its values is held by more accounts of late than is usual. The measure is the signed root of the
+- *surge*: a value that few hold is held by more accounts of late than usual. The measure is the signed root of the
   deviance of a negative binomial: how often it is held varies more than by chance alone, as tastes change.
 - *breadth*: the mean surge of its values, of those that surge; accounts that are made alike surge in many at once.
 - *copy*: the share of its values, and of another account's, that both have (Jaccard).
@@ -29,6 +29,7 @@ FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
 FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
+COMMON = (0.06, 0.12)  # the same, of all accounts, for one value alone: a hit begins as an attack does
 ALIKE = (0.25, 0.5)  # the same, of those who hold it beyond the usual: old ones for each new one, or new for each old
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 
@@ -128,11 +129,13 @@ class Usual:
         events, most = np.zeros(length), None
         if len(look.keys):
             found, usual = self.surges(look)
+            measures[1] = float(np.maximum(found.max(axis=1), 0.0)[~look.sided].mean())
+            found = found * self._not_common(look)[:, None]
             of_key = np.maximum(found.max(axis=1), 0.0)
             np.maximum.at(events, look.event, of_key)
             at = int(of_key.argmax())
             within = int(found[at].argmax())
-            measures[0], measures[1] = float(of_key[at]), float(of_key[~look.sided].mean())
+            measures[0] = float(of_key[at])
             if of_key[at] > 0:
                 told = float(look.holders[0, at, within]), float(usual[at, within])
                 most = Surge(int(look.event[at]), *told, WORDS[within], look.fresh)
@@ -158,14 +161,23 @@ class Usual:
         That is what a large part of the new and of the old accounts hold; and what many of both hold beyond the usual:
         attackers are either new accounts or old ones.
         """
-        totals, holders = look.totals[:, :, -1], look.holders[:, :, -1]
-        active = totals * (self.accounts / np.maximum(self.totals, 1.0))[look.sided.astype(np.int64)]
+        totals, holders, active = look.totals[:, :, -1], look.holders[:, :, -1], self._active(look)
         part, usual = holders / np.maximum(active, 1.0), totals * share
         by_size = np.where(active[1] >= FEWEST_ACTIVE, part.min(axis=0), part[0])
         surely = np.array((0.0, 2.0))[:, None] * np.sqrt(usual + 1)  # what few others hold may be chance
         beyond = np.maximum(holders - usual - surely, 0.0)
         by_both = beyond[1] / np.maximum(beyond[0], 1e-9)
         return np.asarray(np.minimum(_fading(by_size, FASHION), _fading(by_both, ALIKE)))
+
+    def _not_common(self, look: Look) -> Floats:
+        """Float64 (K,): 1 for a value that hardly any of all accounts hold, 0 for one that not so few do."""
+        share = look.holders[:, :, -1].sum(axis=0) / np.maximum(self._active(look).sum(axis=0), 1.0)
+        return _fading(share, COMMON)
+
+    def _active(self, look: Look) -> Floats:
+        """Float64 (2, K): accounts of the same age and others, by how much they name in the season of each key."""
+        by_account = self.accounts / np.maximum(self.totals, 1.0)
+        return np.asarray(look.totals[:, :, -1] * by_account[look.sided.astype(np.int64)])
 
     def _alike(self, alike: Alike, known: int) -> float:
         """The share that is alike, less what chance finds among so many accounts."""

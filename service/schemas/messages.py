@@ -212,6 +212,14 @@ class RepairAdvice(BaseModel):
     weight: float = Field(ge=0, le=1, description="Weight of the sequence, if sequences are weighed instead.")
 
 
+class Exempt(BaseModel):
+    """A person has called the account genuine, and it looks hardly worse than in the answer that was judged."""
+
+    decision: Literal["review", "block"] = Field(description="What the thresholds say.")
+    since: float = Field(description="Epoch seconds of the verdict.")
+    until: float = Field(description="Epoch seconds at which it lapses.")
+
+
 class Result(BaseModel):
     """The answer for one sequence that could be scored."""
 
@@ -232,6 +240,11 @@ class Result(BaseModel):
     missing: list[str] = Field(description="Fields that the model reads and that no event has: unknown, not abnormal.")
     listed: Literal["allow", "deny"] | None = Field(
         None, description="The operator's list that names the user and made the decision, whatever the score."
+    )
+    exempt: Exempt | None = Field(
+        None,
+        description="Why the decision is allow although the thresholds say otherwise; else absent.",
+        examples=[{"decision": "block", "since": 1700000000.1, "until": 1702592000.1}],
     )
     type: str | None = Field(description="The likeliest anomaly type; null where the decision is allow.")
     events: list[EventScore] = Field(description="In the request's order.")

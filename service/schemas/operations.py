@@ -155,6 +155,10 @@ class FeedbackAnswer(BaseModel):
     type: str | None
     recorded: bool = Field(description="False if the same verdict was given before.")
     contradicts: bool = Field(description="Whether another verdict on it says something else; the latest counts.")
+    exempt_until: float | None = Field(
+        description="Epoch seconds until which the account is exempt, while its scores stay near those that people "
+        "called genuine; null if it is not."
+    )
 
 
 class KeptAnswer(BaseModel):

@@ -33,6 +33,7 @@ from service.schemas import messages
 from service.schemas.parsing import parse
 from service.schemas.problems import Problem
 from service.serving.crowd import LiveCrowd
+from service.serving.exemptions import by_thresholds
 from service.serving.steps import CROWD
 from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
@@ -108,7 +109,7 @@ class Challenger:
             self.metrics.challenger_dropped.inc(len(results))
             return
         told = [
-            None if "error" in r or "listed" in r else (r["score"], r["decision"], CROWD not in r["missing"])
+            None if "error" in r or "listed" in r else (r["score"], by_thresholds(r), CROWD not in r["missing"])
             for r in results
         ]
         pipe.write(json.dumps({"size": len(body), "live": live, "told": told}).encode() + b"\n" + body)

@@ -18,10 +18,13 @@ from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.model.delivered import Counted
+from service.model.exemption import Exemption
 from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
+from service.serving.exemptions import Exemptions, by_thresholds
 from service.serving.patience import Apart
 from service.serving.promise import Promise
+from service.stores.exemptions import Stamp
 from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
@@ -35,8 +38,10 @@ SHOW_SECONDS = 2.0  # precision and recall are computed no sooner again,
 SHOW_SHARE = 0.05  # and take no more of the time than this
 MOST_THREADS = 4  # that may wait for the database
 CLOSING_SECONDS = 5.0
+EXEMPT_SECONDS = 3.0  # after which exemptions are read again
 SILENT = "the database of verdicts did not answer in time"
 OUTSIDE = (SQLAlchemyError, Unopened)  # the database's own failures
+UNAUDITED = "the state directory cannot be written, and so nothing was recorded"
 UNREACHABLE = "the database of verdicts cannot be used now; the log has the reason"
 Waiting = tuple[SentSequence, dict[str, Any], str, float, float, float | None]  # what `Feedback._row` takes
 
@@ -57,6 +62,7 @@ class Feedback:
         days, most: how long answers are kept, and how many.
         metrics: where verdicts and lost answers are counted.
         promise: is told of the verdicts on accounts.
+        exemptions: learns which accounts are exempt by verdicts.
     """
 
     def __init__(
@@ -69,21 +75,30 @@ class Feedback:
         most: int,
         metrics: Metrics,
         promise: Promise,
+        exemptions: Exemptions,
     ) -> None:
         self.store, self.reopen, self.opening = store, reopen, threading.Lock()
         self.apart = Apart(MOST_THREADS)
         self.pseudonyms, self.share, self.metrics = pseudonyms, share, metrics
-        self.promise = promise
+        self.promise, self.exemptions = promise, exemptions
         self.days, self.most = days, most
         self.buffer: list[Waiting] = []
         self.writing: asyncio.Task[None] | None = None  # what is on its way into the database
         self.writing_now = 0  # answers in it
         self.heard = False  # whether a verdict came since precision and recall were last computed
         self.show_from = 0.0  # when they may be again, in seconds of `time.monotonic`
+        self.unlearned = False  # whether exemptions could not be read the last time
         self.tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        self.tasks = [asyncio.create_task(task(), name=task.__name__) for task in (self._write, self._look_after)]
+    async def start(self) -> None:
+        """Starts, once the exemptions are known, unless the database does not tell them soon."""
+        tasks = [self._write, self._look_after]
+        if self.exemptions.days:
+            tasks.append(self._follow)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXEMPT_SECONDS):
+                    await self._learn()
+        self.tasks = [asyncio.create_task(task(), name=task.__name__) for task in tasks]
 
     async def close(self) -> None:
         for task in self.tasks:
@@ -116,7 +131,9 @@ class Feedback:
         Args:
             rate: its false-alarm rate by the bundle's curves, if it counts for its account.
         """
-        flagged = result["decision"] != "allow"
+        flagged = by_thresholds(result) != "allow"
+        if "exempt" in result and rate is None:
+            return  # nobody need judge it; one that counts is kept like any that is flagged, or the promise looks kept
         if not flagged and (not self.share or random.random() >= self.share):
             return
         if len(self.buffer) >= MOST_BUFFERED:
@@ -162,7 +179,7 @@ class Feedback:
             "user_id": self.pseudonyms.of(sequence.user_id) if sequence.user_id else None,
             "version": version,
             "score": result["score"],
-            "decision": result["decision"],
+            "decision": by_thresholds(result),
             "type": result["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
@@ -209,8 +226,8 @@ class Feedback:
             until: when the answer is due, in the event loop's time.
 
         Raises:
-            Problem: 404 if no such answer is kept; 503 if the database cannot write, and then nothing is recorded;
-                504 if it did not answer in time, and then it may be.
+            Problem: 404 if no such answer is kept; 503 if the database or the audit cannot be written, and then nothing
+                is recorded; 504 if it did not answer in time, and then it may be.
         """
         row = self._row(*sent, 0.0, time.time()) if sent else None
         try:
@@ -223,19 +240,58 @@ class Feedback:
         except OUTSIDE as error:
             logger.error("a verdict could not be recorded: %s", _why(error))
             raise Problem(503, f"{UNREACHABLE}; nothing was recorded", headers={"Retry-After": "10"}) from error
+        except OSError as error:
+            self.metrics.state_errors.labels("audit").inc()
+            raise Problem(503, f"{UNAUDITED}: {error.strerror or error}", headers={"Retry-After": "10"}) from error
         if found is None:
             raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
+        self.exemptions.said.set()
         return found
 
     def _record(
         self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None
     ) -> tuple[dict[str, Any], bool] | None:
         """Records a verdict, and counts it even if the caller has given up by now."""
-        found = self._opened().say(score_id, verdict, row)
+        # a sequence that is pasted may have any id; whose it is, only its user_id says
+        days = self.exemptions.days if row is None or row["user_id"] else 0.0
+        found = self._opened().say(score_id, verdict, row, days, self.exemptions.audit.note)
         if found is not None and found[1]:
             self.metrics.feedback.labels(verdict["verdict"], found[0]["decision"]).inc()
             self.heard = True
         return found
+
+    async def _follow(self) -> None:
+        """Keeps the exemptions known, by verdicts said here and elsewhere."""
+        while True:
+            self.exemptions.said.clear()
+            await self._learn()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXEMPT_SECONDS):
+                    await self.exemptions.said.wait()
+
+    async def _learn(self) -> None:
+        try:
+            stamp, found = await self.apart(self._exempt)
+        except Exception as error:  # those known hold until they lapse
+            self.metrics.state_errors.labels("exemptions").inc()
+            if not self.unlearned:
+                logger.error("exemptions cannot be read: %s", _why(error), exc_info=not isinstance(error, OUTSIDE))
+            self.unlearned = True
+            return
+        self.exemptions.learn(stamp, found, self.promise.version)
+        self.unlearned = False
+
+    def _exempt(self) -> tuple[Stamp, list[Exemption] | None]:
+        """The exemptions, unless they are those known, and the stamp of before they were read."""
+        store = self._opened()
+        stamp = store.exempt_stamp()
+        return stamp, None if stamp == self.exemptions.stamp else store.exempt()
+
+    async def unexempt(self, account: str, until: float) -> bool:
+        """Ends the exemption of an account, and says whether there was one; raises Problem 503 or 504 as `say`."""
+        ended = await self._read(lambda: self._opened().unexempt(self.pseudonyms.of(account)), until)
+        self.exemptions.said.set()
+        return ended
 
     async def _show(self) -> None:
         self.heard, start = False, time.monotonic()
@@ -261,7 +317,7 @@ class Feedback:
 
     async def queue(self, most: int, until: float) -> list[dict[str, Any]]:
         """Answers that wait for a verdict; raises Problem 503 or 504 as `say`."""
-        return await self._read(lambda: self._opened().queue(most), until)
+        return await self._read(lambda: self._opened().queue(most, self.exemptions.days > 0), until)
 
     async def _read(self, read: Callable[[], Found], until: float) -> Found:
         """What is read once all answers are written; raises Problem 503 or 504 as `say`."""

@@ -10,6 +10,7 @@ from service.model.scorer import Judged
 from service.schemas import messages
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.drift_monitor import DriftMonitor
+from service.serving.exemptions import by_thresholds
 from service.serving.feedback import Feedback
 from service.serving.promise import Promise
 from service.serving.steps import CROWD
@@ -98,10 +99,13 @@ class Publisher:
                 watched and at in rates and not listed and self.promise.counts(sequence.user_id or sequence.id, length)
             )
             if counts:
-                self.promise.answered(length, result["false_alarm_rate"], decision, sequence.segment)
+                # the promise is of the thresholds: they flag an exempt account as any other, and it is a false alarm
+                self.promise.answered(length, result["false_alarm_rate"], by_thresholds(result), sequence.segment)
             self.feedback.offer(sequence, result, model["version"], rates[at] if counts else None)
             if listed:
                 self.metrics.listed.labels(listed).inc()
+            if "exempt" in result:
+                self.metrics.exempted.labels(by_thresholds(result)).inc()
             if decision == "block":
                 if call:
                     call.blocked.append(sequence.id)

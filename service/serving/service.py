@@ -26,6 +26,7 @@ from service.serving.cache import Cache
 from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
+from service.serving.exemptions import Exemptions
 from service.serving.feedback import Feedback
 from service.serving.ingest import Ingest
 from service.serving.promise import Promise
@@ -35,6 +36,7 @@ from service.serving.steps import Prepared, Result, compose, prepare, user_lists
 from service.serving.warming import enter
 from service.serving.webhook import Webhook
 from service.settings import Settings
+from service.stores.audit import Audit
 from service.stores.verdicts import Store, Unopened
 from service.telemetry.logs import CALL, Pseudonyms, fresh_id
 from service.telemetry.metrics import Metrics
@@ -42,6 +44,11 @@ from service.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 AT_ONCE = 16  # sequences that are looked up in the crowd before others get their turn
 CLOSING_SECONDS = 15.0  # for each part
+KEYLESS = (
+    "RECGUARD_ID_KEY is not set, so verdicts exempt accounts in this service alone: others that share "
+    "RECGUARD_STORE_URL hash ids under salts of their own; set it to the same random text everywhere "
+    "(openssl rand -hex 32)"
+)
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,17 @@ class Serving:
             )
         self.crowd, self.sharing = parts.crowd, parts.sharing
         self.listed, self.webhook, self.ingest = parts.listed, parts.webhook, parts.ingest
-        self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids)
+        self.pseudonyms = Pseudonyms(s.state_dir, s.log_ids, s.id_key.get_secret_value())
         if not self.pseudonyms.lasting:
             self.metrics.state_errors.labels("salt").inc()
+        alike = s.log_ids or s.id_key.get_secret_value()  # ids, in all who may share a database
+        if s.exempt_days and s.store_url.get_secret_value() and not alike:
+            logger.warning(KEYLESS)
         kept = s.review_share, s.review_days, s.review_most
-        self.feedback = Feedback(parts.store, parts.reopen, self.pseudonyms, *kept, self.metrics, self.promise)
+        self.exemptions = Exemptions(s.exempt_days, self.pseudonyms, Audit(s.state_dir), self.metrics)
+        self.feedback = Feedback(
+            parts.store, parts.reopen, self.pseudonyms, *kept, self.metrics, self.promise, self.exemptions
+        )
         self.publisher = Publisher(
             self.metrics, self.drift, self.promise, self.feedback, self.webhook, s.live_reviews_kept
         )
@@ -131,7 +144,7 @@ class Serving:
     async def start(self) -> None:
         """Starts serving."""
         await self.registry.start()
-        self.feedback.start()
+        await self.feedback.start()
         if self.sharing:
             self.sharing.start()
         if self.webhook:
@@ -217,14 +230,17 @@ class Serving:
             raise Problem(error["status"], error["detail"], errors)
         return result, active.model.bundle.version
 
-    async def forget(self, key: str) -> bool:
-        """Forgets the window of a key, and the account of that name, and says whether there was anything to forget.
+    async def forget(self, key: str, until: float) -> bool:
+        """Forgets the window of a key, and the account of that name; says whether there was anything to forget.
+
+        Args:
+            until: when the answer is due, in the event loop's time.
 
         Raises:
-            Problem: 503 if the windows cannot be reached.
+            Problem: 503 if the windows or the exemptions cannot be reached, 504 if these do not answer in time.
         """
-        of_crowd = self.crowd is not None and self.crowd.forget(key)
-        return await self.ingest.forget(key) or of_crowd
+        found = [self.crowd is not None and self.crowd.forget(key), await self.ingest.forget(key)]
+        return any([*found, await self.feedback.unexempt(key, until)])
 
     def _admitted(self) -> Active:
         """The model in force; an admitted request is answered even if the service has begun to drain."""
@@ -257,7 +273,8 @@ class Serving:
             result = results[i] = compose(i, one, found, model, policy, asked, self.listed, bool(crowd))
             if cache is not None and "error" not in result:
                 cache[keys[i]] = result
-        whole = [result for result in results if result is not None]
+        composed = [result for result in results if result is not None]
+        whole = self.exemptions.applied(asked.sequences, composed, model.bundle.version)
         stages["compose"].observe(time.perf_counter() - answered)
         if call := CALL.get():
             call.sequences = len(whole)

@@ -2,23 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 from sqlalchemy import (
     URL,
-    Column,
     Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
     case,
     create_engine,
     delete,
@@ -32,8 +23,11 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from service.model.active_learning import SAMPLED, teaching_order
 from service.model.delivered import Counted
+from service.model.exemption import Exemption
 from service.model.lengths import CLASSES
+from service.stores import exemptions
 from service.stores.quality import Quality
+from service.stores.tables import ACCOUNT, answers, verdicts
 from service.stores.upgrade import upgrade
 
 logger = logging.getLogger(__name__)
@@ -42,40 +36,6 @@ MOST_ORDERED = 5000  # the next answers for review are chosen among this many of
 NAME = "recguard.db"
 
 READS = "recguard_reads"  # execution option of connections that only read
-
-metadata = MetaData()  # the tables as they are after the last step in `migrations`
-
-answers = Table(
-    "answers",
-    metadata,
-    Column("score_id", String(32), primary_key=True),
-    Column("time", Float, nullable=False, index=True),  # epoch seconds
-    Column("sequence_id", String(256), nullable=False),
-    Column("user_id", String(256), index=True),
-    Column("version", String(128), nullable=False),
-    Column("score", Float, nullable=False),
-    Column("decision", String(8), nullable=False),
-    Column("type", String(128)),
-    Column("share", Float, nullable=False),  # probability of being kept; 0 if it came with its verdict
-    Column("events", Text, nullable=False),  # JSON, as they came
-    # by the bundle's curves; only of the one answer a day that counts for an account at a class of length
-    Column("false_alarm_rate", Float),
-    Column("length", Integer),  # events that were scored
-    Column("segment", String(64)),
-)
-
-verdicts = Table(
-    "verdicts",
-    metadata,
-    Column("number", Integer, primary_key=True),
-    Column("score_id", ForeignKey("answers.score_id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("time", Float, nullable=False),
-    Column("verdict", String(16), nullable=False),
-    Column("type", String(128)),
-    Column("note", Text),
-    Column("who", String(64), nullable=False),
-    Index("ix_verdicts_score_id_verdict", "score_id", "verdict"),
-)
 
 
 class Unopened(ValueError):
@@ -126,14 +86,25 @@ class Store:
             connection.execute(insert(answers), rows)
 
     def say(
-        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None = None
+        self,
+        score_id: str,
+        verdict: dict[str, Any],
+        row: dict[str, Any] | None = None,
+        exempt_days: float = 0.0,
+        note: Callable[..., None] | None = None,
     ) -> tuple[dict[str, Any], bool] | None:
         """Adds a verdict on a kept answer; returns the answer and whether the verdict is new, or None without answer.
 
-        The answer has the key "contradicts": whether another verdict on it says something else. Both are kept.
+        The answer has the key "contradicts": whether another verdict on it says something else. Both are kept. It also
+        has "exempt_until": until when its account is exempt, in epoch seconds; None if it is not.
 
         Sending the same verdict again changes nothing; the latest of several verdicts counts. If no answer is kept
         under the id and `row` is given, `row` is kept with the verdict.
+
+        Args:
+            exempt_days: how long an account that was flagged is exempt once it is called normal; 0 for not at all.
+            note: hears of an exemption, or of its end, before it is durable: as `Audit.note`. What it raises is raised,
+                and then nothing is added.
         """
         which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         with self.engine.begin() as connection:
@@ -153,11 +124,28 @@ class Store:
             new = last is None or any(getattr(last, name) != verdict[name] for name in said)
             if new:
                 connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
+                exemptions.take(connection, one, verdict, exempt_days, note or (lambda *_, **__: None))
             otherwise = select(verdicts.c.number).where(
                 verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
             )
             contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
-            return {**one._mapping, "contradicts": contradicts}, new
+            until = exemptions.until(connection, one)
+            return {**one._mapping, "contradicts": contradicts, "exempt_until": until}, new
+
+    def exempt_stamp(self) -> exemptions.Stamp:
+        """What is another one once exemptions have changed, and is told faster than all of them."""
+        with self.reading.begin() as connection:
+            return exemptions.stamp(connection)
+
+    def exempt(self) -> list[Exemption]:
+        """The exemptions that have not lapsed, the latest ones if there are too many."""
+        with self.reading.begin() as connection:
+            return exemptions.known(connection)
+
+    def unexempt(self, account: str) -> bool:
+        """Ends the exemptions of an account, named as in the store; returns whether there was one."""
+        with self.engine.begin() as connection:
+            return exemptions.end(connection, account)
 
     def quality(self) -> Quality:
         """Precision and recall over all kept answers, by the latest verdict on each."""
@@ -189,24 +177,23 @@ class Store:
         Args:
             by_length: whether an account counts once for each class of length.
         """
-        account = func.coalesce(answers.c.user_id, answers.c.sequence_id)
         of_version = answers.c.version == version
         said = (
-            select(account.label("account"), func.max(verdicts.c.number).label("number"))
+            select(ACCOUNT.label("account"), func.max(verdicts.c.number).label("number"))
             .select_from(answers.join(verdicts, verdicts.c.score_id == answers.c.score_id))
             .where(of_version)
-            .group_by(account)
+            .group_by(ACCOUNT)
             .subquery()
         )
         events = case(*((answers.c.length < n, k) for k, n in enumerate(list(CLASSES)[1:])), else_=len(CLASSES) - 1)
         alike = ("events", "segment", "decision", "share", "false_alarm_rate")
         place = func.row_number().over(
-            partition_by=[account, events] if by_length else account,
+            partition_by=[ACCOUNT, events] if by_length else ACCOUNT,
             order_by=(answers.c.time.desc(), answers.c.score_id),
         )
         each = (
             select(
-                account.label("account"),
+                ACCOUNT.label("account"),
                 events.label("events"),
                 func.coalesce(answers.c.segment, "").label("segment"),
                 *(answers.c[name] for name in alike[2:]),
@@ -232,15 +219,18 @@ class Store:
                 for row in connection.execute(grouped)
             ]
 
-    def queue(self, most: int) -> list[dict[str, Any]]:
+    def queue(self, most: int, exempting: bool = False) -> list[dict[str, Any]]:
         """Answers without a verdict, the most useful ones to judge first; one in SAMPLED is from the random sample.
+
+        Where verdicts exempt accounts, what they exempt is left out: it has been judged with the answer they are on.
 
         The sample of allowed answers teaches little, but without verdicts on it nobody knows what the model misses. It
         is judged in random order, as ids are drawn, since those judged must stand for the others.
         """
         said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
         what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
-        latest = select(*what).where(~said).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
+        waits = ~said & ~exemptions.covered() if exempting else ~said
+        latest = select(*what).where(waits).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
         with self.reading.begin() as connection:
             open_ones = connection.execute(latest).all()
             parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
@@ -277,21 +267,26 @@ class Store:
                 yield {**row._mapping, "events": from_json(row.events)}
 
     def prune(self, days: float, most: int) -> int:
-        """Removes answers older than `days`, and the oldest beyond `most`, with their verdicts; returns how many."""
+        """Removes answers older than `days`, and the oldest beyond `most`, with their verdicts; returns how many.
+
+        Exemptions go once they have lapsed, or beyond MOST_EXEMPT; an answer's do not go with it.
+        """
         with self.engine.begin() as connection:
             edge = connection.execute(
                 select(answers.c.time).order_by(answers.c.time.desc()).offset(most).limit(1)
             ).scalar()
             oldest = max(time.time() - 86_400 * days, edge if edge is not None else 0.0)
+            exemptions.bound(connection)
             return _remove(connection, answers.c.time <= oldest)
 
     def forget(self, user: str) -> int:
-        """Removes all answers of a user, named as in the store; returns how many there were.
+        """Removes all answers of a user, named as in the store, and exemptions; returns how many answers there were.
 
         A sequence that came without a user is taken for the user that it is called after.
         """
         alone = answers.c.user_id.is_(None) & (answers.c.sequence_id == user)
         with self.engine.begin() as connection:
+            exemptions.end(connection, user)
             return _remove(connection, (answers.c.user_id == user) | alone)
 
     def close(self) -> None:

@@ -78,10 +78,11 @@ class Pseudonyms:
     Args:
         state: directory that keeps the salt, which is made at the first use.
         clear: whether to show ids as they are instead.
+        key: the salt, where several services must have the same one; "" for one of its own.
     """
 
-    def __init__(self, state: Path, clear: bool) -> None:
-        self.state, self.clear = state, clear
+    def __init__(self, state: Path, clear: bool, key: str = "") -> None:
+        self.state, self.clear, self.key = state, clear, key
 
     def of(self, given: str) -> str:
         if self.clear:
@@ -96,6 +97,8 @@ class Pseudonyms:
 
     @cached_property
     def _salt(self) -> tuple[bytes, bool]:
+        if self.key:
+            return self.key.encode(), True
         try:
             return self._read_salt(), True
         except OSError as error:  # a request must be answered, and its line written, without a state directory

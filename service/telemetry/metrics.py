@@ -158,6 +158,15 @@ class Metrics:
             "webhook_queue_sequences", "Blocked sequences the webhook will be told of.", "livesum"
         )
         self.listed = Counter(name("listed_sequences"), "Sequences decided by a list of users.", ["list"], registry=r)
+        self.exempted = Counter(
+            name("exempted_sequences"),
+            "Sequences allowed as a person called the account genuine, by what the thresholds said.",
+            ["decision"],
+            registry=r,
+        )
+        self.exemptions = gauge(
+            "exemptions", "Accounts that verdicts exempt, if what they do stays as it was.", "livemax"
+        )
         self.feedback = Counter(name("feedback"), "Verdicts on answers.", ["label", "decision"], registry=r)
         self.precision = gauge(
             "precision", "Share of flagged sequences that are anomalous, by verdicts.", "livemostrecent", ["bound"]
@@ -249,7 +258,7 @@ class Metrics:
             ["what"],
             registry=r,
         )
-        for what in ("audit", "thresholds", "webhook", "salt", "store"):
+        for what in ("audit", "thresholds", "webhook", "salt", "store", "exemptions"):
             self.state_errors.labels(what)
         self.reloads = Counter(name("model_reloads"), "Reloads by outcome.", ["outcome"], registry=r)
         for label in ("anomalous", "normal"):
@@ -258,6 +267,8 @@ class Metrics:
         for champion in DECISIONS:
             for challenger in DECISIONS:
                 self.challenger_decisions.labels(champion, challenger)
+        for decision in ("review", "block"):
+            self.exempted.labels(decision)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         for outcome in ("delivered", "dead"):

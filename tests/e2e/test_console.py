@@ -1,6 +1,7 @@
 """The console in a real browser."""
 
 import json
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,19 @@ def test_a_segment_may_have_any_name(service: Service, browser: Any, some: list[
     browser.find_element("id", "score").click()
     wait_until(lambda: texts(browser, "#legend")[0].startswith("review from "))
     assert "NaN" not in texts(browser, "#legend")[0]
+
+
+def test_an_exempt_account_is_said(guarded: Service, browser: Any, some: list[dict[str, Any]]) -> None:
+    guarded.client.headers.update(bearer(KEY))
+    decided = score(guarded, {"sequences": some}).json()["results"]
+    sequence, flagged = next((s, r) for s, r in zip(some, decided, strict=True) if r["decision"] == "block")
+    body = {"score_id": flagged["score_id"], "verdict": "normal"}
+    until = guarded.client.post("/v1/feedback", json=body).raise_for_status().json()["exempt_until"]
+    wait_until(lambda: sample(guarded, "recguard_exemptions") == 1)
+    browser.get(f"{guarded.client.base_url}/console")
+    field = browser.find_element("id", "input")
+    browser.execute_script("arguments[0].value = arguments[1]", field, json.dumps(sequence))
+    browser.find_element("id", "score").click()
+    wait_until(lambda: texts(browser, "#decision") == ["allow"])
+    day = datetime.fromtimestamp(until, UTC).date().isoformat()
+    assert texts(browser, "#type") == [f"called genuine, until {day}: the thresholds say block"]

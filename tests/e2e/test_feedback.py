@@ -21,7 +21,7 @@ from tests.support.processes import spawned, wait_until
 from tests.support.servers import Postgres
 from tests.support.service import Service, Starter, sample, score, workers
 
-NEW = {"recorded": True, "contradicts": False}
+NEW = {"recorded": True, "contradicts": False, "exempt_until": None}
 KILLS, VERDICTS = 20, 1000
 
 

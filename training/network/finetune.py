@@ -129,7 +129,8 @@ class Collator:
 
 def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
     """Pools chunk values by sequence, (W, ...) -> (count, ...): `combine`'s log-mean-exp with gradients."""
-    belongs = (sequence.unsqueeze(0) == torch.arange(count).unsqueeze(1)).to(values.dtype)  # (count, W)
+    owners = torch.arange(count, device=sequence.device).unsqueeze(1)
+    belongs = (sequence.unsqueeze(0) == owners).to(values.dtype)  # (count, W)
     peak = values.detach().amax(dim=0, keepdim=True)
     return (
         belongs @ (values - peak).clamp(min=-80).exp() / belongs.sum(dim=1).reshape(-1, *[1] * (values.dim() - 1))
@@ -187,7 +188,7 @@ def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
     def run(ids: Ids) -> Outputs:
         model.eval()
         with torch.inference_mode():
-            return Outputs(*(t.numpy() for t in model(torch.from_numpy(ids))))
+            return Outputs(*(t.cpu().numpy() for t in model(torch.from_numpy(ids).to(model.table.weight.device))))
 
     return run
 

@@ -208,6 +208,7 @@ def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> 
     if adapters is not None:
         training.model.bert = adapters.merge_and_unload()
         training.model.requires_grad_(True)
+    training.objective.to("cpu")  # what follows, such as the export, expects it where it was
     return round((trainer.state.best_global_step or steps) / per_epoch)
 
 

@@ -98,7 +98,7 @@ function choose(sequences, results, at) {
   $("value").textContent = digits(result.score);
   $("decision").textContent = result.decision;
   $("decision").className = `pill ${result.decision}`;
-  $("type").textContent = [result.type?.replaceAll("_", " "), result.listed && `by the ${result.listed} list`].filter(Boolean).join(", ");
+  $("type").textContent = [result.type?.replaceAll("_", " "), result.listed && `by the ${result.listed} list`, exempt(result)].filter(Boolean).join(", ");
   drawScale(result.score);
   drawEvents();
   $("reasons").tBodies[0].replaceChildren(...result.reasons.map((r) => {
@@ -111,6 +111,10 @@ function choose(sequences, results, at) {
   $("said").textContent = "";
   drawRepair();
   tryWithout();
+}
+
+function exempt({ exempt: found }) { // why what the thresholds flag is allowed
+  return found && `called genuine, until ${new Date(1000 * found.until).toISOString().slice(0, 10)}: the thresholds say ${found.decision}`;
 }
 
 function limits() { // scores from which the sequence shown is reviewed and blocked, as far as they can be told

@@ -1,12 +1,15 @@
 """Routes for operating the service: health, metrics, drift, and forgetting a live window."""
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import PlainTextResponse, Response
 
 from service.api.auth import Access, needs
+from service.api.openapi import DEADLINE
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
+from service.api.routes.scoring import timeout_of
 from service.schemas import messages, operations
 from service.serving.admission import EVENTS
 from service.serving.service import Serving
@@ -50,11 +53,15 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
     @routes.delete(
         EVENTS,
-        responses=ADMIN_PROBLEMS,
-        summary="Forget the window of a user or session, and what the crowd knows of it",
+        responses=ADMIN_PROBLEMS | problems(504),
+        openapi_extra={"parameters": [DEADLINE]},
+        summary="Forget the window of a user or session, what the crowd knows of it, and its exemption",
         dependencies=needs(access, "admin"),
     )
-    async def forget(key: Annotated[str, Query(min_length=1, max_length=256)]) -> messages.ForgetAnswer:
-        return messages.ForgetAnswer(forgotten=await serving.forget(key))
+    async def forget(
+        request: Request, key: Annotated[str, Query(min_length=1, max_length=256)]
+    ) -> messages.ForgetAnswer:
+        until = asyncio.get_running_loop().time() + timeout_of(request, serving.settings.timeout_ms) / 1000
+        return messages.ForgetAnswer(forgotten=await serving.forget(key, until))
 
     return routes

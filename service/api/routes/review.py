@@ -15,7 +15,7 @@ from service.serving.service import Serving
 
 REVIEW_PROBLEMS = ADMIN_PROBLEMS | problems(404, 500, 504)
 WAITS = {"parameters": [DEADLINE]}
-SAID = ("score_id", "score", "decision", "type", "contradicts")
+SAID = ("score_id", "score", "decision", "type", "contradicts", "exempt_until")
 
 
 def router(serving: Serving, access: Access) -> APIRouter:
@@ -32,6 +32,9 @@ def router(serving: Serving, access: Access) -> APIRouter:
         """Give the answer's `score_id`, or send the sequence itself, which is then scored.
 
         The verdict is durable before the request is answered. Sending the same verdict again changes nothing.
+
+        `normal` on a flagged answer exempts its account: it is allowed until `RECGUARD_EXEMPT_DAYS` are over, its score
+        rises clearly, another bundle serves, or somebody calls it anomalous.
         """
         milliseconds = timeout_of(request, serving.settings.timeout_ms)
         until = asyncio.get_running_loop().time() + milliseconds / 1000

@@ -69,17 +69,17 @@ def recent(count: int, seed: int) -> list[Held]:
 
 def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_ones() -> None:
     campaign = [naming(h, RARE, NOW - 600.0 * k) for k, h in enumerate(recent(30, seed=3))]
-    together = judged([*zipf(300, seed=2), *campaign])
+    together = judged([*zipf(600, seed=2), *campaign])
     surge = together.measures[:, SURGE]
     assert np.isfinite(together.measures).all()
-    assert (surge[300:] > np.quantile(surge[:300], 0.99)).mean() > 0.9
-    assert np.median(surge[300:]) > surge[:300].max()
+    assert (surge[600:] > np.quantile(surge[:600], 0.99)).mean() > 0.9
+    assert np.median(surge[600:]) > surge[:600].max()
     for k, one in enumerate(campaign):
-        found = together.most[300 + k]
+        found = together.most[600 + k]
         assert found is not None
         assert one.keys[found.event] == keys_of([RARE])[0]
         assert found.holders > 3 * found.usual
-        assert together.events[20 * (300 + k) + found.event] == surge[300 + k]
+        assert together.events[20 * (600 + k) + found.event] == surge[600 + k]
 
 
 def test_a_hit_that_a_third_of_new_and_old_accounts_take_up_is_no_surge() -> None:
@@ -91,6 +91,15 @@ def test_a_hit_that_a_third_of_new_and_old_accounts_take_up_is_no_surge() -> Non
     )
     assert (of_hit == 0).mean() > 0.95
     assert np.quantile(excited.max(axis=1), 0.99) < 1.5 * np.quantile(calm.max(axis=1), 0.99)
+
+
+def test_a_hit_that_hardly_any_new_account_takes_up_is_no_surge_of_one_value() -> None:
+    log = zipf(300, seed=2, days=3.0)
+    takers = np.flatnonzero([h.ts[-1] - h.ts[0] > 7 * DAY for h in log])[:100]
+    hit = [naming(h, HIT, float(h.ts[-1])) if k in takers else h for k, h in enumerate(log)]
+    calm, excited = (judged(one).measures[takers, SURGE] for one in (log, hit))
+    assert len(takers) == 100
+    assert (excited <= calm.max()).all()
 
 
 def test_copies_and_accounts_in_lockstep_stand_out() -> None:

@@ -8,14 +8,23 @@ import pytest
 
 from service.schemas.messages import Sequence
 from service.schemas.problems import Problem
+from service.serving.exemptions import Exemptions
 from service.serving.feedback import Feedback
 from service.serving.promise import Promise
+from service.stores.audit import Audit
 from service.stores.verdicts import NAME, Store
 from service.telemetry.logs import Pseudonyms
 from service.telemetry.metrics import Metrics
 from tests.support.processes import wait_until
 
 ANSWERS = 5  # between two verdicts
+
+
+def feedback_of(store: Store, metrics: Metrics, state: Path) -> Feedback:
+    """What keeps every answer in a store."""
+    clear = Pseudonyms(state, True)
+    exemptions = Exemptions(30.0, clear, Audit(state), metrics)
+    return Feedback(store, lambda: store, clear, 1.0, 1.0, 1000, metrics, Promise(metrics, 0.1), exemptions)
 
 
 def offered(feedback: Feedback, number: int) -> None:
@@ -29,9 +38,7 @@ def test_callers_who_give_up_lose_no_answer_and_none_uncounted(tmp_path: Path, c
     lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
 
     async def main() -> None:
-        feedback = Feedback(
-            store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics, Promise(metrics, 0.1)
-        )
+        feedback = feedback_of(store, metrics, tmp_path)
         offered(feedback, 0)
         await feedback.flush()
         lock.execute("BEGIN IMMEDIATE")
@@ -59,9 +66,7 @@ def test_a_verdict_that_is_recorded_after_its_deadline_counts(tmp_path: Path) ->
     lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
 
     async def main() -> None:
-        feedback = Feedback(
-            store, lambda: store, Pseudonyms(tmp_path, True), 1.0, 1.0, 1000, metrics, Promise(metrics, 0.1)
-        )
+        feedback = feedback_of(store, metrics, tmp_path)
         offered(feedback, 0)
         await feedback.flush()
         lock.execute("BEGIN IMMEDIATE")

@@ -14,10 +14,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.stores.tables import metadata
 from service.stores.upgrade import STEPS, VERSION_TABLE, upgrade
-from service.stores.verdicts import Store, metadata
+from service.stores.verdicts import Store
 
-NEWEST = "2"
+NEWEST = "3"
+LATER = "4"  # of a release to come
 UNVERSIONED = """
 CREATE TABLE answers (
     score_id VARCHAR(32) NOT NULL,
@@ -125,7 +127,7 @@ def test_a_store_from_before_there_were_versions_opens_with_nothing_lost(
         store = Store(url, tmp_path)
     assert caplog.messages == [f"verdict store: schema 0 -> {NEWEST}"]
     kept = [(*row, None, None, None) for row in before["answers"]]  # what later steps added
-    assert rows(engine) == {**before, "answers": kept, VERSION_TABLE: [(NEWEST,)]}
+    assert rows(engine) == {**before, "answers": kept, "exemptions": [], VERSION_TABLE: [(NEWEST,)]}
     assert differences(store) == []
 
     assert store.quality().precision.estimate == 0.5
@@ -150,10 +152,10 @@ def test_a_store_from_before_there_were_versions_opens_with_nothing_lost(
 def test_a_store_of_a_newer_release_is_refused_and_left_alone(url: str, tmp_path: Path) -> None:
     store = Store(url, tmp_path)
     with store.engine.begin() as connection:
-        assert upgrade(connection, steps(tmp_path / "later", "CREATE TABLE more (a INTEGER)")) == (NEWEST, "3")
+        assert upgrade(connection, steps(tmp_path / "later", "CREATE TABLE more (a INTEGER)")) == (NEWEST, LATER)
     before = rows(store.engine)
     with pytest.raises(
-        ValueError, match=f"its schema is 3, and this release knows none after {NEWEST}; run "
+        ValueError, match=f"its schema is {LATER}, and this release knows none after {NEWEST}; run "
     ) as raised:
         Store(url, tmp_path)
     message = str(raised.value)

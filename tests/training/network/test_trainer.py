@@ -2,12 +2,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from service.encoding.chunks import pad
 from service.encoding.encoder import Encoder
 from tests.support.training import QUICK
 from training.fit.networks import untrained
-from training.network.finetune import Example, Shown, finetune
+from training.network.finetune import Example, Shown, finetune, run_torch
+from training.network.pretrain import pretrain
 from training.network.trainer import Draw, LikeLengths
 
 
@@ -60,3 +63,17 @@ def test_an_epoch_shows_one_example_of_each_history_by_its_weight() -> None:
     assert (of[drawn] == np.arange(300)).all()
     shares = [(drawn % 3 == k).mean() for k in range(3)]
     assert np.allclose(shares, [0.5, 0.4, 0.1], atol=0.03)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+def test_a_network_trains_on_the_gpu_and_is_back_on_the_cpu(learned: tuple[Encoder, list[Example]]) -> None:
+    encoder, examples = learned
+    config = replace(QUICK, pretrain_epochs=1, adversarial=0.1)
+    model = untrained(encoder, [e.encoded for e in examples], 0, config)
+    pretrain(model, encoder, [e.encoded for e in examples], config, quiet=True)
+    finetune(model, encoder, Shown.all(examples), examples, config, quiet=True, name="gpu")
+
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    on_cpu = run_torch(model)(pad(examples[0].encoded.chunks))
+    on_gpu = run_torch(model.to("cuda"))(pad(examples[0].encoded.chunks))
+    np.testing.assert_allclose(on_gpu.sequence_logit, on_cpu.sequence_logit, atol=1e-2)

@@ -1,0 +1,82 @@
+"""The accounts that verdicts exempt from being flagged, as the store of verdicts keeps them."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+
+from service.model.exemption import Exemption, most_allowed
+from service.stores.tables import ACCOUNT, answers, exemptions
+
+logger = logging.getLogger(__name__)
+MOST_EXEMPT = 10_000  # accounts; the one judged longest ago gives way
+DAY = 86_400.0  # seconds
+Stamp = tuple[int, float]  # how many exemptions there are, and the time of the latest
+
+
+def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: float, note: Callable[..., None]) -> None:
+    """Does what a new verdict on an answer does to the exemptions of its account; arguments as for `Store.say`."""
+    account, who, now = answer.user_id or answer.sequence_id, verdict["who"], time.time()
+    told = {"score_id": answer.score_id, "version": answer.version}
+    if verdict["verdict"] == "anomalous":
+        if end(connection, account):
+            note(who, "exemption ended", **told)
+        return
+    most = most_allowed(answer.score)
+    if not days or answer.decision == "allow" or most is None:
+        return
+    mine = (exemptions.c.account == account) & (exemptions.c.version == answer.version)
+    # what was judged before is not taken back by a verdict on something that looks better
+    before = connection.execute(select(exemptions.c.most).where(mine, exemptions.c.until > now)).scalar()
+    new = Exemption(account, answer.version, answer.score_id, max(most, before or 0.0), now, now + DAY * days)
+    if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
+        connection.execute(insert(exemptions), asdict(new))
+    note(who, "exemption", **told, most=new.most, until=new.until)
+
+
+def end(connection: Connection, account: str) -> bool:
+    """Ends the exemptions of an account; returns whether there was one."""
+    return bool(connection.execute(delete(exemptions).where(exemptions.c.account == account)).rowcount)
+
+
+def until(connection: Connection, answer: Any) -> float | None:
+    """Until when the account of an answer is exempt by its version, in epoch seconds; None if it is not."""
+    mine = exemptions.c.account == (answer.user_id or answer.sequence_id), exemptions.c.version == answer.version
+    found: float | None = connection.execute(select(exemptions.c.until).where(*mine, _holds())).scalar()
+    return found
+
+
+def stamp(connection: Connection) -> Stamp:
+    """What is another one after whatever was added, renewed or removed."""
+    count, latest = connection.execute(select(func.count(), func.max(exemptions.c.since))).one()
+    return count, latest or 0.0
+
+
+def known(connection: Connection) -> list[Exemption]:
+    """The exemptions that have not lapsed, MOST_EXEMPT at most, those by the latest verdicts."""
+    which = select(exemptions).where(_holds()).order_by(exemptions.c.since.desc()).limit(MOST_EXEMPT)
+    return [Exemption(**row._mapping) for row in connection.execute(which)]
+
+
+def covered() -> ColumnElement[bool]:
+    """Whether an answer of `answers` is one that an exemption allows."""
+    mine = exemptions.c.account == ACCOUNT, exemptions.c.version == answers.c.version
+    allowed = select(exemptions.c.account).where(*mine, _holds(), exemptions.c.most >= answers.c.score)
+    return (answers.c.decision != "allow") & allowed.exists()
+
+
+def bound(connection: Connection) -> None:
+    """Removes exemptions that have lapsed, and those judged longest ago beyond MOST_EXEMPT."""
+    connection.execute(delete(exemptions).where(~_holds()))
+    oldest = select(exemptions.c.since).order_by(exemptions.c.since.desc()).offset(MOST_EXEMPT).limit(1)
+    edge = connection.execute(oldest).scalar()
+    if edge is not None:
+        gone = connection.execute(delete(exemptions).where(exemptions.c.since <= edge)).rowcount
+        logger.warning("%d exemptions gave way to later ones, as at most %d are kept", gone, MOST_EXEMPT)
+
+
+def _holds() -> ColumnElement[bool]:
+    return exemptions.c.until > time.time()

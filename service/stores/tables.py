@@ -1,0 +1,46 @@
+"""The tables of the store of verdicts, as they are after the last step in `migrations`."""
+
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, func
+
+metadata = MetaData()
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("score_id", String(32), primary_key=True),
+    Column("time", Float, nullable=False, index=True),  # epoch seconds
+    Column("sequence_id", String(256), nullable=False),
+    Column("user_id", String(256), index=True),
+    Column("version", String(128), nullable=False),
+    Column("score", Float, nullable=False),
+    Column("decision", String(8), nullable=False),
+    Column("type", String(128)),
+    Column("share", Float, nullable=False),  # probability of being kept; 0 if it came with its verdict
+    Column("events", Text, nullable=False),  # JSON, as they came
+    # by the bundle's curves; only of the one answer a day that counts for an account at a class of length
+    Column("false_alarm_rate", Float),
+    Column("length", Integer),  # events that were scored
+    Column("segment", String(64)),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("score_id", ForeignKey("answers.score_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("time", Float, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("type", String(128)),
+    Column("note", Text),
+    Column("who", String(64), nullable=False),
+    Index("ix_verdicts_score_id_verdict", "score_id", "verdict"),
+)
+
+exemptions = Table(
+    "exemptions",
+    metadata,
+    *(Column(name, String(size), primary_key=True) for name, size in (("account", 256), ("version", 128))),
+    Column("score_id", String(32), nullable=False),
+    *(Column(name, Float, nullable=False) for name in ("most", "since", "until")),
+)
+ACCOUNT = func.coalesce(answers.c.user_id, answers.c.sequence_id)  # whose an answer is

@@ -1,0 +1,160 @@
+"""What verdicts do to exemptions, in both databases."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from service.model.exemption import most_allowed
+from service.stores import exemptions
+from service.stores.audit import Audit
+from service.stores.verdicts import Store
+
+DAYS = 30.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    found = Store(url, tmp_path)
+    found.prune(0, 0)  # what a test before left
+    for one in found.exempt():
+        found.unexempt(one.account)
+    yield found
+    found.close()
+
+
+def keep(store: Store, score_id: str, score: float = 0.5, **more: Any) -> None:
+    row = {"time": time.time(), "sequence_id": "s", "user_id": "u", "version": "1", "type": None, "events": "[]"}
+    store.keep([{**row, "score_id": score_id, "decision": "block", "score": score, "share": 1.0, **more}])
+
+
+def say(store: Store, score_id: str, verdict: str, days: float = DAYS, note: Any = None, who: str = "ann") -> Any:
+    """Says a verdict; returns until when the account is exempt."""
+    found = store.say(score_id, {"verdict": verdict, "type": None, "note": None, "who": who}, None, days, note)
+    assert found
+    return found[0]["exempt_until"]
+
+
+def test_genuine_exempts_until_it_lapses_and_anomalous_ends_it(store: Store, tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def note(*who_and_what: str, **details: Any) -> None:
+        told.append((*who_and_what, details))
+
+    keep(store, "a")
+    keep(store, "b", version="2")
+    start = time.time()
+    until = say(store, "a", "normal", note=note)
+    [one] = store.exempt()
+    assert (one.account, one.version, one.score_id, one.most) == ("u", "1", "a", most_allowed(0.5))
+    assert start <= one.since <= time.time()
+    assert until == one.until == pytest.approx(one.since + 86_400 * DAYS)
+    assert say(store, "a", "normal", note=note) == until, "the same again changes nothing"
+    assert say(store, "b", "normal", note=note) > until, "each version of a bundle has its own"
+    assert {e.version for e in store.exempt()} == {"1", "2"}
+    assert say(store, "b", "anomalous", note=note) is None
+    assert store.exempt() == [], "the account is anomalous, whichever answer showed it"
+    assert say(store, "b", "anomalous", note=note, who="bob") is None
+    assert [(who, what, details["score_id"]) for who, what, details in told] == [
+        ("ann", "exemption", "a"),
+        ("ann", "exemption", "b"),
+        ("ann", "exemption ended", "b"),
+    ]
+    assert told[0][2] == {"score_id": "a", "version": "1", "most": one.most, "until": until}
+
+
+def test_the_stamp_is_another_one_after_each_change(store: Store) -> None:
+    stamps = [store.exempt_stamp()]
+    for score_id, verdict in (("a", "normal"), ("b", "normal"), ("c", "anomalous"), ("d", "normal")):
+        keep(store, score_id)
+        assert store.exempt_stamp() == stamps[-1], "an answer changes nothing"
+        say(store, score_id, verdict)
+        stamps.append(store.exempt_stamp())
+    assert len(set(stamps)) == 4, "none is there before the first, and none after it was ended"
+
+
+def test_what_was_judged_is_not_taken_back_by_a_verdict_on_what_looks_better(store: Store) -> None:
+    keep(store, "high", 0.9)
+    keep(store, "low", 0.5)
+    say(store, "high", "normal")
+    say(store, "low", "normal")
+    [one] = store.exempt()
+    assert (one.score_id, one.most) == ("low", most_allowed(0.9))
+
+
+def test_one_that_has_lapsed_lends_nothing_to_the_next(store: Store) -> None:
+    keep(store, "high", 0.9)
+    keep(store, "low", 0.5)
+    assert say(store, "high", "normal", days=1e-9) is None
+    assert store.exempt() == []
+    say(store, "low", "normal")
+    assert [e.most for e in store.exempt()] == [most_allowed(0.5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "days"),
+    [({"decision": "allow"}, DAYS), ({"score": 1.0}, DAYS), ({}, 0.0)],
+    ids=["nothing to exempt from", "nothing looks worse", "turned off"],
+)
+def test_a_verdict_that_exempts_nobody_is_a_verdict(store: Store, row: dict[str, Any], days: float) -> None:
+    keep(store, "a", **row)
+    assert say(store, "a", "normal", days) is None
+    assert store.exempt() == []
+    assert len(list(store.judged())) == 1
+
+
+def test_where_the_audit_cannot_be_written_nothing_is_recorded(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "audit.jsonl").symlink_to("/dev/full")
+    keep(store, "a")
+    with pytest.raises(OSError, match="No space left"):
+        say(store, "a", "normal", note=Audit(tmp_path / "full").note)
+    assert store.exempt() == []
+    assert list(store.judged()) == []
+
+
+def test_answers_that_an_exemption_covers_no_longer_wait_for_a_verdict(store: Store) -> None:
+    for name, score, more in (
+        ("judged", 0.5, {}),
+        ("before", 0.6, {}),
+        ("worse", 0.99, {}),
+        ("other version", 0.5, {"version": "2"}),
+        ("other account", 0.5, {"user_id": None}),
+        ("drawn", 0.5, {"decision": "allow", "share": 0.1}),
+    ):
+        keep(store, name, score, **more)
+    say(store, "judged", "normal")
+    waiting = {a["score_id"] for a in store.queue(10, exempting=True)}
+    assert waiting == {"worse", "other version", "other account", "drawn"}
+    assert {a["score_id"] for a in store.queue(10)} == waiting | {"before"}, "where verdicts exempt nobody"
+
+
+def test_one_outlives_its_answer_and_goes_with_its_account(store: Store) -> None:
+    keep(store, "a")
+    say(store, "a", "normal")
+    assert store.prune(0, 0) == 1
+    assert len(store.exempt()) == 1
+    assert store.forget("u") == 0
+    assert store.exempt() == []
+    keep(store, "b")
+    say(store, "b", "normal")
+    assert (store.unexempt("u"), store.unexempt("u")) == (True, False)
+
+
+def test_too_many_give_way_to_the_latest_and_that_is_said(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    many, now = exemptions.MOST_EXEMPT + 3, time.time()
+    row = {"version": "1", "score_id": "a", "most": 0.9, "until": now + 100}
+    with store.engine.begin() as connection:
+        rows = [{**row, "account": str(i), "since": now - i} for i in range(many)]
+        connection.execute(insert(exemptions.exemptions), rows)
+    assert len(store.exempt()) == exemptions.MOST_EXEMPT
+    store.prune(0, 0)
+    assert f"3 exemptions gave way to later ones, as at most {exemptions.MOST_EXEMPT} are kept" in caplog.messages
+    with store.engine.begin() as connection:
+        left = connection.exec_driver_sql("SELECT account FROM exemptions").scalars().all()
+        connection.exec_driver_sql("DELETE FROM exemptions")
+    assert set(left) == {str(i) for i in range(exemptions.MOST_EXEMPT)}
