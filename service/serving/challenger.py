@@ -70,9 +70,8 @@ class Challenger:
     ) -> None:
         self.bundle, self.metrics = bundle, metrics
         self.command = [sys.executable, "-m", "service.serving.challenger", str(bundle.path), str(state), str(most)]
-        self.command += ["reviews-kept"] * reviews_kept + [
-            f"crowd={crowd.accounts},{crowd.values}" for _ in range(crowd is not None)
-        ]
+        self.command += ["reviews-kept"] * reviews_kept
+        self.command += [f"crowd={crowd.accounts},{crowd.values}"] if crowd else []
         self.process: Process | None = None
         self.reader: asyncio.Task[None] | None = None
 
