@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -30,6 +31,7 @@ from service.engine.server import hosted
 from service.engine.session import ProviderError, Runtime, cores
 from service.model.bundle import Bundle, BundleError
 from service.model.scorer import UNKNOWN_TYPE, Model
+from service.serving.admission import WARM
 from service.serving.registry import ENGINE
 from service.settings import Settings
 from service.stores.verdicts import NAME, Store
@@ -295,7 +297,8 @@ def consume(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 9109,
 ) -> None:
     """Reads events from a Kafka topic, has a running service score them, and writes its decisions to another topic."""
-    from service.tools.kafka import ConsumeError, Consumer, Remote
+    from service.tools.kafka import ConsumeError, Consumer
+    from service.tools.remote import Remote, RemoteError
 
     logs.configure("json")
     try:
@@ -306,8 +309,33 @@ def consume(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: consumer.stop())
         consumer.run()
-    except (ConsumeError, ValueError, OSError) as error:
+    except (ConsumeError, RemoteError, ValueError, OSError) as error:
         raise _fail(error) from error
+
+
+@app.command()
+def warm(
+    events: Annotated[Path, typer.Option("--events", help="Log, one event per row: .csv or .jsonl, also .gz.")],
+    columns: Annotated[str, typer.Option(help="Renames columns of the log: ours=theirs,...")] = "",
+    url: Url = "http://127.0.0.1:8080",
+    key: AdminKey = "",
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events in one request.")] = 256,
+) -> None:
+    """Fills a running service's live windows and its crowd from a log, so that it does not start as a stranger.
+
+    Nothing is scored. Calling it again does no harm. The exit code is 2 if no event was taken in, and 1 if more than
+    5 % of the rows were refused.
+    """
+    from service.tools.remote import Remote, RemoteError
+    from service.tools.warm import Warming, columns_named
+
+    try:
+        warming = Warming(events, columns_named(columns), Remote(url, key, WARM), partial(typer.echo, err=True))
+        done = warming.run(batch, partial(typer.progressbar, label="warming", file=sys.stderr))
+    except (RemoteError, ValueError, OSError) as error:
+        raise _fail(error) from error
+    typer.echo(done.said())
+    raise typer.Exit(done.exit_code)
 
 
 @app.command()

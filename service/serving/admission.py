@@ -13,6 +13,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 SCORE, EVENTS = "/v1/score", "/v1/events"  # the routes that score
+WARM = "/v1/events/warm"  # takes in events without scoring
 DOUBT = 1.5  # safety factor on the expected time, since work on a request that misses its deadline is wasted
 SIZE_MEMORY = 0.1  # weight of the newest request in the moving average of positions per byte
 
@@ -28,7 +29,7 @@ class Admission:
 
     def __init__(self, settings: Settings, metrics: Metrics, registry: Registry) -> None:
         self.settings, self.metrics, self.registry = settings, metrics, registry
-        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0}  # for recent bodies, as sent (perhaps gzipped)
+        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0, WARM: 0.0}  # for recent bodies, as sent (perhaps gzipped)
         self.arriving_positions, self.arriving_requests = 0.0, 0  # of requests whose bodies are still arriving
 
     def admits(self, route: str, size: int, timeout_ms: float) -> bool:

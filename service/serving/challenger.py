@@ -5,7 +5,8 @@ process has the scheduler's idle class, so it gives way to anything else that wa
 slow for are dropped and counted.
 
 The two processes talk over pipes in lines of JSON. The champion sends its answers in one line, followed by the body of
-the request, which is `size` bytes long. The challenger sends its own answers back.
+the request, which is `size` bytes long. The challenger sends its own answers back. A line may also name an account that
+is to be forgotten.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ class Challenger:
         most: largest number of sequences in a request.
         metrics: where the challenger's answers are counted.
         reviews_kept: whether reviews of live windows keep their rate over all looks at an account.
-        crowd: whether the challenger watches the crowd, too, by the traffic that it hears of.
+        crowd: how much it keeps of the crowd, which it watches by what it hears of; None if it watches none.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Challenger:
         most: int,
         metrics: Metrics,
         reviews_kept: bool = False,
-        crowd: bool = False,
+        crowd: Limits | None = None,
     ) -> None:
         self.bundle, self.metrics = bundle, metrics
         self.command = [sys.executable, "-m", "service.serving.challenger", str(bundle.path), str(state), str(most)]
-        self.command += ["reviews-kept"] * reviews_kept + ["crowd"] * crowd
+        self.command += ["reviews-kept"] * reviews_kept
+        self.command += [f"crowd={crowd.accounts},{crowd.values}"] if crowd else []
         self.process: Process | None = None
         self.reader: asyncio.Task[None] | None = None
 
@@ -113,6 +115,11 @@ class Challenger:
             for r in results
         ]
         pipe.write(json.dumps({"size": len(body), "live": live, "told": told}).encode() + b"\n" + body)
+
+    def forget(self, account: str) -> None:
+        """Has the challenger forget an account; returns at once."""
+        if self.process and self.process.stdin and not self.process.stdin.transport.is_closing():
+            self.process.stdin.write(json.dumps({"forget": account}).encode() + b"\n")
 
     async def _listen(self) -> None:
         assert self.process is not None
@@ -181,7 +188,7 @@ def _say(pairs: Iterable[tuple[Answer, Answer]], failed: int) -> None:
     sys.stdout.flush()
 
 
-def main(path: Path, state: Path, most: int, reviews_kept: bool, watches: bool) -> None:
+def main(path: Path, state: Path, most: int, reviews_kept: bool, limits: Limits | None) -> None:
     """The challenger's side: reads requests from standard input until it ends, and answers on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the champion ends this process
     if hasattr(os, "SCHED_IDLE"):
@@ -190,11 +197,15 @@ def main(path: Path, state: Path, most: int, reviews_kept: bool, watches: bool) 
         os.nice(19)
     model = Model.load(Bundle.open(path), Runtime(threads=1))
     overrides = Overrides(state)
-    crowd = LiveCrowd(Limits()) if watches else None
+    crowd = LiveCrowd(limits) if limits else None
     _say([], 0)  # it is ready
     pipe = sys.stdin.buffer
     while line := pipe.readline():
         header = json.loads(line)
+        if "forget" in header:
+            if crowd:
+                crowd.forget(header["forget"])
+            continue
         body = pipe.read(header["size"])
         told = header["told"]
         try:
@@ -208,5 +219,7 @@ def main(path: Path, state: Path, most: int, reviews_kept: bool, watches: bool) 
 
 
 if __name__ == "__main__":
-    more = sys.argv[4:]
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), "reviews-kept" in more, "crowd" in more)
+    more = dict(part.partition("=")[::2] for part in sys.argv[4:])
+    told = more.get("crowd", "")
+    kept = Limits(**dict(zip(("accounts", "values"), map(int, told.split(",")), strict=True))) if told else None
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), "reviews-kept" in more, kept)

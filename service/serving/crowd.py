@@ -14,6 +14,7 @@ from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd, Limits, News
 from service.model.togetherness import Together, Usual
 from service.serving.crowd_records import pack, unpack
+from service.settings import Settings
 
 
 class LiveCrowd:
@@ -78,6 +79,11 @@ class LiveCrowd:
         """The number that stands for an account."""
         digest = hashlib.blake2b(account.encode(), digest_size=8, key=self._secret)
         return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How much of the crowd the settings keep."""
+    return Limits(accounts=settings.crowd_accounts, values=settings.crowd_values)
 
 
 def _timed(held: Held) -> Held:

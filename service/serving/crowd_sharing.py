@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from service.model.crowd import Limits, News
-from service.serving.crowd import LiveCrowd
+from service.model.crowd import News
+from service.serving.crowd import LiveCrowd, limits_of
 from service.settings import Settings
 from service.stores.crowd_stream import MOST_READ, Record, Stream
 from service.stores.redis_client import REDIS_SECONDS
@@ -170,7 +170,7 @@ def crowd_of(settings: Settings, metrics: Metrics) -> tuple[LiveCrowd | None, Sh
     s, url, key = settings, settings.live_url.get_secret_value(), settings.crowd_key.get_secret_value()
     if not s.crowd:
         return None, None
-    crowd = LiveCrowd(Limits(accounts=s.crowd_accounts, values=s.crowd_values), key)
+    crowd = LiveCrowd(limits_of(s), key)
     if url and not key:
         logger.warning(KEYLESS)
     if not url or not key:

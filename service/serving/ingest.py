@@ -35,11 +35,13 @@ class Taken:
         results: one per event: how it arrived, or why it was refused.
         due: the windows that must be scored.
         places: for each window in `due`, the index of its event in `results`.
+        events: those that were not refused.
     """
 
     results: list[dict[str, Any]]
     due: Asked
     places: list[int] = field(default_factory=list)
+    events: list[messages.LiveEvent] = field(default_factory=list)
 
 
 class Ingest:
@@ -58,11 +60,12 @@ class Ingest:
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
 
-    async def take(self, body: bytes, bundle: Bundle, until: float) -> Taken:
+    async def take(self, body: bytes, bundle: Bundle, until: float, warms: bool = False) -> Taken:
         """Puts a request's events into their windows.
 
         Args:
             until: when the answer is due, in the event loop's time.
+            warms: whether they happened before: no window is due, and they do not count as traffic.
 
         Raises:
             Problem: 400 not JSON, 413 too many events, 422 envelope or every event bad, 503 windows cannot be reached,
@@ -73,7 +76,8 @@ class Ingest:
         asked = parse_events(body, self.settings.max_sequences)
         checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
         events = [event for event in checked if isinstance(event, Event)]
-        self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
+        if not warms:
+            self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
         if not events:
             bad = [e["error"] for e in checked if isinstance(e, dict)]
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
@@ -89,12 +93,13 @@ class Ingest:
                 continue
             assert isinstance(given, messages.LiveEvent)
             found = next(kept)
-            arrived[found.arrival] += 1
+            taken.events.append(given)
+            arrived[found.arrival] += not warms
             result: dict[str, Any] = {"id": given.key}
             if given.event_id is not None:
                 result["event_id"] = given.event_id
             taken.results.append(result | {"arrival": found.arrival, "kept": found.size})
-            if found.window is not None:
+            if found.window is not None and not warms:
                 taken.results[i]["at"] = found.at
                 taken.places.append(i)
                 window = from_json(b"[" + b",".join(found.window) + b"]")

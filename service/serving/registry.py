@@ -23,6 +23,7 @@ from service.model.scorer import Judged, Model
 from service.schemas.problems import Problem
 from service.serving.cache import Cache
 from service.serving.challenger import Challenger
+from service.serving.crowd import limits_of
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.promise import Promise
 from service.serving.proof import content_of, proved
@@ -363,7 +364,8 @@ class Registry:
         if old is not None:
             await old.close()
         if shadow is not None:
-            new = Challenger(shadow, s.state_dir, s.max_sequences, self.metrics, s.live_reviews_kept, s.crowd)
+            kept = s.live_reviews_kept, limits_of(s) if s.crowd else None
+            new = Challenger(shadow, s.state_dir, s.max_sequences, self.metrics, *kept)
             try:
                 await new.start()
             except OSError as error:

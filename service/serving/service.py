@@ -20,7 +20,7 @@ from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, Admission, full
+from service.serving.admission import EVENTS, SCORE, WARM, Admission, full
 from service.serving.bare_graph import BareGraph
 from service.serving.cache import Cache
 from service.serving.campaigns import Campaigns
@@ -34,6 +34,7 @@ from service.serving.promise import Promise
 from service.serving.publisher import Publisher
 from service.serving.registry import Active, Registry
 from service.serving.steps import Prepared, Result, compose, prepare, user_lists
+from service.serving.warming import enter
 from service.serving.webhook import Webhook
 from service.settings import Settings
 from service.stores.audit import Audit
@@ -202,6 +203,23 @@ class Serving:
         self.metrics.failed.inc(sum("error" in result for result in taken.results))
         return self._content(active, taken.results)
 
+    async def warm(self, body: bytes, timeout_ms: float, size: int = 0) -> bytes:
+        """The answer, as JSON, to the body of an admitted `POST /v1/events/warm`: events of before fill the windows.
+
+        The accounts enter the crowd, at the times of their events. Nothing is scored, published or watched.
+
+        Raises:
+            Problem: as `Ingest.take`.
+        """
+        asking = Asking(WARM, size, time.perf_counter(), timeout_ms)
+        active = self._admitted()
+        bundle = active.model.bundle
+        taken = await self.ingest.take(body, bundle, asking.due, warms=True)
+        if self.crowd and bundle.usual:
+            await enter(self.crowd, bundle.encoder, taken.events)
+            self.metrics.crowd_accounts.set(len(self.crowd.state.accounts))
+        return self._content(active, taken.results)
+
     async def try_one(self, sequence: messages.Sequence, timeout_ms: float) -> tuple[Result, str]:
         """The result of one sequence, and the version of the bundle that gave it; the result is not published.
 
@@ -247,8 +265,9 @@ class Serving:
         Raises:
             Problem: 503 if the windows or the exemptions cannot be reached, 504 if these do not answer in time.
         """
-        if self.campaigns:
-            self.campaigns.forget(key)
+        for part in (self.registry.challenger, self.campaigns):
+            if part:
+                part.forget(key)
         found = [self.crowd is not None and self.crowd.forget(key), await self.ingest.forget(key)]
         return any([*found, await self.feedback.unexempt(key, until)])
 

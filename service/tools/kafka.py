@@ -6,59 +6,24 @@ counts it once, and readers of the decisions recognise a repeated one by its `id
 service has no time for stay in the topic.
 """
 
-import http.client
 import json
 import logging
-import random
 from collections.abc import Sequence
 from threading import Event as Flag
 from typing import Any
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
+
+from service.tools.remote import Answer, Remote
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 DELIVERY_SECONDS = 30.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds between attempts, doubled each time
-AGAIN = {429, 500, 502, 503, 504}  # statuses after which the same request may succeed
-Answer = dict[str, Any]
 
 
 class ConsumeError(RuntimeError):
-    """Retrying would not help: the service or the brokers refuse the request itself."""
-
-
-class Remote:
-    """The service, over one connection that stays open.
-
-    Args:
-        url: address of the service.
-        key: an API key with the scope score, or "".
-        seconds: timeout of an attempt.
-    """
-
-    def __init__(self, url: str, key: str, seconds: float = 30.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--url {url}: http://HOST:PORT or https://HOST:PORT is needed")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.connection = kind(parts.hostname, parts.port, timeout=seconds)
-        self.path = parts.path.rstrip("/") + "/v1/events"
-        # no user waits for these answers, so the deadline is as long as the attempt
-        patience = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(int(1000 * seconds))}
-        self.headers = patience | ({"Authorization": f"Bearer {key}"} if key else {})
-
-    def post(self, body: bytes) -> tuple[int, Any]:
-        """Status and content of the answer; 0 and the reason if there was none."""
-        try:
-            self.connection.request("POST", self.path, body, self.headers)
-            response = self.connection.getresponse()
-            return response.status, from_json(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.connection.close()  # the next attempt opens it again
-            return 0, str(error) or type(error).__name__
+    """Retrying would not help: the brokers refuse the request itself."""
 
 
 class Consumer:
@@ -97,7 +62,7 @@ class Consumer:
         self.lag = Gauge("recguard_consume_lag_events", "Events in the topic that are not committed yet.", registry=r)
 
     def run(self) -> None:
-        """Runs until `stop`; raises ConsumeError."""
+        """Runs until `stop`; raises ConsumeError or RemoteError."""
         try:
             while not self.stopping.is_set():
                 records = self.consumer.consume(self.batch, POLL_SECONDS)
@@ -123,7 +88,7 @@ class Consumer:
         """The service's answer to each record; None if the consumer was stopped before it had them."""
         read = [_event(record) for record in records]
         sent = [event for event in read if "error" not in event]
-        answers = self._ask(sent) if sent else []
+        answers = self.remote.ask(sent, self._wait) if sent else []
         if answers is None:
             return None
         said = iter(answers)
@@ -131,27 +96,11 @@ class Consumer:
         places = ({"topic": r.topic(), "partition": r.partition(), "offset": r.offset()} for r in records)
         return [answer | {"source": place} for answer, place in zip(found, places, strict=True)]
 
-    def _ask(self, events: Sequence[Answer]) -> list[Answer] | None:
-        body, pause = to_json({"events": events}), FIRST_PAUSE
-        while not self.stopping.is_set():
-            status, content = self.remote.post(body)
-            if status == 200:
-                model = content["model"]
-                return [result | {"model": model} if "score" in result else result for result in content["results"]]
-            if (
-                status in (413, 422) and len(events) > 1
-            ):  # the service took in none; sent one by one, each gets its reason
-                halves = [self._ask(half) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
-                return [answer for half in halves for answer in half or ()] if None not in halves else None
-            if status in (413, 422):
-                return [{"id": events[0].get("key"), "error": content}]
-            if status and status not in AGAIN:
-                raise ConsumeError(f"the service answers {status}: {content.get('detail', content)}")
-            self.retries.inc()
-            logger.warning("the service answers %s; trying again", content.get("detail") if status else content)
-            self.stopping.wait(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LONGEST_PAUSE)
-        return None
+    def _wait(self, why: str, seconds: float) -> bool:
+        """Waits because of what the service answers; false once the consumer is stopped."""
+        self.retries.inc()
+        logger.warning("the service answers %s; trying again", why)
+        return not self.stopping.wait(seconds)
 
     def _deliver(self, records: Sequence[Any], answers: Sequence[Answer]) -> None:
         """Writes decisions and errors, and returns when they are durable."""

@@ -55,7 +55,8 @@ def of_length(table: pl.DataFrame, length: int) -> pl.DataFrame:
 def plot(found: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
     """Draws what was measured at two sizes or more, both axes logarithmic."""
     panels = [
-        ("score, by size of the log", "score", "events", "seconds"),
+        ("score alone, by size of the log", "score", "events", "seconds"),
+        ("score beside the log, by its size", "crowd", "events", "seconds"),
         ("fit, by size of the log", "fit", "events", "seconds"),
         ("score, by length of the sequences", "length", "events a sequence", "microseconds an event"),
     ]
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--fit-sizes", default="1,3,10,30")
     given = parser.parse_args()
     file = given.out.with_suffix(".json")
-    found = json.loads(file.read_text()) if file.exists() else {"score": {}, "fit": {}, "length": {}}
+    found = json.loads(file.read_text()) if file.exists() else {"score": {}, "crowd": {}, "fit": {}, "length": {}}
     table = pl.read_csv(given.events, schema_overrides={"sequence_id": pl.String})
     labels = pl.read_csv(given.labels, infer_schema=False)
     with TemporaryDirectory() as folder:
@@ -95,17 +96,19 @@ def main() -> None:
             file.write_text(json.dumps(found, indent=1) + "\n")
             print(part, key, result, flush=True)
 
-        def score(log: pl.DataFrame, name: str) -> dict[str, float]:
+        def score(log: pl.DataFrame, name: str, crowd: str = "none") -> dict[str, float]:
             (place / name).mkdir()
             for k, some in enumerate(log.iter_slices(500_000)):
                 some.write_parquet(place / name / f"{k:03d}.parquet")
             events, out = str(place / name), str(place / f"{name}-scores")
-            return command("score", "--bundle", str(given.bundle), "--events", events, "--out", out)
+            return command("score", "--bundle", str(given.bundle), "--events", events, "--out", out, "--crowd", crowd)
 
         plain = table.drop("event_label")
         for size in map(int, filter(None, given.sizes.split(","))):
             if str(size * table.height) not in found["score"]:
                 keep("score", size * table.height, score(larger(plain, size), f"size-{size}"))
+            if str(size * table.height) not in found["crowd"]:
+                keep("crowd", size * table.height, score(larger(plain, size), f"crowd-{size}", "log"))
         for length in LENGTHS:
             if str(length) not in found["length"]:
                 keep("length", length, score(of_length(plain, length), f"length-{length}"))

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from service.model.bundle import Bundle
+from service.model.togetherness import FEWEST_KNOWN
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
@@ -65,6 +66,25 @@ def test_it_scores_what_the_champion_scored_and_says_where_they_differ(
     wait_until(lambda: compared(service) == 24 + 1024)
     [shadow] = children(service.process.pid)
     assert os.sched_getscheduler(shadow) == os.SCHED_IDLE
+
+
+def test_its_crowd_is_as_large_as_the_champions_and_forgets_whom_that_forgets(
+    start_service: Starter, bundles: Path
+) -> None:
+    """Answers are compared only where both know of the crowd, or neither does."""
+    people = [{"id": f"u{k}", "events": [{"action": "click", "item_id": f"i{k}"}]} for k in range(FEWEST_KNOWN)]
+    asked = {"sequences": [{**people[0], "id": "another"}], "observe": False}
+    told = []
+    for accounts in (FEWEST_KNOWN, FEWEST_KNOWN - 1):
+        service = start_service(bundles / "one", challenger=bundles / "two", crowd=True, crowd_accounts=accounts)
+        wait_until(lambda service=service: sample(service, "recguard_challenger_up") == 1)
+        results(service, {"sequences": people})
+        [one] = results(service, asked)
+        assert service.client.delete("/v1/events", params={"key": "u7"}).json() == {"forgotten": True}
+        [another] = results(service, asked)
+        told.append(["crowd" in result["missing"] for result in (one, another)])
+        wait_until(lambda service=service: compared(service) == FEWEST_KNOWN + 2)
+    assert told == [[False, True], [True, True]]
 
 
 def test_promote_swaps_the_two_over_a_restart_and_back_again(

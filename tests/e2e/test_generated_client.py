@@ -59,6 +59,7 @@ def test_every_route_is_called(
     bodies: dict[str, Any] = {
         "score": {"sequences": some[:3], "reasons": 2, "repair": True},
         "events": {"events": [{"key": "u", "event": some[0]["events"][0]}]},
+        "warm": {"events": [{"key": "v", "event": some[0]["events"][0]}]},
         "put_thresholds": {"review_rate": 0.05, "block_rate": 0.01, "segments": {"new": pair}},
         "recalibrate_rates": {"dry_run": True},
         "preview": pair,

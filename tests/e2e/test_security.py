@@ -51,6 +51,7 @@ def test_every_door_asks_for_the_key_that_is_made_for_it(guarded: Service, one: 
         ("PUT", "/v1/thresholds", {"review": 0.5, "block": 0.9}, {OPS}),
         ("POST", "/v1/thresholds/preview", {"review": 0.5, "block": 0.9}, {OPS}),
         ("POST", "/v1/model/reload", {"bundle": "absent"}, {OPS}),
+        ("POST", "/v1/events/warm", {"events": [{"key": "u", "event": {"ts": 1.7e9}}]}, {OPS}),
         ("GET", "/metrics", None, {PROMETHEUS}),
     ]
     for method, path, body, opens in doors:

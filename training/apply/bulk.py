@@ -1,17 +1,19 @@
 """Scores a log larger than memory: a Parquet file, or a folder of them.
 
-First the rows are dealt out into parts by sequence, one piece of the log at a time. Then each part is scored like a log
-of its own. Both steps write a file under a temporary name first, so every finished file is complete. So an interrupted
-run goes on with what is missing, and no sequence is scored twice. `distributed.scoring` uses many machines.
+First the rows are dealt out into parts by sequence, one piece of the log at a time. Then the crowd of all parts is
+asked about each sequence: what each part holds is written beside it, and one process plays it all in the order of time.
+Last, each part is scored like a log of its own. Every step writes a file under a temporary name first, so every
+finished file is complete. So an interrupted run goes on with what is missing, and no sequence is scored twice.
+`distributed.scoring` uses many machines.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -20,9 +22,12 @@ from service.encoding.values import EventError
 from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
-from training.apply.crowd import Crowd, beside, held_of
+from service.model.togetherness import Together
+from training.apply.crowd import Crowd, Track, beside, held_of, keep_part, tell_parts, told_of
 from training.apply.tally import Tally, missing_values, unreadable_values
 from training.data.columns import names, without_markers
+from training.data.doubts import unsaid
+from training.data.histories import is_kept
 from training.data.log import OURS, ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, in_our_names, parquet_files, read_parquet
 from training.data.tables import stacked
@@ -35,7 +40,7 @@ ROWS_OF_PIECE = 1_000_000
 ALL_BAD = "all its rows were set aside as bad"
 PART = f"{OURS}part"
 LOOKED_AT = 10_000  # rows of each file by which it is found out how times are written
-WORK, PLAN = "_work", "plan.json"
+WORK, PLAN, TOLD = "_work", "plan.json", "told"
 SCHEMA = {
     "sequence_id": pl.String,
     "score": pl.Float64,
@@ -45,7 +50,6 @@ SCHEMA = {
     "false_alarm_rate": pl.Float64,
     "support": pl.Float64,
 }
-Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows progress over steps, with a title and their number
 
 
 class ScoreRow(NamedTuple):
@@ -67,9 +71,12 @@ class ScoreRow(NamedTuple):
 
 def score_rows(model: Model, log: Log, crowd: Crowd = Crowd.NONE) -> Iterator[tuple[ScoreRow, Score | None]]:
     """The row to write for each sequence of a log, and the sequence's answer if it has one."""
-    bundle, together = model.bundle, []
-    if crowd is not Crowd.NONE:
-        together = beside(bundle, held_of(bundle, log.sequences()), crowd)
+    alone = crowd is Crowd.NONE
+    return _rows(model, log, [] if alone else beside(model.bundle, held_of(model.bundle, log.sequences()), crowd))
+
+
+def _rows(model: Model, log: Log, together: Sequence[Together]) -> Iterator[tuple[ScoreRow, Score | None]]:
+    bundle = model.bundle
     thresholds = bundle.thresholds
     for sequence_id, answer in zip(log.ids, model.scores(log.sequences(), together=together), strict=True):
         if isinstance(answer, EventError):
@@ -132,6 +139,7 @@ class Plan:
         reads: the columns that scoring needs, by our names.
         parts: number of parts that the sequences are dealt out into.
         how: the `ReadOptions`, with what holds for the times of the whole log.
+        crowd: beside whom each sequence is judged.
     """
 
     root: str
@@ -141,6 +149,7 @@ class Plan:
     reads: list[str]
     parts: int
     how: dict[str, str | None]
+    crowd: Crowd
 
     @classmethod
     def of(
@@ -151,6 +160,7 @@ class Plan:
         rows_of_part: int,
         allow_missing: bool = False,
         how: ReadOptions = AS_FOUND,
+        crowd: Crowd = Crowd.NONE,
     ) -> "Plan":
         """A plan for a log; raises LogError if there is nothing to read, or a column that the bundle reads lacks."""
         files, present, times = [], dict[str, None](), []
@@ -169,7 +179,16 @@ class Plan:
             how = looked_at(without_markers(stacked(times)["ts"], bundle.encoder.reading), events, how)
         reads = sorted(present.keys() & {"sequence_id", "event_id", *bundle.encoder.columns})
         parts = min(-(-total // rows_of_part), MOST_PARTS)
-        return cls(str(events.absolute()), files, bundle.version, dict(columns), reads, parts, asdict(how))
+        return cls(
+            str(events.absolute()),
+            files,
+            bundle.version,
+            dict(columns),
+            reads,
+            parts,
+            asdict(how),
+            crowd.known_to(bundle),
+        )
 
     @classmethod
     def begin(cls, out: Path, wanted: "Plan") -> None:
@@ -177,7 +196,9 @@ class Plan:
         note = out / WORK / PLAN
         if note.exists():
             if json.loads(note.read_text()) != json.loads(json.dumps(asdict(wanted))):
-                raise LogError(f"{out}: was begun with other files, columns or another model; give another --out")
+                raise LogError(
+                    f"{out}: was begun with other files, columns, another model or crowd; give another --out"
+                )
             return
         if out.exists() and any(out.iterdir()):
             raise LogError(f"{out}: holds files already; give an empty or new folder")
@@ -234,17 +255,46 @@ def _piece(file: Path, log: Path, first: int, rows: int) -> pl.DataFrame:
     return read_parquet(file, log if log.is_dir() else None, first, rows)
 
 
+def parts_to_hold(plan: Plan, out: Path) -> list[int]:
+    """The parts whose identifiers are to be written yet before the crowd can be asked."""
+    if plan.crowd is Crowd.NONE or (out / WORK / TOLD).exists():
+        return []
+    folders = [_folder(out, part) for part in range(plan.parts)]
+    return [part for part, folder in enumerate(folders) if folder.exists() and not is_kept(folder)]
+
+
+def hold_part(bundle: Bundle, plan: Plan, part: int, out: Path) -> None:
+    """Writes beside a part which identifiers its sequences name when."""
+    with unsaid():  # for all of it is read, and warned of, once more when it is scored
+        log = _read_part(bundle.encoder, plan, part, out).log
+    keep_part(bundle, log, _folder(out, part))
+
+
+def ask_crowd(plan: Plan, bundle: Bundle, out: Path, track: Track) -> None:
+    """Writes beside each part what the crowd of all parts says of its sequences, unless each is judged alone."""
+    told = out / WORK / TOLD
+    if plan.crowd is not Crowd.NONE and bundle.usual is not None and not told.exists():
+        tell_parts(bundle.usual, sorted((out / WORK).glob("part-?????")), plan.crowd, track)
+        told.touch()
+
+
+def _read_part(encoder: Encoder, plan: Plan, part: int, out: Path, aside: Path | None = None) -> ToScore:
+    pieces = sorted(_folder(out, part).glob("*.parquet"))
+    table = stacked([pl.read_parquet(piece) for piece in pieces])
+    return table_to_score(table, Path(plan.root), encoder, aside, ReadOptions(**plan.how))
+
+
 def score_part(model: Model, plan: Plan, part: int, out: Path) -> Tally:
     """Scores the sequences of a part, each with a row in first-seen order; returns what was done."""
     file, folder = scored_file(out, part), _folder(out, part)
     note = folder.with_suffix(".json")
     if not file.exists():
-        pieces = sorted(folder.glob("*.parquet"))
-        if not pieces:
+        if not folder.exists():
             return Tally()
-        table, aside = stacked([pl.read_parquet(piece) for piece in pieces]), out / f"part-{part:05d}.rejected.csv"
-        given = table_to_score(table, Path(plan.root), model.bundle.encoder, aside, ReadOptions(**plan.how))
-        rows, tally = all_rows(given, (row for row, _ in score_rows(model, given.log)), model.bundle.encoder)
+        encoder = model.bundle.encoder
+        given = _read_part(encoder, plan, part, out, out / f"part-{part:05d}.rejected.csv")
+        scored = _rows(model, given.log, told_of(folder, given.log))
+        rows, tally = all_rows(given, (row for row, _ in scored), encoder)
         write_json(note, tally.to_json())
         write_whole(file, pl.DataFrame(rows, SCHEMA, orient="row").write_parquet)
     shutil.rmtree(folder, ignore_errors=True)
@@ -261,6 +311,10 @@ def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> Tally:
     pieces = plan.pieces()
     for piece in track(pieces, "dealing", len(pieces)):
         deal(plan, piece, out)
+    waiting = parts_to_hold(plan, out)
+    for part in track(waiting, "reading", len(waiting)):
+        hold_part(model.bundle, plan, part, out)
+    ask_crowd(plan, model.bundle, out, track)
     parts = track(range(plan.parts), "scoring", plan.parts)
     tally = Tally.sum(score_part(model, plan, part, out) for part in parts)
     shutil.rmtree(out / WORK)

@@ -65,7 +65,7 @@ CrowdOf = Annotated[
     typer.Option(
         "--crowd",
         help="Beside whom each sequence is judged: log, the others of the log as far as they had happened by its last "
-        "event (what a single file gets); or none, alone (what a folder or --ray gets).",
+        "event, which is the default; or none, alone.",
     ),
 ]
 Hindsight = Annotated[
@@ -76,20 +76,11 @@ RayAddress = Annotated[
 ]
 
 
-def crowd_of(crowd: str | None, hindsight: bool, whole: bool = True) -> Crowd:
-    """What the options --crowd and --hindsight ask for.
-
-    Args:
-        whole: whether the log can be judged as a whole; one in parts cannot.
-
-    Raises:
-        ValueError: they ask for what cannot be.
-    """
+def crowd_of(crowd: str | None, hindsight: bool) -> Crowd:
+    """What the options --crowd and --hindsight ask for; raises ValueError where that cannot be."""
     if hindsight and crowd == "none":
         raise ValueError("--hindsight and --crowd none do not go together: drop one of them")
-    if not whole and (hindsight or crowd == "log"):
-        raise ValueError("--crowd log and --hindsight are for a log of one file, scored without --ray")
-    return Crowd.HINDSIGHT if hindsight else Crowd(crowd or ("log" if whole else "none"))
+    return Crowd.HINDSIGHT if hindsight else Crowd(crowd or "log")
 
 
 @contextmanager

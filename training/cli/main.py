@@ -147,22 +147,21 @@ def score(
     """Scores a log with a bundle: one row per sequence, in first-seen order, with a reason if it cannot be scored.
 
     The log may be a folder of Parquet files of any size. Then the result is a folder too, and each of its files holds
-    some of the sequences, each judged alone. An interrupted call goes on when it is repeated. The same holds with
-    --ray. The exit code is 2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the
-    rows were bad.
+    some of the sequences. An interrupted call goes on when it is repeated. The same holds with --ray. The exit code is
+    2 if nothing could be scored, and 1 if more than 5 % of the sequences could not, or of the rows were bad.
     """
     with session(quiet) as show:
         follow, opened = partial(track, console=Console(stderr=True), disable=not show), Bundle.open(bundle)
         whole = ray is None and not events.is_dir()
         if event_scores and not whole:
             raise ValueError("--event-scores is for a log of one file, scored without --ray")
-        beside = crowd_of(crowd, hindsight, whole)
+        beside = crowd_of(crowd, hindsight)
         if whole:
             done = _score_file(
                 opened, events, out, event_scores, parse_columns(columns), allow_missing, how, follow, beside
             )
         else:
-            done = _score_parts(opened, events, out, ray, parse_columns(columns), allow_missing, how, follow)
+            done = _score_parts(opened, events, out, ray, parse_columns(columns), allow_missing, how, follow, beside)
         usual = opened.manifest["training_data"]["missing"]
         console.print(done.said(out, usual), soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(done.exit_code)
@@ -177,17 +176,18 @@ def _score_parts(
     allow_missing: bool,
     how: ReadOptions,
     follow: Callable[..., Any],
+    crowd: Crowd,
 ) -> "Tally":
     """Scores a log of any size into a folder, here or on Ray; returns what was done."""
     from service.model.scorer import Model
     from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
 
     if ray is None:
-        plan = Plan.of(events, bundle, columns, ROWS_OF_PART, allow_missing, how)
+        plan = Plan.of(events, bundle, columns, ROWS_OF_PART, allow_missing, how, crowd)
         return score_in_parts(Model.load(bundle), plan, out, follow)
     from training.distributed.scoring import score_on_ray
 
-    return score_on_ray(ray, bundle, events, out, columns, follow, allow_missing=allow_missing, how=how)
+    return score_on_ray(ray, bundle, events, out, columns, follow, allow_missing=allow_missing, how=how, crowd=crowd)
 
 
 def _score_file(

@@ -13,7 +13,7 @@ from service.api.openapi import DEADLINE, body_of
 from service.api.responses import SCORING_PROBLEMS, Responses, leads_to, verdict_on
 from service.schemas import messages
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, full
+from service.serving.admission import EVENTS, SCORE, WARM, full
 from service.serving.service import Serving
 
 HOT = {SCORE, EVENTS}  # routes that are called at least once for each action of a user
@@ -64,11 +64,24 @@ def router(scoring: "Scoring") -> APIRouter:
             forget={"operationId": "forget_v1_events_delete", "parameters": {"key": "$response.body#/results/0/id"}},
         ),
     )
+    add(
+        WARM,
+        "warm",
+        "Take in events that happened before",
+        "Puts each event into the window of its key, and lets its account enter the crowd at the time of the event, so "
+        "that a service that starts knows who does what.\n\n"
+        "Nothing is scored, kept for review, or counted as traffic. What the crowd knows judges others, so this needs "
+        "the scope admin. An event that is refused has an `error` in its place. A request may be sent again: each "
+        "`event_id` counts only once. `recguard-serve warm` sends a whole log.",
+        messages.EventsRequest,
+        messages.EventsResponse,
+        {},
+    )
     return routes
 
 
 class Scoring:
-    """Answers a POST to one of the `HOT` routes."""
+    """Answers a POST to one of the `HOT` routes, or to `WARM`."""
 
     def __init__(self, serving: Serving, access: Access) -> None:
         self.serving, self.access = serving, access
@@ -77,11 +90,11 @@ class Scoring:
         """Answers a request; refuses it before reading its body if it would have to wait too long."""
         serving, admission = self.serving, self.serving.admission
         milliseconds = timeout_of(request, serving.settings.timeout_ms)
-        self.access.allow(request.scope, "score")
+        route = request.scope["path"]
+        self.access.allow(request.scope, "admin" if route == WARM else "score")
         charset = charset_of(request.scope)
         length = header(request.scope, b"content-length") or b""
         size = int(length) if length.isdigit() else 0
-        route = request.scope["path"]
         if not admission.admits(route, size, milliseconds):
             return FULL
         with serving.metrics.in_flight.track_inprogress():
@@ -92,7 +105,7 @@ class Scoring:
                 body = json_of(request.scope, body, charset, serving.settings.max_body_bytes)
             except TooLarge:
                 raise too_large(serving, "the body is too large when unpacked") from None
-            work = serving.score if route == SCORE else serving.take
+            work = {SCORE: serving.score, EVENTS: serving.take, WARM: serving.warm}[route]
             return Response(await work(body, milliseconds, size), media_type="application/json")
 
 

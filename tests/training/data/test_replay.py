@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.encoding.held import Held, Keys
 from service.model.crowd import Crowd, Look, mixed
-from training.data.replay import WHOLE, at_once, part_of, replay
+from training.data.replay import WHOLE, arrivals, at_once, part_of, replay
 
 
 def keys_of(*numbers: int) -> Keys:
@@ -101,3 +101,14 @@ def test_nobody_sees_his_own_history() -> None:
     [look] = played(log, log, [0]).values()
     assert look.holders.sum() == look.totals.sum() == look.known == 0
     assert look.copy.account is None
+
+
+def test_what_arrives_comes_once_however_it_is_cut_into_pieces() -> None:
+    ts, of = np.array([1.0, 1.0, 2.0, 3.0, 3.0, 5.0]), np.array([4, 2, 2, 4, 4, 1])
+    moments = np.array([0.0, 1.0, 1.0, 3.5, 9.0])
+    expected = [{}, {2: 1, 4: 1}, {}, {2: 1, 4: 2}, {1: 1}]
+    for cuts in ([], [2], [1, 4], [2, 2, 6]):
+        pieces = zip(np.split(ts, cuts), np.split(of, cuts), strict=True)
+        found = list(arrivals(pieces, moments))
+        assert found == expected
+        assert [list(due) for due in found] == [sorted(due) for due in found]

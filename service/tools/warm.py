@@ -1,0 +1,219 @@
+"""Fills a running service from a log: its live windows, and the crowd beside which it judges.
+
+The log is read once into a temporary database on disk, which puts its events into the order of time, so that it may be
+larger than memory. Each event has an id, its own or one made of its row, so that the service counts it once however
+often it is sent.
+"""
+
+import csv
+import gzip
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from service.encoding.times import FORMS, timestamps
+from service.encoding.values import EventError, canonical
+from service.tools.remote import Answer, Remote, RemoteError
+
+MOST_SAID = 20  # rows that are refused are named one by one, so many of them
+MOST_REFUSED = 0.05  # share of a log's rows; more is a fault of the log that a caller must hear of
+PATIENCE_SECONDS = 60.0  # for which the service may refuse one request after another
+TABLE = "create table events (row integer primary key, ts real, key text, id text, digest text, event text)"
+IN_TIME = """
+    select row, key, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
+    from events order by ts, row
+"""  # rows that are the same are told apart by their number, as any repetition is behaviour
+Say = Callable[[str], None]
+
+
+@dataclass
+class Done:
+    """What became of a log's rows.
+
+    Attributes:
+        arrivals: those that were taken in, by how they arrived.
+        keys: users and sessions among them.
+        refused: how many were not.
+    """
+
+    arrivals: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    refused: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """2 where nothing was taken in, 1 where much was not, else 0."""
+        taken = self.arrivals.total()
+        return 2 if not taken else int(self.refused > MOST_REFUSED * (taken + self.refused))
+
+    def said(self) -> str:
+        """The counts in words."""
+        again, late = self.arrivals["duplicate"], self.arrivals["late"]
+        parts = [f"{self.arrivals.total():,} events of {len(self.keys):,} users or sessions taken in"]
+        parts += [f"{again:,} were in their windows already"] * (again > 0)
+        parts += [f"{late:,} are older than a full window, and told the crowd only"] * (late > 0)
+        return ", ".join([*parts, f"{self.refused:,} refused"])
+
+
+class Warming:
+    """One log on its way into a service.
+
+    Args:
+        path: the log, .csv or .jsonl, also .gz.
+        columns: renames its columns, {ours: theirs}.
+        remote: the service's route that takes in what happened before.
+        say: hears which rows are refused, and why the service has to be asked again.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str], remote: Remote, say: Say) -> None:
+        self.path, self.columns, self.remote, self.say = path, columns, remote, say
+        self.done = Done()
+        self.waited, self.told = 0.0, ""  # since the service took in something, and why
+
+    def run(self, batch: int, bar: Callable[..., AbstractContextManager[Any]]) -> Done:
+        """Sends all of the log.
+
+        Args:
+            batch: most events in one request.
+            bar: shows progress over a `length`, as click's does.
+
+        Raises:
+            ValueError: the file is no such log.
+            OSError: it cannot be read.
+            RemoteError: the service does not take events in, or not for long.
+        """
+        with closing(sqlite3.connect("")) as events:
+            events.execute(TABLE)
+            events.executemany("insert into events values (?, ?, ?, ?, ?, ?)", self._read())
+            [total] = events.execute("select count(*) from events").fetchone()
+            in_time = events.execute(IN_TIME)
+            with bar(length=total) as shown:
+                while some := in_time.fetchmany(batch):
+                    self._send(some)
+                    shown.update(len(some))
+        if self.done.refused > MOST_SAID:
+            self.say(f"{self.path}: {self.done.refused - MOST_SAID:,} more rows are refused")
+        return self.done
+
+    def _read(self) -> Iterator[tuple[int, float, str, str | None, str, str]]:
+        """The rows that have what is needed, as the database takes them; the others are refused."""
+        for row, values in rows_of(self.path, self.columns):
+            key, event_id, when = (values.pop(name, None) for name in ("sequence_id", "event_id", "ts"))
+            values.pop("event_label", None)
+            if not isinstance(key, str | int | float) or not canonical(key):
+                self._refuse(row, "sequence_id", key, "an event needs the user or session that it belongs to")
+                continue
+            try:
+                [ts] = timestamps([when]).tolist()
+            except EventError as error:
+                self._refuse(row, "ts", when, error.reason)
+                continue
+            if ts != ts:
+                self._refuse(row, "ts", when, f"an event needs its time; send {FORMS}")
+                continue
+            event = json.dumps({"ts": when, **values})
+            known = None if event_id is None else canonical(event_id)
+            digest = blake2b(json.dumps([key, event]).encode(), digest_size=16).hexdigest()
+            yield row, ts, canonical(key), known, digest, event
+
+    def _send(self, some: list[tuple[int, str, str, str]]) -> None:
+        events = [{"key": key, "event_id": id_, "event": json.loads(event)} for _, key, id_, event in some]
+        answers = self.remote.ask(events, self._wait)
+        if answers is None:
+            raise RemoteError(
+                f"the service answers {self.told}; given up after {PATIENCE_SECONDS:.0f} s, and may be called again"
+            )
+        self.waited = 0.0
+        for (row, key, _, _), event, answer in zip(some, events, answers, strict=True):
+            if "error" in answer:
+                self._refuse_by_service(row, cast(dict[str, Any], event["event"]), answer["error"])
+            else:
+                self.done.arrivals[answer["arrival"]] += 1
+                self.done.keys.add(key)
+
+    def _wait(self, why: str, seconds: float) -> bool:
+        """Waits because of what the service answers, but not for ever."""
+        if not self.waited:
+            self.say(f"the service answers {why}; trying again")
+        self.waited, self.told = self.waited + seconds, why
+        time.sleep(seconds)
+        return self.waited < PATIENCE_SECONDS
+
+    def _refuse_by_service(self, row: int, event: Answer, error: Answer) -> None:
+        first = (error.get("errors") or [{"pointer": "", "detail": error["detail"]}])[0]
+        name = first["pointer"].rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+        self._refuse(row, name if name in event else "", event.get(name), first["detail"])
+
+    def _refuse(self, row: int, name: str, value: object, why: str) -> None:
+        self.done.refused += 1
+        if self.done.refused <= MOST_SAID:
+            self.say(f"{self.path}, row {row}: " + (f"{name} is {value!r}: {why}" if name else why))
+
+
+def columns_named(text: str) -> dict[str, str]:
+    """Reads `ours=theirs,...` into {ours: theirs}; raises ValueError where it is not of that form."""
+    pairs = [part.strip().partition("=") for part in text.split(",")] if text else []
+    if not all(ours and theirs for ours, _, theirs in pairs):
+        raise ValueError(f"--columns {text!r}: write ours=theirs,... for example sequence_id=user,ts=time")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def rows_of(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a log by their numbers, a CSV file's header being the first; only values that are there.
+
+    Raises:
+        ValueError: it is no log of these kinds, or lacks a column; the message names the file, the row and the fix.
+        OSError: it cannot be read.
+    """
+    names = {theirs: ours for ours, theirs in columns.items()}
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if kind not in ("csv", "jsonl"):
+        raise ValueError(f"{path}: a log of .csv or .jsonl is needed, also as .gz; write it so")
+    with _opened(path) as file:
+        try:
+            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file):
+                present = {names.get(name, name): value for name, value in values.items()}
+                yield row, {name: value for name, value in present.items() if value not in (None, "")}
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, csv.Error) as error:
+            raise ValueError(f"{path}: cannot be read: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(file)
+    present = list(reader.fieldnames or ())
+    for ours in ("sequence_id", "ts"):
+        if columns.get(ours, ours) not in present:
+            raise ValueError(
+                f"{path}: no column {columns.get(ours, ours)!r}; present: {', '.join(present)}; "
+                f"name it with --columns {ours}=THEIRS"
+            )
+    for row, values in enumerate(reader, 2):
+        if None in values:
+            raise ValueError(f"{path}, row {row}: it has more cells than the header, which has {len(present)}")
+        yield row, values
+
+
+def _json(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, row {row}: not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}, row {row}: an object of fields and values is needed")
+        yield row, values
