@@ -8,7 +8,7 @@ import pytest
 
 from service.model.bundle import Bundle
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE
+from service.serving.admission import EVENTS, SCORE, WARM
 from service.serving.service import Serving
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -29,7 +29,7 @@ def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
         try:
             body = json.dumps({"sequences": [sequence]}).encode()
             await serving.score(body, 10_000, 500)
-            assert serving.admission.positions_per_byte == {SCORE: (len(events) + 1) / 500, EVENTS: 0}
+            assert serving.admission.positions_per_byte == {SCORE: (len(events) + 1) / 500, EVENTS: 0, WARM: 0}
             for number, event in enumerate(events[:4], 1):
                 one = json.dumps({"events": [{"key": "k", "event": event}]}).encode()
                 await serving.take(one, 10_000, 100)
