@@ -8,8 +8,10 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 """
 
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
 LEAST_WEIGHT = 0.25  # of an account among the holders of what it names; less is nothing
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
+AT_ONCE = 100  # one in so many accounts is dropped where there are too many, so that they are seldom looked through
 GROWN = 1.5  # an account is sketched again when it names this many times as much
 
 
@@ -32,7 +35,7 @@ class Limits:
     """How much a state keeps.
 
     Attributes:
-        accounts: accounts; the one that was silent longest is dropped.
+        accounts: accounts; those that were silent longest, by their own times, are dropped.
         keys: identifiers of one account that count.
         values: identifiers whose holders are known; the one that was named longest ago is dropped.
         hours: in which totals are known.
@@ -186,7 +189,8 @@ class _Holders:
 
     Attributes:
         count: what all of them count for.
-        who, when, old, weight: account, when it named it first, whether it was old by then, and what it counts for.
+        who, when, old, weight: account, when it named it first, ascending, whether it was old by then, what it counts
+            for.
     """
 
     count: float = 0.0
@@ -207,7 +211,7 @@ class Crowd:
     def __init__(self, limits: Limits = Limits(), watches: bool = False) -> None:
         self.limits, self.watches = limits, watches
         self.holders: OrderedDict[int, _Holders] = OrderedDict()  # what was named longest ago first
-        self.accounts: OrderedDict[int, _Account] = OrderedDict()  # the one that was silent longest first
+        self.accounts: dict[int, _Account] = {}
         self.totals = Totals(limits.hours)
         self.by_content, self.by_order = Near(), Near()
 
@@ -223,7 +227,7 @@ class Crowd:
         if not len(held.keys):
             return None
         first, empty = min(float(held.ts[0]), first), np.full(BINS, EMPTY)
-        found = self.accounts.pop(account, None) or _Account(first, {}, empty, empty.copy(), held.keys[:0], first)
+        found = self.accounts.get(account) or _Account(first, {}, empty, empty.copy(), held.keys[:0], first)
         found.first = min(found.first, first)
         self.accounts[account] = found
         if before is None:  # what is sent again does not follow what it ended with
@@ -243,8 +247,9 @@ class Crowd:
                         columns.append(2 * is_side + old)
                         times.append(ts)
         self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
-        while len(self.accounts) > self.limits.accounts:
-            self.forget(next(iter(self.accounts)))
+        if len(self.accounts) > self.limits.accounts:
+            for silent in nsmallest(-(-len(self.accounts) // AT_ONCE), self.accounts, lambda a: self.accounts[a].until):
+                self.forget(silent)
         if not fresh.any():
             return None
         start, end = int(fresh.argmax()), len(fresh) - int(fresh[::-1].argmax())
@@ -289,10 +294,11 @@ class Crowd:
         if account in found.who or not weight:  # copies take nobody's place among the latest
             return False
         found.count += weight
-        found.who.append(account)
-        found.when.append(ts)
-        found.old.append(old)
-        found.weight.append(weight)
+        at = bisect_right(found.when, ts)  # a log may be told after what came later
+        found.who.insert(at, account)
+        found.when.insert(at, ts)
+        found.old.insert(at, old)
+        found.weight.insert(at, weight)
         if len(found.who) > LATEST:
             del found.who[0], found.when[0], found.old[0], found.weight[0]
         if len(self.holders) > self.limits.values:

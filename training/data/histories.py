@@ -91,8 +91,9 @@ class Histories(Sequence[Held]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         _, claims, length = self._of[at].tolist()
-        some = np.array(self._claims[self._part[at]][self._start[at] : self._start[at] + claims])
-        keys, sided, ts, event = (some[name].copy() for name in NAMED)
+        # on disk, so that a part of a long history is read alone
+        some = self._claims[self._part[at]][self._start[at] : self._start[at] + claims]
+        keys, sided, ts, event = (some[name] for name in NAMED)
         return Held(keys, sided, ts, event, length)
 
     def in_time(self, rows: int = PIECE) -> Iterator[Claims]:

@@ -239,6 +239,20 @@ def test_memory_is_bounded_whatever_is_sent(kind: str) -> None:
         assert (look.totals >= 0).all()
 
 
+def test_what_is_told_late_takes_nobodys_place() -> None:
+    """A log of long ago comes in after what happens now: accounts of now stay, and so do the latest holders."""
+    now = {a: held([1], NOW - a) for a in range(30)}
+    long_ago = {1000 + a: held([1], NOW - 60 * DAY - a) for a in range(100)}
+    crowd = c.Crowd(replace(SMALL, accounts=40))
+    for account, history in (now | long_ago).items():
+        crowd.enter(account, history)
+    assert now.keys() <= crowd.accounts.keys()
+    assert len(crowd.accounts) <= 40
+    late, in_time = (state.look(9999, held([1], NOW), NOW) for state in (crowd, crowd_of(long_ago | now)))
+    assert late.holders[:, 0, :3].sum(axis=0).tolist() == [30, 30, 30]
+    assert np.allclose(late.holders, in_time.holders)
+
+
 def test_an_account_that_was_dropped_and_is_back_is_one_holder() -> None:
     log = strangers(60)
     crowd = c.Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
