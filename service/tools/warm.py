@@ -25,9 +25,9 @@ from service.tools.remote import Answer, Remote, RemoteError
 MOST_SAID = 20  # rows that are refused are named one by one, so many of them
 MOST_REFUSED = 0.05  # share of a log's rows; more is a fault of the log that a caller must hear of
 PATIENCE_SECONDS = 60.0  # for which the service may refuse one request after another
-TABLE = "create table events (row integer primary key, ts real, key text, id text, digest text, event text)"
+TABLE = "create table events (row integer primary key, ts real, id text, digest text, event text)"
 IN_TIME = """
-    select row, key, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
+    select row, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
     from events order by ts, row
 """  # rows that are the same are told apart by their number, as any repetition is behaviour
 Say = Callable[[str], None]
@@ -91,7 +91,7 @@ class Warming:
         """
         with closing(sqlite3.connect("")) as events:
             events.execute(TABLE)
-            events.executemany("insert into events values (?, ?, ?, ?, ?, ?)", self._read())
+            events.executemany("insert into events values (?, ?, ?, ?, ?)", self._read())
             [total] = events.execute("select count(*) from events").fetchone()
             in_time = events.execute(IN_TIME)
             with bar(length=total) as shown:
@@ -102,10 +102,12 @@ class Warming:
             self.say(f"{self.path}: {self.done.refused - MOST_SAID:,} more rows are refused")
         return self.done
 
-    def _read(self) -> Iterator[tuple[int, float, str, str | None, str, str]]:
+    def _read(self) -> Iterator[tuple[int, float, str | None, str, str]]:
         """The rows that have what is needed, as the database takes them; the others are refused."""
         for row, values in rows_of(self.path, self.columns):
-            key, event_id, when = (values.pop(name, None) for name in ("sequence_id", "event_id", "ts"))
+            key, user, event_id, when = (
+                values.pop(name, None) for name in ("sequence_id", "user_id", "event_id", "ts")
+            )
             values.pop("event_label", None)
             if not isinstance(key, str | int | float) or not canonical(key):
                 self._refuse(row, "sequence_id", key, "an event needs the user or session that it belongs to")
@@ -118,25 +120,25 @@ class Warming:
             if ts != ts:
                 self._refuse(row, "ts", when, f"an event needs its time; send {FORMS}")
                 continue
-            event = json.dumps({"ts": when, **values})
+            account = {} if user is None else {"user_id": canonical(user)}
+            event = json.dumps({"key": canonical(key), **account, "event": {"ts": when, **values}})
             known = None if event_id is None else canonical(event_id)
-            digest = blake2b(json.dumps([key, event]).encode(), digest_size=16).hexdigest()
-            yield row, ts, canonical(key), known, digest, event
+            yield row, ts, known, blake2b(event.encode(), digest_size=16).hexdigest(), event
 
-    def _send(self, some: list[tuple[int, str, str, str]]) -> None:
-        events = [{"key": key, "event_id": id_, "event": json.loads(event)} for _, key, id_, event in some]
+    def _send(self, some: list[tuple[int, str, str]]) -> None:
+        events: list[Answer] = [json.loads(event) | {"event_id": id_} for _, id_, event in some]
         answers = self.remote.ask(events, self._wait)
         if answers is None:
             raise RemoteError(
                 f"the service answers {self.told}; given up after {PATIENCE_SECONDS:.0f} s, and may be called again"
             )
         self.waited = 0.0
-        for (row, key, _, _), event, answer in zip(some, events, answers, strict=True):
+        for (row, _, _), event, answer in zip(some, events, answers, strict=True):
             if "error" in answer:
-                self._refuse_by_service(row, cast(dict[str, Any], event["event"]), answer["error"])
+                self._refuse_by_service(row, event | event.pop("event"), answer["error"])
             else:
                 self.done.arrivals[answer["arrival"]] += 1
-                self.done.keys.add(key)
+                self.done.keys.add(event["key"])
 
     def _wait(self, why: str, seconds: float) -> bool:
         """Waits because of what the service answers, but not for ever."""

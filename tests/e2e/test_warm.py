@@ -137,6 +137,23 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     assert result["kept"] == 5
 
 
+def test_sessions_of_one_user_are_one_account_of_the_crowd(
+    start_service: Starter, bundle: Bundle, tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, crowd=True)
+    rows = [{"sequence_id": f"s{n % 2}", "user_id": "u", **click(n)} for n in range(10)]
+    rows.append({"sequence_id": "s2", "user_id": "u" * 300, **click(10)})
+    done = warm(service, written(tmp_path / "e.jsonl", rows))
+    assert done.stdout.startswith("10 events of 2 users or sessions taken in, 1 refused")
+    assert f"row 11: user_id is '{'u' * 300}': " in done.stderr
+    assert sample(service, "recguard_crowd_accounts") == 1
+    for key in ("s0", "s1"):
+        body = {"events": [{"key": key, "user_id": "u", "event": click(20)}]}
+        [result] = service.client.post("/v1/events", json=body).json()["results"]
+        assert result["kept"] == 6
+    assert sample(service, "recguard_crowd_accounts") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
