@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -120,9 +120,9 @@ class Warming:
             if ts != ts:
                 self._refuse(row, "ts", when, f"an event needs its time; send {FORMS}")
                 continue
-            account = {} if user is None else {"user_id": canonical(user)}
-            event = json.dumps({"key": canonical(key), **account, "event": {"ts": when, **values}})
-            known = None if event_id is None else canonical(event_id)
+            account = {} if user is None else {"user_id": _named(user)}
+            event = json.dumps({"key": _named(key), **account, "event": {"ts": when, **values}})
+            known = None if event_id is None else _named(event_id)
             yield row, ts, known, blake2b(event.encode(), digest_size=16).hexdigest(), event
 
     def _send(self, some: list[tuple[int, str, str]]) -> None:
@@ -159,9 +159,14 @@ class Warming:
             self.say(f"{self.path}, row {row}: " + (f"{name} is {value!r}: {why}" if name else why))
 
 
+def _named(value: object) -> str:
+    """What a live event is called by: a text as it is, a number in its shortest form."""
+    return value if isinstance(value, str) else canonical(value)
+
+
 def columns_named(text: str) -> dict[str, str]:
     """Reads `ours=theirs,...` into {ours: theirs}; raises ValueError where it is not of that form."""
-    pairs = [part.strip().partition("=") for part in text.split(",")] if text else []
+    pairs = [[side.strip() for side in part.partition("=")] for part in text.split(",")] if text else []
     if not all(ours and theirs for ours, _, theirs in pairs):
         raise ValueError(f"--columns {text!r}: write ours=theirs,... for example sequence_id=user,ts=time")
     return {ours: theirs for ours, _, theirs in pairs}
@@ -180,7 +185,7 @@ def rows_of(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[
         raise ValueError(f"{path}: a log of .csv or .jsonl is needed, also as .gz; write it so")
     with _opened(path) as file:
         try:
-            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file):
+            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file, columns):
                 present = {names.get(name, name): value for name, value in values.items()}
                 yield row, {name: value for name, value in present.items() if value not in (None, "")}
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, csv.Error) as error:
@@ -196,6 +201,7 @@ def _opened(path: Path) -> TextIO:
 def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file)
     present = list(reader.fieldnames or ())
+    _check_renamed(path, columns, present)
     for ours in ("sequence_id", "ts"):
         if columns.get(ours, ours) not in present:
             raise ValueError(
@@ -208,7 +214,8 @@ def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple
         yield row, values
 
 
-def _json(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    present: dict[str, None] = {}
     for row, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -218,4 +225,15 @@ def _json(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(f"{path}, row {row}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, row {row}: an object of fields and values is needed")
+        present |= dict.fromkeys(values)
         yield row, values
+    _check_renamed(path, columns, list(present))
+
+
+def _check_renamed(path: Path, columns: Mapping[str, str], present: Sequence[str]) -> None:
+    """Raises ValueError where a renamed column is missing, or its new name is taken."""
+    for ours, theirs in columns.items():
+        if theirs not in present:
+            raise ValueError(f"{path}: --columns {ours}={theirs}: no column {theirs!r}; present: {', '.join(present)}")
+        if ours in present and ours not in columns.values():
+            raise ValueError(f"{path}: --columns {ours}={theirs}: a column {ours!r} exists already")

@@ -112,6 +112,7 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     service = start_service(bundle.path)
     ahead = time.time() + 86_400
     rows: list[Any] = [
+        {"user": "1.50", "time": 1.7e9, "action": "click"},
         *({"user": 5.0, "time": 1.7e9 + n, "action": "click", "event_label": 0, "event_id": n} for n in range(4)),
         "\n",
         {"user": "v", "action": "click"},
@@ -126,15 +127,18 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     file = tmp_path / "events.jsonl.gz"
     done = warm(service, file, "--columns", "sequence_id=user,ts=time", "--batch", 1)
     assert done.returncode == 1
-    assert done.stdout == "6 events of 2 users or sessions taken in, 5 refused\n"
+    assert done.stdout == "7 events of 3 users or sessions taken in, 5 refused\n"
     said = done.stderr
-    assert f"{file}, row 6: ts is None: an event needs its time; send epoch seconds" in said
-    assert f"{file}, row 7: ts is 'yesterday': 'yesterday' is no time; send epoch seconds" in said
-    assert f"{file}, row 8: sequence_id is None: an event needs the user or session" in said
-    assert f"{file}, row 9: ts is {ahead!r}: its time is " in said
-    assert f"{file}, row 10: price is ['dear']: " in said
-    [result] = service.client.post("/v1/events", json={"events": [{"key": "5", "event": click(9)}]}).json()["results"]
-    assert result["kept"] == 5
+    assert f"{file}, row 7: ts is None: an event needs its time; send epoch seconds" in said
+    assert f"{file}, row 8: ts is 'yesterday': 'yesterday' is no time; send epoch seconds" in said
+    assert f"{file}, row 9: sequence_id is None: an event needs the user or session" in said
+    assert f"{file}, row 10: ts is {ahead!r}: its time is " in said
+    assert f"{file}, row 11: price is ['dear']: " in said
+    for key, kept in (("5", 5), ("1.50", 2)):  # a number in its shortest form, a text as live events name it
+        [result] = service.client.post("/v1/events", json={"events": [{"key": key, "event": click(9)}]}).json()[
+            "results"
+        ]
+        assert result["kept"] == kept
 
 
 def test_sessions_of_one_user_are_one_account_of_the_crowd(
@@ -170,6 +174,24 @@ def test_a_file_that_is_no_log_is_refused_with_its_fix(tmp_path: Path, name: str
     done = recguard_serve("warm", "--events", tmp_path / name)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ("item_id=item", "--columns item_id=item: no column 'item'; present: sequence_id, ts, itm, action"),
+        ("action=itm", "--columns action=itm: a column 'action' exists already"),
+    ],
+)
+def test_a_renamed_column_that_is_missing_or_whose_name_is_taken_is_refused(
+    tmp_path: Path, name: str, columns: str, says: str
+) -> None:
+    rows = pl.DataFrame({"sequence_id": ["u"], "ts": [1.7e9], "itm": ["a"], "action": ["click"]})
+    (rows.write_csv if name == "e.csv" else rows.write_ndjson)(tmp_path / name)
+    done = recguard_serve("warm", "--events", tmp_path / name, "--columns", columns)
+    assert done.returncode == 2
+    assert f"{tmp_path / name}: {says}" in done.stderr
 
 
 def test_only_admins_may_warm_a_service_and_who_calls_too_often_waits(
