@@ -8,6 +8,7 @@ often it is sent.
 import csv
 import gzip
 import json
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -24,8 +25,9 @@ from service.tools.remote import Answer, Remote, RemoteError
 
 MOST_SAID = 20  # rows that are refused are named one by one, so many of them
 MOST_REFUSED = 0.05  # share of a log's rows; more is a fault of the log that a caller must hear of
-PATIENCE_SECONDS = 60.0  # for which the service may refuse one request after another
+PATIENCE_SECONDS = 60.0
 TABLE = "create table events (row integer primary key, ts real, id text, digest text, event text)"
+KEYS = "create table keys (key text primary key) without rowid"  # of what was taken in
 IN_TIME = """
     select row, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
     from events order by ts, row
@@ -39,12 +41,12 @@ class Done:
 
     Attributes:
         arrivals: those that were taken in, by how they arrived.
-        keys: users and sessions among them.
+        keys: how many users or sessions they are of.
         refused: how many were not.
     """
 
     arrivals: Counter[str] = field(default_factory=Counter)
-    keys: set[str] = field(default_factory=set)
+    keys: int = 0
     refused: int = 0
 
     @property
@@ -56,7 +58,7 @@ class Done:
     def said(self) -> str:
         """The counts in words."""
         again, late = self.arrivals["duplicate"], self.arrivals["late"]
-        parts = [f"{self.arrivals.total():,} events of {len(self.keys):,} users or sessions taken in"]
+        parts = [f"{self.arrivals.total():,} events of {self.keys:,} users or sessions taken in"]
         parts += [f"{again:,} were in their windows already"] * (again > 0)
         parts += [f"{late:,} are older than a full window, and told the crowd only"] * (late > 0)
         return ", ".join([*parts, f"{self.refused:,} refused"])
@@ -70,12 +72,15 @@ class Warming:
         columns: renames its columns, {ours: theirs}.
         remote: the service's route that takes in what happened before.
         say: hears which rows are refused, and why the service has to be asked again.
+        patience: seconds for which the service may refuse one request after another, or not answer.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str], remote: Remote, say: Say) -> None:
-        self.path, self.columns, self.remote, self.say = path, columns, remote, say
+    def __init__(
+        self, path: Path, columns: Mapping[str, str], remote: Remote, say: Say, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self.path, self.columns, self.remote, self.say, self.patience = path, columns, remote, say, patience
         self.done = Done()
-        self.waited, self.told = 0.0, ""  # since the service took in something, and why
+        self.heard, self.told = 0.0, ""  # when the service last took in something, and why it has not since
 
     def run(self, batch: int, bar: Callable[..., AbstractContextManager[Any]]) -> Done:
         """Sends all of the log.
@@ -86,18 +91,30 @@ class Warming:
 
         Raises:
             ValueError: the file is no such log.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or the temporary folder has no room for it.
             RemoteError: the service does not take events in, or not for long.
         """
+        try:
+            return self._run(batch, bar)
+        except sqlite3.Error as error:
+            raise OSError(
+                f"{self.path}: its events cannot be put into order in the temporary folder {_temporary()}: {error}; "
+                "make room there, or name another folder with SQLITE_TMPDIR"
+            ) from error
+
+    def _run(self, batch: int, bar: Callable[..., AbstractContextManager[Any]]) -> Done:
         with closing(sqlite3.connect("")) as events:
             events.execute(TABLE)
+            events.execute(KEYS)
             events.executemany("insert into events values (?, ?, ?, ?, ?)", self._read())
             [total] = events.execute("select count(*) from events").fetchone()
             in_time = events.execute(IN_TIME)
+            self.heard = time.monotonic()
             with bar(length=total) as shown:
                 while some := in_time.fetchmany(batch):
-                    self._send(some)
+                    events.executemany("insert or ignore into keys values (?)", [(key,) for key in self._send(some)])
                     shown.update(len(some))
+            [self.done.keys] = events.execute("select count(*) from keys").fetchone()
         if self.done.refused > MOST_SAID:
             self.say(f"{self.path}: {self.done.refused - MOST_SAID:,} more rows are refused")
         return self.done
@@ -125,28 +142,30 @@ class Warming:
             known = None if event_id is None else _named(event_id)
             yield row, ts, known, blake2b(event.encode(), digest_size=16).hexdigest(), event
 
-    def _send(self, some: list[tuple[int, str, str]]) -> None:
+    def _send(self, some: list[tuple[int, str, str]]) -> set[str]:
+        """Sends events, and returns the keys of those that were taken in."""
         events: list[Answer] = [json.loads(event) | {"event_id": id_} for _, id_, event in some]
         answers = self.remote.ask(events, self._wait)
         if answers is None:
             raise RemoteError(
-                f"the service answers {self.told}; given up after {PATIENCE_SECONDS:.0f} s, and may be called again"
+                f"the service answers {self.told}; given up after {self.patience:.0f} s, and may be called again"
             )
-        self.waited = 0.0
+        self.heard, self.told, keys = time.monotonic(), "", set()
         for (row, _, _), event, answer in zip(some, events, answers, strict=True):
             if "error" in answer:
                 self._refuse_by_service(row, event | event.pop("event"), answer["error"])
             else:
                 self.done.arrivals[answer["arrival"]] += 1
-                self.done.keys.add(event["key"])
+                keys.add(event["key"])
+        return keys
 
     def _wait(self, why: str, seconds: float) -> bool:
         """Waits because of what the service answers, but not for ever."""
-        if not self.waited:
+        if not self.told:
             self.say(f"the service answers {why}; trying again")
-        self.waited, self.told = self.waited + seconds, why
+        self.told = why
         time.sleep(seconds)
-        return self.waited < PATIENCE_SECONDS
+        return time.monotonic() - self.heard < self.patience
 
     def _refuse_by_service(self, row: int, event: Answer, error: Answer) -> None:
         first = (error.get("errors") or [{"pointer": "", "detail": error["detail"]}])[0]
@@ -162,6 +181,13 @@ class Warming:
 def _named(value: object) -> str:
     """What a live event is called by: a text as it is, a number in its shortest form."""
     return value if isinstance(value, str) else canonical(value)
+
+
+def _temporary() -> str:
+    """The folder in which SQLite puts what is temporary: https://sqlite.org/tempfiles.html#tempdir."""
+    asked = [os.environ.get(name, "") for name in ("SQLITE_TMPDIR", "TMPDIR")]
+    folders = [*asked, "/var/tmp", "/usr/tmp", "/tmp"]
+    return next((one for one in folders if os.path.isdir(one) and os.access(one, os.W_OK | os.X_OK)), ".")
 
 
 def columns_named(text: str) -> dict[str, str]:

@@ -1,16 +1,23 @@
 """`recguard-serve warm` fills a real service from a log, so that it judges beside the crowd from its first request."""
 
 import json
+import os
 import random
+import socket
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from service.model.bundle import Bundle
+from service.serving.admission import WARM
+from service.tools.remote import Remote, RemoteError
+from service.tools.warm import Warming
 from tests.support.cli import SERVE, recguard_serve
 from tests.support.logs import click, genuine_log
 from tests.support.processes import start, wait_until
@@ -192,6 +199,34 @@ def test_a_renamed_column_that_is_missing_or_whose_name_is_taken_is_refused(
     done = recguard_serve("warm", "--events", tmp_path / name, "--columns", columns)
     assert done.returncode == 2
     assert f"{tmp_path / name}: {says}" in done.stderr
+
+
+def test_a_temporary_disk_without_room_is_said_with_its_folder(tmp_path: Path) -> None:
+    rows = [{"sequence_id": f"u{n}", **click(n), "note": "long " * 400} for n in range(8_000)]
+    file = written(tmp_path / "e.jsonl", rows)
+    command = [*SERVE, "warm", "--events", str(file)]
+    limited = ["bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", *command]  # no file may grow beyond a megabyte
+    env = {**os.environ, "SQLITE_TMPDIR": str(tmp_path)}
+    done = subprocess.run(limited, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"cannot be put into order in the temporary folder {tmp_path}: " in done.stderr
+    assert "name another folder with SQLITE_TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_service_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
+    file = written(tmp_path / "e.jsonl", [{"sequence_id": "u", **click(1)}])
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        hangs.setblocking(False)
+        remote = Remote(f"http://127.0.0.1:{hangs.getsockname()[1]}", "", WARM, seconds=0.6)
+        warming = Warming(file, {}, remote, said.append, patience=0.6)
+        with pytest.raises(RemoteError, match="the service answers timed out; given up after 1 s"):
+            warming.run(1, lambda length: nullcontext(SimpleNamespace(update=abs)))
+        hangs.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # attempts count, so there was one
+            hangs.accept()
+    assert said == ["the service answers timed out; trying again"]
 
 
 def test_only_admins_may_warm_a_service_and_who_calls_too_often_waits(
