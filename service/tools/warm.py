@@ -43,11 +43,13 @@ class Done:
         arrivals: those that were taken in, by how they arrived.
         keys: how many users or sessions they are of.
         refused: how many were not.
+        crowd: accounts that the crowd of the process that answered last knows; None where it watches none.
     """
 
     arrivals: Counter[str] = field(default_factory=Counter)
     keys: int = 0
     refused: int = 0
+    crowd: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -61,7 +63,11 @@ class Done:
         parts = [f"{self.arrivals.total():,} events of {self.keys:,} users or sessions taken in"]
         parts += [f"{again:,} were in their windows already"] * (again > 0)
         parts += [f"{late:,} are older than a full window, and told the crowd only"] * (late > 0)
-        return ", ".join([*parts, f"{self.refused:,} refused"])
+        said = ", ".join([*parts, f"{self.refused:,} refused"])
+        if not self.arrivals:
+            return said
+        knows = "the service watches no crowd" if self.crowd is None else f"accounts in the crowd: {self.crowd:,}"
+        return f"{said}; {knows}"
 
 
 class Warming:
@@ -150,6 +156,7 @@ class Warming:
             raise RemoteError(
                 f"the service answers {self.told}; given up after {self.patience:.0f} s, and may be called again"
             )
+        self.done.crowd = self.remote.told.get("crowd", self.done.crowd)
         self.heard, self.told, keys = time.monotonic(), "", set()
         for (row, _, _), event, answer in zip(some, events, answers, strict=True):
             if "error" in answer:

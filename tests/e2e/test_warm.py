@@ -43,7 +43,8 @@ def warmed(
     log.write_csv(file)
     done = warm(service, file)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{log.height:,} events of {PEOPLE} users or sessions taken in, 0 refused\n"
+    taken = f"{log.height:,} events of {PEOPLE} users or sessions taken in"
+    assert done.stdout == f"{taken}, 0 refused; accounts in the crowd: {PEOPLE}\n"
     return service
 
 
@@ -134,7 +135,7 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     file = tmp_path / "events.jsonl.gz"
     done = warm(service, file, "--columns", "sequence_id=user,ts=time", "--batch", 1)
     assert done.returncode == 1
-    assert done.stdout == "7 events of 3 users or sessions taken in, 5 refused\n"
+    assert done.stdout == "7 events of 3 users or sessions taken in, 5 refused; the service watches no crowd\n"
     said = done.stderr
     assert f"{file}, row 7: ts is None: an event needs its time; send epoch seconds" in said
     assert f"{file}, row 8: ts is 'yesterday': 'yesterday' is no time; send epoch seconds" in said
@@ -155,7 +156,7 @@ def test_sessions_of_one_user_are_one_account_of_the_crowd(
     rows = [{"sequence_id": f"s{n % 2}", "user_id": "u", **click(n)} for n in range(10)]
     rows.append({"sequence_id": "s2", "user_id": "u" * 300, **click(10)})
     done = warm(service, written(tmp_path / "e.jsonl", rows))
-    assert done.stdout.startswith("10 events of 2 users or sessions taken in, 1 refused")
+    assert done.stdout == "10 events of 2 users or sessions taken in, 1 refused; accounts in the crowd: 1\n"
     assert f"row 11: user_id is '{'u' * 300}': " in done.stderr
     assert sample(service, "recguard_crowd_accounts") == 1
     for key in ("s0", "s1"):
@@ -261,5 +262,7 @@ def test_a_log_waits_for_windows_that_cannot_be_reached(
     wait_until(lambda: "the windows of events cannot be used now (connection)" in said.read_text())
     store.start()
     assert process.wait(30) == 0, said.read_text()
-    assert said.read_text().endswith("50 events of 5 users or sessions taken in, 0 refused\n")
+    assert said.read_text().endswith(
+        "50 events of 5 users or sessions taken in, 0 refused; the service watches no crowd\n"
+    )
     store.kill()
