@@ -319,7 +319,7 @@ def warm(
     columns: Annotated[str, typer.Option(help="Renames columns of the log: ours=theirs,...")] = "",
     url: Url = "http://127.0.0.1:8080",
     key: AdminKey = "",
-    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events in one request.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Most events in one request.")] = 64,
 ) -> None:
     """Fills a running service's live windows and its crowd from a log, so that it does not start as a stranger.
 

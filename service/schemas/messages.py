@@ -316,6 +316,16 @@ class EventsResponse(BaseModel):
     results: list[LiveResult | FailedTaken | Taken | FailedResult]
 
 
+class WarmResponse(BaseModel):
+    """What became of each event, in the request's order, and of the crowd."""
+
+    model: ModelName
+    results: list[Taken | FailedResult]
+    crowd: int | None = Field(
+        description="Accounts that the crowd of this process knows now; null where it watches none.", examples=[1200]
+    )
+
+
 class ForgetAnswer(BaseModel):
     """Whether there was a window to forget."""
 

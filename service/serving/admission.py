@@ -29,7 +29,8 @@ class Admission:
 
     def __init__(self, settings: Settings, metrics: Metrics, registry: Registry) -> None:
         self.settings, self.metrics, self.registry = settings, metrics, registry
-        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0, WARM: 0.0}  # for recent bodies, as sent (perhaps gzipped)
+        # for recent bodies, as sent (perhaps gzipped); nothing of a body that warms is scored, so it has none
+        self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0, WARM: 0.0}
         self.arriving_positions, self.arriving_requests = 0.0, 0  # of requests whose bodies are still arriving
 
     def admits(self, route: str, size: int, timeout_ms: float) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from service.schemas.problems import Problem, pointer
 from service.schemas.terms import ARRIVALS
 from service.serving.registry import SOON
 from service.settings import Settings
-from service.stores.windows import Event, Kept, Limits, Memory, Unreachable, Windows
+from service.stores.windows import AT_ONCE, Event, Kept, Limits, Memory, Unreachable, Windows
 from service.stores.windows_redis import Redis
 from service.telemetry.logs import fresh_id
 from service.telemetry.metrics import Metrics
@@ -61,7 +62,7 @@ class Ingest:
         self.evicted = 0
 
     async def take(self, body: bytes, bundle: Bundle, until: float, warms: bool = False) -> Taken:
-        """Puts a request's events into their windows.
+        """Puts a request's events into their windows; other requests go on in between where there are many.
 
         Args:
             until: when the answer is due, in the event loop's time.
@@ -74,7 +75,7 @@ class Ingest:
         if not self.shared:
             raise Problem(503, UNSHARED)
         asked = parse_events(body, self.settings.max_sequences)
-        checked = [e if isinstance(e, dict) else self._check(i, e, bundle.encoder) for i, e in enumerate(asked.events)]
+        checked = [one async for one in self._checked(asked.events, bundle.encoder)]
         events = [event for event in checked if isinstance(event, Event)]
         if not warms:
             self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
@@ -137,6 +138,14 @@ class Ingest:
         self.metrics.live_errors.labels(error.cause).inc()
         logger.error("the live windows cannot be used (%s): %s", error.cause, error)
         return Problem(503, f"the windows of events cannot be used now ({error.cause}); {AGAIN}", headers=SOON)
+
+    async def _checked(
+        self, events: Sequence[messages.LiveEvent | dict[str, Any]], encoder: Encoder
+    ) -> AsyncIterator[Event | dict[str, Any]]:
+        for i, given in enumerate(events):
+            if i and i % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield given if isinstance(given, dict) else self._check(i, given, encoder)
 
     def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
         """The event as it is kept, or an answer that says why it is refused: a bad event would spoil its window."""

@@ -215,10 +215,11 @@ class Serving:
         active = self._admitted()
         bundle = active.model.bundle
         taken = await self.ingest.take(body, bundle, asking.due, warms=True)
+        known = None
         if self.crowd and bundle.usual:
             await enter(self.crowd, bundle.encoder, taken.events)
-            self.metrics.crowd_accounts.set(len(self.crowd.state.accounts))
-        return self._content(active, taken.results)
+            self.metrics.crowd_accounts.set(known := len(self.crowd.state.accounts))
+        return self._content(active, taken.results, crowd=known)
 
     async def try_one(self, sequence: messages.Sequence, timeout_ms: float) -> tuple[Result, str]:
         """The result of one sequence, and the version of the bundle that gave it; the result is not published.
@@ -275,9 +276,9 @@ class Serving:
         """The model in force; an admitted request is answered even if the service has begun to drain."""
         return self.registry.active or self.registry.current()
 
-    def _content(self, active: Active, results: Sequence[Result]) -> bytes:
+    def _content(self, active: Active, results: Sequence[Result], **more: object) -> bytes:
         start = time.perf_counter()
-        content = to_json({"model": _named(active), "results": results})
+        content = to_json({"model": _named(active), "results": results, **more})
         self.metrics.stages["respond"].observe(time.perf_counter() - start)
         return content
 

@@ -8,8 +8,7 @@ from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded, Encoder
 from service.schemas import messages
 from service.serving.crowd import LiveCrowd
-
-AT_ONCE = 64  # events that are encoded before requests get their turn
+from service.stores.windows import AT_ONCE
 
 
 async def enter(crowd: LiveCrowd, encoder: Encoder, events: Sequence[messages.LiveEvent]) -> None:

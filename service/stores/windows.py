@@ -9,6 +9,7 @@ the same rules:
 - a key is forgotten if nothing arrives for it during `Limits.seconds`.
 """
 
+import asyncio
 import hashlib
 import time
 from bisect import insort
@@ -19,6 +20,7 @@ from typing import Literal, Protocol
 
 from service.schemas.terms import Arrival
 
+AT_ONCE = 64  # events that are taken in before other requests get their turn
 Cause = Literal["connection", "timeout", "memory", "readonly", "loading", "disk", "other"]
 
 
@@ -124,7 +126,12 @@ class Memory:
         self.kept: OrderedDict[str, _Window] = OrderedDict()  # the one that was silent longest first
 
     async def add(self, events: Sequence[Event]) -> list[Kept]:
-        return [self._add(event, time.monotonic()) for event in events]
+        kept = []
+        for k in range(0, len(events), AT_ONCE):
+            if k:
+                await asyncio.sleep(0)
+            kept += [self._add(event, time.monotonic()) for event in events[k : k + AT_ONCE]]
+        return kept
 
     def _add(self, event: Event, now: float) -> Kept:
         while self.kept and next(iter(self.kept.values())).touched < now - self.limits.seconds:

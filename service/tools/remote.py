@@ -26,6 +26,9 @@ class Remote:
         key: an API key with the scope that the route needs, or "".
         route: takes events, as `/v1/events` does.
         seconds: timeout of an attempt.
+
+    Attributes:
+        told: the whole of the latest answer.
     """
 
     def __init__(self, url: str, key: str, route: str = "/v1/events", seconds: float = 30.0) -> None:
@@ -34,6 +37,7 @@ class Remote:
             raise ValueError(f"--url {url}: http://HOST:PORT or https://HOST:PORT is needed")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname, parts.port, timeout=seconds)
+        self.told: Answer = {}
         self.path = parts.path.rstrip("/") + route
         # no user waits for these answers, so the deadline is as long as the attempt
         patience = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(int(1000 * seconds))}
@@ -55,7 +59,7 @@ class Remote:
         while True:
             status, content = self.post(body)
             if status == 200:
-                model = content["model"]
+                self.told, model = content, content["model"]
                 return [result | {"model": model} if "score" in result else result for result in content["results"]]
             if (
                 status in (413, 422) and len(events) > 1

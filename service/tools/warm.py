@@ -8,10 +8,11 @@ often it is sent.
 import csv
 import gzip
 import json
+import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,10 +25,11 @@ from service.tools.remote import Answer, Remote, RemoteError
 
 MOST_SAID = 20  # rows that are refused are named one by one, so many of them
 MOST_REFUSED = 0.05  # share of a log's rows; more is a fault of the log that a caller must hear of
-PATIENCE_SECONDS = 60.0  # for which the service may refuse one request after another
-TABLE = "create table events (row integer primary key, ts real, key text, id text, digest text, event text)"
+PATIENCE_SECONDS = 60.0
+TABLE = "create table events (row integer primary key, ts real, id text, digest text, event text)"
+KEYS = "create table keys (key text primary key) without rowid"  # of what was taken in
 IN_TIME = """
-    select row, key, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
+    select row, coalesce(id, digest || '.' || row_number() over (partition by digest order by row)), event
     from events order by ts, row
 """  # rows that are the same are told apart by their number, as any repetition is behaviour
 Say = Callable[[str], None]
@@ -39,13 +41,15 @@ class Done:
 
     Attributes:
         arrivals: those that were taken in, by how they arrived.
-        keys: users and sessions among them.
+        keys: how many users or sessions they are of.
         refused: how many were not.
+        crowd: accounts that the crowd of the process that answered last knows; None where it watches none.
     """
 
     arrivals: Counter[str] = field(default_factory=Counter)
-    keys: set[str] = field(default_factory=set)
+    keys: int = 0
     refused: int = 0
+    crowd: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -56,10 +60,14 @@ class Done:
     def said(self) -> str:
         """The counts in words."""
         again, late = self.arrivals["duplicate"], self.arrivals["late"]
-        parts = [f"{self.arrivals.total():,} events of {len(self.keys):,} users or sessions taken in"]
+        parts = [f"{self.arrivals.total():,} events of {self.keys:,} users or sessions taken in"]
         parts += [f"{again:,} were in their windows already"] * (again > 0)
         parts += [f"{late:,} are older than a full window, and told the crowd only"] * (late > 0)
-        return ", ".join([*parts, f"{self.refused:,} refused"])
+        said = ", ".join([*parts, f"{self.refused:,} refused"])
+        if not self.arrivals:
+            return said
+        knows = "the service watches no crowd" if self.crowd is None else f"accounts in the crowd: {self.crowd:,}"
+        return f"{said}; {knows}"
 
 
 class Warming:
@@ -70,12 +78,15 @@ class Warming:
         columns: renames its columns, {ours: theirs}.
         remote: the service's route that takes in what happened before.
         say: hears which rows are refused, and why the service has to be asked again.
+        patience: seconds for which the service may refuse one request after another, or not answer.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str], remote: Remote, say: Say) -> None:
-        self.path, self.columns, self.remote, self.say = path, columns, remote, say
+    def __init__(
+        self, path: Path, columns: Mapping[str, str], remote: Remote, say: Say, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self.path, self.columns, self.remote, self.say, self.patience = path, columns, remote, say, patience
         self.done = Done()
-        self.waited, self.told = 0.0, ""  # since the service took in something, and why
+        self.heard, self.told = 0.0, ""  # when the service last took in something, and why it has not since
 
     def run(self, batch: int, bar: Callable[..., AbstractContextManager[Any]]) -> Done:
         """Sends all of the log.
@@ -86,26 +97,40 @@ class Warming:
 
         Raises:
             ValueError: the file is no such log.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or the temporary folder has no room for it.
             RemoteError: the service does not take events in, or not for long.
         """
+        try:
+            return self._run(batch, bar)
+        except sqlite3.Error as error:
+            raise OSError(
+                f"{self.path}: its events cannot be put into order in the temporary folder {_temporary()}: {error}; "
+                "make room there, or name another folder with SQLITE_TMPDIR"
+            ) from error
+
+    def _run(self, batch: int, bar: Callable[..., AbstractContextManager[Any]]) -> Done:
         with closing(sqlite3.connect("")) as events:
             events.execute(TABLE)
-            events.executemany("insert into events values (?, ?, ?, ?, ?, ?)", self._read())
+            events.execute(KEYS)
+            events.executemany("insert into events values (?, ?, ?, ?, ?)", self._read())
             [total] = events.execute("select count(*) from events").fetchone()
             in_time = events.execute(IN_TIME)
+            self.heard = time.monotonic()
             with bar(length=total) as shown:
                 while some := in_time.fetchmany(batch):
-                    self._send(some)
+                    events.executemany("insert or ignore into keys values (?)", [(key,) for key in self._send(some)])
                     shown.update(len(some))
+            [self.done.keys] = events.execute("select count(*) from keys").fetchone()
         if self.done.refused > MOST_SAID:
             self.say(f"{self.path}: {self.done.refused - MOST_SAID:,} more rows are refused")
         return self.done
 
-    def _read(self) -> Iterator[tuple[int, float, str, str | None, str, str]]:
+    def _read(self) -> Iterator[tuple[int, float, str | None, str, str]]:
         """The rows that have what is needed, as the database takes them; the others are refused."""
         for row, values in rows_of(self.path, self.columns):
-            key, event_id, when = (values.pop(name, None) for name in ("sequence_id", "event_id", "ts"))
+            key, user, event_id, when = (
+                values.pop(name, None) for name in ("sequence_id", "user_id", "event_id", "ts")
+            )
             values.pop("event_label", None)
             if not isinstance(key, str | int | float) or not canonical(key):
                 self._refuse(row, "sequence_id", key, "an event needs the user or session that it belongs to")
@@ -118,33 +143,36 @@ class Warming:
             if ts != ts:
                 self._refuse(row, "ts", when, f"an event needs its time; send {FORMS}")
                 continue
-            event = json.dumps({"ts": when, **values})
-            known = None if event_id is None else canonical(event_id)
-            digest = blake2b(json.dumps([key, event]).encode(), digest_size=16).hexdigest()
-            yield row, ts, canonical(key), known, digest, event
+            account = {} if user is None else {"user_id": _named(user)}
+            event = json.dumps({"key": _named(key), **account, "event": {"ts": when, **values}})
+            known = None if event_id is None else _named(event_id)
+            yield row, ts, known, blake2b(event.encode(), digest_size=16).hexdigest(), event
 
-    def _send(self, some: list[tuple[int, str, str, str]]) -> None:
-        events = [{"key": key, "event_id": id_, "event": json.loads(event)} for _, key, id_, event in some]
+    def _send(self, some: list[tuple[int, str, str]]) -> set[str]:
+        """Sends events, and returns the keys of those that were taken in."""
+        events: list[Answer] = [json.loads(event) | {"event_id": id_} for _, id_, event in some]
         answers = self.remote.ask(events, self._wait)
         if answers is None:
             raise RemoteError(
-                f"the service answers {self.told}; given up after {PATIENCE_SECONDS:.0f} s, and may be called again"
+                f"the service answers {self.told}; given up after {self.patience:.0f} s, and may be called again"
             )
-        self.waited = 0.0
-        for (row, key, _, _), event, answer in zip(some, events, answers, strict=True):
+        self.done.crowd = self.remote.told.get("crowd", self.done.crowd)
+        self.heard, self.told, keys = time.monotonic(), "", set()
+        for (row, _, _), event, answer in zip(some, events, answers, strict=True):
             if "error" in answer:
-                self._refuse_by_service(row, cast(dict[str, Any], event["event"]), answer["error"])
+                self._refuse_by_service(row, event | event.pop("event"), answer["error"])
             else:
                 self.done.arrivals[answer["arrival"]] += 1
-                self.done.keys.add(key)
+                keys.add(event["key"])
+        return keys
 
     def _wait(self, why: str, seconds: float) -> bool:
         """Waits because of what the service answers, but not for ever."""
-        if not self.waited:
+        if not self.told:
             self.say(f"the service answers {why}; trying again")
-        self.waited, self.told = self.waited + seconds, why
+        self.told = why
         time.sleep(seconds)
-        return self.waited < PATIENCE_SECONDS
+        return time.monotonic() - self.heard < self.patience
 
     def _refuse_by_service(self, row: int, event: Answer, error: Answer) -> None:
         first = (error.get("errors") or [{"pointer": "", "detail": error["detail"]}])[0]
@@ -157,9 +185,21 @@ class Warming:
             self.say(f"{self.path}, row {row}: " + (f"{name} is {value!r}: {why}" if name else why))
 
 
+def _named(value: object) -> str:
+    """What a live event is called by: a text as it is, a number in its shortest form."""
+    return value if isinstance(value, str) else canonical(value)
+
+
+def _temporary() -> str:
+    """The folder in which SQLite puts what is temporary: https://sqlite.org/tempfiles.html#tempdir."""
+    asked = [os.environ.get(name, "") for name in ("SQLITE_TMPDIR", "TMPDIR")]
+    folders = [*asked, "/var/tmp", "/usr/tmp", "/tmp"]
+    return next((one for one in folders if os.path.isdir(one) and os.access(one, os.W_OK | os.X_OK)), ".")
+
+
 def columns_named(text: str) -> dict[str, str]:
     """Reads `ours=theirs,...` into {ours: theirs}; raises ValueError where it is not of that form."""
-    pairs = [part.strip().partition("=") for part in text.split(",")] if text else []
+    pairs = [[side.strip() for side in part.partition("=")] for part in text.split(",")] if text else []
     if not all(ours and theirs for ours, _, theirs in pairs):
         raise ValueError(f"--columns {text!r}: write ours=theirs,... for example sequence_id=user,ts=time")
     return {ours: theirs for ours, _, theirs in pairs}
@@ -178,7 +218,7 @@ def rows_of(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[
         raise ValueError(f"{path}: a log of .csv or .jsonl is needed, also as .gz; write it so")
     with _opened(path) as file:
         try:
-            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file):
+            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file, columns):
                 present = {names.get(name, name): value for name, value in values.items()}
                 yield row, {name: value for name, value in present.items() if value not in (None, "")}
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, csv.Error) as error:
@@ -194,6 +234,7 @@ def _opened(path: Path) -> TextIO:
 def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file)
     present = list(reader.fieldnames or ())
+    _check_renamed(path, columns, present)
     for ours in ("sequence_id", "ts"):
         if columns.get(ours, ours) not in present:
             raise ValueError(
@@ -206,7 +247,8 @@ def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple
         yield row, values
 
 
-def _json(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    present: dict[str, None] = {}
     for row, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -216,4 +258,15 @@ def _json(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(f"{path}, row {row}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, row {row}: an object of fields and values is needed")
+        present |= dict.fromkeys(values)
         yield row, values
+    _check_renamed(path, columns, list(present))
+
+
+def _check_renamed(path: Path, columns: Mapping[str, str], present: Sequence[str]) -> None:
+    """Raises ValueError where a renamed column is missing, or its new name is taken."""
+    for ours, theirs in columns.items():
+        if theirs not in present:
+            raise ValueError(f"{path}: --columns {ours}={theirs}: no column {theirs!r}; present: {', '.join(present)}")
+        if ours in present and ours not in columns.values():
+            raise ValueError(f"{path}: --columns {ours}={theirs}: a column {ours!r} exists already")

@@ -1,16 +1,23 @@
 """`recguard-serve warm` fills a real service from a log, so that it judges beside the crowd from its first request."""
 
 import json
+import os
 import random
+import socket
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from service.model.bundle import Bundle
+from service.serving.admission import WARM
+from service.tools.remote import Remote, RemoteError
+from service.tools.warm import Warming
 from tests.support.cli import SERVE, recguard_serve
 from tests.support.logs import click, genuine_log
 from tests.support.processes import start, wait_until
@@ -36,7 +43,8 @@ def warmed(
     log.write_csv(file)
     done = warm(service, file)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{log.height:,} events of {PEOPLE} users or sessions taken in, 0 refused\n"
+    taken = f"{log.height:,} events of {PEOPLE} users or sessions taken in"
+    assert done.stdout == f"{taken}, 0 refused; accounts in the crowd: {PEOPLE}\n"
     return service
 
 
@@ -112,6 +120,7 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     service = start_service(bundle.path)
     ahead = time.time() + 86_400
     rows: list[Any] = [
+        {"user": "1.50", "time": 1.7e9, "action": "click"},
         *({"user": 5.0, "time": 1.7e9 + n, "action": "click", "event_label": 0, "event_id": n} for n in range(4)),
         "\n",
         {"user": "v", "action": "click"},
@@ -126,15 +135,35 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_taken_in(
     file = tmp_path / "events.jsonl.gz"
     done = warm(service, file, "--columns", "sequence_id=user,ts=time", "--batch", 1)
     assert done.returncode == 1
-    assert done.stdout == "6 events of 2 users or sessions taken in, 5 refused\n"
+    assert done.stdout == "7 events of 3 users or sessions taken in, 5 refused; the service watches no crowd\n"
     said = done.stderr
-    assert f"{file}, row 6: ts is None: an event needs its time; send epoch seconds" in said
-    assert f"{file}, row 7: ts is 'yesterday': 'yesterday' is no time; send epoch seconds" in said
-    assert f"{file}, row 8: sequence_id is None: an event needs the user or session" in said
-    assert f"{file}, row 9: ts is {ahead!r}: its time is " in said
-    assert f"{file}, row 10: price is ['dear']: " in said
-    [result] = service.client.post("/v1/events", json={"events": [{"key": "5", "event": click(9)}]}).json()["results"]
-    assert result["kept"] == 5
+    assert f"{file}, row 7: ts is None: an event needs its time; send epoch seconds" in said
+    assert f"{file}, row 8: ts is 'yesterday': 'yesterday' is no time; send epoch seconds" in said
+    assert f"{file}, row 9: sequence_id is None: an event needs the user or session" in said
+    assert f"{file}, row 10: ts is {ahead!r}: its time is " in said
+    assert f"{file}, row 11: price is ['dear']: " in said
+    for key, kept in (("5", 5), ("1.50", 2)):  # a number in its shortest form, a text as live events name it
+        [result] = service.client.post("/v1/events", json={"events": [{"key": key, "event": click(9)}]}).json()[
+            "results"
+        ]
+        assert result["kept"] == kept
+
+
+def test_sessions_of_one_user_are_one_account_of_the_crowd(
+    start_service: Starter, bundle: Bundle, tmp_path: Path
+) -> None:
+    service = start_service(bundle.path, crowd=True)
+    rows = [{"sequence_id": f"s{n % 2}", "user_id": "u", **click(n)} for n in range(10)]
+    rows.append({"sequence_id": "s2", "user_id": "u" * 300, **click(10)})
+    done = warm(service, written(tmp_path / "e.jsonl", rows))
+    assert done.stdout == "10 events of 2 users or sessions taken in, 1 refused; accounts in the crowd: 1\n"
+    assert f"row 11: user_id is '{'u' * 300}': " in done.stderr
+    assert sample(service, "recguard_crowd_accounts") == 1
+    for key in ("s0", "s1"):
+        body = {"events": [{"key": key, "user_id": "u", "event": click(20)}]}
+        [result] = service.client.post("/v1/events", json=body).json()["results"]
+        assert result["kept"] == 6
+    assert sample(service, "recguard_crowd_accounts") == 1
 
 
 @pytest.mark.parametrize(
@@ -153,6 +182,52 @@ def test_a_file_that_is_no_log_is_refused_with_its_fix(tmp_path: Path, name: str
     done = recguard_serve("warm", "--events", tmp_path / name)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ("item_id=item", "--columns item_id=item: no column 'item'; present: sequence_id, ts, itm, action"),
+        ("action=itm", "--columns action=itm: a column 'action' exists already"),
+    ],
+)
+def test_a_renamed_column_that_is_missing_or_whose_name_is_taken_is_refused(
+    tmp_path: Path, name: str, columns: str, says: str
+) -> None:
+    rows = pl.DataFrame({"sequence_id": ["u"], "ts": [1.7e9], "itm": ["a"], "action": ["click"]})
+    (rows.write_csv if name == "e.csv" else rows.write_ndjson)(tmp_path / name)
+    done = recguard_serve("warm", "--events", tmp_path / name, "--columns", columns)
+    assert done.returncode == 2
+    assert f"{tmp_path / name}: {says}" in done.stderr
+
+
+def test_a_temporary_disk_without_room_is_said_with_its_folder(tmp_path: Path) -> None:
+    rows = [{"sequence_id": f"u{n}", **click(n), "note": "long " * 400} for n in range(8_000)]
+    file = written(tmp_path / "e.jsonl", rows)
+    command = [*SERVE, "warm", "--events", str(file)]
+    limited = ["bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", *command]  # no file may grow beyond a megabyte
+    env = {**os.environ, "SQLITE_TMPDIR": str(tmp_path)}
+    done = subprocess.run(limited, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"cannot be put into order in the temporary folder {tmp_path}: " in done.stderr
+    assert "name another folder with SQLITE_TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_service_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
+    file = written(tmp_path / "e.jsonl", [{"sequence_id": "u", **click(1)}])
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        hangs.setblocking(False)
+        remote = Remote(f"http://127.0.0.1:{hangs.getsockname()[1]}", "", WARM, seconds=0.6)
+        warming = Warming(file, {}, remote, said.append, patience=0.6)
+        with pytest.raises(RemoteError, match="the service answers timed out; given up after 1 s"):
+            warming.run(1, lambda length: nullcontext(SimpleNamespace(update=abs)))
+        hangs.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # attempts count, so there was one
+            hangs.accept()
+    assert said == ["the service answers timed out; trying again"]
 
 
 def test_only_admins_may_warm_a_service_and_who_calls_too_often_waits(
@@ -187,5 +262,7 @@ def test_a_log_waits_for_windows_that_cannot_be_reached(
     wait_until(lambda: "the windows of events cannot be used now (connection)" in said.read_text())
     store.start()
     assert process.wait(30) == 0, said.read_text()
-    assert said.read_text().endswith("50 events of 5 users or sessions taken in, 0 refused\n")
+    assert said.read_text().endswith(
+        "50 events of 5 users or sessions taken in, 0 refused; the service watches no crowd\n"
+    )
     store.kill()

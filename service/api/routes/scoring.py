@@ -74,7 +74,7 @@ def router(scoring: "Scoring") -> APIRouter:
         "the scope admin. An event that is refused has an `error` in its place. A request may be sent again: each "
         "`event_id` counts only once. `recguard-serve warm` sends a whole log.",
         messages.EventsRequest,
-        messages.EventsResponse,
+        messages.WarmResponse,
         {},
     )
     return routes

@@ -12,7 +12,7 @@ from service.serving.admission import EVENTS, SCORE, WARM
 from service.serving.service import Serving
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from tests.support.logs import sequences
+from tests.support.logs import click, sequences
 
 
 def test_the_positions_of_a_body_are_guessed_from_those_before_it_on_its_route(
@@ -80,3 +80,28 @@ def test_a_promotion_that_fails_leaves_nothing_behind(bundle: Bundle, tmp_path: 
     asyncio.run(main())
     assert not (state / "audit.jsonl").exists()
     assert not (state / "promoted.json").exists()
+
+
+def test_other_requests_go_on_while_many_events_are_taken_in(bundle: Bundle, tmp_path: Path) -> None:
+    body = json.dumps({"events": [{"key": f"k{n % 50}", "event": click(n)} for n in range(1024)]}).encode()
+
+    async def main() -> None:
+        serving, turns = Serving(Settings(bundle=bundle.path, state_dir=tmp_path, crowd=False), Metrics()), 0
+        await serving.start()
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(others())
+        try:
+            content = json.loads(await serving.warm(body, 10_000))
+            assert [one["kept"] for one in content["results"]] == [n // 50 + 1 for n in range(1024)]
+            assert turns >= 2 * (1024 // 64 - 1)  # once while 64 events are checked, once while they join their windows
+        finally:
+            beside.cancel()
+            await serving.close()
+
+    asyncio.run(main())
