@@ -128,7 +128,7 @@ class Store:
                 verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
             )
             contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
-            until = exemptions.until(connection, one)
+            until = exemptions.until(connection, one) if exempt_days else None
             return {**one._mapping, "contradicts": contradicts, "exempt_until": until}, new
 
     def exempt_stamp(self) -> exemptions.Stamp:

@@ -151,6 +151,12 @@ def test_a_verdict_that_exempts_nobody_is_a_verdict(store: Store, row: dict[str,
     assert len(list(store.judged())) == 1
 
 
+def test_nobody_is_exempt_where_verdicts_have_been_turned_off_since(store: Store) -> None:
+    keep(store, "a")
+    assert say(store, "a", "normal") is not None
+    assert say(store, "a", "normal", days=0.0) is None
+
+
 def test_where_the_audit_cannot_be_written_nothing_is_recorded(store: Store, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "audit.jsonl").symlink_to("/dev/full")
