@@ -182,7 +182,7 @@ class Feedback:
             "version": version,
             "score": result["score"],
             "decision": by_thresholds(result),
-            "type": result["type"],
+            "type": result.get("exempt", result)["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
             "false_alarm_rate": rate,

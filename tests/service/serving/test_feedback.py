@@ -74,6 +74,21 @@ def test_callers_who_give_up_lose_no_answer_and_none_uncounted(tmp_path: Path, c
     assert metrics.registry.get_sample_value("recguard_review_dropped_total") == (0 if comes_back else 6 * ANSWERS)
 
 
+def test_an_answer_that_is_exempt_and_counts_is_kept_as_the_thresholds_have_it(tmp_path: Path) -> None:
+    store = Store("", tmp_path)
+    exempt = {"decision": "block", "type": "click farm", "since": 1.0, "until": 2.0}
+    result = {"decision": "allow", "type": None, "exempt": exempt, "score_id": "a", "score": 0.9}
+
+    async def main() -> None:
+        feedback = feedback_of(store, Metrics(), tmp_path)
+        sent = Sequence(id="u", events=[{"action": "click"}])
+        feedback.offer(sent, {**result, "support": {"events": 1}}, "1", 0.1)
+        await feedback.flush()
+
+    asyncio.run(main())
+    assert [(one["decision"], one["type"]) for one in store.queue(10)] == [("block", "click farm")]
+
+
 def test_a_database_that_hangs_is_said_and_what_it_holds_is_learned_later(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
