@@ -122,7 +122,7 @@ class Access:
         if permissions in GUARDED:
             self._own_page(scope)
         if not self.keys:
-            return self._local(scope) if permissions == ("admin",) else LOCAL
+            return self._local(scope) if permissions in GUARDED else LOCAL
         key = self._key(scope)
         if key is None:
             raise Problem(
@@ -146,7 +146,7 @@ class Access:
     def _local(self, scope: Mapping[str, Any]) -> str:
         """Lets callers on this host pass, but not callers that reach it through a proxy on this host."""
         if not self.loopback:
-            raise Problem(403, "admin routes are off: the service listens beyond its own host, and no API key is set")
+            raise Problem(403, "this route is off: the service listens beyond its own host, and no API key is set")
         headers = {name for name, _ in scope["headers"]}
         client = scope.get("client")
         if not client or not _is_loopback(client[0]) or headers & {b"forwarded", b"x-forwarded-for"}:

@@ -216,6 +216,7 @@ class Exempt(BaseModel):
     """A person has called the account genuine, and it looks hardly worse than in the answer that was judged."""
 
     decision: Literal["review", "block"] = Field(description="What the thresholds say.")
+    type: str | None = Field(description="The type of anomaly that goes with it.")
     since: float = Field(description="Epoch seconds of the verdict.")
     until: float = Field(description="Epoch seconds at which it lapses.")
 

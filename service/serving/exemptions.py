@@ -80,6 +80,6 @@ class Exemptions:
         found = self.known.get((self.pseudonyms.of(sequence.user_id or sequence.id), version))
         if found is None or result["score"] > found.most or time.time() >= found.until:
             return result
-        exempt = {"decision": result["decision"], "since": found.since, "until": found.until}
+        exempt = {**{n: result[n] for n in ("decision", "type")}, "since": found.since, "until": found.until}
         repaired = {"repair": WHOLE} if "repair" in result else {}
         return {**result, "decision": "allow", "type": None, "exempt": exempt, **repaired}

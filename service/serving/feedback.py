@@ -38,7 +38,7 @@ SHOW_SECONDS = 2.0  # precision and recall are computed no sooner again,
 SHOW_SHARE = 0.05  # and take no more of the time than this
 MOST_THREADS = 4  # that may wait for the database
 CLOSING_SECONDS = 5.0
-EXEMPT_SECONDS = 3.0  # after which exemptions are read again
+EXEMPT_SECONDS = 3.0  # after which exemptions are read again, or given up for now
 SILENT = "the database of verdicts did not answer in time"
 OUTSIDE = (SQLAlchemyError, Unopened)  # the database's own failures
 UNAUDITED = "the state directory cannot be written, and so nothing was recorded"
@@ -88,6 +88,7 @@ class Feedback:
         self.heard = False  # whether a verdict came since precision and recall were last computed
         self.show_from = 0.0  # when they may be again, in seconds of `time.monotonic`
         self.unlearned = False  # whether exemptions could not be read the last time
+        self.reading: asyncio.Future[tuple[Stamp, list[Exemption] | None]] | None = None  # of exemptions
         self.tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -95,9 +96,7 @@ class Feedback:
         tasks = [self._write, self._look_after]
         if self.exemptions.days:
             tasks.append(self._follow)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EXEMPT_SECONDS):
-                    await self._learn()
+            await self._learn()
         self.tasks = [asyncio.create_task(task(), name=task.__name__) for task in tasks]
 
     async def close(self) -> None:
@@ -183,7 +182,7 @@ class Feedback:
             "version": version,
             "score": result["score"],
             "decision": by_thresholds(result),
-            "type": result["type"],
+            "type": result.get("exempt", result)["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
             "false_alarm_rate": rate,
@@ -273,12 +272,16 @@ class Feedback:
                     await self.exemptions.said.wait()
 
     async def _learn(self) -> None:
+        if self.reading is None or self.reading.done():  # or one that hangs would take up thread after thread
+            self.reading = asyncio.ensure_future(self.apart(self._exempt))
         try:
-            stamp, found = await self.apart(self._exempt)
+            async with asyncio.timeout(EXEMPT_SECONDS):
+                stamp, found = await asyncio.shield(self.reading)
         except Exception as error:  # those known hold until they lapse
             self.metrics.state_errors.labels("exemptions").inc()
             if not self.unlearned:
-                logger.error("exemptions cannot be read: %s", _why(error), exc_info=not isinstance(error, OUTSIDE))
+                why, ours = _why(error) or SILENT, not isinstance(error, (*OUTSIDE, TimeoutError))
+                logger.error("exemptions cannot be read: %s", why, exc_info=ours)
             self.unlearned = True
             return
         self.exemptions.learn(stamp, found, self.promise.version)

@@ -266,11 +266,13 @@ class Serving:
         Raises:
             Problem: 503 if the windows or the exemptions cannot be reached, 504 if these do not answer in time.
         """
+        # first what can fail, so that a call again says whether there was anything
+        exempt = self.exemptions.days > 0 and await self.feedback.unexempt(key, until)
+        found = [exempt, await self.ingest.forget(key), self.crowd is not None and self.crowd.forget(key)]
         for part in (self.registry.challenger, self.campaigns):
             if part:
                 part.forget(key)
-        found = [self.crowd is not None and self.crowd.forget(key), await self.ingest.forget(key)]
-        return any([*found, await self.feedback.unexempt(key, until)])
+        return any(found)
 
     def _admitted(self) -> Active:
         """The model in force; an admitted request is answered even if the service has begun to drain."""

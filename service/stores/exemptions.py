@@ -3,10 +3,11 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from service.model.exemption import Exemption, most_allowed
 from service.stores.tables import ACCOUNT, answers, exemptions
@@ -14,11 +15,11 @@ from service.stores.tables import ACCOUNT, answers, exemptions
 logger = logging.getLogger(__name__)
 MOST_EXEMPT = 10_000  # accounts; the one judged longest ago gives way
 DAY = 86_400.0  # seconds
-Stamp = tuple[int, float]  # how many exemptions there are, and the time of the latest
+Stamp = tuple[int, float, float]  # how many exemptions there are, the time of the latest, and the sum of the times
 
 
 def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: float, note: Callable[..., None]) -> None:
-    """Does what a new verdict on an answer does to the exemptions of its account; arguments as for `Store.say`."""
+    """Does what a verdict on an answer does to the exemptions of its account; arguments as for `Store.say`."""
     account, who, now = answer.user_id or answer.sequence_id, verdict["who"], time.time()
     told = {"score_id": answer.score_id, "version": answer.version}
     if verdict["verdict"] == "anomalous":
@@ -29,11 +30,16 @@ def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: flo
     if not days or answer.decision == "allow" or most is None:
         return
     mine = (exemptions.c.account == account) & (exemptions.c.version == answer.version)
-    # what was judged before is not taken back by a verdict on something that looks better
-    before = connection.execute(select(exemptions.c.most).where(mine, exemptions.c.until > now)).scalar()
-    new = Exemption(account, answer.version, answer.score_id, max(most, before or 0.0), now, now + DAY * days)
-    if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
-        connection.execute(insert(exemptions), asdict(new))
+    new = Exemption(account, answer.version, answer.score_id, most, now, now + DAY * days)
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(exemptions), asdict(new))
+    except IntegrityError:  # there is one, maybe by a verdict that was said at the same time
+        # what was judged before is not taken back by a verdict on something that looks better
+        holds = select(exemptions.c.most).where(mine, exemptions.c.until > now).with_for_update()
+        new = replace(new, most=max(most, connection.execute(holds).scalar() or 0.0))
+        if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
+            return  # somebody has called the account anomalous meanwhile
     note(who, "exemption", **told, most=new.most, until=new.until)
 
 
@@ -51,8 +57,10 @@ def until(connection: Connection, answer: Any) -> float | None:
 
 def stamp(connection: Connection) -> Stamp:
     """What is another one after whatever was added, renewed or removed."""
-    count, latest = connection.execute(select(func.count(), func.max(exemptions.c.since))).one()
-    return count, latest or 0.0
+    since = exemptions.c.since
+    # the sum shows one that was said before the latest, and whose transaction ended after it
+    count, *times = connection.execute(select(func.count(), func.max(since), func.sum(since))).one()
+    return count, *(at or 0.0 for at in times)
 
 
 def known(connection: Connection) -> list[Exemption]:

@@ -98,8 +98,8 @@ class Store:
         The answer has the key "contradicts": whether another verdict on it says something else. Both are kept. It also
         has "exempt_until": until when its account is exempt, in epoch seconds; None if it is not.
 
-        Sending the same verdict again changes nothing; the latest of several verdicts counts. If no answer is kept
-        under the id and `row` is given, `row` is kept with the verdict.
+        The latest of several verdicts counts. Sending the same one again changes nothing, unless another was said in
+        between. If no answer is kept under the id and `row` is given, `row` is kept with the verdict.
 
         Args:
             exempt_days: how long an account that was flagged is exempt once it is called normal; 0 for not at all.
@@ -114,22 +114,21 @@ class Store:
                 one = connection.execute(which).one_or_none()
             if one is None:
                 return None
-            last = connection.execute(
-                select(verdicts)
-                .where(verdicts.c.score_id == score_id, verdicts.c.who == verdict["who"])
-                .order_by(verdicts.c.number.desc())
-                .limit(1)
-            ).one_or_none()
+            on_it = select(verdicts).where(verdicts.c.score_id == score_id).order_by(verdicts.c.number.desc()).limit(1)
+            latest = connection.execute(on_it).one_or_none()
+            last = connection.execute(on_it.where(verdicts.c.who == verdict["who"])).one_or_none()
             said = ("verdict", "type", "note")
             new = last is None or any(getattr(last, name) != verdict[name] for name in said)
+            new = new or latest.verdict != verdict["verdict"]
             if new:
                 connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
+            if new or verdict["verdict"] == "anomalous":  # one on another answer may have exempted the account since
                 exemptions.take(connection, one, verdict, exempt_days, note or (lambda *_, **__: None))
             otherwise = select(verdicts.c.number).where(
                 verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
             )
             contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
-            until = exemptions.until(connection, one)
+            until = exemptions.until(connection, one) if exempt_days else None
             return {**one._mapping, "contradicts": contradicts, "exempt_until": until}, new
 
     def exempt_stamp(self) -> exemptions.Stamp:

@@ -67,10 +67,22 @@ def test_every_door_asks_for_the_key_that_is_made_for_it(guarded: Service, one: 
     assert not any(key in log for key in (BACKEND, OPS, PROMETHEUS))
 
 
-def test_a_bound_beyond_the_host_without_keys_turns_admin_off(start_service: Starter, bundle: Bundle) -> None:
+def test_a_bound_beyond_the_host_without_keys_turns_admin_and_review_off(
+    start_service: Starter, bundle: Bundle, one: dict[str, Any]
+) -> None:
     service = start_service(bundle.path, host="0.0.0.0")
-    answer = service.client.put("/v1/thresholds", json={"review": 0.1, "block": 0.9})
-    assert_problem(answer, 403, "no API key is set")
+    verdict = {"verdict": "normal"}
+    doors = [
+        ("PUT", "/v1/thresholds", {"review": 0.1, "block": 0.9}),
+        ("POST", "/v1/feedback", {"sequence": one["sequences"][0], **verdict}),
+        ("GET", "/v1/review", None),
+        ("GET", "/v1/campaigns", None),
+        ("POST", f"/v1/campaigns/{'0' * 16}/verdict", verdict),
+    ]
+    for method, path, body in doors:
+        answer = service.client.request(method, path, json=body, headers={"Host": "127.0.0.1"})
+        assert_problem(answer, 403, "no API key is set")
+    assert score(service, one).status_code == 200
 
 
 def test_a_malformed_key_stops_the_start_and_is_not_shown(bundle: Bundle) -> None:

@@ -71,12 +71,13 @@ def test_a_file_without_keys_does_not_open_the_doors(tmp_path: Path) -> None:
         Access("", tmp_path / "keys", None, "127.0.0.1", Metrics())
 
 
-def test_without_keys_scoring_is_open_and_admin_is_for_the_own_host_alone() -> None:
+@pytest.mark.parametrize("guarded", ["admin", "review"])
+def test_without_keys_scoring_is_open_and_what_is_guarded_is_for_the_own_host_alone(guarded: Permission) -> None:
     local, beyond = Access("", None, None, "127.0.0.1", Metrics()), Access("", None, None, "0.0.0.0", Metrics())
-    assert local.check(call(), "admin") == LOCAL
-    assert status(local, call(client="10.0.0.7"), "admin") == 403
-    assert status(local, call(x_forwarded_for="10.0.0.7"), "admin") == 403
-    assert status(beyond, call(), "admin") == 403
+    assert local.check(call(), guarded) == LOCAL
+    assert status(local, call(client="10.0.0.7", host="127.0.0.1"), guarded) == 403
+    assert status(local, call(x_forwarded_for="10.0.0.7"), guarded) == 403
+    assert status(beyond, call(), guarded) == 403
     assert [status(a, call(client="10.0.0.7"), "score") for a in (local, beyond)] == [200, 200]
 
 

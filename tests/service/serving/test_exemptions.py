@@ -43,7 +43,7 @@ def one(of: Exemptions, given: dict[str, Any], user: str | None = "ann", version
 def test_an_exempt_account_passes_and_its_answer_says_what_the_thresholds_say(exemptions: Exemptions) -> None:
     given = result(repair={"strategy": "drop_sequence", "drop": [0], "weight": 0.2})
     found = one(exemptions, given)
-    exempt = {"decision": "block", "since": NOW - 100, "until": NOW + 100}
+    exempt = {"decision": "block", "type": "click farm", "since": NOW - 100, "until": NOW + 100}
     assert found == {**given, "decision": "allow", "type": None, "exempt": exempt, "repair": WHOLE}
     assert given["decision"] == "block", "the answer in the cache is for others too"
     assert (by_thresholds(found), by_thresholds(given)) == ("block", "block")

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from service.model.exemption import most_allowed
 from service.stores import exemptions
@@ -67,6 +69,37 @@ def test_genuine_exempts_until_it_lapses_and_anomalous_ends_it(store: Store, tmp
     assert told[0][2] == {"score_id": "a", "version": "1", "most": one.most, "until": until}
 
 
+def test_verdicts_on_one_account_at_the_same_time_all_count(store: Store) -> None:
+    scores = {str(k): 0.1 + k / 10 for k in range(8)}
+    for score_id, score in scores.items():
+        keep(store, score_id, score)
+    together = Barrier(len(scores))
+
+    def one(score_id: str) -> float:
+        together.wait()
+        found: float = say(store, score_id, "normal", note=lambda *_, **__: None)
+        return found
+
+    with ThreadPoolExecutor(len(scores)) as pool:
+        assert all(pool.map(one, scores))
+    assert [e.most for e in store.exempt()] == [most_allowed(max(scores.values()))]
+
+
+def test_the_latest_word_counts_also_if_the_same_person_said_it_before(store: Store) -> None:
+    for score_id in ("a", "b"):
+        keep(store, score_id)
+    said = (("a", "anomalous", "ann"), ("a", "normal", "bob"), ("a", "anomalous", "ann"))
+    assert [say(store, score_id, verdict, who=who) is not None for score_id, verdict, who in said] == [
+        False,
+        True,
+        False,
+    ]
+    assert [one["verdict"] for one in store.judged()] == ["anomalous"]
+    assert say(store, "b", "normal") is not None
+    assert say(store, "a", "anomalous") is None, "on another answer of the account"
+    assert store.exempt() == []
+
+
 def test_the_stamp_is_another_one_after_each_change(store: Store) -> None:
     stamps = [store.exempt_stamp()]
     for score_id, verdict in (("a", "normal"), ("b", "normal"), ("c", "anomalous"), ("d", "normal")):
@@ -75,6 +108,17 @@ def test_the_stamp_is_another_one_after_each_change(store: Store) -> None:
         say(store, score_id, verdict)
         stamps.append(store.exempt_stamp())
     assert len(set(stamps)) == 4, "none is there before the first, and none after it was ended"
+
+
+def test_the_stamp_shows_what_was_renewed_before_the_latest_and_came_after_it(store: Store) -> None:
+    for user in ("u", "v"):
+        keep(store, user, user_id=user)
+        say(store, user, "normal")
+    before = store.exempt_stamp()
+    with store.engine.begin() as connection:
+        mine = exemptions.exemptions.c.account == "u"
+        connection.execute(update(exemptions.exemptions).where(mine).values(since=store.exempt()[0].since - 1.0))
+    assert store.exempt_stamp() != before
 
 
 def test_what_was_judged_is_not_taken_back_by_a_verdict_on_what_looks_better(store: Store) -> None:
@@ -105,6 +149,12 @@ def test_a_verdict_that_exempts_nobody_is_a_verdict(store: Store, row: dict[str,
     assert say(store, "a", "normal", days) is None
     assert store.exempt() == []
     assert len(list(store.judged())) == 1
+
+
+def test_nobody_is_exempt_where_verdicts_have_been_turned_off_since(store: Store) -> None:
+    keep(store, "a")
+    assert say(store, "a", "normal") is not None
+    assert say(store, "a", "normal", days=0.0) is None
 
 
 def test_where_the_audit_cannot_be_written_nothing_is_recorded(store: Store, tmp_path: Path) -> None:
