@@ -149,6 +149,8 @@ Url = Annotated[str, typer.Option(help="The running service.")]
 AdminKey = Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")]
 StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]
 StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
+ID_KEY = "The service's, if it has one: ids are kept hashed with it, so without it nothing of the user is found."
+IdKey = Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help=ID_KEY)]
 
 
 def _store(url: str, state: Path) -> Store:
@@ -166,20 +168,9 @@ def forget(
     user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
-    id_key: Annotated[
-        str,
-        typer.Option(
-            "--id-key",
-            envvar="RECGUARD_ID_KEY",
-            help="The RECGUARD_ID_KEY of the service, if it has one. Ids are kept hashed with it: without it, or "
-            "with another one, nothing of the user is found: 0 answers are deleted, and the exemption stays.",
-        ),
-    ] = "",
+    id_key: IdKey = "",
 ) -> None:
-    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption.
-
-    Ids are found as the service keeps them: give it the state directory, the store and the id key of the service.
-    """
+    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption."""
     store = _store(store_url, state_dir)
     kept_as = {user, Pseudonyms(state_dir, clear=False, key=id_key).of(user)}
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")

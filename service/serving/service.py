@@ -232,10 +232,8 @@ class Serving:
         [result] = await self._results(active, Asked([sequence], 0, False, trial=True), asking)
         if "error" in result:
             error = result["error"]
-            errors = [
-                e | {"pointer": "/sequence" + e["pointer"].removeprefix("/sequences/0")}
-                for e in error.get("errors", ())
-            ]
+            place, told = "/sequences/0", error.get("errors", ())
+            errors = [e | {"pointer": "/sequence" + e["pointer"].removeprefix(place)} for e in told]
             raise Problem(error["status"], error["detail"], errors)
         return result, active.model.bundle.version
 

@@ -119,7 +119,7 @@ class Store:
             last = connection.execute(on_it.where(verdicts.c.who == verdict["who"])).one_or_none()
             said = ("verdict", "type", "note")
             new = last is None or any(getattr(last, name) != verdict[name] for name in said)
-            new = new or latest.verdict != verdict["verdict"]
+            new = new or (latest is not None and latest.verdict != verdict["verdict"])
             if new:
                 connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
             if new or verdict["verdict"] == "anomalous":  # one on another answer may have exempted the account since
