@@ -103,8 +103,8 @@ class Store:
 
         Args:
             exempt_days: how long an account that was flagged is exempt once it is called normal; 0 for not at all.
-            note: hears of an exemption, or of its end, before it is durable: as `Audit.note`. What it raises is raised,
-                and then nothing is added.
+            note: hears of an exemption, or of its end, before it is durable: as `Audit.note`, but not who. What it
+                raises is raised, and then nothing is added.
         """
         which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         with self.engine.begin() as connection:
@@ -118,8 +118,8 @@ class Store:
             latest = connection.execute(on_it).one_or_none()
             last = connection.execute(on_it.where(verdicts.c.who == verdict["who"])).one_or_none()
             said = ("verdict", "type", "note")
-            new = last is None or any(getattr(last, name) != verdict[name] for name in said)
-            new = new or latest.verdict != verdict["verdict"]
+            new = latest is None or last is None or latest.verdict != verdict["verdict"]
+            new = new or any(getattr(last, name) != verdict[name] for name in said)
             if new:
                 connection.execute(insert(verdicts), {"score_id": score_id, "time": time.time(), **verdict})
             if new or verdict["verdict"] == "anomalous":  # one on another answer may have exempted the account since
