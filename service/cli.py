@@ -166,19 +166,12 @@ def forget(
     user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
-    id_key: Annotated[
-        str,
-        typer.Option(
-            "--id-key",
-            envvar="RECGUARD_ID_KEY",
-            help="The RECGUARD_ID_KEY of the service, if it has one. Ids are kept hashed with it: without it, or "
-            "with another one, nothing of the user is found: 0 answers are deleted, and the exemption stays.",
-        ),
-    ] = "",
+    id_key: Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help="The service's.")] = "",
 ) -> None:
     """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption.
 
-    Ids are found as the service keeps them: give it the state directory, the store and the id key of the service.
+    If the service has a RECGUARD_ID_KEY, ids are kept hashed with it: without that key, 0 answers are deleted,
+    and the exemption stays.
     """
     store = _store(store_url, state_dir)
     kept_as = {user, Pseudonyms(state_dir, clear=False, key=id_key).of(user)}
