@@ -149,8 +149,6 @@ Url = Annotated[str, typer.Option(help="The running service.")]
 AdminKey = Annotated[str, typer.Option(envvar="RECGUARD_KEY", help="An API key with the scope admin.")]
 StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DIR", help="The service's.")]
 StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
-ID_KEY = "The service's, if it has one: ids are kept hashed with it, so without it nothing of the user is found."
-IdKey = Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help=ID_KEY)]
 
 
 def _store(url: str, state: Path) -> Store:
@@ -168,9 +166,13 @@ def forget(
     user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
-    id_key: IdKey = "",
+    id_key: Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help="The service's.")] = "",
 ) -> None:
-    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption."""
+    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption.
+
+    If the service has a RECGUARD_ID_KEY, ids are kept hashed with it: without that key, 0 answers are deleted,
+    and the exemption stays.
+    """
     store = _store(store_url, state_dir)
     kept_as = {user, Pseudonyms(state_dir, clear=False, key=id_key).of(user)}
     typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")

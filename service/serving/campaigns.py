@@ -246,12 +246,13 @@ class Campaigns:
             "end": box.end,
         }
 
-    async def say(self, which: str, verdict: dict[str, Any], until: float) -> dict[str, int]:
+    async def say(self, which: str, verdict: dict[str, Any], caller: str, until: float) -> dict[str, int]:
         """Says one verdict on the kept answer of every member; durable when this returns.
 
         Args:
             which: id of the campaign.
             verdict: verdict, type, note, who.
+            caller: name of the key.
             until: when the answer is due, in the event loop's time.
 
         Returns: how many members there are, how many of their answers are kept, and on how many the verdict is new.
@@ -268,11 +269,13 @@ class Campaigns:
         for one in kept:
             score_id, sent = str(one.result["score_id"]), (one.sequence, one.result, one.version)
             try:
-                _, new = await self.feedback.say(score_id, verdict, None, until)
+                _, new = await self.feedback.say(score_id, verdict, None, caller, until)
             except Problem as problem:
                 if problem.status != 404:
                     raise
-                _, new = await self.feedback.say(score_id, verdict, sent, until)  # let pass, and not drawn for review
+                _, new = await self.feedback.say(
+                    score_id, verdict, sent, caller, until
+                )  # let pass, and not drawn for review
             recorded += new
         campaign.verdict = verdict["verdict"]
         self._show()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic_core import to_json
@@ -217,6 +218,7 @@ class Feedback:
         score_id: str,
         verdict: dict[str, Any],
         sent: tuple[SentSequence, dict[str, Any], str] | None,
+        caller: str,
         until: float,
     ) -> tuple[dict[str, Any], bool]:
         """Records a verdict; it is durable when this returns.
@@ -225,6 +227,7 @@ class Feedback:
             score_id: of the answer it is about.
             verdict: verdict, type, note, who.
             sent: if the sequence itself was sent: the sequence, its answer and the bundle's version.
+            caller: name of the key; `who` is who the caller says gives the verdict.
             until: when the answer is due, in the event loop's time.
 
         Raises:
@@ -235,7 +238,7 @@ class Feedback:
         try:
             async with asyncio.timeout_at(until):
                 await self.flush()
-                found = await self.apart(self._record, score_id, verdict, row)
+                found = await self.apart(self._record, score_id, verdict, row, caller)
         except TimeoutError:
             detail = f"{SILENT}; the verdict may be recorded or not, and saying it again changes nothing"
             raise Problem(504, detail) from None
@@ -251,12 +254,14 @@ class Feedback:
         return found
 
     def _record(
-        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None
+        self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None, caller: str
     ) -> tuple[dict[str, Any], bool] | None:
         """Records a verdict, and counts it even if the caller has given up by now."""
         # a sequence that is pasted may have any id; whose it is, only its user_id says
         days = self.exemptions.days if row is None or row["user_id"] else 0.0
-        found = self._opened().say(score_id, verdict, row, days, self.exemptions.audit.note)
+        said_by = {"said_by": verdict["who"]} if verdict["who"] != caller else {}
+        note = partial(self.exemptions.audit.note, caller, **said_by)
+        found = self._opened().say(score_id, verdict, row, days, note)
         if found is not None and found[1]:
             self.metrics.feedback.labels(verdict["verdict"], found[0]["decision"]).inc()
             self.heard = True

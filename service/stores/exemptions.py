@@ -20,11 +20,11 @@ Stamp = tuple[int, float, float]  # how many exemptions there are, the time of t
 
 def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: float, note: Callable[..., None]) -> None:
     """Does what a verdict on an answer does to the exemptions of its account; arguments as for `Store.say`."""
-    account, who, now = answer.user_id or answer.sequence_id, verdict["who"], time.time()
+    account, now = answer.user_id or answer.sequence_id, time.time()
     told = {"score_id": answer.score_id, "version": answer.version}
     if verdict["verdict"] == "anomalous":
         if end(connection, account):
-            note(who, "exemption ended", **told)
+            note("exemption ended", **told)
         return
     most = most_allowed(answer.score)
     if not days or answer.decision == "allow" or most is None:
@@ -40,7 +40,7 @@ def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: flo
         new = replace(new, most=max(most, connection.execute(holds).scalar() or 0.0))
         if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
             return  # somebody has called the account anomalous meanwhile
-    note(who, "exemption", **told, most=new.most, until=new.until)
+    note("exemption", **told, most=new.most, until=new.until)
 
 
 def end(connection: Connection, account: str) -> bool:

@@ -103,8 +103,8 @@ class Store:
 
         Args:
             exempt_days: how long an account that was flagged is exempt once it is called normal; 0 for not at all.
-            note: hears of an exemption, or of its end, before it is durable: as `Audit.note`. What it raises is raised,
-                and then nothing is added.
+            note: hears of an exemption, or of its end, before it is durable: as `Audit.note`, but not who. What it
+                raises is raised, and then nothing is added.
         """
         which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         with self.engine.begin() as connection:

@@ -104,7 +104,8 @@ def test_a_verdict_holds_until_the_evidence_changes_or_a_verdict_ends_it(
     assert results(service, low)[0]["decision"] == "block"
     lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
     told = [(line["who"], line["what"], line["score_id"]) for line in lines if line["what"].startswith("exemption")]
-    assert told == [("eve", "exemption", judged["score_id"]), ("local", "exemption ended", worse["score_id"])]
+    assert told == [("local", "exemption", judged["score_id"]), ("local", "exemption ended", worse["score_id"])]
+    assert [line.get("said_by") for line in lines if line["what"].startswith("exemption")] == ["eve", None]
     [given] = [line for line in lines if line["what"] == "exemption"]
     assert (given["until"], given["version"]) == (said["exempt_until"], bundle.version)
     assert given["most"] == most_allowed(judged["score"])

@@ -61,6 +61,6 @@ def router(serving: Serving, access: Access) -> APIRouter:
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         if serving.campaigns is None:
             raise Problem(404, "no crowd is watched, so no campaign is found; see RECGUARD_CROWD")
-        return operations.CampaignVerdictAnswer(**await serving.campaigns.say(which, verdict, until))
+        return operations.CampaignVerdictAnswer(**await serving.campaigns.say(which, verdict, who, until))
 
     return routes

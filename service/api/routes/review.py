@@ -31,7 +31,8 @@ def router(serving: Serving, access: Access) -> APIRouter:
     ) -> operations.FeedbackAnswer:
         """Give the answer's `score_id`, or send the sequence itself, which is then scored.
 
-        The verdict is durable before the request is answered. Sending the same verdict again changes nothing.
+        The verdict is durable before the request is answered. Sending the same verdict again changes nothing, unless
+        another was said in between.
 
         `normal` on a flagged answer exempts its account: it is allowed until `RECGUARD_EXEMPT_DAYS` are over, its score
         rises clearly, another bundle serves, or somebody calls it anomalous.
@@ -44,7 +45,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
             score_id = digest(body.sequence.model_dump(), version).hex()  # sent again, it is the same answer
             sent = body.sequence, {**result, "score_id": score_id}, version
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
-        kept, new = await serving.feedback.say(str(score_id), verdict, sent, until)
+        kept, new = await serving.feedback.say(str(score_id), verdict, sent, who, until)
         return operations.FeedbackAnswer(**{n: kept[n] for n in SAID}, recorded=new)
 
     @routes.get(

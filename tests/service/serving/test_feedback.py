@@ -61,7 +61,7 @@ def test_callers_who_give_up_lose_no_answer_and_none_uncounted(tmp_path: Path, c
                 offered(feedback, 1 + number * ANSWERS + k)
             until = asyncio.get_running_loop().time() + 0.05
             with pytest.raises(Problem) as raised:
-                await feedback.say("0", verdict, None, until)
+                await feedback.say("0", verdict, None, "ann", until)
             assert raised.value.status == 504
         if not comes_back:
             lock.execute("DROP TABLE answers")
@@ -130,7 +130,7 @@ def test_a_verdict_that_is_recorded_after_its_deadline_counts(tmp_path: Path) ->
         verdict = {"verdict": "normal", "type": None, "note": None, "who": "ann"}
         until = asyncio.get_running_loop().time() + 0.05
         with pytest.raises(Problem):
-            await feedback.say("0", verdict, None, until)
+            await feedback.say("0", verdict, None, "ann", until)
         lock.execute("COMMIT")
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -44,8 +45,8 @@ def say(store: Store, score_id: str, verdict: str, days: float = DAYS, note: Any
 def test_genuine_exempts_until_it_lapses_and_anomalous_ends_it(store: Store, tmp_path: Path) -> None:
     told: list[Any] = []
 
-    def note(*who_and_what: str, **details: Any) -> None:
-        told.append((*who_and_what, details))
+    def note(what: str, **details: Any) -> None:
+        told.append((what, details))
 
     keep(store, "a")
     keep(store, "b", version="2")
@@ -61,12 +62,12 @@ def test_genuine_exempts_until_it_lapses_and_anomalous_ends_it(store: Store, tmp
     assert say(store, "b", "anomalous", note=note) is None
     assert store.exempt() == [], "the account is anomalous, whichever answer showed it"
     assert say(store, "b", "anomalous", note=note, who="bob") is None
-    assert [(who, what, details["score_id"]) for who, what, details in told] == [
-        ("ann", "exemption", "a"),
-        ("ann", "exemption", "b"),
-        ("ann", "exemption ended", "b"),
+    assert [(what, details["score_id"]) for what, details in told] == [
+        ("exemption", "a"),
+        ("exemption", "b"),
+        ("exemption ended", "b"),
     ]
-    assert told[0][2] == {"score_id": "a", "version": "1", "most": one.most, "until": until}
+    assert told[0][1] == {"score_id": "a", "version": "1", "most": one.most, "until": until}
 
 
 def test_verdicts_on_one_account_at_the_same_time_all_count(store: Store) -> None:
@@ -162,7 +163,7 @@ def test_where_the_audit_cannot_be_written_nothing_is_recorded(store: Store, tmp
     (tmp_path / "full" / "audit.jsonl").symlink_to("/dev/full")
     keep(store, "a")
     with pytest.raises(OSError, match="No space left"):
-        say(store, "a", "normal", note=Audit(tmp_path / "full").note)
+        say(store, "a", "normal", note=partial(Audit(tmp_path / "full").note, "ann"))
     assert store.exempt() == []
     assert list(store.judged()) == []
 
