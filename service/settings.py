@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         description="Whether sequences are judged beside what other accounts do, where the bundle knows of a crowd.",
     )
     crowd_accounts: int = Field(
-        20_000, gt=0, description="Most accounts of the crowd in memory; the one silent longest goes first."
+        20_000, gt=0, description="Most accounts of the crowd in memory; those silent longest go first."
     )
     crowd_values: int = Field(
         200_000, gt=0, description="Most values whose holders are kept; the one named longest ago goes first."

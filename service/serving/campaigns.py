@@ -66,7 +66,7 @@ class Campaigns:
     Args:
         crowd: the crowd that is looked at.
         most: bytes of the latest answers that are kept.
-        seconds: from one look to the next; 0: none.
+        seconds: from one look to the next.
         feedback, publisher, metrics: where verdicts go, what is found out late, and how many there are.
         model: gives the model in force; None while there is none.
         again: judges sequences of one kind, live windows or not, beside the crowd as it is, and publishes nothing.
@@ -91,8 +91,7 @@ class Campaigns:
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        if self.seconds:
-            self.task = asyncio.create_task(self._over_and_over(), name="campaigns")
+        self.task = asyncio.create_task(self._over_and_over(), name="campaigns")
 
     async def close(self) -> None:
         if self.task is not None:
@@ -273,9 +272,8 @@ class Campaigns:
             except Problem as problem:
                 if problem.status != 404:
                     raise
-                _, new = await self.feedback.say(
-                    score_id, verdict, sent, caller, until
-                )  # let pass, and not drawn for review
+                # it was let pass, and not drawn for review
+                _, new = await self.feedback.say(score_id, verdict, sent, caller, until)
             recorded += new
         campaign.verdict = verdict["verdict"]
         self._show()

@@ -140,7 +140,7 @@ class Serving:
         )
         self.registry = Registry(s, self.metrics, self.drift, self.promise)
         self.campaigns: Campaigns | None = None
-        if self.crowd:
+        if self.crowd and s.campaign_seconds:
             told = self.feedback, self.publisher, self.metrics
             size, every = s.campaign_bytes, s.campaign_seconds
             self.campaigns = Campaigns(self.crowd, size, every, *told, self._model, self.judge_again)

@@ -123,7 +123,7 @@ HALVES = [SHOP.subset(np.sort(half)) for half in np.split(np.random.default_rng(
 def found_in(log: Log) -> list[Group]:
     """The campaigns of a shop's log, where the other half of its users tells what is usual."""
     _, encoder, histories = read(HALVES[0])
-    held = [one.held for one in encoder.encode_all(log.sequences())]  # type: ignore[union-attr]
+    _, _, held = read(log, encoder)
     return campaigns(held, fit_usual(histories, np.random.default_rng(0)))
 
 
