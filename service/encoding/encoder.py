@@ -39,6 +39,7 @@ from service.encoding.fields import (
     Rhythm,
     Step,
 )
+from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
@@ -55,7 +56,21 @@ AT_ONCE = 512  # sequences encoded together
 # the fields that a bundle keeps, by the name of their kind
 KINDS: dict[str, type] = {
     kind.kind: kind
-    for kind in (Vocabulary, Bins, Gap, Rhythm, Hour, Repeat, Popularity, Deviation, Step, Neighbourhood, Change, Cross)
+    for kind in (
+        Vocabulary,
+        Bins,
+        Gap,
+        Rhythm,
+        Hour,
+        Repeat,
+        Popularity,
+        Deviation,
+        Step,
+        Neighbourhood,
+        Change,
+        Habit,
+        Cross,
+    )
 }
 
 
@@ -74,6 +89,7 @@ class Encoded:
         rows: int32 (Q, slots), the table rows of [CLS] and of every position, pairs included.
         belongs: int32 (Q,), the event each of those is a part of (its own words included), -1 for [CLS].
         changed: float64 (T,), log odds that hands changed before each event, in the caller's order; 0 where not told.
+        habit: float64 (S,), how well its latest events fit its own past, see `Events.habit`.
         held: the identifiers that its events name.
     """
 
@@ -86,6 +102,7 @@ class Encoded:
     rows: Ids
     belongs: Ids
     changed: NDArray[np.float64]
+    habit: NDArray[np.float64]
     held: Held
 
 
@@ -257,6 +274,7 @@ class Encoder:
                     rows=of_sequence,
                     belongs=belongs[start : start + 1 + size],
                     changed=changed[event : event + lengths[i]],
+                    habit=events.habit[i],
                     held=held[i],
                 )
             )

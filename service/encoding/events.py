@@ -74,6 +74,8 @@ class Events:
         codes: by the name of each vocabulary that was encoded, int64 (T,), a number for each value, known or not.
         unreadable: by column of numbers that was read, the places of values that are none.
         ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
+        habit: float64 (N, S), mean log ratio of each sequence's latest events, see `habit`; NaN where it is not known.
+            S is 0 until it was encoded.
         owner: int64 (T,), the sequence of each event.
         at: int64 (T,), its place in the sequence.
         order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
@@ -95,6 +97,7 @@ class Events:
         self.ids: dict[str, NDArray[np.integer]] = {}
         self.codes: dict[str, NDArray[np.int64]] = {}
         self.unreadable: dict[str, list[int]] = {}
+        self.habit: Floats = np.zeros((len(self.lengths), 0))
         self._numbers: dict[str, Floats] = {}
         self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}

@@ -85,12 +85,13 @@ def special(row: int) -> str | None:
     return ("unknown", "missing")[row] if row < FIRST else None
 
 
-def _binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
+def binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
     """Ids by the edges each value reaches, MISSING where NaN."""
     return np.where(np.isnan(values), MISSING, FIRST + np.searchsorted(np.asarray(edges), values, side="right"))
 
 
-def _interval(edges: Sequence[float], row: int) -> str:
+def interval(edges: Sequence[float], row: int) -> str:
+    """The bin of a row behind FIRST, in words."""
     bin_ = row - FIRST
     low = f"{edges[bin_ - 1]:g}" if bin_ > 0 else "-inf"
     high = f"{edges[bin_]:g}" if bin_ < len(edges) else "inf"
@@ -115,10 +116,10 @@ class Bins(Kind):
         return FIRST + len(self.edges) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        return _binned(events.numbers(self.name), self.edges)
+        return binned(events.numbers(self.name), self.edges)
 
     def label(self, row: int) -> str:
-        return special(row) or (f"{self.exact[row - FIRST]:g}" if self.exact else _interval(self.edges, row))
+        return special(row) or (f"{self.exact[row - FIRST]:g}" if self.exact else interval(self.edges, row))
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,10 @@ class Gap(Kind):
     size: int = FIRST + len(GAP_EDGES) + 1
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        return _binned(events.gaps, GAP_EDGES)
+        return binned(events.gaps, GAP_EDGES)
 
     def label(self, row: int) -> str:
-        return special(row) or f"{_interval(GAP_EDGES, row)} s"
+        return special(row) or f"{interval(GAP_EDGES, row)} s"
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,10 @@ class Rhythm(Kind):
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         gaps = np.log(np.maximum(events.gaps, 0) + 0.01)
-        return _binned(np.abs(gaps - events.before(gaps)), RHYTHM_EDGES)
+        return binned(np.abs(gaps - events.before(gaps)), RHYTHM_EDGES)
 
     def label(self, row: int) -> str:
-        return special(row) or _interval(RHYTHM_EDGES, row)
+        return special(row) or interval(RHYTHM_EDGES, row)
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ class Deviation(Kind):
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         values = events.numbers(self.column)
-        return _binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
+        return binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
 
     def side(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """Int64 (T,): 1 where the number lies low for the identifier, 2 where high, by half a deviation; else 0."""
@@ -258,7 +259,7 @@ class Deviation(Kind):
         return np.select([ids < FIRST, ids < low, ids >= high], [0, 1, 2], 0)
 
     def label(self, row: int) -> str:
-        return special(row) or f"{_interval(DEVIATION_EDGES, row)} sd"
+        return special(row) or f"{interval(DEVIATION_EDGES, row)} sd"
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,7 @@ class Step(Kind):
     def encode(self, events: Events) -> NDArray[np.integer]:
         ids = events.ids[self.column].astype(np.float64)
         ids[ids < FIRST] = np.nan
-        return _binned(ids - events.before(ids), (-30, -4, -1, 0, 1, 2, 5, 31))
+        return binned(ids - events.before(ids), (-30, -4, -1, 0, 1, 2, 5, 31))
 
     def label(self, row: int) -> str:
         steps = (

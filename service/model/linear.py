@@ -20,7 +20,7 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 
 def dense(description: Floats) -> Floats:
-    """The features (..., 4 F) made from the measures (..., 2 F); a field without values counts as normal."""
+    """The features (..., 2 M) made from the measures (..., M); a field without values counts as normal."""
     description = np.where(np.isnan(description), 0.0, description)
     return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
 
@@ -32,7 +32,7 @@ class Linear:
     Attributes:
         idf: float64 (rows,), 0 for rows that training never used.
         weights: float64 (1 + K, rows), multiplied by idf.
-        dense_weights: float64 (1 + K, 4 F).
+        dense_weights: float64 (1 + K, 2 M).
         bias: float64 (1 + K,).
     """
 

@@ -3,7 +3,8 @@
 For each field a sequence has two numbers. One is its mean surprise: -ln of how common its values are among normal
 sequences. The other is the entropy of its own values. The steps of a crawler through the catalogue are rare, the items
 of a click farm are few, and a shilling profile has items that people seldom visit. The novelty is the squared
-Mahalanobis distance of these numbers from those of normal sequences.
+Mahalanobis distance of these numbers from those of normal sequences, and how far the account's latest events stray from
+its own past, where that is long enough to tell.
 """
 
 from collections.abc import Hashable
@@ -58,8 +59,8 @@ class Novelty:
         fields: the fields' names, F of them.
         field: int16 (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), see `measure`.
-        mean, scale: float64 (B, 2 F), mean and standard deviation of the measures of normal sequences.
-        covariance: float64 (B, 2 F, 2 F), of their standardised measures.
+        mean, scale: float64 (B, 2 F + S), mean and standard deviation of the measures of normal sequences.
+        covariance: float64 (B, 2 F, 2 F), of their standardised measures, those of habit apart.
     """
 
     fields: tuple[str, ...]
@@ -70,19 +71,22 @@ class Novelty:
     covariance: Floats
 
     def standardise(self, measures: Floats, lengths: NDArray[np.integer]) -> Floats:
-        """Standard deviations from normal, (N, 2 F), within LIMIT; NaN for a field without values."""
+        """Standard deviations from normal, (N, 2 F + S), within LIMIT; NaN for a field without values."""
         of = bins(lengths)
         return np.clip((measures - self.mean[of]) / self.scale[of], -LIMIT, LIMIT)
 
-    def describe(self, usage: Usage, lengths: NDArray[np.integer]) -> Floats:
-        """The sequences' standardised measures, float64 (N, 2 F)."""
-        return self.standardise(measure(usage, self.field, self.surprise, len(self.fields)), lengths)
+    def describe(self, usage: Usage, habit: Floats, lengths: NDArray[np.integer]) -> Floats:
+        """The sequences' standardised measures, float64 (N, 2 F + S); `habit`, float64 (N, S), as in `Encoded`."""
+        of_fields = measure(usage, self.field, self.surprise, len(self.fields))
+        return self.standardise(np.concatenate((of_fields, habit), axis=1), lengths)
 
     def distance(self, description: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Squared distance from normal over the measures that are there, divided by their number, (N,).
 
-        It is about 1 for normal sequences, and 1 if no field has a value.
+        It is about 1 for normal sequences, and 1 if no field has a value. What strays most from its own past adds to it
+        as one measure more.
         """
+        description, habit = np.split(description, [2 * len(self.fields)], axis=1)
         there = ~np.isnan(description)
         alike: dict[tuple[int, bytes], list[int]] = {}
         for at, (bin_, used) in enumerate(zip(bins(lengths).tolist(), there, strict=True)):
@@ -92,7 +96,8 @@ class Novelty:
             if any(used):
                 whitened = description[some][:, there[some[0]]] @ self._whitening(bin_, used)
                 found[some] = (whitened * whitened).mean(axis=1)
-        return found
+        strayed = np.nan_to_num(habit).min(axis=1, initial=0.0)
+        return np.asarray(found + strayed * strayed / 2)
 
     @cachedmethod(lambda self: self._cache)
     def _whitening(self, bin_: int, used: bytes) -> Floats:

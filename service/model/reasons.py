@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.encoding.encoder import MASK, Encoded, Encoder
+from service.encoding.habit import compared
 from service.encoding.usage import Usage
 from service.model.calibration import ALARMS, CHANNELS, Calibration, Evidence, log, logit
 from service.model.lengths import bins
@@ -15,6 +16,7 @@ from service.model.togetherness import MEASURES
 NETWORK = "events in their order"
 ASSOCIATION = "company"  # as callers know guilt by association
 NOVELTY = "distance from normal"
+HABIT = "habit"
 CROWD = "crowd"
 
 
@@ -105,12 +107,18 @@ def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: flo
 
 
 def _of_measures(encoded: Encoded, tabular: Tabular, weight: float) -> list[Reason]:
-    """Two reasons for each field: how rare its values are in the sequence, and how varied."""
-    [description] = np.nan_to_num(tabular.novelty.describe(Usage.of([encoded]), np.array([encoded.length])))
+    """Two reasons for each field, how rare its values are and how varied; one for each comparison with the past."""
+    of_one = Usage.of([encoded]), encoded.habit[None], np.array([encoded.length])
+    [description] = np.nan_to_num(tabular.novelty.describe(*of_one))
     parts = weight * tabular.linear.dense_weights[0] * dense(description)
-    parts = parts.reshape(2, 2, -1).sum(axis=0)  # the measure as it is and squared -> (rarity or variety, F)
-    rarity, variety = description.reshape(2, -1)
-    found = []
+    parts = parts.reshape(2, -1).sum(axis=0)  # the measure as it is and squared
+    fields = len(tabular.novelty.fields)
+    rarity, variety, habit = np.split(description, (fields, 2 * fields))
+    found = [
+        Reason(None, HABIT, f"{'un' if habit[i] < 0 else ''}like the account's own past: {compared(i)}", float(part))
+        for i, part in enumerate(parts[2 * fields :])
+    ]
+    parts = parts[: 2 * fields].reshape(2, -1)
     for i, name in enumerate(tabular.novelty.fields):
         found.append(Reason(None, name, f"values {'rarer' if rarity[i] > 0 else 'commoner'} than usual", parts[0, i]))
         found.append(Reason(None, name, f"{'more' if variety[i] > 0 else 'less'} varied than usual", parts[1, i]))

@@ -50,7 +50,7 @@ class Tabular:
 
     def read(self, sequences: Sequence[Encoded]) -> Reading:
         usage, lengths = Usage.of(sequences), np.array([e.length for e in sequences])
-        description = self.novelty.describe(usage, lengths)
+        description = self.novelty.describe(usage, np.stack([e.habit for e in sequences]), lengths)
         return Reading(
             self.linear.logits(usage, description),
             self.association.read(usage),

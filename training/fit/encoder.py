@@ -12,6 +12,7 @@ from service.encoding.change import Change
 from service.encoding.encoder import Encoder
 from service.encoding.events import Events, joined_texts
 from service.encoding.fields import (
+    UNKNOWN,
     Bins,
     Deviation,
     Field,
@@ -23,6 +24,7 @@ from service.encoding.fields import (
     Rhythm,
     Step,
 )
+from service.encoding.habit import LAG, LEAST_PAST, Habit, Past
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.values import catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
@@ -32,7 +34,10 @@ from training.data.log import Log, LogError
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
 MAX_PAIRS = 100_000  # most pairs in one cross; those that most sequences hold are kept
-CHANGE_SEQUENCES = 1000  # most sequences that change points are learned from
+CHANGE_SEQUENCES = 1000  # most sequences that change points and habits are learned from
+STRENGTHS = (10.0, 30.0, 100.0, 300.0, 1000.0)  # imaginary past events of a habit, of which the likeliest are chosen
+LEAST_GAIN = 0.02  # nats an event that an account's past must tell about a field
+LEAST_LONG = 20  # sequences that are long enough to have a past
 STRETCH = 8  # fewest values of a catalogue that form a stretch of neighbours
 MAX_STRETCHES = 8192
 BINS = 32  # bins of a number that has more distinct values than this
@@ -65,6 +70,7 @@ def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: 
     if log.events["ts"].is_not_null().any():
         fields.extend((Gap(), Rhythm(), Hour()))
     fields.extend(_change(fields, log))
+    fields.extend(_habit(fields, log))
     fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies)))
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not texts:
@@ -202,6 +208,34 @@ def _change(fields: Sequence[Field], log: Log) -> list[Change]:
             stable.append(f.name)
             frequencies.append(shares)
     return [Change("point of change", stable, frequencies)] if stable else []
+
+
+def _habit(fields: Sequence[Field], log: Log) -> list[Habit]:
+    """What an account does as it used to: the fields, first-hand, that its past predicts better than the log does."""
+    long = np.flatnonzero(np.diff(log.offsets) >= LAG + LEAST_PAST)
+    if len(long) < LEAST_LONG:
+        return []
+    drawn = np.random.default_rng(0).permutation(long)[:CHANGE_SEQUENCES]
+    events = Events(*log.subset(drawn).whole, log.reading)
+    before = events.at - LAG + 1
+    told = before >= LEAST_PAST
+    kept: list[tuple[str, float, list[float]]] = []
+    for f in fields:
+        if not isinstance(f, Vocabulary | Bins | Gap | Hour):
+            continue
+        ids = events.ids[f.name] = f.encode(events)
+        counts = np.bincount(ids, minlength=f.size) + 0.5
+        shares = counts / counts.sum()
+        if f.name in events.codes:  # of one unknown value
+            shares[UNKNOWN] /= 1 + len(np.unique(events.codes[f.name][ids == UNKNOWN]))
+        gains = {s: float(Past(events, f.name, s, shares).log_ratio(before)[told].mean()) for s in STRENGTHS}
+        best = max(gains, key=gains.__getitem__)
+        if gains[best] > LEAST_GAIN:
+            kept.append((f.name, best, shares.tolist()))
+    if not kept:
+        return []
+    sources, strengths, frequencies = map(list, zip(*kept, strict=True))
+    return [Habit("habit", sources, strengths, frequencies)]
 
 
 def _shared(holders: Counter[int]) -> list[list[int]]:

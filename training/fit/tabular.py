@@ -33,6 +33,7 @@ TRIMMED = 0.3  # share of the most novel sequences that a fit without labels doe
 LEAST_NORMAL = 50  # normal sequences of like length that tell what is normal
 ROUNDS = 8  # rounds of that trimming
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
+OF_HABIT = 10.0  # how much larger the measures of habit enter the fit: they are few, and tell what no row does
 SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
 FEW = 2.0  # imaginary holders without suspicion that each value gets in addition to its own
 
@@ -143,7 +144,7 @@ def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats
 
 
 def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Floats]:
-    """The measures of the normal sequences, (M,) says which, and the cross-fitted description, (M, 2 F), of all."""
+    """The measures of the normal sequences, (M,) says which, and the cross-fitted description, (M, 2 F + S), of all."""
     # a field of the whole sequence (such as its length) has one value, whose surprise only adds noise to the distance
     encoder = sample.encoder
     of_events = [s for s in encoder.stretches if s.field.of != "sequence"]
@@ -162,20 +163,24 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
         _holders(row_counts(encoder, [sequences[i] for i in usual.tolist()]), fold[usual], tables),
     )
     total = holders.sum(axis=0)
-    measures = np.empty((len(sequences), 2 * len(names)))
+    habits = np.stack([e.habit for e in sequences])
+    measures = np.concatenate((np.empty((len(sequences), 2 * len(names))), habits), axis=1)
     for k in range(tables):
         surprise = _surprise(total - holders[k], field, len(names))
         of_fold = np.flatnonzero(fold == k)
         if of_fold.size:
             usage = Usage.of([sequences[i] for i in of_fold.tolist()])
-            measures[of_fold] = measure(usage, field, surprise, len(names))
+            measures[of_fold, : 2 * len(names)] = measure(usage, field, surprise, len(names))
     lengths = np.array([e.length for e in sequences])
-    novelty = Novelty(names, field, _surprise(total, field, len(names)), *_by_length(measures[normal], lengths[normal]))
+    novelty = Novelty(
+        names, field, _surprise(total, field, len(names)), *_by_length(measures[normal], lengths[normal], len(names))
+    )
     return novelty, novelty.standardise(measures, lengths)
 
 
-def _by_length(measures: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Mean, standard deviation and covariance of normal sequences' measures (N, 2 F) in each bin of length.
+def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tuple[Floats, Floats, Floats]:
+    """Mean and standard deviation of normal sequences' measures (N, 2 F + S) in each bin of length, and how those of
+    fields vary together.
 
     A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins.
     """
@@ -191,10 +196,10 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Fl
         scale = np.sqrt(np.nansum((usual - mean) ** 2, axis=0) / count) + 1e-3
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
         # a measure that few sequences have scatters as much among these as one that all have
-        often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))
+        often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))[: 2 * fields]
         means.append(mean)
         scales.append(scale)
-        covariances.append(LedoitWolf().fit(described / often).covariance_)
+        covariances.append(LedoitWolf().fit(described[:, : 2 * fields] / often).covariance_)
     return np.stack(means), np.stack(scales), np.stack(covariances)
 
 
@@ -273,15 +278,22 @@ def _idf(counts: sp.csr_matrix) -> Floats:
     return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
 
 
-def _features(counts: sp.csr_matrix, idf: Floats, described: Floats) -> sp.csr_matrix:
-    """The features that `service.model.linear` weighs, (N, rows + 4 F)."""
-    return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), dense(described)), format="csr")
+def _features(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
+    """The features that `service.model.linear` weighs, (N, rows + 2 (2 F + S)), the measures of them scaled."""
+    return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), scale * dense(described)), format="csr")
+
+
+def _scale(sample: Sample, described: Floats) -> Floats:
+    """Float64 (2 (2 F + S),): by how much larger each measure, and its square, enters the fit."""
+    is_habit = np.arange(described.shape[1]) >= described.shape[1] - len(sample.sequences[0].habit)
+    return np.tile(np.where(is_habit, OF_HABIT, 1.0), 2)
 
 
 def _fit_linear(sample: Sample, described: Floats, count: int) -> Linear:
     counts, types = sample.counts, sample.types
     idf = _idf(counts[sample.whole])
-    features = _features(counts, idf, described)
+    scale = _scale(sample, described)
+    features = _features(counts, idf, described, scale)
     coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
     model = _logistic(features, sample.label, sample.weight)
     coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
@@ -294,7 +306,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> Linear:
             np.concatenate((-model.intercept_, model.intercept_)) / 2 if two else model.intercept_
         )
     rows = counts.shape[1]
-    return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:], bias)
+    return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:] * scale, bias)
 
 
 def _logistic(features: sp.csr_matrix, target: NDArray[np.integer], weight: Floats) -> LogisticRegression:
@@ -303,12 +315,13 @@ def _logistic(features: sp.csr_matrix, target: NDArray[np.integer], weight: Floa
 
 def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold: NDArray[np.int64]) -> Floats:
     """Float64 (M,): the linear part's logit for the label of each sequence, fitted without its fold."""
-    logits = np.zeros(len(fold))
+    logits, scale = np.zeros(len(fold)), _scale(sample, described)
     for k in np.unique(fold):
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
-        model = _logistic(_features(sample.counts[rest], idf, described[rest]), sample.label[rest], sample.weight[rest])
-        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest]))
+        features = _features(sample.counts[rest], idf, described[rest], scale)
+        model = _logistic(features, sample.label[rest], sample.weight[rest])
+        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest], scale))
     return logits
 
 

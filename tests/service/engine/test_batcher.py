@@ -52,6 +52,7 @@ def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
                 nothing,
                 nothing[:, 0],
                 np.zeros(length),
+                np.zeros(0),
                 held.nothing(length),
             )
             if length

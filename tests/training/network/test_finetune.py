@@ -26,7 +26,17 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
         of_no_column = np.zeros(0, bool)
         encoded = Encoded(
-            [window] * len(rows), owners, 1, {}, of_no_column, [], nothing, nothing[:, 0], np.zeros(1), held.nothing(1)
+            [window] * len(rows),
+            owners,
+            1,
+            {},
+            of_no_column,
+            [],
+            nothing,
+            nothing[:, 0],
+            np.zeros(1),
+            np.zeros(0),
+            held.nothing(1),
         )
         batches = iter([outputs])
         assert network_logits([encoded], lambda _, b=batches: next(b)).sequence[0] == pytest.approx(pooled[i], abs=1e-5)

@@ -1,0 +1,106 @@
+"""The field that compares each event with what the account itself used to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.events import Events, run_lengths, run_starts
+from service.encoding.fields import FIRST, MISSING, Kind, binned, interval, special
+from service.encoding.values import Floats
+
+LAG = 64  # events right before an event that are no past: whoever took over must not count as the account's own habit
+LEAST_PAST = 32  # events of a past that tell a habit
+MOST = 4.0  # nats that a value of one field says at most, either way
+HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0)  # nats
+LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
+
+
+@dataclass(frozen=True)
+class Habit(Kind):
+    """How much likelier each event is for this account, by its own past, than for anybody.
+
+    The log ratio of two estimates of an id's share, summed over some fields and divided by the root of their number:
+    the share in the account's own events up to LAG before, with a Dirichlet prior around the log's shares, and the
+    log's share itself. It is naive Bayes of "the account" against "somebody", see Maxion and Townsend, "Masquerade
+    detection using truncated command lines", DSN 2002. Values that training did not hold are told apart all the same: a
+    device that only one account has is its habit, too. Where the past is too short to tell, it is missing.
+    """
+
+    kind: ClassVar[str] = "habit"
+    name: str
+    sources: list[str]
+    strengths: list[float]  # for each source, imaginary past events that are spread as the log's
+    frequencies: list[list[float]]  # for each source, the share of each id; of UNKNOWN, that of one value
+    size: int = FIRST + len(HABIT_EDGES) + 1
+
+    def encode(self, events: Events) -> NDArray[np.integer]:
+        """Also leaves with the events how their latest compare with those before, see `Events.habit`."""
+        before = events.at - LAG + 1  # events of an event's past
+        each, latest = np.full(events.length, np.nan), np.full((len(events.lengths), len(LATEST)), np.nan)
+        told = before >= LEAST_PAST
+        if told.any() or (events.lengths >= LATEST[0] + LEAST_PAST).any():
+            sources = zip(self.sources, self.strengths, self.frequencies, strict=True)
+            pasts = [Past(events, *source) for source in sources]
+            there = np.any([past.there for past in pasts], axis=0)
+
+            def nats(before: NDArray[np.int64]) -> Floats:
+                return np.asarray(sum(past.log_ratio(before) for past in pasts) / np.sqrt(len(pasts)))
+
+            each = np.where(told & there, nats(before), np.nan)
+            for k, count in enumerate(LATEST):
+                long = np.flatnonzero(events.lengths >= count + LEAST_PAST)
+                if not len(long):
+                    break
+                of_latest = nats((events.lengths - count)[events.owner])
+                at = (events.starts + events.lengths)[long][:, None] - np.arange(count, 0, -1)
+                of_them = np.where(there[at], of_latest[at], 0.0).sum(axis=1)
+                with np.errstate(invalid="ignore"):
+                    latest[long, k] = of_them / there[at].sum(axis=1)
+        events.habit = latest
+        return binned(each, HABIT_EDGES)
+
+    def label(self, row: int) -> str:
+        return special(row) or f"{interval(HABIT_EDGES, row)} nats likelier than for anybody"
+
+
+class Past:
+    """What the values of one source say of events, given how often their sequence held them before.
+
+    Args:
+        events: T of them.
+        source: a field of theirs that was encoded.
+        strength, frequencies: as of `Habit`.
+    """
+
+    def __init__(self, events: Events, source: str, strength: float, frequencies: Sequence[float]) -> None:
+        ids = events.ids[source]
+        values = events.codes.get(source, ids)  # codes tell unknown values apart
+        keys = events.owner << 32 | values
+        self.order = np.argsort(keys, kind="stable")
+        self.starts = run_starts(keys[self.order])
+        self.group = np.repeat(np.arange(len(self.starts)), run_lengths(self.starts, events.length))
+        self.wide = int(events.lengths.max()) + 1
+        self.places = self.group * self.wide + events.at[self.order]
+        self.there, self.strength, self.share = ids != MISSING, strength, np.asarray(frequencies)[ids]
+
+    def log_ratio(self, before: NDArray[np.int64]) -> Floats:
+        """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value.
+
+        Args:
+            before: int64 (T,), how many of its sequence's first events are its past.
+        """
+        past = before.clip(0)
+        seen = np.empty(len(past))
+        seen[self.order] = (
+            np.searchsorted(self.places, self.group * self.wide + past[self.order]) - self.starts[self.group]
+        )
+        ratio = np.log((seen / self.share + self.strength) / (past + self.strength))
+        return np.where(self.there, ratio.clip(-MOST, MOST), 0.0)
+
+
+def compared(k: int) -> str:
+    """What the k-th measure of `Events.habit` compares, in words."""
+    return f"the latest {LATEST[k]} events"
