@@ -37,7 +37,7 @@ def test_normal_sequences_with_a_measure_that_few_have_are_as_near_to_normal() -
     measures[rng.random(6000) > 0.1, 5] = np.nan
     lengths = np.full(6000, 5)
     known, new = measures[:3000], measures[3000:]
-    novelty = Novelty(("a", "b", "c"), np.zeros(1, np.int16), np.zeros(1), *_by_length(known, lengths[:3000]))
+    novelty = Novelty(("a", "b", "c"), np.zeros(1, np.int16), np.zeros(1), *_by_length(known, lengths[:3000], 3))
     distance = novelty.distance(novelty.standardise(new, lengths[3000:]), lengths[3000:])
     has = ~np.isnan(new[:, 5])
     assert abs(distance[has].mean() - distance[~has].mean()) < 0.15
