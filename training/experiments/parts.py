@@ -52,8 +52,8 @@ VARIANTS: dict[str, frozenset[str]] = {
     NONE: frozenset(),
 }
 MEASURES = {
-    "average_precision": "average precision",
-    "recall_at_1_fpr": f"recall at {FALSE_ALARMS:.0%} false alarms",
+    "average_precision": "Average precision",
+    "recall_at_1_fpr": f"Recall at {FALSE_ALARMS:.0%} false alarms",
     "event_auc": "AUC of events inside anomalous sequences",
 }
 WHOLE = "whole"
@@ -366,12 +366,20 @@ def _row(one: Pooled, kind: str | None) -> dict[str, Any]:
 
 def page(result: dict[str, Any]) -> str:
     """The page of what `parts` returns."""
+    alone, left_out = [*ALONE.values(), NONE, BOOSTING], list(WITHOUT.values())
+
+    def told(measure: str, names: Sequence[str]) -> list[str]:
+        """The variants of which it is measured on some row."""
+        rows = [row["variants"] for row in result["rows"].values()]
+        return [name for name in names if any(row.get(name, {}).get(measure) for row in rows)]
+
+    tables = {"All, and each alone": [ALL, *alone], "All, and each left out": [ALL, *left_out]}
     return pages.render(
         "parts.html.j2",
         result=result,
         measures=MEASURES,
-        columns=[ALL, *ALONE.values(), NONE, BOOSTING],
-        left_out=list(WITHOUT.values()),
+        tables={m: {heading: told(m, names) for heading, names in tables.items()} for m in MEASURES},
+        behind=told("behind_all", [*left_out, *alone]),
         all_parts=ALL,
         resamples=RESAMPLES,
         together=TOGETHER,
