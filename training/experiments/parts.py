@@ -88,7 +88,7 @@ def parts(
     split = folds(labels, count, config.seed)
 
     def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = cell(out / "cells" / f"parts-{name}.json", {**settings, "cell": name}, work)
+        found = cell(out / "cells" / f"parts-{name.replace(' ', '-')}.json", {**settings, "cell": name}, work)
         advance(name)
         return found
 
