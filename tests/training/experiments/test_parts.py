@@ -140,7 +140,7 @@ def test_the_command_compares_parts_or_methods(tmp_path: Path) -> None:
     given = ("--events", tmp_path / "events.csv", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
     assert "drop one of them" in refused("compare", *given, "--parts", "--methods", BOOSTING)
     assert "--unseen goes with --parts" in refused("compare", *given, "--unseen")
-    assert f"there are ours, default; {'ours, small'}" in refused("compare", *given, "--methods", "none such")
+    assert "there are ours, default; ours, small;" in refused("compare", *given, "--methods", "none such")
     said = command("compare", *given, "--methods", BOOSTING, "--folds", 2, "--quiet")
     assert "compare.html" in said
     assert pl.read_csv(tmp_path / "events.csv").columns == ["sequence_id", "action", "event_label"]
