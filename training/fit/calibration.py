@@ -4,6 +4,7 @@ The result is a `service.model.calibration.Calibration`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,29 @@ ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 LOWEST = (-np.inf, 8.0, 0.5, 0.3, 0.3)
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty; those on the crowd are this sure
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a calibration learns from: M sequences and cuts of them, judged by parts that were fitted without them.
+
+    Attributes:
+        evidence: what the parts say of them.
+        label: int8 (M,).
+        types: int64 (M,), index of the anomaly type, UNLABELLED if there is none.
+        events: int8 (T,) for each, labels of its events, UNLABELLED if unknown.
+        weight: float64 (M,), how much each counts.
+    """
+
+    evidence: Evidence
+    label: NDArray[np.int8]
+    types: NDArray[np.int64]
+    events: Sequence[NDArray[np.int8]]
+    weight: Floats
+
+    def calibration(self, prevalence: float | None) -> Calibration:
+        """The calibration that it teaches; see `fit_calibration`."""
+        return fit_calibration(self.evidence, self.label, self.types, self.events, self.weight, prevalence)
 
 
 def fit_calibration(
