@@ -264,9 +264,10 @@ def _microseconds(fitted: Fitted, log: Log, run: Run) -> dict[str, list[float]]:
             encoded = fitted.encode(some)
             lengths = np.array([e.length for e in encoded])
             usage = Usage.of(encoded)
-            description = tabular.novelty.describe(usage, lengths)
+            habit = np.stack([e.habit for e in encoded])
+            description = tabular.novelty.describe(usage, habit, lengths)
             shared = _clocked(partial(Usage.of, encoded))
-            described = shared + _clocked(partial(tabular.novelty.describe, usage, lengths))
+            described = shared + _clocked(partial(tabular.novelty.describe, usage, habit, lengths))
             for name, taken in (
                 ("encoding", _clocked(partial(fitted.encode, some))),
                 ("linear", described + _clocked(partial(tabular.linear.logits, usage, description))),
