@@ -28,7 +28,7 @@ KEPT = ("click_farm", "takeover")
 @pytest.fixture(scope="module")
 def some() -> tuple[Log, Labels]:
     """Enough genuine users for a crowd in each fold, and attackers of two types, of which one is anomalous in part."""
-    events, table, _ = inject(Log.of(genuine_log(330)), None, InjectConfig(size=0.08, campaigns=(2,)), list(KEPT))
+    events, table, _ = inject(Log.of(genuine_log(400)), None, InjectConfig(size=0.05, campaigns=(2,)), list(KEPT))
     log = in_time_order(Log.of(events))
     return log, Labels.of(log.ids, table)
 
