@@ -24,6 +24,7 @@ from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
@@ -152,7 +153,8 @@ def supervised(estimator: Any, log: Log, labels: Labels, config: FitConfig) -> D
 def boosting(log: Log, labels: Labels, config: FitConfig) -> Detector:
     """Boosted trees on hand-made aggregates, which is what is usually tried first; it learns from labels alone."""
     aggregates, y = Aggregates(log), labels.label
-    points, model = aggregates(log), HistGradientBoostingClassifier(max_features=0.3, random_state=config.seed)
+    points, trees = aggregates(log), HistGradientBoostingClassifier(max_features=0.3, random_state=config.seed)
+    model = make_pipeline(VarianceThreshold(), trees)  # most buckets of a column of few values are empty
     crossed = cross_val_predict(model, points, y, cv=3, method="predict_proba")[:, 1]
     model.fit(points, y)
     return Detector(lambda other: model.predict_proba(aggregates(other))[:, 1], best_f1(y, crossed))
