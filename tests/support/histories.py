@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 SOME = [f"a{k}" for k in range(10)]
 
@@ -23,3 +24,24 @@ def of_habits(seed: int, length: int) -> dict[str, list[Any]]:
 def part(columns: dict[str, list[Any]], some: slice) -> tuple[dict[str, list[Any]], int]:
     """Some of the events, and how many these are."""
     return {name: values[some] for name, values in columns.items()}, len(columns["ts"][some])
+
+
+def taken_over(accounts: int, latest: int, seed: int = 0) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Events and labels of accounts with strict habits; of every third, the latest events are those of another."""
+    rng = np.random.default_rng(seed)
+    habits = rng.dirichlet(np.full(30, 0.15), accounts)
+    events, labels = [], []
+    for account in range(accounts):
+        length, anomalous = int(rng.integers(latest + 100, latest + 200)), account % 3 == 0
+        doing = np.full(length, account)
+        if anomalous:
+            doing[-latest:] = (account + 1 + rng.integers(accounts - 1)) % accounts
+        times = 1.7e9 + rng.uniform(0, 86_400) + np.cumsum(rng.exponential(600, length))
+        actions = [f"a{rng.choice(30, p=habits[who])}" for who in doing]
+        events.append(
+            pl.DataFrame({"ts": times, "action": actions}).select(pl.lit(f"u{account}").alias("sequence_id"), "*")
+        )
+        labels.append(
+            {"sequence_id": f"u{account}", "label": int(anomalous), "type": "takeover" if anomalous else None}
+        )
+    return pl.concat(events), pl.DataFrame(labels)

@@ -182,7 +182,8 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
     """Mean and standard deviation of normal sequences' measures (N, 2 F + S) in each bin of length, and how those of
     fields vary together.
 
-    A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins.
+    A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins. So does one with fewer that tell a
+    measure of habit: a short sequence has none, unless more is remembered of its account.
     """
     of = bins(lengths)
     means, scales, covariances = [], [], []
@@ -197,10 +198,21 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
         # a measure that few sequences have scatters as much among these as one that all have
         often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))[: 2 * fields]
+        for k in range(2 * fields, measures.shape[1]):
+            mean[k], scale[k] = _usual_habit(measures[:, k], away)
         means.append(mean)
         scales.append(scale)
         covariances.append(LedoitWolf().fit(described[:, : 2 * fields] / often).covariance_)
     return np.stack(means), np.stack(scales), np.stack(covariances)
+
+
+def _usual_habit(measure: Floats, away: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of one measure, (N,) and NaN where not told, of the nearest; else 0 and infinity."""
+    told = ~np.isnan(measure)
+    if not told.any():
+        return 0.0, np.inf
+    near = measure[told & (away <= np.sort(away[told])[:LEAST_NORMAL][-1])]
+    return float(near.mean()), float(near.std()) + 1e-3
 
 
 def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
