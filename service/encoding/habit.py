@@ -49,7 +49,7 @@ class Habit(Kind):
         told = before + earlier[events.owner] >= LEAST_PAST
         if told.any() or (events.lengths + earlier >= LATEST[0] + LEAST_PAST).any():
             sources = enumerate(zip(self.sources, self.strengths, self.frequencies, strict=True))
-            pasts = [Past(events, *source, earlier, recall.of(k) if recall else None) for k, source in sources]
+            pasts = [Past(events, *source, earlier, recall.counts[:, k] if recall else None) for k, source in sources]
             there = np.any([past.there for past in pasts], axis=0)
 
             def nats(before: NDArray[np.int64]) -> Floats:
@@ -76,10 +76,11 @@ class Recall:
     """What is remembered of the accounts of some sequences, without these sequences' own events.
 
     Args:
-        events: of N sequences, with what is remembered.
+        events: T of N sequences, with what is remembered and their tokens of S sources.
 
     Attributes:
         events: float64 (N,), how many events are remembered of each, weighed as if the last were right before it.
+        counts: float64 (T, S), how many of these held the value of each event.
     """
 
     def __init__(self, events: Events) -> None:
@@ -87,24 +88,20 @@ class Recall:
         own, total = np.zeros(len(events.lengths), dtype=bool), np.zeros(len(events.lengths))
         for i, one in of:
             own[i], total[i] = one.own, one.events
-        ago = events.lengths[events.owner] - events.at - 1
-        self.weights = np.where(own[events.owner], DECAY**ago, 0.0)
-        self.grown = np.where(own, DECAY**-events.lengths, 1.0)
-        self.events = (total - np.add.reduceat(self.weights, events.starts)).clip(0.0) * self.grown
-        self.keys = np.concatenate([i << 32 | one.tokens.astype(np.int64) for i, one in of])
-        self.counts = np.concatenate([one.counts for _, one in of])
-        self.owner, self.tokens = events.owner, events.tokens
-
-    def of(self, source: int) -> Floats:
-        """Float64 (T,): how often the value of each event is remembered; source: which of Habit's sources."""
-        tokens = self.tokens[:, source].astype(np.int64)
-        keys = self.owner << 32 | tokens
-        place = np.searchsorted(self.keys, keys)
-        found = np.append(self.keys, -1)[place] == keys
-        known, which = np.unique(keys, return_inverse=True)
-        own = np.bincount(which, self.weights, len(known))[which]
-        counts = np.where(found, np.append(self.counts, 0.0)[place] - own, 0.0)
-        return np.asarray(counts.clip(0.0) * self.grown[self.owner])
+        keys = (events.owner << 32)[:, None] | events.tokens
+        known = np.concatenate([*(i << 32 | one.tokens.astype(np.int64) for i, one in of), [-1]])
+        place = np.searchsorted(known[:-1], keys)
+        counts = np.concatenate([*(one.counts for _, one in of), [0.0]])[place]
+        counts[known[place] != keys] = 0.0
+        if own.any():
+            ago = events.lengths[events.owner] - events.at - 1
+            weights = np.where(own[events.owner], DECAY**ago, 0.0)
+            total -= np.add.reduceat(weights, events.starts)
+            _, which = np.unique(keys, return_inverse=True)
+            counts -= np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
+        grown = np.where(own, DECAY**-events.lengths, 1.0)
+        self.events = total.clip(0.0) * grown
+        self.counts: Floats = counts.clip(0.0) * grown[events.owner][:, None]
 
 
 class Past:
