@@ -16,6 +16,7 @@ LAG = 64  # events right before an event that are no past: whoever took over mus
 LEAST_PAST = 32  # events of a past that tell a habit
 MOST = 4.0  # nats that a value of one field says at most, either way
 HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0)  # nats
+SLACK = 0.01  # by how much the weight of an event may differ from what its place tells, as where it came out of order
 LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
 
 
@@ -98,10 +99,11 @@ class Recall:
             weights = np.where(own[events.owner], DECAY**ago, 0.0)
             total -= np.add.reduceat(weights, events.starts)
             _, which = np.unique(keys, return_inverse=True)
-            counts -= np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
+            held = np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
+            counts = np.where(counts < (1 + SLACK) * held, 0.0, counts - held)
         grown = np.where(own, DECAY**-events.lengths, 1.0)
         self.events = total.clip(0.0) * grown
-        self.counts: Floats = counts.clip(0.0) * grown[events.owner][:, None]
+        self.counts: Floats = counts * grown[events.owner][:, None]
 
 
 class Past:

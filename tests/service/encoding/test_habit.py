@@ -98,6 +98,24 @@ def test_a_live_window_has_the_past_that_its_older_events_make(columns: Columns,
     assert as_live.habit == pytest.approx(as_told.habit, abs=1e-3, nan_ok=True)
 
 
+def test_a_value_that_came_out_of_order_is_not_taken_for_an_older_one() -> None:
+    shares = [1e-6, 1e-6, *np.full(1000, 1e-3)]
+    items = Vocabulary("item_id", [f"i{k}" for k in range(1000)], identifier=True)
+    e = Encoder([items, Habit("habit", ["item_id"], [10.0], [shares])], PLAIN, max_positions=2048)
+    assert e.tokens is not None
+    columns: Columns = {
+        "ts": [float(k) for k in range(200)],
+        "item_id": [f"i{k % 20 + 20 * (k > 150)}" for k in range(200)],
+    }
+    came = [k + (3, -1, -1, -1)[k % 4] for k in range(200)]  # every fourth one came three events late
+    found = e.encode(
+        *part(columns, slice(-64, None)),
+        Remembered.of_summary(summary(e, {n: [v[k] for k in came] for n, v in columns.items()}), e.tokens.tag),
+    )
+    new = e.encode(*part(columns, slice(-64, None)), before(e, columns, 64, 0.5 ** (1 / 500)))
+    assert found.habit == pytest.approx(new.habit, abs=0.01, nan_ok=True)
+
+
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 150), st.integers(0, 2)), min_size=1, max_size=5))
 def test_what_is_remembered_of_one_account_changes_no_other(given_: list[tuple[int, int, int]]) -> None:
