@@ -39,7 +39,7 @@ from service.encoding.fields import (
 )
 from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
-from service.encoding.layout import Stretch, lay_out
+from service.encoding.layout import Stretch, between, lay_out
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.reading import NEEDED, Reading
@@ -252,8 +252,8 @@ class Encoder:
         for f, slot, *_ in self.of("sequence"):
             for column in set(f.reads).intersection(self.read):
                 of_cls[missing[:, self.read.index(column)], slot] = PAD
-        positions = _between(is_cls, of_cls, rows)
-        speaks, belongs = _between(is_cls, nobody, speaks), _between(is_cls, nobody, belongs)
+        positions = between(is_cls, of_cls, rows)
+        speaks, belongs = between(is_cls, nobody, speaks), between(is_cls, nobody, belongs)
         found = []
         unit = event = 0
         for i, (start, size) in enumerate(zip(np.flatnonzero(is_cls).tolist(), sizes.tolist(), strict=True)):
@@ -392,10 +392,3 @@ class Encoder:
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
         reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
         return cls(fields, reading, data["text_columns"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
-
-
-def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
-    """The inserted rows where `at` says, the others around them."""
-    found = np.empty((len(at), *others.shape[1:]), dtype=np.int32)
-    found[at], found[~at] = inserted, others
-    return found

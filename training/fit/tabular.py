@@ -211,7 +211,7 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
 
 def _nearest(away: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which sequences, (N,), to take of those so many bins away: LEAST_NORMAL of the nearest, and all as near."""
-    return away <= np.sort(away)[:LEAST_NORMAL].max(initial=0)
+    return np.asarray(away <= np.sort(away)[:LEAST_NORMAL].max(initial=0))
 
 
 def _mean_and_scale(measures: Floats) -> tuple[Floats, Floats]:
