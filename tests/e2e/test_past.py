@@ -129,12 +129,12 @@ def test_a_cached_answer_is_not_that_for_another_past(
 
 
 def test_a_challenger_hears_of_the_past(start_service: Starter, habits: Bundle, accounts: list[Account]) -> None:
-    service = start_service(habits.path, challenger=habits.path)
+    service = start_service(habits.path, challenger=habits.path, live_every=50)
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
-    for account in accounts[:6]:
-        send(service, account, -200)
-    score(service, {"sequences": [split(account)[1] for account in accounts]})
-    answered = sum(len(account["events"][-200:]) for account in accounts[:6]) + len(accounts)
+    for account in accounts[:4]:
+        send(service, account, -150)  # which is three windows
+    score(service, {"sequences": [split(account)[1] for account in accounts[:4]]})
+    answered = 4 * 3 + 4
     wait_until(lambda: sample(service, "recguard_challenger_difference_count") == answered)
     below = {le: sample(service, "recguard_challenger_difference_bucket", le=le) for le in ("-0.02", "0.02")}
     assert below == {"-0.02": 0, "0.02": answered}
