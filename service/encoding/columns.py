@@ -5,6 +5,7 @@ from itertools import chain, repeat
 from typing import cast
 
 from service.encoding.reading import Reading
+from service.encoding.remembered import Given
 from service.encoding.values import Columns, EventError, canonical
 
 
@@ -35,6 +36,11 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
     return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 
+def length_of(events: Sequence[object] | Mapping[str, Sequence[object]] | None) -> int:
+    """How many events there are, where they are well-formed."""
+    return len(next(iter(events.values()), ())) if isinstance(events, Mapping) else len(events or ())
+
+
 def distinct(columns: Columns, length: int, reading: Reading) -> tuple[Columns, int, list[int] | None]:
     """Columns and number of events without those that repeat an `event_id`, as `training.data.clean` drops them.
 
@@ -59,11 +65,11 @@ def distinct(columns: Columns, length: int, reading: Reading) -> tuple[Columns, 
     return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places
 
 
-def joined(sequences: Sequence[tuple[Columns, int]], names: Iterable[str]) -> dict[str, list[object]]:
+def joined(sequences: Sequence[Given], names: Iterable[str]) -> dict[str, list[object]]:
     """The named columns of several sequences, one behind the other; None where a sequence has no such column."""
     found: dict[str, list[object]] = {}
     for name in names:
-        parts = [(columns.get(name), length) for columns, length in sequences]
+        parts = [(columns.get(name), length) for columns, length, *_ in sequences]
         if any(values is not None for values, _ in parts):
             found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))
     return found

@@ -8,12 +8,10 @@ pieces, only weigh in the linear part. `chunks` cuts what is too long for one pa
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +39,13 @@ from service.encoding.fields import (
 )
 from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
+from service.encoding.layout import Stretch, between, lay_out
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.reading import NEEDED, Reading
+from service.encoding.remembered import Given, Remembered, remembered
 from service.encoding.summaries import Leader, Length, Span, Variety
+from service.encoding.tokens import Tokens
 from service.encoding.transition import Transition
 from service.encoding.values import Columns, EventError, Ids
 from service.encoding.vocabulary import Vocabulary
@@ -108,21 +109,6 @@ class Encoded:
     held: Held
 
 
-class Stretch(NamedTuple):
-    """A field in its place.
-
-    Attributes:
-        field: the field.
-        slot: its slot in the bags of what it describes.
-        start, end: its rows of the table, the last of which comes before `end`.
-    """
-
-    field: Field
-    slot: int
-    start: int
-    end: int
-
-
 class Encoder:
     """Fields, their stretches of the embedding table, and the word pieces of the text column if there is one.
 
@@ -162,7 +148,7 @@ class Encoder:
             tokenizer.no_truncation()
             tokenizer.no_padding()
             self.text = Text(self.text_columns, tokenizer)
-        self.stretches = lay_out(laid)
+        self.stretches = lay_out(laid, MASK + 1)
         deep = [s for s in self.stretches if s.field.deep]
         self.deep_rows, self.rows = deep[-1].end, self.stretches[-1].end
         self.deep_slots, self.slots = (1 + max(s.slot for s in some) for some in (deep, self.stretches))
@@ -194,6 +180,16 @@ class Encoder:
     def number_columns(self) -> frozenset[str]:
         return frozenset(c for f in self.fields if isinstance(f, Bins | Deviation) for c in f.reads)
 
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """What the values are called that an account's habits are told by; None where it compares no habits."""
+        habit = next((f for f in self.fields if isinstance(f, Habit)), None)
+        return Tokens([self._by_name[source] for source in habit.sources]) if habit else None
+
+    def remember(self, columns: Columns, length: int) -> Remembered | None:
+        """What is remembered of `length` >= 1 events before a sequence; raises EventError as `encode` does."""
+        return Remembered.of_events(self.tokens.of_columns(columns, [length], self.reading)) if self.tokens else None
+
     def check(self, event: Mapping[str, object]) -> float:
         """The time of an event by itself, epoch seconds, NaN without one.
 
@@ -204,12 +200,12 @@ class Encoder:
                 raise EventError(0, name, NEEDED)
         return float(self.reading.times([event.get("ts")])[0])
 
-    def encode(self, columns: Columns, length: int) -> Encoded:
+    def encode(self, columns: Columns, length: int, remembered: Remembered | None = None) -> Encoded:
         """Encodes one sequence of `length` >= 1 events; raises EventError on a value of the wrong kind."""
-        [encoded] = self._encode([(columns, length)])
+        [encoded] = self._encode([(columns, length, remembered)])
         return encoded
 
-    def encode_all(self, sequences: Iterable[tuple[Columns, int]]) -> Iterator[Encoded | EventError]:
+    def encode_all(self, sequences: Iterable[Given]) -> Iterator[Encoded | EventError]:
         """Encodes sequences, many at once; one with a value of the wrong kind yields its EventError in its place."""
         sequences = iter(sequences)
         while some := list(islice(sequences, AT_ONCE)):
@@ -218,15 +214,21 @@ class Encoder:
             except EventError:
                 yield from map(self._encode_or_say_why, some)
 
-    def _encode_or_say_why(self, sequence: tuple[Columns, int]) -> Encoded | EventError:
+    def _encode_or_say_why(self, sequence: Given) -> Encoded | EventError:
         try:
             return self.encode(*sequence)
         except EventError as error:
             return error
 
-    def _encode(self, sequences: Sequence[tuple[Columns, int]]) -> list[Encoded]:
-        lengths = [length for _, length in sequences]
+    def _events(self, sequences: Sequence[Given]) -> Events:
+        lengths = [length for _, length, *_ in sequences]
         events = Events(joined(sequences, self.columns), lengths, self.reading, self.text)
+        if self.tokens:
+            events.remembered = remembered(sequences)
+        return events
+
+    def _encode(self, sequences: Sequence[Given]) -> list[Encoded]:
+        lengths, events = [length for _, length, *_ in sequences], self._events(sequences)
         rows = self._rows("event", events, events.length)
         missing, unreadable = self._missing(events), events.unreadable_values()
         unknown, held = [], of_events(events, self.fields)
@@ -254,8 +256,8 @@ class Encoder:
         for f, slot, *_ in self.of("sequence"):
             for column in set(f.reads).intersection(self.read):
                 of_cls[missing[:, self.read.index(column)], slot] = PAD
-        positions = _between(is_cls, of_cls, rows)
-        speaks, belongs = _between(is_cls, nobody, speaks), _between(is_cls, nobody, belongs)
+        positions = between(is_cls, of_cls, rows)
+        speaks, belongs = between(is_cls, nobody, speaks), between(is_cls, nobody, belongs)
         found = []
         unit = event = 0
         for i, (start, size) in enumerate(zip(np.flatnonzero(is_cls).tolist(), sizes.tolist(), strict=True)):
@@ -291,6 +293,8 @@ class Encoder:
         rows: Ids = np.zeros((count, self.slots), dtype=np.int32)
         rows[:, 0] = ROLE_OF[what]
         for f, slot, start, _ in self._as_given[what]:  # each after those it builds on
+            if isinstance(f, Habit) and self.tokens and events.remembered:
+                events.tokens = self.tokens.of(events)
             ids = f.encode(events)
             rows[:, slot] = ids + start
             if what == "event":
@@ -392,29 +396,3 @@ class Encoder:
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
         reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
         return cls(fields, reading, data["text_columns"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]
-
-
-def _between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
-    """The inserted rows where `at` says, the others around them."""
-    found = np.empty((len(at), *others.shape[1:]), dtype=np.int32)
-    found[at], found[~at] = inserted, others
-    return found
-
-
-def lay_out(fields: Sequence[Field]) -> list[Stretch]:
-    """Gives each field its rows and its slot.
-
-    Rows: behind those of the roles, as the fields come; what has no embedding comes last. Slots: behind that of the
-    role, those of what describes the same as they come; what has no embedding is behind all that has one.
-    """
-    in_table = sorted(fields, key=lambda f: not f.deep)
-    per_bag = Counter(f.of for f in in_table if f.deep)
-    first = {True: 1, False: 1 + max(per_bag.values())}
-    taken: Counter[tuple[Of, bool]] = Counter()
-    slots = {}
-    for at in sorted(range(len(in_table)), key=lambda at: not in_table[at].leads):
-        of, deep = in_table[at].of, in_table[at].deep
-        slots[at] = first[deep] + taken[of, deep]
-        taken[of, deep] += 1
-    ends = np.cumsum([MASK + 1, *(f.size for f in in_table)]).tolist()
-    return [Stretch(f, slots[at], ends[at], ends[at + 1]) for at, f in enumerate(in_table)]

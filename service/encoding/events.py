@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.encoding.reading import Reading
+from service.encoding.remembered import Remembered
 from service.encoding.values import Columns, EventError, Floats
 
 MOST_SHOWN = 60  # characters of an unreadable value
@@ -74,6 +75,8 @@ class Events:
         codes: by the name of each vocabulary that was encoded, int64 (T,), a number for each value, known or not.
         unreadable: by column of numbers that was read, the places of values that are none.
         ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
+        remembered: N, what is known of each account before its sequence; empty where nothing is known of any.
+        tokens: uint32 (T, sources of the habit), see `Tokens.of`; only there where something is remembered.
         habit: float64 (N, S), mean log ratio of each sequence's latest events, see `habit`; NaN where it is not known.
             S is 0 until it was encoded.
         owner: int64 (T,), the sequence of each event.
@@ -97,6 +100,8 @@ class Events:
         self.ids: dict[str, NDArray[np.integer]] = {}
         self.codes: dict[str, NDArray[np.int64]] = {}
         self.unreadable: dict[str, list[int]] = {}
+        self.remembered: Sequence[Remembered | None] = ()
+        self.tokens: NDArray[np.uint32] = np.zeros((self.length, 0), dtype=np.uint32)
         self.habit: Floats = np.zeros((len(self.lengths), 0))
         self._numbers: dict[str, Floats] = {}
         self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}

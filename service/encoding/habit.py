@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from service.encoding.events import Events, run_lengths, run_starts
 from service.encoding.fields import FIRST, MISSING, Kind, binned, interval, special
+from service.encoding.remembered import DECAY
 from service.encoding.values import Floats
 
 LAG = 64  # events right before an event that are no past: whoever took over must not count as the account's own habit
 LEAST_PAST = 32  # events of a past that tell a habit
 MOST = 4.0  # nats that a value of one field says at most, either way
 HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0)  # nats
+SLACK = 0.01  # by how much the weight of an event may differ from what its place tells, as where it came out of order
 LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
 
 
@@ -27,6 +29,9 @@ class Habit(Kind):
     log's share itself. It is naive Bayes of "the account" against "somebody", see Maxion and Townsend, "Masquerade
     detection using truncated command lines", DSN 2002. Values that training did not hold are told apart all the same: a
     device that only one account has is its habit, too. Where the past is too short to tell, it is missing.
+
+    What is remembered of the events before the sequence is part of the past of all its events. It is not known which of
+    these were the last, so that of the LAG events right before an event only those of its own sequence are left out.
     """
 
     kind: ClassVar[str] = "habit"
@@ -38,12 +43,14 @@ class Habit(Kind):
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         """Also leaves with the events how their latest compare with those before, see `Events.habit`."""
-        before = events.at - LAG + 1  # events of an event's past
+        recall = Recall(events) if events.remembered else None
+        earlier = recall.events if recall else np.zeros(len(events.lengths))  # events that are no longer there
+        before = (events.at - LAG + 1).clip(0)  # events of its sequence that are an event's past
         each, latest = np.full(events.length, np.nan), np.full((len(events.lengths), len(LATEST)), np.nan)
-        told = before >= LEAST_PAST
-        if told.any() or (events.lengths >= LATEST[0] + LEAST_PAST).any():
-            sources = zip(self.sources, self.strengths, self.frequencies, strict=True)
-            pasts = [Past(events, *source) for source in sources]
+        told = before + earlier[events.owner] >= LEAST_PAST
+        if told.any() or (events.lengths + earlier >= LATEST[0] + LEAST_PAST).any():
+            sources = enumerate(zip(self.sources, self.strengths, self.frequencies, strict=True))
+            pasts = [Past(events, *source, earlier, recall.counts[:, k] if recall else None) for k, source in sources]
             there = np.any([past.there for past in pasts], axis=0)
 
             def nats(before: NDArray[np.int64]) -> Floats:
@@ -51,7 +58,7 @@ class Habit(Kind):
 
             each = np.where(told & there, nats(before), np.nan)
             for k, count in enumerate(LATEST):
-                long = np.flatnonzero(events.lengths >= count + LEAST_PAST)
+                long = np.flatnonzero((events.lengths >= count) & (events.lengths + earlier >= count + LEAST_PAST))
                 if not len(long):
                     break
                 of_latest = nats((events.lengths - count)[events.owner])
@@ -66,16 +73,59 @@ class Habit(Kind):
         return special(row) or f"{interval(HABIT_EDGES, row)} nats likelier than for anybody"
 
 
+class Recall:
+    """What is remembered of the accounts of some sequences, without these sequences' own events.
+
+    Args:
+        events: T of N sequences, with what is remembered and their tokens of S sources.
+
+    Attributes:
+        events: float64 (N,), how many events are remembered of each, weighed as if the last were right before it.
+        counts: float64 (T, S), how many of these held the value of each event.
+    """
+
+    def __init__(self, events: Events) -> None:
+        of = [(i, one) for i, one in enumerate(events.remembered) if one is not None]
+        own, total = np.zeros(len(events.lengths), dtype=bool), np.zeros(len(events.lengths))
+        for i, one in of:
+            own[i], total[i] = one.own, one.events
+        keys = (events.owner << 32)[:, None] | events.tokens
+        known = np.concatenate([*(i << 32 | one.tokens.astype(np.int64) for i, one in of), [-1]])
+        place = np.searchsorted(known[:-1], keys)
+        counts = np.concatenate([*(one.counts for _, one in of), [0.0]])[place]
+        counts[known[place] != keys] = 0.0
+        if own.any():
+            ago = events.lengths[events.owner] - events.at - 1
+            weights = np.where(own[events.owner], DECAY**ago, 0.0)
+            total -= np.add.reduceat(weights, events.starts)
+            _, which = np.unique(keys, return_inverse=True)
+            held = np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
+            counts = np.where(counts < (1 + SLACK) * held, 0.0, counts - held)
+        grown = np.where(own, DECAY**-events.lengths, 1.0)
+        self.events = total.clip(0.0) * grown
+        self.counts: Floats = counts * grown[events.owner][:, None]
+
+
 class Past:
-    """What the values of one source say of events, given how often their sequence held them before.
+    """What the values of one source say of events, given how often their account held them before.
 
     Args:
         events: T of them.
         source: a field of theirs that was encoded.
         strength, frequencies: as of `Habit`.
+        earlier: float64 (N,), events of the account before each sequence that are remembered.
+        recalled: float64 (T,), how many of these held the value of each event.
     """
 
-    def __init__(self, events: Events, source: str, strength: float, frequencies: Sequence[float]) -> None:
+    def __init__(
+        self,
+        events: Events,
+        source: str,
+        strength: float,
+        frequencies: Sequence[float],
+        earlier: Floats | None = None,
+        recalled: Floats | None = None,
+    ) -> None:
         ids = events.ids[source]
         values = events.codes.get(source, ids)  # codes tell unknown values apart
         keys = events.owner << 32 | values
@@ -85,6 +135,8 @@ class Past:
         self.wide = int(events.lengths.max()) + 1
         self.places = self.group * self.wide + events.at[self.order]
         self.there, self.strength, self.share = ids != MISSING, strength, np.asarray(frequencies)[ids]
+        self.earlier: Floats | float = 0.0 if earlier is None else earlier[events.owner]
+        self.recalled: Floats | float = 0.0 if recalled is None else recalled
 
     def log_ratio(self, before: NDArray[np.int64]) -> Floats:
         """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value.
@@ -92,11 +144,12 @@ class Past:
         Args:
             before: int64 (T,), how many of its sequence's first events are its past.
         """
-        past = before.clip(0)
-        seen = np.empty(len(past))
+        within = before.clip(0)
+        seen = np.empty(len(within))
         seen[self.order] = (
-            np.searchsorted(self.places, self.group * self.wide + past[self.order]) - self.starts[self.group]
+            np.searchsorted(self.places, self.group * self.wide + within[self.order]) - self.starts[self.group]
         )
+        seen, past = seen + self.recalled, within + self.earlier
         ratio = np.log((seen / self.share + self.strength) / (past + self.strength))
         return np.where(self.there, ratio.clip(-MOST, MOST), 0.0)
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.events import Events
-from service.encoding.fields import MISSING, Deviation, Field
+from service.encoding.fields import Deviation, Field
 from service.encoding.values import Floats
-from service.encoding.vocabulary import Vocabulary, key_of
+from service.encoding.vocabulary import Vocabulary
 
 Keys = NDArray[np.uint64]
 MOST_SIDES = 3  # numbers of an event that tell an identifier by their sides and are told apart again
@@ -58,7 +58,7 @@ def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     of = np.zeros((events.length, max(len(identifiers), 1)), dtype=np.uint64)
     sided = np.zeros_like(of)
     for k, vocabulary in enumerate(identifiers):
-        of[:, k] = _keys(events, vocabulary)
+        of[:, k] = vocabulary.keys_of(events)
         sides = np.zeros(events.length, dtype=np.uint64)
         for deviation in (d for d in deviations if d.by == vocabulary.name):
             sides = 3 * sides + deviation.side(events.ids[deviation.name]).astype(np.uint64)
@@ -83,17 +83,3 @@ def nothing(length: int) -> Held:
 def at_once(held: Held, ts: float) -> Held:
     """The same, all at one time."""
     return replace(held, ts=np.full(len(held.keys), ts))
-
-
-def _keys(events: Events, vocabulary: Vocabulary) -> Keys:
-    """Uint64 (T,), 0 where an event names none."""
-    codes = events.codes[vocabulary.name]
-    known = codes < vocabulary.size
-    found: Keys = vocabulary.keys[np.where(known, codes, MISSING)]
-    fresh = np.flatnonzero(~known)
-    if fresh.size:
-        _, first, which = np.unique(codes[fresh], return_index=True, return_inverse=True)
-        values = events.values(vocabulary.name)
-        texts = [vocabulary.known_as(values[fresh[i]]) for i in first.tolist()]
-        found[fresh] = np.array([key_of(vocabulary.name, t) for t in texts], dtype=np.uint64)[which]
-    return found

@@ -47,12 +47,13 @@ class Vocabulary(Kind):
         return {value: FIRST + i for i, value in enumerate(self.values)}
 
     @cached_property
-    def _padded(self) -> bool:
+    def padded(self) -> bool:
         """Whether leading zeros tell values apart."""
         return any(map(_PADDED.fullmatch, self.values))
 
     @cached_property
-    def _boolean(self) -> bool:
+    def boolean(self) -> bool:
+        """Whether its values are true and false, and not 1 and 0."""
         return bool({"true", "false"} & self._ids.keys()) and not {"0", "1"} & self._ids.keys()
 
     @cached_property
@@ -69,16 +70,29 @@ class Vocabulary(Kind):
         """Uint64 (size,), `key_of` each value; 0 for those that are missing or unknown."""
         return np.array([*[0] * FIRST, *(key_of(self.name, value) for value in self.values)], dtype=np.uint64)
 
+    def keys_of(self, events: Events) -> NDArray[np.uint64]:
+        """Uint64 (T,), `key_of` the value of each encoded event, known or not; 0 where it has none."""
+        codes = events.codes[self.name]
+        known = codes < self.size
+        found: NDArray[np.uint64] = self.keys[np.where(known, codes, MISSING)]
+        fresh = np.flatnonzero(~known)
+        if fresh.size:
+            _, first, which = np.unique(codes[fresh], return_index=True, return_inverse=True)
+            values = events.values(self.name)
+            texts = [self.known_as(values[fresh[i]]) for i in first.tolist()]
+            found[fresh] = np.array([key_of(self.name, t) for t in texts], dtype=np.uint64)[which]
+        return found
+
     def known_as(self, value: object) -> str:
         """The text that stands for a value, however it is spelt; a bundle's column of true and false takes 1 and 0."""
-        if isinstance(value, bool) and not self._boolean:
+        if isinstance(value, bool) and not self.boolean:
             value = int(value)  # as a dict sees it
         text = spelling(value, self.identifier)
         if text in self._ids:
             return text
-        if self._boolean:
+        if self.boolean:
             return {"1": "true", "0": "false"}.get(text, text)
-        return text.lstrip("0") or "0" if not self._padded and _PADDED.fullmatch(text) else text
+        return text.lstrip("0") or "0" if not self.padded and _PADDED.fullmatch(text) else text
 
     def encode(self, events: Events) -> NDArray[np.integer]:
         values, spelt = events.values(self.name), self._spelt(events.reading)
@@ -99,7 +113,7 @@ class Vocabulary(Kind):
         if reading not in self._spellings:
             spelt: dict[object, int] = {None: MISSING}
             spelt.update(self._ids)
-            if self._boolean:
+            if self.boolean:
                 spelt.update((v == "true", i) for v, i in self._ids.items() if v in ("true", "false"))
             else:
                 spelt.update((int(v), i) for v, i in self._ids.items() if v.isdecimal() and str(int(v)) == v)

@@ -20,7 +20,8 @@ from typing import Generic, TypeVar
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
-from service.encoding.values import Columns, EventError, Ids
+from service.encoding.remembered import Given
+from service.encoding.values import EventError, Ids
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
 from service.telemetry.metrics import Metrics
@@ -31,7 +32,6 @@ QUIET_TURNS = 4  # of the event loop: about what a request takes from its socket
 MOST_SECONDS = 0.1  # spent on listening before each batch, at most
 MOST_PADDING = 0.05  # share of a batch; beyond it a second batch costs less
 PACE_MEMORY = 0.1  # share of the newest batch in the pace
-Given = tuple[Columns, int]  # a sequence's columns and its length
 
 
 class QueueFull(Exception):

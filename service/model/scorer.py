@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from service.encoding.chunks import pad
 from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoded
-from service.encoding.values import Columns, EventError, Floats, Ids
+from service.encoding.remembered import Given
+from service.encoding.values import EventError, Floats, Ids
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
@@ -177,7 +178,7 @@ class Model:
         return reasons(judged.encoded, evidence, b.encoder, b.tabular, b.calibration, most)
 
     def scores(
-        self, sequences: Iterable[tuple[Columns, int]], ahead: int = 2048, together: Sequence[Together] = ()
+        self, sequences: Iterable[Given], ahead: int = 2048, together: Sequence[Together] = ()
     ) -> Iterator[Score | EventError]:
         """Scores of many sequences in their order; takes `ahead` of them at a time and batches these by length.
 

@@ -48,10 +48,20 @@ def _some_events(events: Any) -> Any:
     return events
 
 
+def _some_past(events: Any) -> Any:
+    """Accepts the same, and an empty list or null where the account has no past."""
+    return None if events is None or events == [] else _some_events(events)
+
+
 Events = Annotated[
     Any,
     AfterValidator(_some_events),
     WithJsonSchema({"anyOf": [{"type": "array", "items": EVENT_SCHEMA, "minItems": 1}, COLUMNS_SCHEMA]}),
+]
+Past = Annotated[
+    Any,
+    AfterValidator(_some_past),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": EVENT_SCHEMA}, COLUMNS_SCHEMA, {"type": "null"}]}),
 ]
 
 EXAMPLE_REQUEST = {
@@ -88,6 +98,14 @@ class Sequence(BaseModel):
         description="A part of the traffic that the operator has named; may have its own thresholds.",
     )
     events: Events = Field(description="One by one, or column by column.")
+    past: Past = Field(
+        None,
+        description="Older events of the account, in either form, at most as many as a sequence may have. They are "
+        "context only: the model compares `events` with what the account used to do. They are not scored, do not enter "
+        "the crowd, and have no place in the answer; a value that is no number where one belongs is missing. Without "
+        "them, what came before `events` is unknown. `/v1/events` remembers it by itself.",
+        examples=[{"ts": [1699900000.5, 1699900010.0], "action": ["click", "click"], "item_id": ["B00A", "B00B"]}],
+    )
 
 
 class ScoreRequest(BaseModel):

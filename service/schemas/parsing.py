@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -12,12 +12,14 @@ from service.schemas import messages
 from service.schemas.problems import Problem, of_validation, pointer
 
 
-def refused(index: int, sequence: messages.Sequence, error: EventError) -> dict[str, Any]:
-    """The answer for a sequence with a value that cannot be encoded."""
-    place = [part for part in (error.index, error.field) if part is not None]
-    if isinstance(sequence.events, dict):
+def refused(
+    index: int, sequence: messages.Sequence, error: EventError, part: Literal["events", "past"] = "events"
+) -> dict[str, Any]:
+    """The answer for a sequence with a value that cannot be encoded, in its events or in those before."""
+    place = [step for step in (error.index, error.field) if step is not None]
+    if isinstance(getattr(sequence, part), dict):
         place.reverse()
-    return failed(sequence.id, 422, error.reason, pointer("sequences", index, "events", *place))
+    return failed(sequence.id, 422, error.reason, pointer("sequences", index, part, *place))
 
 
 def failed(sequence_id: str | None, status: int, detail: str, *at: str) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class Asked:
         reasons, repair, trial, observe: see `messages.ScoreRequest`.
         live: whether the sequences are live windows, which are scored again and again.
         reviews_kept: whether reviews of these keep their rate over all looks at an account, as blocks do.
+        pasts: for each live window the summary of the past of its key, as the windows keep it; else nothing.
     """
 
     sequences: Sequence[messages.Sequence | dict[str, Any]]
@@ -44,6 +47,7 @@ class Asked:
     observe: bool = True
     live: bool = False
     reviews_kept: bool = False
+    pasts: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)

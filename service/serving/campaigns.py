@@ -34,7 +34,9 @@ AT_ONCE = 16  # accounts that are judged again together
 MOST_MEMBERS = 1000  # of a campaign that are kept
 MOST_VALUES = 20  # of a campaign that are shown
 SIDES = ("", "low", "high")
-Again = Callable[[Sequence[messages.Sequence], bool], Awaitable[tuple[list[dict[str, Any]], dict[str, str]]]]
+Again = Callable[
+    [Sequence[messages.Sequence], bool, Sequence[bytes]], Awaitable[tuple[list[dict[str, Any]], dict[str, str]]]
+]
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Campaigns:
         seconds: from one look to the next.
         feedback, publisher, metrics: where verdicts go, what is found out late, and how many there are.
         model: gives the model in force; None while there is none.
-        again: judges sequences of one kind, live windows or not, beside the crowd as it is, and publishes nothing.
+        again: judges sequences of one kind, live windows or not, each with the summary of its past if it has one,
+            beside the crowd as it is, and publishes nothing.
     """
 
     def __init__(
@@ -166,7 +169,8 @@ class Campaigns:
             for k in range(0, len(some), AT_ONCE):
                 sequences = [kept.sequence for _, kept in some[k : k + AT_ONCE]]
                 try:
-                    results, model = await self.again(sequences, live)
+                    pasts = [kept.summary for _, kept in some[k : k + AT_ONCE]]
+                    results, model = await self.again(sequences, live, pasts)
                 except Problem as problem:  # requests go first; the next look tries again
                     logger.warning("members of campaigns could not be judged again: %s", problem.detail)
                     self.crowd.changed = True
@@ -178,13 +182,13 @@ class Campaigns:
                     if current and "error" not in result and result["decision"] != "allow":
                         self.metrics.retroactive[result["decision"]].inc()
                         self.publisher.found_out(sequence, result | {"retroactive": True}, model)
-                        self.recent.keep(account, sequence, result, model["version"], live)
+                        self.recent.keep(account, sequence, kept.summary, result, model["version"], live)
 
     def answered(self, answers: Sequence[tuple[Prepared, Result]], version: str, live: bool) -> None:
         """Keeps answers as the latest ones to their accounts."""
         for one, result in answers:
             if "error" not in result:
-                self.recent.keep(self.crowd.number(one.account), one.sequence, result, version, live)
+                self.recent.keep(self.crowd.number(one.account), one.sequence, one.summary, result, version, live)
 
     def forget(self, account: str) -> None:
         """Forgets an account."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from service.encoding.columns import columns_of, distinct
 from service.encoding.encoder import Encoded
+from service.encoding.remembered import Given
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
@@ -35,7 +36,7 @@ from service.schemas.parsing import parse
 from service.schemas.problems import Problem
 from service.serving.crowd import LiveCrowd
 from service.serving.exemptions import by_thresholds
-from service.serving.steps import CROWD
+from service.serving.steps import CROWD, remembered_of
 from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
 
@@ -101,11 +102,11 @@ class Challenger:
             self.process.kill()
             await self.process.wait()
 
-    def offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool) -> None:
+    def offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool, pasts: Sequence[bytes]) -> None:
         """Sends a request and its results to the challenger, after the caller has sent the answer; returns at once."""
-        asyncio.get_running_loop().call_soon(self._offer, body, results, live)
+        asyncio.get_running_loop().call_soon(self._offer, body, results, live, pasts)
 
-    def _offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool) -> None:
+    def _offer(self, body: bytes, results: Sequence[dict[str, Any]], live: bool, pasts: Sequence[bytes]) -> None:
         pipe = self.process.stdin if self.process else None
         if pipe is None or pipe.transport.is_closing() or pipe.transport.get_write_buffer_size() > MOST_WAITING:
             self.metrics.challenger_dropped.inc(len(results))
@@ -114,7 +115,8 @@ class Challenger:
             None if "error" in r or "listed" in r else (r["score"], by_thresholds(r), CROWD not in r["missing"])
             for r in results
         ]
-        pipe.write(json.dumps({"size": len(body), "live": live, "told": told}).encode() + b"\n" + body)
+        header = {"size": len(body), "live": live, "told": told, "pasts": [past.hex() for past in pasts]}
+        pipe.write(json.dumps(header).encode() + b"\n" + body)
 
     def forget(self, account: str) -> None:
         """Has the challenger forget an account; returns at once."""
@@ -145,22 +147,24 @@ def answers(
     most: int,
     reviews_kept: bool = False,
     crowd: LiveCrowd | None = None,
+    pasts: Sequence[bytes] = (),
 ) -> list[Answer | None]:
     """The challenger's answers to a request's sequences, or live windows; None for one that it cannot score."""
     policy = overrides.get(model.bundle.version) or Policy(model.bundle.thresholds)
     asked = parse(body, most)
-    given: list[tuple[int, messages.Sequence, Any]] = []
-    for at, sequence in enumerate(asked.sequences):
+    given: list[tuple[int, messages.Sequence, Given]] = []
+    encoder, summaries = model.bundle.encoder, pasts or [b""] * len(asked.sequences)
+    for at, (sequence, summary) in enumerate(zip(asked.sequences, summaries, strict=True)):
         if not isinstance(sequence, dict):
             with suppress(EventError):  # events that repeat an `event_id` count once, as in the champion's answer
-                columns = distinct(*columns_of(sequence.events), model.bundle.encoder.reading)[:2]
-                given.append((at, sequence, columns))
+                columns, length, _ = distinct(*columns_of(sequence.events), encoder.reading)
+                given.append((at, sequence, (columns, length, remembered_of(sequence, summary, encoder))))
     beside = _beside(crowd, model, given, asked.observe) if crowd else []
     found: list[Answer | None] = [None] * len(asked.sequences)
-    scores = model.scores([columns for *_, columns in given], together=beside)
-    for (at, sequence, columns), score in zip(given, scores, strict=True):
+    scores = model.scores([one for *_, one in given], together=beside)
+    for (at, sequence, one), score in zip(given, scores, strict=True):
         if isinstance(score, Score):
-            thresholds, live_rate = policy.of_bundle(sequence.segment, columns[1]), model.live_rate(score, live)
+            thresholds, live_rate = policy.of_bundle(sequence.segment, one[1]), model.live_rate(score, live)
             decision = thresholds.decide(score.score, score.false_alarm_rate, live_rate, reviews_kept)
             beside_all = score.together or crowd is None or model.bundle.usual is None
             found[at] = score.score, decision, beside_all
@@ -168,10 +172,10 @@ def answers(
 
 
 def _beside(
-    crowd: LiveCrowd, model: Model, given: Sequence[tuple[int, messages.Sequence, Any]], observe: bool
+    crowd: LiveCrowd, model: Model, given: Sequence[tuple[int, messages.Sequence, Given]], observe: bool
 ) -> list[Together]:
     """What the crowd says of each sequence; then they enter it."""
-    usual, encodings = model.bundle.usual, model.bundle.encoder.encode_all([columns for *_, columns in given])
+    usual, encodings = model.bundle.usual, model.bundle.encoder.encode_all([one for *_, one in given])
     found, entering = [], []
     for (_, sequence, _), encoded in zip(given, encodings, strict=True):
         account = [sequence.user_id or sequence.id]
@@ -207,9 +211,9 @@ def main(path: Path, state: Path, most: int, reviews_kept: bool, limits: Limits 
                 crowd.forget(header["forget"])
             continue
         body = pipe.read(header["size"])
-        told = header["told"]
+        told, pasts = header["told"], list(map(bytes.fromhex, header["pasts"]))
         try:
-            theirs = answers(model, overrides, body, header["live"], most, reviews_kept, crowd)
+            theirs = answers(model, overrides, body, header["live"], most, reviews_kept, crowd, pasts)
         except (Problem, RuntimeError, ValueError):  # one request must not end the comparison
             logging.getLogger(__name__).exception("a request could not be scored in shadow")
             theirs = [None] * len(told)

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
@@ -60,6 +60,7 @@ class Ingest:
         self.shared = s.workers == 1 or bool(url)
         self.actions = frozenset(filter(None, map(str.strip, s.live_actions.split(","))))
         self.evicted = 0
+        self.tag: bytes | None = None  # of what is remembered of accounts
 
     async def take(self, body: bytes, bundle: Bundle, until: float, warms: bool = False) -> Taken:
         """Puts a request's events into their windows; other requests go on in between where there are many.
@@ -75,7 +76,8 @@ class Ingest:
         if not self.shared:
             raise Problem(503, UNSHARED)
         asked = parse_events(body, self.settings.max_sequences)
-        checked = [one async for one in self._checked(asked.events, bundle.encoder)]
+        self._compares(bundle.encoder)
+        checked = await self._checked(asked.events, bundle.encoder)
         events = [event for event in checked if isinstance(event, Event)]
         if not warms:
             self.metrics.live_events.labels("refused").inc(len(checked) - len(events))
@@ -83,10 +85,9 @@ class Ingest:
             bad = [e["error"] for e in checked if isinstance(e, dict)]
             raise Problem(422, "no event of the request can be taken in", [e for b in bad for e in b["errors"]])
         kept = iter(await self._added(events, until))
-        due: list[messages.Sequence] = []
-        taken = Taken(
-            [], Asked(due, asked.reasons, asked.repair, live=True, reviews_kept=self.settings.live_reviews_kept)
-        )
+        due, pasts = list[messages.Sequence](), list[bytes]()
+        kept_reviews = self.settings.live_reviews_kept
+        taken = Taken([], Asked(due, asked.reasons, asked.repair, live=True, reviews_kept=kept_reviews, pasts=pasts))
         arrived = dict.fromkeys(ARRIVALS, 0)
         for i, (given, event) in enumerate(zip(asked.events, checked, strict=True)):
             if isinstance(event, dict):
@@ -105,6 +106,7 @@ class Ingest:
                 taken.places.append(i)
                 window = from_json(b"[" + b",".join(found.window) + b"]")
                 user = given.user_id if given.user_id is not None else given.key
+                pasts.append(found.past)
                 due.append(
                     messages.Sequence.model_construct(id=given.key, user_id=user, segment=given.segment, events=window)
                 )
@@ -139,13 +141,29 @@ class Ingest:
         logger.error("the live windows cannot be used (%s): %s", error.cause, error)
         return Problem(503, f"the windows of events cannot be used now ({error.cause}); {AGAIN}", headers=SOON)
 
+    def _compares(self, encoder: Encoder) -> None:
+        """Says so where another model has come that compares accounts with their past by other values."""
+        if encoder.tokens and self.tag not in (None, encoder.tokens.tag):
+            logger.warning("the model tells habits by other values than the one before: live accounts get a new past")
+        self.tag = encoder.tokens.tag if encoder.tokens else self.tag
+
     async def _checked(
         self, events: Sequence[messages.LiveEvent | dict[str, Any]], encoder: Encoder
-    ) -> AsyncIterator[Event | dict[str, Any]]:
-        for i, given in enumerate(events):
-            if i and i % AT_ONCE == 0:
+    ) -> list[Event | dict[str, Any]]:
+        """Each event as it is kept, or an answer that says why it is refused."""
+        checked: list[Event | dict[str, Any]] = []
+        for k in range(0, len(events), AT_ONCE):
+            if k:
                 await asyncio.sleep(0)
-            yield given if isinstance(given, dict) else self._check(i, given, encoder)
+            some = events[k : k + AT_ONCE]
+            found = [g if isinstance(g, dict) else self._check(k + i, g, encoder) for i, g in enumerate(some)]
+            if encoder.tokens:
+                good = [i for i, one in enumerate(found) if isinstance(one, Event)]
+                contents = [given.event for i in good if isinstance(given := some[i], messages.LiveEvent)]
+                for i, tokens in zip(good, encoder.tokens.of_each(contents, encoder.reading), strict=True):
+                    found[i] = replace(cast(Event, found[i]), tokens=tokens, gaps=encoder.tokens.gaps)
+            checked += found
+        return checked
 
     def _check(self, index: int, given: messages.LiveEvent, encoder: Encoder) -> Event | dict[str, Any]:
         """The event as it is kept, or an answer that says why it is refused: a bad event would spoil its window."""

@@ -14,7 +14,7 @@ from service.encoding.columns import columns_of
 from service.encoding.vocabulary import Vocabulary, key_of
 from service.schemas.messages import Sequence
 
-OVERHEAD = 1000  # bytes of an answer beside its events
+OVERHEAD = 1500  # bytes of an answer beside its events, a summary of the past among them
 PARTS = ("score_id", "score", "decision", "type", "support")  # of an answer
 
 
@@ -25,6 +25,7 @@ class Kept:
     Attributes:
         id, user_id, segment: of the sequence.
         events: its events as compact JSON.
+        past, summary: what was told of the account's past: `past` as compact JSON, or the summary of a live window.
         result: PARTS of its answer.
         version: of the bundle that gave it.
         live: whether it was a live window.
@@ -35,6 +36,8 @@ class Kept:
     user_id: str | None
     segment: str | None
     events: bytes
+    past: bytes
+    summary: bytes
     result: dict[str, Any]
     version: str
     live: bool
@@ -43,7 +46,13 @@ class Kept:
     @property
     def sequence(self) -> Sequence:
         """The sequence as it was sent."""
-        return Sequence(id=self.id, user_id=self.user_id, segment=self.segment, events=from_json(self.events))
+        events, past = from_json(self.events), from_json(self.past)
+        return Sequence(id=self.id, user_id=self.user_id, segment=self.segment, events=events, past=past)
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.events) + len(self.past) + OVERHEAD
 
     def name(self, key: int, vocabularies: list[Vocabulary]) -> tuple[str, str] | None:
         """The column and the value that a number stands for, as this sequence has it; None if it does not."""
@@ -66,18 +75,20 @@ class Recent:
         self.most, self.size = most, 0
         self.answers: OrderedDict[int, Kept] = OrderedDict()
 
-    def keep(self, account: int, sequence: Sequence, result: dict[str, Any], version: str, live: bool) -> None:
+    def keep(
+        self, account: int, sequence: Sequence, summary: bytes, result: dict[str, Any], version: str, live: bool
+    ) -> None:
         """Keeps an answer in the place of the account's last one."""
         self.forget(account)
         told = {name: result[name] for name in PARTS}
         s = sequence
-        kept = Kept(s.id, s.user_id, s.segment, to_json(s.events), told, version, live)
+        kept = Kept(s.id, s.user_id, s.segment, to_json(s.events), to_json(s.past), summary, told, version, live)
         self.answers[account] = kept
-        self.size += len(kept.events) + OVERHEAD
+        self.size += kept.size
         while self.size > self.most:
             self.forget(next(iter(self.answers)))
 
     def forget(self, account: int) -> None:
         """Drops what is kept of an account."""
         if (kept := self.answers.pop(account, None)) is not None:
-            self.size -= len(kept.events) + OVERHEAD
+            self.size -= kept.size

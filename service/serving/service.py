@@ -238,7 +238,7 @@ class Serving:
         return result, active.model.bundle.version
 
     async def judge_again(
-        self, sequences: Sequence[messages.Sequence], live: bool
+        self, sequences: Sequence[messages.Sequence], live: bool, pasts: Sequence[bytes]
     ) -> tuple[list[Result], dict[str, str]]:
         """The results of sequences that were answered before, beside the crowd as it is, and the model that gave them.
 
@@ -249,7 +249,7 @@ class Serving:
         """
         asking, active = Asking(SCORE, 0, time.perf_counter(), self.settings.timeout_ms), self.registry.current()
         kept = self.settings.live_reviews_kept and live
-        asked = Asked(sequences, 0, False, trial=True, observe=False, live=live, reviews_kept=kept)
+        asked = Asked(sequences, 0, False, trial=True, observe=False, live=live, reviews_kept=kept, pasts=pasts)
         return await self._results(active, asked, asking), _named(active)
 
     def _model(self) -> Model | None:
@@ -318,7 +318,7 @@ class Serving:
                 self.campaigns.answered([(one, whole[i]) for i, one in waiting], model.bundle.version, asked.live)
             if self.registry.challenger:
                 body = asking.body or to_json({"sequences": asked.sequences})
-                self.registry.challenger.offer(body, whole, asked.live)
+                self.registry.challenger.offer(body, whole, asked.live, asked.pasts)
         return whole
 
     async def _judged(
@@ -329,9 +329,9 @@ class Serving:
         spans = call.spans if call else None
         if spans is not None:
             spans.append(("parse", asking.start, parsed))
-        self.admission.learn(asking.route, asking.size, sum(one.length + 1 for one in waiting))
+        self.admission.learn(asking.route, asking.size, sum(one.positions for one in waiting))
         try:
-            return await active.batcher.score([(one.columns, one.length) for one in waiting], asking.due, spans)
+            return await active.batcher.score([one.given for one in waiting], asking.due, spans)
         except QueueFull:
             self.admission.refuse()
             raise full() from None
@@ -388,7 +388,7 @@ class Serving:
             if isinstance(one, dict):
                 continue
             sequence = one.sequence
-            keys[i] = digest(sequence.events, sequence.segment, self.listed.get(sequence.user_id or ""), live)
+            keys[i] = digest(*one.content, self.listed.get(sequence.user_id or ""), live)
             if kept := cache.get(keys[i]):
                 results[i] = {**kept, "id": sequence.id, "score_id": fresh_id()}
                 self.metrics.cache_hits.inc()

@@ -1,10 +1,13 @@
 """The steps of a scoring request that are pure functions: prepare its sequences, compose its results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from service.encoding.columns import columns_of, distinct
+from service.encoding.columns import columns_of, distinct, length_of
+from service.encoding.encoder import Encoder
+from service.encoding.remembered import Given, Remembered
 from service.encoding.values import Columns, EventError
 from service.model.policy import Policy
 from service.model.repair import repair
@@ -18,6 +21,7 @@ from service.telemetry.logs import fresh_id
 
 Result = dict[str, Any]  # one sequence's part of the answer
 CROWD = "crowd"  # missing where nothing is known of other accounts; a column of this name is listed as well
+PAST_OF_POSITION = 16  # events of a past that cost about as much as a position of the network
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
 
@@ -30,6 +34,8 @@ class Prepared:
         columns, length: its events, without those that repeat an `event_id`.
         places: for each sent event, its index among the events kept; None if all were kept.
         unlisted: values in fields that the model does not read.
+        summary: of the account's past, where it is a live window.
+        remembered: what is known of the account's past; None where nothing is.
     """
 
     sequence: messages.Sequence
@@ -37,6 +43,23 @@ class Prepared:
     length: int
     places: list[int] | None
     unlisted: int
+    summary: bytes
+    remembered: Remembered | None
+
+    @property
+    def given(self) -> Given:
+        """What is encoded."""
+        return self.columns, self.length, self.remembered
+
+    @property
+    def positions(self) -> int:
+        """What it costs, in positions of the network."""
+        return self.length + 1 + length_of(self.sequence.past) // PAST_OF_POSITION
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All of it that a score depends on, as JSON can hold it."""
+        return self.sequence.events, self.sequence.past, self.summary.hex(), self.sequence.segment
 
     @property
     def account(self) -> str:
@@ -46,12 +69,16 @@ class Prepared:
 
 def prepare(asked: Asked, model: Model, settings: Settings) -> list[Prepared | Result]:
     """A request's sequences, in its order; in place of one that cannot be scored, an answer that says why."""
+    summaries = asked.pasts or [b""] * len(asked.sequences)
     return [
-        s if isinstance(s, dict) else _prepare_one(index, s, model, settings) for index, s in enumerate(asked.sequences)
+        s if isinstance(s, dict) else _prepare_one(index, s, summary, model, settings)
+        for index, (s, summary) in enumerate(zip(asked.sequences, summaries, strict=True))
     ]
 
 
-def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings: Settings) -> Prepared | Result:
+def _prepare_one(
+    index: int, sequence: messages.Sequence, summary: bytes, model: Model, settings: Settings
+) -> Prepared | Result:
     try:
         columns, length = columns_of(sequence.events)
     except EventError as error:
@@ -69,7 +96,34 @@ def _prepare_one(index: int, sequence: messages.Sequence, model: Model, settings
     places = None
     if "event_id" in columns:
         columns, length, places = distinct(columns, length, model.bundle.encoder.reading)
-    return Prepared(sequence, columns, length, places, unlisted)
+    try:
+        remembered = remembered_of(sequence, summary, model.bundle.encoder, settings.max_events)
+    except EventError as error:
+        return refused(index, sequence, error, "past")
+    return Prepared(sequence, columns, length, places, unlisted, summary, remembered)
+
+
+def remembered_of(
+    sequence: messages.Sequence, summary: bytes, encoder: Encoder, most: float = math.inf
+) -> Remembered | None:
+    """What is known of the account before a sequence, by its `past` or as its live window has it; None if nothing is.
+
+    Raises:
+        EventError: an event of the `past` cannot be read, or there are more than `most` of them.
+    """
+    if summary:
+        return Remembered.of_summary(summary, encoder.tokens.tag) if encoder.tokens else None
+    if not sequence.past:
+        return None
+    columns, length = columns_of(sequence.past)
+    if length > most:
+        raise EventError(None, None, f"{length} events; at most {most} may be sent, so send the latest")
+    columns, length, places = distinct(columns, length, encoder.reading)
+    try:
+        return encoder.remember(columns, length) if length else None
+    except EventError as error:
+        at = error.index if places is None or error.index is None else places.index(error.index)
+        raise EventError(at, error.field, error.reason) from None
 
 
 def compose(

@@ -6,18 +6,22 @@ the same rules:
 - a window holds the latest events by their time, equal times as they arrived, and at most `Limits.window` of them;
 - an event whose id is in the window is a duplicate, and changes nothing;
 - an event that is older than everything in a full window is late, and is not kept;
-- a key is forgotten if nothing arrives for it during `Limits.seconds`.
+- a key is forgotten if nothing arrives for it during `Limits.seconds`;
+- if events come with tokens, a summary beside the window has what the key's events held, those of the window among
+  them, see `service.encoding.remembered`. What changes nothing in the window changes nothing in the summary.
 """
 
 import asyncio
 import hashlib
 import time
-from bisect import insort
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from service.encoding.fields import GAP_EDGES
+from service.encoding.remembered import TOKEN, entered
 from service.schemas.terms import Arrival
 
 AT_ONCE = 64  # events that are taken in before other requests get their turn
@@ -63,6 +67,8 @@ class Event:
         ts: epoch seconds.
         content: the JSON that is kept.
         due: whether its window is scored regardless of the event's number.
+        tokens: what enters the summary of its key's past, see `Tokens.of_each`; empty where none is kept.
+        gaps: the tokens of the time since the event before it, see `Tokens`; of these one enters, too.
     """
 
     key: str
@@ -70,6 +76,8 @@ class Event:
     ts: float
     content: bytes
     due: bool = False
+    tokens: bytes = b""
+    gaps: bytes = b""
 
     @property
     def digest(self) -> bytes:
@@ -86,12 +94,14 @@ class Kept:
         size: number of events in its window now.
         window: contents of these events in time order if the window must be scored, else None.
         at: index of the event in `window`.
+        past: the summary of the key's past that goes with `window`; empty where none is kept.
     """
 
     arrival: Arrival
     size: int
     window: list[bytes] | None = None
     at: int | None = None
+    past: bytes = b""
 
 
 class Windows(Protocol):
@@ -112,6 +122,7 @@ class _Window:
     count: int = 0  # number of events ever added
     touched: float = 0.0
     events: list[tuple[float, int, bytes, bytes]] = field(default_factory=list)  # ts, number, digest, content
+    past: bytes = b""
 
 
 class Memory:
@@ -153,15 +164,27 @@ class Memory:
             if events and event.ts < events[-1][0]:
                 arrival = "out_of_order"
             number = window.count = window.count + 1
+            if event.tokens:
+                window.past = entered(window.past, event.tokens + _gap(event, events))
             insort(events, (event.ts, number, digest, event.content))
             del events[: -self.limits.window]
         if not (event.due or (self.limits.every and number % self.limits.every == 0)):
             return Kept(arrival, len(events))
         at = next(i for i, (_, n, _, _) in enumerate(events) if n == number)
-        return Kept(arrival, len(events), [content for _, _, _, content in events], at)
+        past = window.past if event.tokens else b""
+        return Kept(arrival, len(events), [content for _, _, _, content in events], at, past)
 
     async def forget(self, key: str) -> bool:
         return self.kept.pop(key, None) is not None
 
     async def close(self) -> None:
         pass
+
+
+def _gap(event: Event, events: Sequence[tuple[float, int, bytes, bytes]]) -> bytes:
+    """The token of the time since the event before it; empty for the first, and where none is kept."""
+    before = next((ts for ts, *_ in reversed(events) if ts <= event.ts), None)
+    if before is None or not event.gaps:
+        return b""
+    at = TOKEN * bisect_right(GAP_EDGES, event.ts - before)
+    return event.gaps[at : at + TOKEN]

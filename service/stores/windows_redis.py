@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
+from service.encoding.fields import GAP_EDGES
+from service.encoding.remembered import DECAY, MOST_PAIRS
 from service.schemas.terms import Arrival
 from service.stores.redis_client import ROUND_SECONDS, client_of, find_master, unreachable
 from service.stores.windows import Event, Kept, Limits, Unreachable
@@ -17,8 +19,51 @@ EVICTED_SECONDS = 10.0  # between two questions how many keys Redis has evicted
 # A window is one key, so that whatever Redis evicts, loses or hands over is a whole window. A member consists of its
 # number in 12 digits, 16 bytes of its id's digest, and its content. Redis orders members with equal times by their
 # bytes, and so by their number. The latest number is always in the window: an event leaves only for one added after it.
+# The summary of the past is a key beside it, kept to the bit by the rules of `service.encoding.remembered.entered`. A
+# replica that sends no tokens leaves it as it is. If Redis evicts one of the two, the other still holds true.
 ADD = """
-local window = KEYS[1]
+local window, past = KEYS[1], KEYS[2]
+
+local function enter(tokens, gaps, since)
+  if since and #gaps > 0 then  -- each edge is twice the one before
+    local bin, edge = 0, FIRST_EDGE
+    while 4 * bin + 4 < #gaps and since >= edge do
+      bin, edge = bin + 1, edge * 2
+    end
+    tokens = tokens .. string.sub(gaps, 4 * bin + 1, 4 * bin + 4)
+  end
+  local summary, size = redis.call('GET', past) or '', 0
+  if string.sub(summary, 1, 4) == string.sub(tokens, 1, 4) then
+    size = #summary / 8
+  end
+  local flat, place = {struct.unpack('<' .. string.rep('c4f', size), summary)}, {}
+  for i = 1, 2 * size, 2 do
+    place[flat[i]] = i
+    flat[i + 1] = DECAY * flat[i + 1]
+  end
+  for k = 1, #tokens, 4 do
+    local token = string.sub(tokens, k, k + 3)
+    local i = place[token]
+    if i then
+      flat[i + 1] = flat[i + 1] + 1
+    else
+      if size < MOST_PAIRS then
+        i, size = 2 * size + 1, size + 1
+      else
+        i = 3
+        for j = 5, 2 * size, 2 do
+          if flat[j + 1] < flat[i + 1] then
+            i = j
+          end
+        end
+        place[flat[i]] = nil
+      end
+      place[token], flat[i], flat[i + 1] = i, token, 1
+    end
+  end
+  redis.call('SET', past, struct.pack('<' .. string.rep('c4f', size), unpack(flat, 1, 2 * size)))
+end
+
 local ts, digest, most, every = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[6])
 local kept = redis.call('ZRANGE', window, 0, -1, 'WITHSCORES')
 local size, arrival, number, at, last = #kept / 2, 'new', nil, nil, 0
@@ -36,6 +81,13 @@ if not number then
   if size > 0 and ts < tonumber(kept[#kept]) then
     arrival = 'out_of_order'
   end
+  if past then
+    local before = #kept
+    while before > 0 and tonumber(kept[before]) > ts do
+      before = before - 2
+    end
+    enter(ARGV[8], ARGV[9], before > 0 and ts - tonumber(kept[before]))
+  end
   number = last + 1
   local member = string.format('%012d', number) .. digest .. ARGV[3]
   redis.call('ZADD', window, ARGV[1], member)
@@ -47,11 +99,16 @@ if not number then
   at = redis.call('ZRANK', window, member)
 end
 redis.call('PEXPIRE', window, ARGV[5])
+if past then
+  redis.call('PEXPIRE', past, ARGV[5])
+end
 if ARGV[7] == '1' or (every > 0 and number % every == 0) then
-  return {arrival, size, at, redis.call('ZRANGE', window, 0, -1)}
+  return {arrival, size, at, redis.call('ZRANGE', window, 0, -1), past and redis.call('GET', past) or ''}
 end
 return {arrival, size}
 """
+for _name, _value in (("FIRST_EDGE", GAP_EDGES[0]), ("DECAY", DECAY), ("MOST_PAIRS", MOST_PAIRS)):
+    ADD = ADD.replace(_name, repr(_value))
 
 HEAD = 28  # bytes of a member before its content
 
@@ -130,10 +187,11 @@ class Redis:
         """Redis's answer to each event, or the exception that it caused."""
         pipeline = self.client.pipeline(transaction=False)
         for event in events:
+            keys = self._names(event.key)[: 2 if event.tokens else 1]
             pipeline.evalsha(
                 self.digest,
-                1,
-                self._name(event.key),
+                len(keys),
+                *keys,
                 repr(event.ts),
                 event.digest,
                 event.content,
@@ -141,6 +199,7 @@ class Redis:
                 int(1000 * self.limits.seconds),
                 self.limits.every,
                 int(event.due),
+                *((event.tokens, event.gaps) if event.tokens else ()),
             )
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, self.no_script)]
@@ -155,17 +214,19 @@ class Redis:
         arrival = cast(Arrival, answer[0].decode())
         if len(answer) == 2:
             return Kept(arrival, answer[1])
-        _, size, at, members = answer
-        return Kept(arrival, size, [member[HEAD:] for member in members], at)
+        _, size, at, members, past = answer
+        return Kept(arrival, size, [member[HEAD:] for member in members], at, past)
 
     @staticmethod
-    def _name(key: str) -> str:
-        return f"recguard:{{{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}}}:window"
+    def _names(key: str) -> tuple[str, str]:
+        """Where the window of a key is, and the summary of its past: in the same slot of a cluster."""
+        slot = f"recguard:{{{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}}}"
+        return f"{slot}:window", f"{slot}:past"
 
     async def forget(self, key: str) -> bool:
         try:
             async with asyncio.timeout(ROUND_SECONDS):
-                return bool(await self.client.delete(self._name(key)))
+                return bool(await self.client.delete(*self._names(key)))
         except (self.error, TimeoutError) as error:
             raise unreachable(error) from error
 

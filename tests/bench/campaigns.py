@@ -55,7 +55,7 @@ def main() -> None:
     times = []
     for account in range(20_000):
         start = time.perf_counter()
-        recent_answers.keep(account, sequence, ANSWER, "1", live=False)
+        recent_answers.keep(account, sequence, b"", ANSWER, "1", live=False)
         times.append(time.perf_counter() - start)
     print(f"an answer of 64 events: {1e6 * np.median(times):.1f} us; {len(recent_answers.answers)} fit into 32 MB")
 

@@ -2,7 +2,8 @@
 
 To a model fitted on whole histories only, the first events of a new user look like nothing it has seen, and so do the
 latest few of an old one, or a request that lacks a column. So a model is fitted, calibrated and judged on whole
-histories, on cuts of them, and on both without a column.
+histories, on cuts of them, and on both without a column. Where it compares accounts with their own past, it also sees
+cuts with what is remembered of the events before them, as live windows have it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,16 +36,24 @@ class Cuts:
         of: the sequence.
         start, size: its events from `start` on, in time order.
         dropped: the column that is left out: 1 for the first of C names, and so on; 0 for none, C + 1 for several.
+        past: bool (M,), whether the events before are remembered; None where none are.
     """
 
     of: NDArray[np.int64]
     start: NDArray[np.int64]
     size: NDArray[np.int64]
     dropped: NDArray[np.int64]
+    past: NDArray[np.bool_] | None = None
+
+    @property
+    def remembers(self) -> NDArray[np.bool_]:
+        """Bool (M,), as `past`."""
+        return np.zeros(len(self.of), dtype=bool) if self.past is None else self.past
 
     @classmethod
     def joined(cls, parts: Sequence["Cuts"]) -> "Cuts":
-        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("of", "start", "size", "dropped")))
+        names = "of", "start", "size", "dropped", "remembers"
+        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
 
     @classmethod
     def whole(cls, lengths: NDArray[np.int64]) -> "Cuts":
@@ -53,8 +62,14 @@ class Cuts:
         return cls(np.arange(len(lengths)), nothing, lengths, nothing)
 
     @classmethod
-    def drawn(cls, lengths: NDArray[np.int64], columns: int, rng: np.random.Generator) -> "Cuts":
-        """At most CUTS cuts of each sequence, in different bins of length, at random ends; some lack a column."""
+    def drawn(
+        cls, lengths: NDArray[np.int64], columns: int, rng: np.random.Generator, remembers: bool = False
+    ) -> "Cuts":
+        """At most CUTS cuts of each sequence, in different bins of length, at random ends; some lack a column.
+
+        Args:
+            remembers: whether every second one remembers what came before it.
+        """
         highest = bins(lengths)
         of, bin_ = [], []
         for i, most in enumerate(highest.tolist()):
@@ -67,7 +82,8 @@ class Cuts:
         drops = (rng.random(len(at)) < DROPPED) & (columns > 1)
         dropped = np.where(drops, 1 + rng.integers(0, max(columns, 1), len(at)), 0)
         changed = (size < lengths[at]) | drops  # the whole is there already
-        return cls(at[changed], start[changed], size[changed], dropped[changed])
+        past = rng.random(len(at)) < 0.5 if remembers else np.zeros(len(at), dtype=bool)
+        return cls(at[changed], start[changed], size[changed], dropped[changed], past[changed])
 
     @classmethod
     def in_bin(
@@ -78,16 +94,19 @@ class Cuts:
         kind: Kind | None,
         dropped: int,
         rng: np.random.Generator,
+        remembers: bool = False,
     ) -> "Cuts":
         """One cut of each sequence that is long enough for a bin; its size is within the bins from `bin_` to `last`.
 
         Args:
             kind: the kind of all, or None for one of KINDS for each.
+            remembers: whether they remember what came before them.
         """
         at = np.flatnonzero(lengths >= LEAST[bin_])
         size = sizes(np.full(len(at), bin_), lengths[at], rng, last)
         which = rng.integers(0, len(KINDS), len(at)) if kind is None else np.full(len(at), KINDS.index(kind))
-        return cls(at, _start(which, lengths[at], size, rng), size, np.full(len(at), dropped))
+        past = np.full(len(at), remembers)
+        return cls(at, _start(which, lengths[at], size, rng), size, np.full(len(at), dropped), past)
 
     @classmethod
     def latest(cls, at: NDArray[np.int64], lengths: NDArray[np.int64], size: int, dropped: int) -> "Cuts":
@@ -108,7 +127,7 @@ class Cuts:
         """The cuts in order, in pieces that show about so many events each: all at once would fill the memory."""
         piece = np.cumsum(self.size) // events
         for at in np.split(np.arange(len(self.of)), np.flatnonzero(np.diff(piece)) + 1):
-            yield Cuts(self.of[at], self.start[at], self.size[at], self.dropped[at])
+            yield Cuts(self.of[at], self.start[at], self.size[at], self.dropped[at], self.remembers[at])
 
     def of_log(self, log: Log, columns: Sequence[str]) -> Log:
         """The log of the cuts, each a sequence of its own, without the columns that they lack.
@@ -130,7 +149,8 @@ class Cuts:
             if lacks.any():
                 lack = pl.Series(np.repeat(lacks, self.size))
                 events = events.with_columns(pl.when(lack).then(None).otherwise(pl.col(name)).alias(name))
-        return replace(log, events=events, ids=names, offsets=offsets)
+        past = np.where(self.remembers, self.start, 0)
+        return replace(log, events=events, ids=names, offsets=offsets, before=(log, self.of, past))
 
 
 def cut_to(name: str, lengths: NDArray[np.int64]) -> Cuts:
@@ -147,12 +167,12 @@ def cut_to(name: str, lengths: NDArray[np.int64]) -> Cuts:
 def live_looks(lengths: NDArray[np.int64], of: NDArray[np.int64]) -> Cuts:
     """The live windows at which the given sequences are looked at: at each of their first events, later at every third.
 
-    Neighbouring windows of many events score nearly alike.
+    Neighbouring windows of many events score nearly alike. What came before a window is remembered.
     """
     at = [np.array([n for n in range(1, min(lengths[i], LOOKS) + 1) if n <= 20 or n % 3 == 0]) for i in of.tolist()]
     ends, owner = np.concatenate(at), np.repeat(of, list(map(len, at)))
     size = np.minimum(ends, LIVE_WINDOW)
-    return Cuts(owner, ends - size, size, np.zeros_like(ends))
+    return Cuts(owner, ends - size, size, np.zeros_like(ends), np.ones(len(ends), dtype=bool))
 
 
 def each_missing(columns: int) -> list[int]:

@@ -53,6 +53,8 @@ class Log:
         offsets: int64 (N + 1,); sequence i holds rows offsets[i] to offsets[i + 1].
         reading: how its values are spelt.
         held: what its columns hold.
+        before: of cuts of another log, that log, the sequence of each, int64 (N,), and how many of its first events are
+            remembered, int64 (N,); None where nothing is.
     """
 
     events: pl.DataFrame
@@ -60,6 +62,7 @@ class Log:
     offsets: NDArray[np.int64]
     reading: Reading
     held: Mapping[str, Held]
+    before: "tuple[Log, NDArray[np.int64], NDArray[np.int64]] | None" = None
 
     @classmethod
     def of(cls, events: pl.DataFrame, reading: Reading = PLAIN, held: Mapping[str, Held] | None = None) -> "Log":
@@ -100,6 +103,14 @@ class Log:
     def sequence(self, i: int) -> tuple[Columns, int]:
         a, b = int(self.offsets[i]), int(self.offsets[i + 1])
         return {name: values[a:b] for name, values in self._columns.items()}, b - a
+
+    def pasts(self) -> Iterator[tuple[Columns, int]]:
+        """The columns and the number of the events before each sequence that are remembered."""
+        if self.before is not None:
+            log, of, events = self.before
+            for i, count in zip(of.tolist(), events.tolist(), strict=True):
+                a = int(log.offsets[i])
+                yield {name: values[a : a + count] for name, values in log._columns.items()}, count
 
     def subset(self, indices: NDArray[np.int64]) -> "Log":
         """The sequences at the given positions, in that order."""

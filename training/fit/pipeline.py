@@ -245,10 +245,11 @@ def false_alarms(
     if sum(len(held.keys) > 0 for held in histories) <= FEWEST_KNOWN:
         usual = None
     judged: dict[bytes, Evidence] = {}
+    remembers = model.encoder.tokens is not None
 
     def told(cuts: Cuts) -> Evidence:
         """What the parts say of cuts, but for their events; the same cuts are judged once."""
-        key = b"".join(part.tobytes() for part in (cuts.of, cuts.start, cuts.size, cuts.dropped))
+        key = b"".join(part.tobytes() for part in (cuts.of, cuts.start, cuts.size, cuts.dropped, cuts.remembers))
         if key not in judged:
             found, looks = [], []
             for some in cuts.pieces():
@@ -269,7 +270,7 @@ def false_alarms(
         return np.where(told(cuts).together.known, score, np.nan), told(cuts).missing
 
     found = [
-        thresholds.false_alarms(log, columns, asked, score, np.random.default_rng(seed))
+        thresholds.false_alarms(log, columns, asked, score, np.random.default_rng(seed), remembers)
         for score in ([alone, in_crowd] if usual else [alone])
     ]
     return found[0], found[1] if usual else None

@@ -1,7 +1,7 @@
 """The first step of a fit: learns the encoder, and turns the log's sequences into its rows, with their labels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from service.encoding.encoder import Encoded, Encoder
+from service.encoding.remembered import Given
 from service.encoding.values import EventError
 from service.model.lengths import LEAST
 from training.config import FitConfig
@@ -78,7 +79,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     log, labels, whole = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
     check_enough(labels, aside, config.contamination if presumed else None)
     types = sorted({t for t in labels.types if t})
-    cuts, weight = _cuts(log, np.flatnonzero(told[known]), len(encoder.read), config)
+    cuts, weight = _cuts(log, np.flatnonzero(told[known]), encoder, config)
     cut = cuts.of_log(log, encoder.read)
     of_cut = labels_of(cuts, cut, labels)
     examples = examples_of(log, labels, whole, types)
@@ -91,10 +92,12 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     return EncodedLog(encoder, everything, log, labels, encoded, examples, of, _shared(of, weight), types, presumed)
 
 
-def _cuts(log: Log, attackers: NDArray[np.int64], columns: int, config: FitConfig) -> tuple[Cuts, NDArray[np.float64]]:
+def _cuts(
+    log: Log, attackers: NDArray[np.int64], encoder: Encoder, config: FitConfig
+) -> tuple[Cuts, NDArray[np.float64]]:
     """Cuts for fitting, which weigh 1, and cuts of known attackers that are only judged, which weigh 0."""
-    lengths, rng = np.diff(log.offsets), np.random.default_rng(config.seed)
-    drawn = Cuts.drawn(lengths, columns, rng)
+    lengths, rng, columns = np.diff(log.offsets), np.random.default_rng(config.seed), len(encoder.read)
+    drawn = Cuts.drawn(lengths, columns, rng, encoder.tokens is not None)
     attackers = attackers[:: -(-len(attackers) // MOST_ATTACKERS) or 1]
     # nothing and one column missing share the work: all attackers tell of the first, some of each of the others
     some = attackers[:: -(-len(attackers) // MOST_WITHOUT) or 1]
@@ -119,7 +122,11 @@ def _shared(of: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.fl
 def encoded_log(encoder: Encoder, log: Log) -> list[Encoded]:
     """The log's sequences, encoded; raises EventError if one cannot be encoded."""
     found = []
-    for encoded in encoder.encode_all(log.sequences()):
+    sequences: Iterable[Given] = log.sequences()
+    if encoder.tokens and log.before is not None:
+        pasts = (encoder.remember(*past) if past[1] else None for past in log.pasts())
+        sequences = ((*given, past) for given, past in zip(log.sequences(), pasts, strict=True))
+    for encoded in encoder.encode_all(sequences):
         if isinstance(encoded, EventError):
             raise encoded
         found.append(encoded)

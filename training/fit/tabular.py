@@ -182,25 +182,43 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
     """Mean and standard deviation of normal sequences' measures (N, 2 F + S) in each bin of length, and how those of
     fields vary together.
 
-    A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins.
+    A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins. So does a bin where fewer tell a
+    measure: short sequences tell no habit, unless more is remembered of their accounts. What none tells says nothing.
     """
     of = bins(lengths)
     means, scales, covariances = [], [], []
     for bin_ in range(len(LEAST)):
         away = np.abs(of - bin_)
-        reach = np.sort(away)[min(LEAST_NORMAL, len(away)) - 1]
-        usual = measures[away <= reach]
+        usual = measures[_nearest(away)]
         known = ~np.isnan(usual)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.nansum(usual, axis=0) / count
-        scale = np.sqrt(np.nansum((usual - mean) ** 2, axis=0) / count) + 1e-3
+        mean, scale = _mean_and_scale(usual)
+        for k in np.flatnonzero(known.sum(axis=0) < LEAST_NORMAL).tolist():
+            told = np.flatnonzero(~np.isnan(measures[:, k]))
+            mean[k], scale[k] = _mean_and_scale(measures[told[_nearest(away[told])], k])
+            if k >= 2 * fields and not told.size:
+                scale[k] = np.inf
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
         # a measure that few sequences have scatters as much among these as one that all have
         often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))[: 2 * fields]
+        covariance = LedoitWolf().fit(described[:, : 2 * fields] / often).covariance_
+        untold = np.flatnonzero(~known[:, : 2 * fields].any(axis=0))
+        covariance[untold, untold] = 1.0
         means.append(mean)
         scales.append(scale)
-        covariances.append(LedoitWolf().fit(described[:, : 2 * fields] / often).covariance_)
+        covariances.append(covariance)
     return np.stack(means), np.stack(scales), np.stack(covariances)
+
+
+def _nearest(away: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which sequences, (N,), to take of those so many bins away: LEAST_NORMAL of the nearest, and all as near."""
+    return np.asarray(away <= np.sort(away)[:LEAST_NORMAL].max(initial=0))
+
+
+def _mean_and_scale(measures: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of measures, (N, ...), NaN where not told."""
+    count = np.maximum((~np.isnan(measures)).sum(axis=0), 1)
+    mean = np.nansum(measures, axis=0) / count
+    return mean, np.sqrt(np.nansum((measures - mean) ** 2, axis=0) / count) + 1e-3
 
 
 def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:

@@ -12,7 +12,7 @@ from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
 from training.config import FitConfig
-from training.data.cuts import KINDS, Cuts, live_looks
+from training.data.cuts import KINDS, Cuts, Kind, live_looks
 from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
@@ -54,7 +54,12 @@ def without_labels(contamination: float) -> Thresholds:
 
 
 def false_alarms(
-    log: Log, columns: int, asked: Thresholds, score: Callable[[Cuts], Scored], rng: np.random.Generator
+    log: Log,
+    columns: int,
+    asked: Thresholds,
+    score: Callable[[Cuts], Scored],
+    rng: np.random.Generator,
+    remembers: bool = False,
 ) -> FalseAlarms:
     """Thresholds by rate, from genuine histories that no part of the model has seen.
 
@@ -68,6 +73,7 @@ def false_alarms(
         columns: how many columns may be missing, C.
         asked: thresholds, whose rates should be promised.
         score: gives the scores of M cuts of the log, NaN for those that do not count, and bool (M, C), what each lacks.
+        remembers: whether the latest events with what is remembered of those before them are one way more.
     """
     lengths = np.diff(log.offsets)
     thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.full(len(LEAST), len(log))
@@ -75,24 +81,21 @@ def false_alarms(
         nothing = np.ones((len(LEAST), columns), dtype=bool)
         return FalseAlarms(np.full_like(thresholds, np.inf), accounts, nothing, np.full(len(RATES), np.inf), 0)
     last = _last_class(lengths, asked)
-    low = np.arange(last + 1)
+    low, ways = np.arange(last + 1), _ways(columns, remembers)
     high = np.where(low < last, low, len(LEAST) - 1)
-    # the only column is never left out, as nothing would be left
-    drops = [0] * len(KINDS) + [*(range(1, columns + 2) if columns > 1 else ())]
-    ways = [*KINDS, *[None] * (len(drops) - len(KINDS))]
     cells = [(way, bin_) for way in range(len(ways)) for bin_ in low.tolist()]
-    cuts = [Cuts.in_bin(lengths, bin_, int(high[bin_]), ways[way], drops[way], rng) for way, bin_ in cells]
+    cuts = [Cuts.in_bin(lengths, bin_, int(high[bin_]), *ways[way][:2], rng, ways[way][2]) for way, bin_ in cells]
     ends = np.cumsum([len(c.of) for c in cuts])
     found, missing = score(Cuts.joined([*cuts, Cuts.whole(lengths)]))
     *of_cells, whole = zip(np.split(found, ends), np.split(missing, ends), strict=True)
     parts = dict(zip(cells, of_cells, strict=True))
     usual = np.ones((len(LEAST), columns), dtype=bool)
     for bin_ in low.tolist():
-        lacks = np.concatenate([parts[way, bin_][1] for way in range(len(KINDS))])
-        usual[bin_] = lacks.mean(axis=0) <= SELDOM
+        with_all = [parts[way, bin_][1] for way, (_, drop, _) in enumerate(ways) if not drop]
+        usual[bin_] = np.concatenate(with_all).mean(axis=0) <= SELDOM
     usual[last + 1 :] = usual[last]
     for (way, bin_), (of_cell, lacks) in parts.items():
-        drop = drops[way]
+        drop = ways[way][1]
         left_out = np.full(columns, drop > columns)
         left_out[drop - 1 : drop] = drop > 0
         # what is left out where it is often lacking anyway makes no class of its own
@@ -110,6 +113,14 @@ def false_alarms(
     alarms = FalseAlarms(thresholds, accounts, usual, np.zeros(len(RATES)), 0)
     repeated, looks = _repeated(lengths, alarms, asked, score)
     return replace(alarms, repeated=repeated, looks=looks)
+
+
+def _ways(columns: int, remembers: bool) -> list[tuple[Kind | None, int, bool]]:
+    """How histories are cut: the kind, which column is left out, and whether what came before is remembered."""
+    ways: list[tuple[Kind | None, int, bool]] = [(kind, 0, False) for kind in KINDS]
+    ways += [("latest", 0, True)] * remembers
+    # the only column is never left out, as nothing would be left
+    return ways + [(None, drop, False) for drop in (range(1, columns + 2) if columns > 1 else ())]
 
 
 def _needed(asked: Thresholds) -> list[int]:

@@ -44,7 +44,8 @@ def router(scoring: "Scoring") -> APIRouter:
         "score",
         "Score sequences",
         "Scores each sequence and its events, in the request's order.\n\n"
-        "A sequence that cannot be scored has an `error` in its place; the others are not affected.",
+        "A sequence that cannot be scored has an `error` in its place; the others are not affected. Of an account with "
+        "a long history, only the latest events need be scored: send them as `events`, and older ones as `past`.",
         messages.ScoreRequest,
         messages.ScoreResponse,
         leads_to(verdict=verdict_on("results")),
@@ -56,7 +57,8 @@ def router(scoring: "Scoring") -> APIRouter:
         "Puts each event into the window of its key, and scores the windows that are due, in the request's order.\n\n"
         "Settings decide when a window is due: at every event, at every N-th event, or at certain actions. An event "
         "that is refused has an `error` in its place. A request without an answer may be sent again: each `event_id` "
-        "counts only once.",
+        "counts only once. What a key's events were before those of its window is remembered in short, and compared "
+        "with them.",
         messages.EventsRequest,
         messages.EventsResponse,
         leads_to(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from service.encoding import held
 from service.encoding.encoder import Encoded
+from service.encoding.remembered import Given
 from service.encoding.values import EventError, Ids
-from service.engine.batcher import Batcher, DeadlineExceeded, Given, QueueFull
+from service.engine.batcher import Batcher, DeadlineExceeded, QueueFull
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
 from service.telemetry.metrics import Metrics

@@ -8,12 +8,13 @@ from service.serving.recent import OVERHEAD, Recent
 
 RESULT = {"score_id": "a" * 32, "score": 0.2, "decision": "allow", "type": None, "support": {"events": 1}, "events": []}
 EVENTS = [{"item_id": "007", "ts": 1.0}, {"item_id": 12, "ts": 2.0}, {"ts": 3.0}]
+PAST = {"item_id": ["11"], "ts": [0.5]}
 ITEMS = [Vocabulary("item_id", ["007", "12"], identifier=True)]
 
 
 def kept(recent: Recent, account: int, events: object = EVENTS, **result: object) -> None:
-    sequence = Sequence.model_validate({"id": f"s{account}", "user_id": f"u{account}", "events": events})
-    recent.keep(account, sequence, RESULT | result, "1", live=False)
+    sequence = Sequence.model_validate({"id": f"s{account}", "user_id": f"u{account}", "events": events, "past": PAST})
+    recent.keep(account, sequence, b"summary", RESULT | result, "1", live=False)
 
 
 def test_an_account_has_its_latest_answer_only_and_the_sequence_as_it_was_sent() -> None:
@@ -23,7 +24,8 @@ def test_an_account_has_its_latest_answer_only_and_the_sequence_as_it_was_sent()
     [one] = recent.answers.values()
     assert one.result["score"] == 0.9
     assert "events" not in one.result
-    assert one.sequence == Sequence.model_validate({"id": "s1", "user_id": "u1", "events": EVENTS})
+    assert one.sequence == Sequence.model_validate({"id": "s1", "user_id": "u1", "events": EVENTS, "past": PAST})
+    assert one.summary == b"summary"
     recent.forget(1)
     recent.forget(2)
     assert (recent.size, len(recent.answers)) == (0, 0)

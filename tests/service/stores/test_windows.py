@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.encoding.fields import GAP_EDGES
+from service.encoding.remembered import DECAY, SUMMARY_BYTES, Remembered
 from service.stores.windows import Arrival, Event, Kept, Limits, Memory, Unreachable, Windows
 from service.stores.windows_redis import Redis
 from tests.support.processes import needs
@@ -84,6 +87,95 @@ def test_redis_keeps_the_rules(redis_server: RedisServer, batches: list[list[Ste
     limits, run = Limits(window=window, every=every), next(runs)
     own = [[(f"{run} {key}", number, ts, due) for key, number, ts, due in batch] for batch in batches]
     check(Redis(redis_server.url, limits), limits, own)
+
+
+GAPS = b"".join(struct.pack("<I", 1000 + k) for k in range(len(GAP_EDGES) + 1))
+of_past = st.tuples(
+    st.sampled_from(["u1", "u2"]),
+    st.integers(0, 400),  # an event id
+    st.one_of(st.sampled_from([0.0, *GAP_EDGES[:20]]), st.floats(-100, 1e5)),  # since the event before
+    st.lists(st.one_of(st.integers(1, 5), st.integers(1, 2**32 - 1)), max_size=3),
+    st.sampled_from([b"tag1", b"tag1", b"tag1", b"tag2", b""]),  # of two bundles with habits, and of one without
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps=st.lists(of_past, max_size=250), window=st.integers(1, 5))
+def test_memory_and_redis_remember_the_same(
+    redis_server: RedisServer,
+    steps: list[tuple[str, int, float, list[int], bytes]],
+    window: int,
+) -> None:
+    run, now, events = next(runs), 1.7e9, []
+    for key, number, since, values, tag in steps:
+        now += since
+        tokens = tag + struct.pack(f"<{len(values)}I", *values) if tag else b""
+        events.append(Event(f"past {run} {key}", f"e{number}", now, b"{}", True, tokens, GAPS if tag else b""))
+
+    async def both() -> None:
+        memory, shared = Memory(Limits(window=window)), Redis(redis_server.url, Limits(window=window))
+        found = await memory.add(events)
+        assert found == await shared.add(events)
+        for event, kept in zip(events, found, strict=True):
+            assert len(kept.past) <= SUMMARY_BYTES
+            assert bool(kept.past) <= bool(event.tokens), "a bundle without habits is given none"
+        await shared.close()
+
+    asyncio.run(both())
+
+
+def habit(number: int, tag: bytes = b"tag1", ts: float | None = None) -> Event:
+    """An event with a value of its own."""
+    return Event("habits", f"e{number}", ts or 1.7e9 + number, b"{}", True, tag + struct.pack("<I", 1 + number), GAPS)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_changes_no_window_changes_no_past_and_forgetting_takes_both(
+    redis_server: RedisServer, shared: bool
+) -> None:
+    async def run() -> None:
+        limits = Limits(window=3)
+        windows: Windows = Redis(redis_server.url, limits) if shared else Memory(limits)
+        first = (await windows.add([habit(number) for number in range(6)]))[-1]
+        again, late, last = await windows.add([habit(5), habit(9, ts=1.6e9), habit(4)])
+        assert [again.arrival, late.arrival, last.arrival] == ["duplicate", "late", "duplicate"]
+        assert first.past == again.past == last.past
+        without = Event("habits", "e9", 1.7e9 + 9, b"{}", True)  # from a replica that knows of no habits
+        one_more = (await windows.add([without, habit(10)]))[1]
+        remembered = Remembered.of_summary(one_more.past, b"tag1")
+        assert remembered is not None
+        assert remembered.events == pytest.approx(sum(DECAY**k for k in range(7)))
+        assert await windows.forget("habits")
+        [new] = await windows.add([habit(11)])
+        remembered = Remembered.of_summary(new.past, b"tag1")
+        assert remembered is not None
+        assert (new.size, remembered.events) == (1, 1.0)
+        assert await windows.forget("habits")
+        await windows.close()
+
+    asyncio.run(run())
+
+
+def test_redis_keeps_a_past_as_long_as_its_window_and_loses_either_alone_without_harm(
+    redis_server: RedisServer,
+) -> None:
+    async def run() -> None:
+        windows = Redis(redis_server.url, Limits(seconds=100))
+        await windows.add([habit(number) for number in range(3)])
+        window, past = windows._names("habits")
+        assert 0 < await windows.client.pttl(past) <= await windows.client.pttl(window) + 50
+        assert await windows.client.delete(past) == 1
+        [alone] = await windows.add([habit(3)])
+        assert (alone.size, len(alone.past)) == (4, 8 * 3), "the tag, a value, and the time since the event before"
+        await windows.add([Event("habits", "e4", 1.7e9 + 4, b"{}")])
+        assert await windows.client.delete(window) == 1
+        [anew] = await windows.add([habit(5)])
+        assert (anew.size, len(anew.past)) == (1, 8 * 4)
+        assert await windows.forget("habits")
+        assert await windows.client.exists(window, past) == 0
+        await windows.close()
+
+    asyncio.run(run())
 
 
 def test_memory_lets_the_longest_silent_go() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model.lengths import LEAST, bins
-from training.data.cuts import CUTS, KINDS, SESSION, Cuts, cut_to, each_missing, in_time_order, labels_of
+from training.data.cuts import CUTS, KINDS, SESSION, Cuts, cut_to, each_missing, in_time_order, labels_of, live_looks
 from training.data.labels import Labels
 from training.data.log import Log
 
@@ -67,6 +67,25 @@ def test_a_cut_log_holds_just_the_events_that_are_shown(
             assert list(columns[name]) == ([None] * size if dropped == number else list(whole))
 
 
+@given(lengths_of_logs, st.integers(0, 2**32), st.booleans())
+def test_a_cut_that_remembers_has_all_that_came_before_it(
+    lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int, remembers: bool
+) -> None:
+    log = log_of(lengths)
+    cuts = Cuts.drawn(lengths, len(COLUMNS), np.random.default_rng(seed), remembers)
+    same = Cuts.drawn(lengths, len(COLUMNS), np.random.default_rng(seed))
+    assert all((getattr(cuts, n) == getattr(same, n)).all() for n in ("of", "start", "size", "dropped"))
+    assert remembers or not cuts.remembers.any()
+    pasts = list(cuts.of_log(log, COLUMNS).pasts())
+    assert len(pasts) == len(cuts.of)
+    for k, (columns, length) in enumerate(pasts):
+        assert length == (cuts.start[k] if cuts.remembers[k] else 0)
+        assert list(columns["item_id"]) == [f"i{at}" for at in range(length)]
+    windows = live_looks(lengths, np.arange(len(lengths)))
+    assert windows.remembers.all()
+    assert not list(log.pasts())
+
+
 @pytest.mark.parametrize("columns", [2, 3, 100])  # more than an integer has bits
 def test_several_columns_are_left_out_of_most_and_others_of_each(columns: int) -> None:
     names = [f"c{k}" for k in range(columns)]
@@ -84,10 +103,11 @@ def test_several_columns_are_left_out_of_most_and_others_of_each(columns: int) -
 def test_pieces_hold_all_cuts_in_order_and_no_more_events_than_one_cut_too_many(
     lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int, events: int
 ) -> None:
-    cuts = Cuts.drawn(lengths, len(COLUMNS), np.random.default_rng(seed))
+    cuts = Cuts.drawn(lengths, len(COLUMNS), np.random.default_rng(seed), remembers=True)
     pieces = list(cuts.pieces(events))
     again = Cuts.joined(pieces)
-    assert all((getattr(again, n) == getattr(cuts, n)).all() for n in ("of", "start", "size", "dropped"))
+    names = "of", "start", "size", "dropped", "remembers"
+    assert all((getattr(again, n) == getattr(cuts, n)).all() for n in names)
     assert all(piece.size[1:].sum() <= events for piece in pieces)  # the first may have begun in the piece before
 
 

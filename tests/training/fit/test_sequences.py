@@ -4,12 +4,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from service.encoding.encoder import Encoder
+from service.encoding.habit import Habit
+from service.encoding.reading import PLAIN
+from service.encoding.vocabulary import Vocabulary
 from service.model.policy import Thresholds
+from tests.support.histories import SOME, of_habits, part
 from tests.support.logs import genuine_log
 from tests.support.training import QUICK
+from training.data.cuts import Cuts
 from training.data.labels import Labels
 from training.data.log import Log, LogError
 from training.fit.pipeline import fit_model
+from training.fit.sequences import encoded_log
 
 
 def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labels]) -> None:
@@ -24,6 +31,21 @@ def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labe
     none = fit_model(log, replace(labels, known=np.zeros(len(log), dtype=bool)), np.arange(len(log)), QUICK)
     assert none.parts.whose == "all accounts"
     assert none.thresholds == Thresholds(review_rate=0.05, block_rate=0.01)
+
+
+def test_cuts_are_encoded_with_what_is_remembered_of_the_events_before_them() -> None:
+    actions = Vocabulary("action", SOME, identifier=False)
+    shares = (np.ones(actions.size) / actions.size).tolist()
+    encoder = Encoder([actions, Habit("habit", ["action"], [10.0], [shares])], PLAIN)
+    histories = [of_habits(seed, 200) for seed in range(3)]
+    rows = [pl.DataFrame(h).select(pl.lit(f"u{i}").alias("sequence_id"), "*") for i, h in enumerate(histories)]
+    log, whole = Log.of(pl.concat(rows)), Cuts.whole(np.full(3, 200))
+    cuts = Cuts(whole.of, np.full(3, 140), np.full(3, 60), whole.dropped, np.array([True, False, True]))
+    for k, encoded in enumerate(encoded_log(encoder, cuts.of_log(log, encoder.read))):
+        before, latest = part(histories[k], slice(None, 140)), part(histories[k], slice(140, None))
+        alone = encoder.encode(*latest, encoder.remember(*before) if cuts.remembers[k] else None)
+        assert encoded.habit == pytest.approx(alone.habit, nan_ok=True)
+        assert np.isfinite(encoded.habit[0]) == cuts.remembers[k]
 
 
 ALIKE = pl.DataFrame({"sequence_id": [f"u{i}" for i in range(300)], "action": ["buy"] * 300})

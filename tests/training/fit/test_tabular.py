@@ -42,3 +42,19 @@ def test_normal_sequences_with_a_measure_that_few_have_are_as_near_to_normal() -
     has = ~np.isnan(new[:, 5])
     assert abs(distance[has].mean() - distance[~has].mean()) < 0.15
     assert abs(distance[has].mean() - 1) < 0.15
+
+
+def test_a_measure_that_only_long_sequences_tell_is_normal_for_short_ones_that_come_to_tell_it() -> None:
+    rng = np.random.default_rng(0)
+    measures = rng.normal(5, 2, size=(4000, 8))  # three fields, and two comparisons with the past
+    lengths = np.repeat([40, 400], 2000)
+    measures[:2000, [2, 5, 6]] = np.nan
+    measures[:, 7] = np.nan
+    novelty = Novelty(("a", "b", "c"), np.zeros(1, np.int16), np.zeros(1), *_by_length(measures, lengths, 3))
+    short = rng.normal(5, 2, size=(2000, 8))
+    description = novelty.standardise(short, lengths[:2000])
+    assert np.abs(description[:, :7].mean(axis=0)).max() < 0.1
+    assert np.abs(description[:, :7].std(axis=0) - 1).max() < 0.1
+    assert (description[:, 7] == 0).all(), "nobody was compared so"
+    distance = novelty.distance(description[:, :6], lengths[:2000])
+    assert abs(distance.mean() - 1) < 0.15

@@ -1,0 +1,52 @@
+"""Where rows stand: each field's slot in a bag and rows of the table, and positions between others."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.fields import Field, Of
+from service.encoding.values import Ids
+
+
+class Stretch(NamedTuple):
+    """A field in its place.
+
+    Attributes:
+        field: the field.
+        slot: its slot in the bags of what it describes.
+        start, end: its rows of the table, the last of which comes before `end`.
+    """
+
+    field: Field
+    slot: int
+    start: int
+    end: int
+
+
+def lay_out(fields: Sequence[Field], row: int) -> list[Stretch]:
+    """Gives each field its rows and its slot.
+
+    Rows: from `row` on, behind those of the roles, as the fields come; what has no embedding comes last. Slots: behind
+    that of the role, those of what describes the same as they come; what has no embedding is behind all that has one.
+    """
+    in_table = sorted(fields, key=lambda f: not f.deep)
+    per_bag = Counter(f.of for f in in_table if f.deep)
+    first = {True: 1, False: 1 + max(per_bag.values())}
+    taken: Counter[tuple[Of, bool]] = Counter()
+    slots = {}
+    for at in sorted(range(len(in_table)), key=lambda at: not in_table[at].leads):
+        of, deep = in_table[at].of, in_table[at].deep
+        slots[at] = first[deep] + taken[of, deep]
+        taken[of, deep] += 1
+    ends = np.cumsum([row, *(f.size for f in in_table)]).tolist()
+    return [Stretch(f, slots[at], ends[at], ends[at + 1]) for at, f in enumerate(in_table)]
+
+
+def between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
+    """The inserted rows where `at` says, the others around them."""
+    found = np.empty((len(at), *others.shape[1:]), dtype=np.int32)
+    found[at], found[~at] = inserted, others
+    return found
