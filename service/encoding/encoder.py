@@ -46,6 +46,7 @@ from service.encoding.reading import NEEDED, Reading
 from service.encoding.remembered import Given, Remembered, remembered
 from service.encoding.summaries import Leader, Length, Span, Variety
 from service.encoding.tokens import Tokens
+from service.encoding.transition import Transition
 from service.encoding.values import Columns, EventError, Ids
 from service.encoding.vocabulary import Vocabulary
 
@@ -70,6 +71,7 @@ KINDS: dict[str, type] = {
         Neighbourhood,
         Change,
         Habit,
+        Transition,
         Cross,
     )
 }
@@ -151,6 +153,8 @@ class Encoder:
         self.deep_rows, self.rows = deep[-1].end, self.stretches[-1].end
         self.deep_slots, self.slots = (1 + max(s.slot for s in some) for some in (deep, self.stretches))
         self._by_what: dict[Of, list[Stretch]] = {of: [s for s in self.stretches if s.field.of == of] for of in ROLE_OF}
+        given = {id(f): at for at, f in enumerate(laid)}
+        self._as_given = {of: sorted(some, key=lambda s: given[id(s.field)]) for of, some in self._by_what.items()}
         self._missing_row = np.full(self.slots, -1, dtype=np.int32)  # the row for "missing" in each slot of an event
         for s in self.of("event"):
             self._missing_row[s.slot] = s.start + MISSING
@@ -288,7 +292,7 @@ class Encoder:
         """Int32 (count, slots), the bags of what is described; ids of events stay with them for later fields."""
         rows: Ids = np.zeros((count, self.slots), dtype=np.int32)
         rows[:, 0] = ROLE_OF[what]
-        for f, slot, start, _ in self.of(what):
+        for f, slot, start, _ in self._as_given[what]:  # each after those it builds on
             if isinstance(f, Habit) and self.tokens and events.remembered:
                 events.tokens = self.tokens.of(events)
             ids = f.encode(events)

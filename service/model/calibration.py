@@ -137,8 +137,8 @@ class Calibration:
             to 1 shrinks by e for each STEEPNESS that z is above 0. Novelty's measure is its logarithm.
         event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
-        part_weight, part_bias: for an event of such a sequence, turn the log odds that the account changed hands before
-            it into the event's log odds.
+        within: for each type, the weights of the log odds that the account changed hands before an event and of the
+            event's logit, and the bias: together the log odds that an event of such an anomaly is part of it.
     """
 
     weights: Sequence[Sequence[float]]
@@ -151,8 +151,7 @@ class Calibration:
     event_weight: float = 1.0
     event_bias: float = 0.0
     partial: Sequence[float] = ()
-    part_weight: float = 0.0
-    part_bias: float = 0.0
+    within: Sequence[Sequence[float]] = ()
 
     @property
     def shift(self) -> float:
@@ -206,9 +205,9 @@ class Calibration:
     def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
         """Probability, float64 (T,), that each event is part of an anomaly, given the sequences' scores (N,).
 
-        It is a mixture of two estimates. One comes from the change of hands; its weight is the probability that the
-        sequence is an anomaly of a type that leaves part of it normal. The other comes from the network. An event whose
-        value surges in the crowd raises the alarm that its sequence does.
+        It is a mixture of estimates. For each type, what tells its events apart, a change of hands or the network's
+        logit, or both; its weight is the probability that the sequence is an anomaly of this type. For the rest, the
+        network's logit alone. An event whose value surges in the crowd raises the alarm that its sequence does.
         """
         found = self._by_sequence(evidence, score)
         surging = np.flatnonzero(evidence.together.events)
@@ -220,14 +219,15 @@ class Calibration:
 
     def _by_sequence(self, evidence: Evidence, score: Floats) -> Floats:
         """The same, judged by the sequences alone."""
-        by_network = sigmoid(self.event_weight * evidence.events.astype(np.float64) + self.event_bias)
-        if not any(self.partial):
+        events = evidence.events.astype(np.float64)
+        by_network = sigmoid(self.event_weight * events + self.event_bias)
+        if not self.within:
             return np.asarray(by_network)
         odds = np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True))
-        in_part = score * (odds * self.partial).sum(axis=1) / odds.sum(axis=1)
-        in_part = np.repeat(in_part, evidence.lengths)
-        by_change = sigmoid(self.part_weight * evidence.changed + self.part_bias)
-        return np.asarray(in_part * by_change + (1 - in_part) * by_network)
+        of_type = np.repeat(score[:, None] * odds / odds.sum(axis=1, keepdims=True), evidence.lengths, axis=0)
+        changed, logit, bias = np.array(self.within).T
+        by_type = sigmoid(evidence.changed[:, None] * changed + events[:, None] * logit + bias)
+        return np.asarray((of_type * by_type).sum(axis=1) + (1 - of_type.sum(axis=1)) * by_network)
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
         """The model's types for which most sequences are anomalous only in part."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -109,6 +109,27 @@ def inject(
         for line in injection.said(found[1]):
             console.print(line, soft_wrap=True)
         console.print(f"wrote {out / 'events.csv'}, {out / 'labels.csv'} and {out / 'sources.csv'}", soft_wrap=True)
+
+
+def actions(
+    kind: Annotated[
+        Literal["order", "takeover"],
+        typer.Option(
+            "--kind",
+            help="order: sessions as systems log them, the anomalous ones with the same actions in a wrong order; "
+            "takeover: long histories of users, whose end is another user's in the anomalous ones.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory for events.csv and labels.csv.")],
+    accounts: Annotated[int, typer.Option(min=8, help="Sequences; a quarter is anomalous.")] = 400,
+    seed: Seed = 0,
+) -> None:
+    """Makes a labelled log of actions alone, where anomalies show in nothing but order, or in a change of habits."""
+    with session(quiet=False):
+        from training.data import actions as source
+
+        source.write(out, *source.actions(kind, accounts, seed))
+        console.print(f"wrote {out / 'events.csv'} and {out / 'labels.csv'}", soft_wrap=True)
 
 
 def movielens(

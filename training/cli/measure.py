@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -76,11 +76,19 @@ def evaluate(
 def compare(
     events: EventsFile,
     labels: LabelsFile,
-    out: Annotated[Path, typer.Option("--out", help="Directory for compare.html, compare.json and the cells.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory for compare.html, compare.json (or parts.*) and the cells.")
+    ],
     methods: Annotated[
         str | None,
         typer.Option("--methods", help="Names of methods as in the table, separated by semicolons; by default all."),
     ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Compare the parts of our model instead: each alone, and each left out.")
+    ] = False,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="With --parts: also for each type that training is not shown; a fit each.")
+    ] = False,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     columns: ColumnMap = None,
     group_by: GroupBy = None,
@@ -89,23 +97,51 @@ def compare(
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
-    """Compares our model with every alternative on the same folds; a stopped run goes on where it was."""
+    """Compares our model with every alternative on the same folds, or its parts; a stopped run goes on where it was."""
     with session(quiet) as show:
+        if parts and methods:
+            raise ValueError("--parts and --methods do not go together: drop one of them")
+        if unseen and not parts:
+            raise ValueError("--unseen goes with --parts")
         from training.experiments.baselines import METHODS
-        from training.experiments.compare import compare as run
 
         names = [name.strip() for name in methods.split(";")] if methods else list(METHODS)
         if unknown := [name for name in names if name not in METHODS]:
             raise ValueError(f"--methods {unknown[0]!r}: there are {'; '.join(METHODS)}")
         log, known = labelled(events, labels, columns, group_by, how)
-        with bar(show, "comparing", len(names) * folds) as advance:
-            found = run(log, known, out, configure(seed=seed, pretrained=pretrained), folds, names, advance)
-        table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
-        for name, row in found["rows"].items():
-            values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
-            table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
-        console.print(table)
-        console.print(f"wrote {out / 'compare.html'} and {out / 'compare.json'}", soft_wrap=True)
+        config = configure(seed=seed, pretrained=pretrained)
+        if parts:
+            from training.experiments.parts import parts as measure
+
+            with bar(show, "comparing") as advance:
+                found = measure(log, known, out, config, folds, unseen, advance)
+            _print_parts(found)
+        else:
+            from training.experiments.compare import compare as run
+
+            with bar(show, "comparing", len(names) * folds) as advance:
+                found = run(log, known, out, config, folds, names, advance)
+            _print_methods(found)
+        name = "parts" if parts else "compare"
+        console.print(f"wrote {out / name}.html and {out / name}.json", soft_wrap=True)
+
+
+def _print_methods(found: dict[str, Any]) -> None:
+    table = Table("method", "AUC", "average precision", "F1", "recall at 1 % FPR", "fit, s", "ms")
+    for name, row in found["rows"].items():
+        values = [f"{row[m][0]:.4f}" for m in ("auc", "average_precision", "f1", "recall_at_1_fpr")]
+        table.add_row(name, *values, f"{row['fit_seconds']:.1f}", f"{row['milliseconds']:.2f}")
+    console.print(table)
+
+
+def _print_parts(found: dict[str, Any]) -> None:
+    """The measures of whole histories; the others are on the page."""
+    table = Table("parts", "average precision", "recall at 1 % FPR", "AUC of events", "AP behind all, 95 %")
+    for name, row in found["rows"]["whole"]["variants"].items():
+        told = [row[m] for m in ("average_precision", "recall_at_1_fpr", "event_auc")]
+        behind = "{:+.4f} to {:+.4f}".format(*row["behind_all"])
+        table.add_row(name, *(f"{of[0]:.4f}" if of else "" for of in told), behind)
+    console.print(table)
 
 
 @reads_log

@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -41,6 +41,7 @@ from training.config import PRESETS, FitConfig
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import held_out
+from training.experiments.aggregates import Aggregates
 from training.fit.encoder import fit_encoder
 from training.fit.networks import untrained
 from training.fit.pieces import tokenizer_for
@@ -146,6 +147,15 @@ def supervised(estimator: Any, log: Log, labels: Labels, config: FitConfig) -> D
     words = Words(log, recipe)
     model.fit(words(log), y)
     return Detector(lambda other: model.predict_proba(words(other))[:, 1], best_f1(y, crossed))
+
+
+def boosting(log: Log, labels: Labels, config: FitConfig) -> Detector:
+    """Boosted trees on hand-made aggregates, which is what is usually tried first; it learns from labels alone."""
+    aggregates, y = Aggregates(log), labels.label
+    points, model = aggregates(log), HistGradientBoostingClassifier(max_features=0.3, random_state=config.seed)
+    crossed = cross_val_predict(model, points, y, cv=3, method="predict_proba")[:, 1]
+    model.fit(points, y)
+    return Detector(lambda other: model.predict_proba(aggregates(other))[:, 1], best_f1(y, crossed))
 
 
 def unsupervised(name: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
@@ -287,20 +297,22 @@ def _encoder(log: Log, config: FitConfig) -> Encoder:
 def ours(changes: Mapping[str, Any], log: Log, labels: Labels, config: FitConfig) -> Detector:
     """Our own model with some settings changed, served as the service would: ONNX Runtime on one thread."""
     fitted = fit_model(log, labels, np.arange(len(log)), replace(config, **changes))
-    run = _on_one_core(fitted.model, fitted.encoder)
+    run = on_one_core(fitted.model, fitted.encoder)
     return Detector(
         lambda other: fitted.calibration.score(evidence(fitted.encode(other), run, fitted.tabular)),
         fitted.f1_threshold,
     )
 
 
-def _on_one_core(model: BehaviourBert, encoder: Encoder) -> Callable[[Ids], Outputs]:
+def on_one_core(model: BehaviourBert, encoder: Encoder) -> Callable[[Ids], Outputs]:
+    """The network as the service runs it: ONNX Runtime on one thread."""
     with TemporaryDirectory(prefix="recguard-compare-") as folder:
         path = Path(folder) / "model.onnx"
         export.export_onnx(model, encoder.deep_slots, path)
         return Engine(path, Runtime(threads=1)).run
 
 
+BOOSTING = "aggregates + gradient boosting"
 METHODS: dict[str, Method] = {
     "ours, default": partial(ours, {}),
     "ours, small": partial(ours, {"preset": "small"}),
@@ -309,6 +321,7 @@ METHODS: dict[str, Method] = {
     "ours, masked-event pretraining": partial(ours, {"pretrain_epochs": 5}),
     "TF-IDF + logistic regression": partial(supervised, LogisticRegression(C=10, max_iter=2000)),
     "TF-IDF + random forest": partial(supervised, RandomForestClassifier(300, random_state=0)),
+    BOOSTING: boosting,
     "1-D CNN": partial(network, "CNN"),
     "GRU": partial(network, "GRU"),
     "BERT on words": partial(network, "words"),

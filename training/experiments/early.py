@@ -47,7 +47,7 @@ def early(
     at = np.concatenate([fold for _, fold in split])
     rows, specialists = [], []
     for cut in GRID:
-        _, truth = _cut(log, labels, at, cut)
+        _, truth = cut_log(log, labels, at, cut)
         rows.append({"cut": cut, **shares(np.concatenate([c[cut]["decision"] for c in one]), truth)})
         if cut not in SPECIALISTS:
             continue
@@ -61,8 +61,8 @@ def early(
     return {"cuts": rows, "specialists": specialists}
 
 
-def _cut(log: Log, labels: Labels, at: Indices, name: str) -> tuple[Log, Labels]:
-    """The sequences at `at`, cut."""
+def cut_log(log: Log, labels: Labels, at: Indices, name: str) -> tuple[Log, Labels]:
+    """The sequences at `at` of a log in time order, cut as `cut_to` says."""
     part = log.subset(at)
     cuts = cut_to(name, np.diff(part.offsets))
     shown = cuts.of_log(part, ())
@@ -74,7 +74,7 @@ def _one(log: Log, labels: Labels, config: FitConfig, rest: Indices, fold: Indic
     fitted = fit_model(log, labels, rest, config)
     found = {}
     for cut in GRID:
-        answers = fitted.scorer.scores(fitted.evidence(_cut(log, labels, fold, cut)[0]))
+        answers = fitted.scorer.scores(fitted.evidence(cut_log(log, labels, fold, cut)[0]))
         decisions = [fitted.thresholds.decide(a.score, a.false_alarm_rate) for a in answers]
         found[cut] = {"score": [a.score for a in answers], "decision": decisions}
     return found
@@ -84,9 +84,9 @@ def _specialist(
     log: Log, labels: Labels, config: FitConfig, cut: str, rest: Indices, fold: Indices
 ) -> dict[str, list[float]]:
     """Scores of a fold's cuts by a model that is fitted and calibrated on nothing but such cuts."""
-    shown, truth = _cut(log, labels, rest, cut)
+    shown, truth = cut_log(log, labels, rest, cut)
     fitted = fit_model(shown, truth, np.flatnonzero(truth.known), config)
-    return {"score": fitted.calibration.score(fitted.evidence(_cut(log, labels, fold, cut)[0])).tolist()}
+    return {"score": fitted.calibration.score(fitted.evidence(cut_log(log, labels, fold, cut)[0])).tolist()}
 
 
 def _compared(cut: str, scores: Sequence[Floats], truth: Labels, rates: Sequence[float]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ The result is a `service.model.calibration.Calibration`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,29 @@ ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 LOWEST = (-np.inf, 8.0, 0.5, 0.3, 0.3)
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty; those on the crowd are this sure
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a calibration learns from: M sequences and cuts of them, judged by parts that were fitted without them.
+
+    Attributes:
+        evidence: what the parts say of them.
+        label: int8 (M,).
+        types: int64 (M,), index of the anomaly type, UNLABELLED if there is none.
+        events: int8 (T,) for each, labels of its events, UNLABELLED if unknown.
+        weight: float64 (M,), how much each counts.
+    """
+
+    evidence: Evidence
+    label: NDArray[np.int8]
+    types: NDArray[np.int64]
+    events: Sequence[NDArray[np.int8]]
+    weight: Floats
+
+    def calibration(self, prevalence: float | None) -> Calibration:
+        """The calibration that it teaches; see `fit_calibration`."""
+        return fit_calibration(self.evidence, self.label, self.types, self.events, self.weight, prevalence)
 
 
 def fit_calibration(
@@ -48,7 +72,7 @@ def fit_calibration(
         events = LogisticRegression(C=1.0).fit(evidence.events[known >= 0, None], known[known >= 0])
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
-    partial, part_weight, part_bias = _parts(evidence, label, types, event_labels)
+    partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, event_bias))
     fitted = float(np.average(label, weights=weight))
     weight_of, at_of, most = _alarms(evidence, label, weight)
     return Calibration(
@@ -62,32 +86,40 @@ def fit_calibration(
         event_weight=event_weight,
         event_bias=event_bias,
         partial=partial,
-        part_weight=part_weight,
-        part_bias=part_bias,
+        within=within,
     )
 
 
-def _parts(
+def _within(
     evidence: Evidence,
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
-) -> tuple[tuple[float, ...], float, float]:
-    """For each type, the share of its sequences that are anomalous only in part; and how to weigh a change of hands."""
+    by_network: tuple[float, float, float],
+) -> tuple[list[float], list[tuple[float, float, float]]]:
+    """For each type, the share of its sequences that are anomalous only in part, and what tells its events apart.
+
+    In an account taken over it is the change of hands, in one that fakes orders among real ones it is what the network
+    says. A type without examples is judged by those of all types; one whose sequences are anomalous as a whole, and
+    weights that would count against an anomaly, by the network alone.
+    """
     mixed = np.array([{0, 1} <= set(e.tolist()) for e in event_labels]) & (label == 1)
     if not mixed.any():
-        return (), 0.0, 0.0
-    overall = float(mixed[label == 1].mean())
-    partial = tuple(
-        float(mixed[types == k].mean()) if (types == k).any() else overall for k in range(evidence.types.shape[1])
-    )
-    among = np.flatnonzero(mixed)
-    changed = evidence.take(among).changed
-    truth = np.concatenate([event_labels[i] for i in among.tolist()])
-    model = LogisticRegression(C=1.0).fit(changed[truth >= 0, None], truth[truth >= 0])
-    if model.coef_[0, 0] <= 0:
-        return (), 0.0, 0.0
-    return partial, float(model.coef_[0, 0]), float(model.intercept_[0])
+        return [], []
+    partial, within = [], list[tuple[float, float, float]]()
+    for k in range(evidence.types.shape[1]):
+        of_type = (label == 1) & (types == k)
+        of_type = of_type if of_type.any() else label == 1
+        partial.append(float(mixed[of_type].mean()))
+        at = np.flatnonzero(of_type)
+        told, truth = evidence.take(at), np.concatenate([event_labels[i] for i in at.tolist()])
+        points, known = np.column_stack((told.changed, told.events.astype(np.float64))), truth >= 0
+        if not mixed[of_type].any():
+            within.append(by_network)
+            continue
+        (changed, logit), bias = _weigh(points[known], truth[known], np.ones(known.sum()))
+        within.append((float(changed), float(logit), bias) if max(changed, logit) > 0 else by_network)
+    return partial, within
 
 
 def weigh(points: Floats, lengths: NDArray[np.int64], label: NDArray[np.int8], weight: Floats) -> tuple[Floats, Floats]:

@@ -6,12 +6,15 @@ from functools import partial
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.encoding.change import Change
 from service.encoding.encoder import Encoder
 from service.encoding.events import Events, joined_texts
 from service.encoding.fields import (
+    FIRST,
+    MISSING,
     UNKNOWN,
     Bins,
     Deviation,
@@ -26,7 +29,8 @@ from service.encoding.fields import (
 )
 from service.encoding.habit import LAG, LEAST_PAST, Habit, Past
 from service.encoding.pairs import Cross, pair_keys
-from service.encoding.values import catalogue_order
+from service.encoding.transition import Transition
+from service.encoding.values import Floats, catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
 from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
 from training.data.log import Log, LogError
@@ -72,6 +76,7 @@ def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: 
     fields.extend(_change(fields, log))
     fields.extend(_habit(fields, log))
     fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies)))
+    fields.extend(_transitions(log, fields))
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not texts:
         tokenizer = None
@@ -273,6 +278,51 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
         name = f"{left} after {right}" if lag else f"{left} with {right}"
         crosses.append(Cross(name, left, right, _shared(holders), lag))
     return crosses
+
+
+def _transitions(log: Log, fields: Sequence[Field]) -> list[Transition]:
+    """What follows what, where the log has actions; each n-gram counts as if one of its holders had not been there."""
+    named = {f.name: f for f in fields}
+    column, pair = "action", "action after action"
+    triple = f"{pair} after action"
+    if triple not in named:
+        return []
+    events = Events(*log.whole, log.reading)
+    for f in _with_sources(fields, {column, pair, triple}):
+        events.ids[f.name] = f.encode(events)
+    ids = [events.ids[name] for name in (column, pair, triple)]
+    sizes = [named[name].size for name in (column, pair, triple)]
+    value = (_others_counts(ids[0], events, sizes[0]) + 0.5) / (events.length + 0.5 * sizes[0])
+    probability, rest = [np.log(value)], []
+    for k in (1, 2):
+        # the context is the n-gram one shorter that ends with the event before
+        context = np.roll(ids[k - 1], 1)
+        there = events.at >= k
+        total = np.bincount(context[there], minlength=sizes[k - 1]).astype(np.float64)
+        follows = np.unique(np.stack((context[there], ids[0][there])), axis=1)[0]
+        kinds = np.bincount(follows, minlength=sizes[k - 1]) + 0.5
+        counts = _others_counts(np.where(there, ids[k], MISSING), events, sizes[k])
+        # the context of each known n-gram, and what it is without its oldest value
+        at = np.flatnonzero(there & (ids[k] >= FIRST))
+        of, first = np.unique(ids[k][at], return_index=True)
+        before, shorter = context[at[first]], ids[k - 1][at[first]]
+        lower = np.exp(probability[k - 1])[shorter]
+        table = np.full(sizes[k], np.log(1e-9))
+        table[of] = np.log((counts[of] + kinds[before] * lower) / (total[before] + kinds[before]))
+        probability.append(table)
+        rest.append(np.where(np.arange(sizes[k - 1]) < FIRST, 0.0, np.log(kinds / (total + kinds))))
+    return [
+        Transition(
+            "action transition", column, pair, triple, [t.tolist() for t in probability], [t.tolist() for t in rest]
+        )
+    ]
+
+
+def _others_counts(ids: NDArray[np.integer], events: Events, size: int) -> Floats:
+    """How often each id is there, float64 (size,), less what one of the sequences that hold it has on average."""
+    uses = np.bincount(ids, minlength=size)
+    holders = np.bincount(np.unique(events.owner * size + ids) % size, minlength=size)
+    return uses * (1 - 1 / np.maximum(holders, 1))
 
 
 def _with_sources(fields: Sequence[Field], names: set[str]) -> list[Field]:

@@ -30,7 +30,7 @@ from training.data.split import Indices, SetAside, fold_numbers, set_aside
 from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
-from training.fit.calibration import fit_calibration, weigh
+from training.fit.calibration import Told, weigh
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
@@ -51,13 +51,15 @@ class Fitted:
 
     `support` holds for sequences that are judged alone, `together` for those that are judged with the crowd, against
     what is `usual`; this and `together` are None where there are too few accounts, or nothing that they could share.
-    `parts` says which sequences it was fitted on, and which its thresholds come from.
+    `parts` says which sequences it was fitted on, and which its thresholds come from; `told`, what its calibration was
+    fitted on.
     """
 
     model: BehaviourBert
     tabular: Tabular
     encoder: Encoder
     types: list[str]
+    told: Told
     calibration: Calibration
     support: Support
     usual: Usual | None
@@ -165,6 +167,7 @@ def fit_apart(
         tabular=tabular.tabular,
         encoder=data.encoder,
         types=data.types,
+        told=judged.told,
         calibration=judged.calibration,
         support=support,
         usual=usual if of_crowd else None,
@@ -311,11 +314,13 @@ class Calibrated:
     """Calibration and thresholds, fitted on evidence for sequences that no part was fitted on.
 
     Attributes:
+        told: that evidence.
         f1_threshold: the threshold at which F1 is largest on the whole ones, M of them.
         quality: the quality at that threshold.
         scores: float64 (M,), their scores.
     """
 
+    told: Told
     calibration: Calibration
     thresholds: Thresholds
     f1_threshold: float
@@ -326,18 +331,19 @@ class Calibrated:
 def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Calibrated:
     """Fits the calibration and chooses the thresholds; without labels, these flag a given share of sequences."""
     fitting = np.flatnonzero(data.weight[crossed.at] > 0)
-    at, told = crossed.at[fitting], crossed.evidence.take(fitting)
+    at = crossed.at[fitting]
     examples = [data.examples[i] for i in at.tolist()]
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]
-    calibration = fit_calibration(told, data.label[at], types, events, data.weight[at], config.prevalence)
+    told = Told(crossed.evidence.take(fitting), data.label[at], types, events, data.weight[at])
+    calibration = told.calibration(config.prevalence)
     whole = np.flatnonzero(at < len(data.log))
-    label, score = data.label[at[whole]], calibration.score(told.take(whole).alone())
+    label, score = told.label[whole], calibration.score(told.evidence.take(whole).alone())
     if data.presumed:
         chosen = thresholds.without_labels(config.contamination)
     else:
         chosen = thresholds.choose(label, score, config)
     f1_threshold = thresholds.best_f1(label, score)
-    return Calibrated(calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
+    return Calibrated(told, calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
 
 
 def attackers(

@@ -95,7 +95,7 @@ def test_json_restores_the_same_calibration() -> None:
 
 
 def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> None:
-    c = calibration(0.0, 0.2, 0.2, partial=(1.0,), part_weight=1.0, part_bias=0.0)
+    c = calibration(0.0, 0.2, 0.2, partial=(1.0,), within=((1.0, 0.0, 0.0),))
     before, after = c.event_scores(evidence(), np.array([1.0]))
     assert before < 0.01 < 0.99 < after
     assert c.event_scores(evidence(), np.array([0.0])).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support.html import Page
-from training.experiments import campaigns, compare, impact, stream, study
-from training.experiments.baselines import OURS
+from training.experiments import campaigns, compare, impact, parts, stream, study
+from training.experiments.baselines import BOOSTING, OURS
 from training.experiments.recommenders import RECOMMENDERS
 
 SCRIPT = "<script>alert('x')</script>"
@@ -45,6 +45,26 @@ def test_methods_are_compared_the_best_first() -> None:
         ["VAE", half, "0.5000 (0.400 to 1.000)", half, half, "", "12.3", "0.28"],
     ]
     assert page.plots == 2
+
+
+def test_parts_are_shown_alone_and_left_out_slice_by_slice() -> None:
+    told = {"average_precision": [0.5, 0.4, 0.6], "recall_at_1_fpr": [0.25, 0.1, 0.3], "behind_all": [-0.01234, 0.2]}
+    ours = {name: {**told, "event_auc": [0.9, 0.8, 0.95]} for name in parts.VARIANTS if "crowd" not in name}
+    variants = {**ours, BOOSTING: {**told, "event_auc": None}}
+    row = {"sequences": 1460, "anomalous": 310, "variants": variants}
+    times = {name: [123.4, 100.0, 150.0] if name != "crowd" else None for name in ("encoding", *parts.PARTS, BOOSTING)}
+    result = {"sequences": 1460, "anomalous": 310, "folds": 2, "seed": 7, "rows": {"whole": row, SCRIPT: row}}
+    page = Page(parts.page({**result, "microseconds": times}))
+    assert "1,460 sequences, 310 of them anomalous; 2 folds, seed 7" in page.text
+    sides = ["All, and each alone", "All, and each left out"]
+    assert page.headings[1:7] == ["Average precision", *sides, "Recall at 1% false alarms", *sides]
+    half, events = "0.5000 (0.400 to 0.600)", "0.9000 (0.800 to 0.950)"
+    assert [SCRIPT, "1,460", "310", *[half] * 7] in page.rows
+    assert ["whole", "1,460", "310", *[events] * 6] in page.rows
+    behind = "-0.0123 to +0.2000"
+    assert ["whole", *[behind] * 10] in page.rows
+    assert ["linear", "123 (100 to 150)"] in page.rows
+    assert ["crowd", "no crowd"] in page.rows
 
 
 def studied() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import Bins, Deviation, Popularity
+from service.encoding.habit import Habit
 from service.encoding.pairs import Cross
 from service.encoding.vocabulary import Vocabulary
 from tests.support.logs import genuine_log
@@ -121,3 +122,39 @@ def test_how_the_log_spells_values_is_kept_with_the_encoder(tmp_path: Path) -> N
     encoder = Encoder.from_json(fit_encoder(log, None, 128).to_json(), None)
     assert (encoder.reading.commas, encoder.reading.missing) == ({"price"}, {"", "?", "none"})
     assert encoder.read == ("action", "note", "price", "ts")
+
+
+def actions_of(shares: np.ndarray, users: np.ndarray, length: int = 200) -> pl.DataFrame:
+    """A log of actions alone, in which each sequence draws them from the shares of its user."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(shares.shape[1], length, p=shares[user]) for user in users.tolist()]
+    rows = [(f"s{i}", f"do {action}") for i, actions in enumerate(drawn) for action in actions.tolist()]
+    return pl.DataFrame(rows, schema=["sequence_id", "action"], orient="row")
+
+
+def test_habits_are_learned_where_the_past_of_an_account_tells_more_than_the_log(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    users = np.arange(60) % 20
+    own, everybody = rng.dirichlet(np.full(40, 0.3), 20), np.tile(rng.dirichlet(np.full(40, 0.3)), (20, 1))
+
+    def habits(log: pl.DataFrame) -> list[Habit]:
+        return [f for f in fit_encoder(log_of(tmp_path, log), None, 128).fields if isinstance(f, Habit)]
+
+    [habit] = habits(actions_of(own, users))
+    assert habit.sources == ["action"]
+    assert habits(actions_of(everybody, users)) == []  # all alike
+    assert habits(actions_of(own, users, length=60)) == []  # no past
+    assert habits(actions_of(own, users[:10])) == []  # too few to learn it from
+
+
+def test_who_goes_on_unlike_an_account_is_told_from_its_owner(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    users = np.arange(80) % 20
+    log = actions_of(rng.dirichlet(np.full(40, 0.3), 20), users, length=300)
+    encoder = fit_encoder(log_of(tmp_path, log), None, 128)
+    histories = [log.filter(sequence_id=f"s{i}")["action"].to_list() for i in range(40)]
+    own = np.stack([encoder.encode({"action": h}, 300).habit for h in histories])
+    taken = np.stack(
+        [encoder.encode({"action": histories[i][:236] + histories[i + 1][236:]}, 300).habit for i in range(39)]
+    )
+    assert own[:, 1].min() > taken[:, 1].max()  # of the latest 64
