@@ -1,15 +1,29 @@
-"""The summary of a past: bounded, decaying, and begun anew where its tokens mean something else."""
+"""What is remembered of a past: in a summary that is bounded and decays, and as habits that latest events show."""
 
 import struct
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.encoding.remembered import DECAY, MOST_PAIRS, SUMMARY_BYTES, Remembered, entered
+from service.encoding.encoder import Encoded, Encoder
+from service.encoding.fields import Bins, Field, Gap, Hour
+from service.encoding.habit import LAG, LATEST, Habit
+from service.encoding.reading import PLAIN
+from service.encoding.remembered import DECAY, MOST_PAIRS, SUMMARY_BYTES, Given, Remembered, entered
+from service.encoding.vocabulary import Vocabulary
+from tests.support.histories import of_habits, part
 
 TAG, OTHER = b"tag1", b"tag2"
+FIRST_HAND: list[Field] = [
+    Vocabulary("action", [f"a{k}" for k in range(8)], identifier=False),  # two more are unknown to it
+    Bins("price", [1.0, 5.0, 20.0]),
+    Hour(),
+]
+Columns = dict[str, list[Any]]
 
 
 def event(*tokens: int, tag: bytes = TAG) -> bytes:
@@ -61,3 +75,122 @@ def test_a_summary_of_other_tokens_is_unknown_and_begins_anew() -> None:
     assert other.events == pytest.approx(1 + DECAY)
     assert other.tokens.tolist() == [1, 2, 3]
     assert Remembered.of_summary(b"", TAG) is None
+
+
+def encoder(*more: Field) -> Encoder:
+    """One whose habit is told by a field of each kind."""
+    sources = [*FIRST_HAND, *more]
+    shares = [(np.ones(f.size) / f.size).tolist() for f in sources]
+    habit = Habit("habit", [f.name for f in sources], [10.0] * len(sources), shares)
+    return Encoder([*sources, habit], PLAIN, max_positions=2048)
+
+
+WITHOUT_GAP, WITH_GAP = encoder(), encoder(Gap())
+histories = st.builds(of_habits, st.integers(0, 1000), st.integers(200, 400))
+
+
+def before(encoder: Encoder, columns: Columns, window: int, decay: float = 1.0) -> Remembered:
+    assert encoder.tokens is not None
+    return Remembered.of_events(encoder.tokens.of_columns(*part_before(columns, window), PLAIN), decay)
+
+
+def part_before(columns: Columns, window: int) -> tuple[Columns, list[int]]:
+    found, length = part(columns, slice(None, -window))
+    return found, [length]
+
+
+def live_summary(encoder: Encoder, columns: Columns) -> bytes:
+    """What a live window has beside it once these events came, but for the times between them."""
+    assert encoder.tokens is not None
+    events = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    found = b""
+    for tokens in encoder.tokens.of_each(events, PLAIN):
+        found = entered(found, tokens)
+    return found
+
+
+def bins(encoded: Encoded, encoder: Encoder) -> list[int]:
+    """The row of the habit of each event."""
+    [slot] = [s.slot for s in encoder.of("event") if s.field.name == "habit"]
+    found: list[int] = encoded.rows[1:, slot].tolist()
+    return found
+
+
+@settings(max_examples=30)
+@given(histories, st.integers(64, 120))
+def test_the_latest_events_with_what_is_remembered_have_the_habits_of_the_whole(columns: Columns, window: int) -> None:
+    e = WITHOUT_GAP
+    whole = e.encode(columns, len(columns["ts"]))
+    latest = e.encode(*part(columns, slice(-window, None)), before(e, columns, window))
+    told = [k for k, count in enumerate(LATEST) if count <= window]
+    assert np.isfinite(latest.habit[told]).all()
+    assert latest.habit[told] == pytest.approx(whole.habit[told], abs=1e-9)
+    assert np.isnan(latest.habit[len(told) :]).all()
+    # an event's past ends LAG events before it. Where that is before the window, all that is remembered is its past,
+    # since it is not known which of the events came last
+    assert bins(latest, e)[LAG - 1 :] == bins(whole, e)[LAG - 1 - window :]
+
+
+@settings(max_examples=10)
+@given(histories)
+def test_of_the_times_between_events_only_that_before_the_window_is_not_known(columns: Columns) -> None:
+    e = WITH_GAP
+    whole = e.encode(columns, len(columns["ts"]))
+    latest = e.encode(*part(columns, slice(-64, None)), before(e, columns, 64))
+    assert latest.habit[:2] == pytest.approx(whole.habit[:2], abs=0.1)
+
+
+@settings(max_examples=20)
+@given(histories, st.integers(1, 100))
+def test_a_live_window_has_the_past_that_its_older_events_make(columns: Columns, window: int) -> None:
+    e = WITHOUT_GAP
+    assert e.tokens is not None
+    live = Remembered.of_summary(live_summary(e, columns), e.tokens.tag)
+    assert live is not None
+    latest = part(columns, slice(-window, None))
+    as_live, as_told = e.encode(*latest, live), e.encode(*latest, before(e, columns, window, DECAY))
+    assert as_live.habit == pytest.approx(as_told.habit, abs=1e-3, nan_ok=True)
+
+
+def test_a_value_that_came_out_of_order_is_not_taken_for_an_older_one() -> None:
+    shares = [1e-6, 1e-6, *np.full(1000, 1e-3)]
+    items = Vocabulary("item_id", [f"i{k}" for k in range(1000)], identifier=True)
+    e = Encoder([items, Habit("habit", ["item_id"], [10.0], [shares])], PLAIN, max_positions=2048)
+    assert e.tokens is not None
+    columns: Columns = {
+        "ts": [float(k) for k in range(200)],
+        "item_id": [f"i{k % 20 + 20 * (k > 150)}" for k in range(200)],
+    }
+    came = [k + (3, -1, -1, -1)[k % 4] for k in range(200)]  # every fourth one came three events late
+    found = e.encode(
+        *part(columns, slice(-64, None)),
+        Remembered.of_summary(live_summary(e, {n: [v[k] for k in came] for n, v in columns.items()}), e.tokens.tag),
+    )
+    new = e.encode(*part(columns, slice(-64, None)), before(e, columns, 64, DECAY))
+    assert found.habit == pytest.approx(new.habit, abs=0.01, nan_ok=True)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 150), st.integers(0, 2)), min_size=1, max_size=5))
+def test_what_is_remembered_of_one_account_changes_no_other(given_: list[tuple[int, int, int]]) -> None:
+    e = WITH_GAP
+    sequences: list[Given] = []
+    for seed, length, kind in given_:
+        columns = of_habits(seed, length + 100)
+        latest = part(columns, slice(-length, None))
+        sequences.append([latest, (*latest, None), (*latest, before(e, columns, length))][kind])
+    for together, sequence in zip(e.encode_all(sequences), sequences, strict=True):
+        alone = e.encode(*sequence)
+        assert isinstance(together, Encoded)
+        assert (together.rows == alone.rows).all()
+        assert together.habit == pytest.approx(alone.habit, abs=1e-12, nan_ok=True)
+
+
+def test_too_short_a_past_tells_nothing() -> None:
+    columns = of_habits(1, 64)
+    for some, told in ((31, False), (32, True)):
+        past, latest = part(columns, slice(None, some)), part(columns, slice(-32, None))
+        remembered = Remembered.of_events(WITHOUT_GAP.tokens.of_columns(past[0], [some], PLAIN), 1.0)  # type: ignore[union-attr]
+        encoded = WITHOUT_GAP.encode(*latest, remembered)
+        assert np.isfinite(encoded.habit[0]) == told
+        assert (len(set(bins(encoded, WITHOUT_GAP))) > 1) == told
