@@ -61,6 +61,9 @@ class Publisher:
             self.drift.described(encoded)
         if unlisted:
             self.metrics.unknown_values.labels(UNLISTED).inc(unlisted)
+        early = sum(one.lowest_rate is not None for one in judged if not isinstance(one, Exception))
+        self.metrics.network["skipped"].inc(early)
+        self.metrics.network["run"].inc(len(encoded) - early)
         for one in encoded:
             for name, count in one.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
@@ -100,7 +103,9 @@ class Publisher:
             )
             if counts:
                 # the promise is of the thresholds: they flag an exempt account as any other, and it is a false alarm
-                self.promise.answered(length, result["false_alarm_rate"], by_thresholds(result), sequence.segment)
+                # and of one whose rate the network was not asked for, only that it is not flagged is sure
+                rate = result["false_alarm_rate"] if result.get("network", True) else 1.0
+                self.promise.answered(length, rate, by_thresholds(result), sequence.segment)
             self.feedback.offer(sequence, result, model["version"], rates[at] if counts else None)
             if listed:
                 self.metrics.listed.labels(listed).inc()

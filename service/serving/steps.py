@@ -119,6 +119,8 @@ def compose(
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
     }
+    if judged.lowest_rate is not None:
+        result["network"] = False
     if live_rate is not None:
         result["live_false_alarm_rate"] = policy.of_recent(live_rate, encoded.length)
     if judged.encoded.unreadable:

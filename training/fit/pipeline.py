@@ -14,6 +14,7 @@ from service.encoding.held import Held
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.calibration import Calibration, Evidence
+from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
@@ -31,6 +32,7 @@ from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
 from training.fit.calibration import fit_calibration, weigh
+from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
@@ -59,6 +61,7 @@ class Fitted:
     encoder: Encoder
     types: list[str]
     calibration: Calibration
+    cascade: Cascade
     support: Support
     usual: Usual | None
     together: Support | None
@@ -166,6 +169,7 @@ def fit_apart(
         encoder=data.encoder,
         types=data.types,
         calibration=judged.calibration,
+        cascade=judged.cascade,
         support=support,
         usual=usual if of_crowd else None,
         together=of_crowd,
@@ -307,7 +311,7 @@ def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) ->
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Calibration and thresholds, fitted on evidence for sequences that no part was fitted on.
+    """Calibration, bounds on the network and thresholds, fitted on evidence for sequences that no part was fitted on.
 
     Attributes:
         f1_threshold: the threshold at which F1 is largest on the whole ones, M of them.
@@ -316,6 +320,7 @@ class Calibrated:
     """
 
     calibration: Calibration
+    cascade: Cascade
     thresholds: Thresholds
     f1_threshold: float
     quality: Quality
@@ -329,6 +334,9 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     examples = [data.examples[i] for i in at.tolist()]
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]
     calibration = fit_calibration(told, data.label[at], types, events, data.weight[at], config.prevalence)
+    # attackers that are only judged tell of bounds too, as they are cut to every length
+    kinds = np.array([data.examples[i].type for i in crossed.at.tolist()])
+    cascade = fit_cascade(crossed.evidence, data.label[crossed.at], kinds, data.of[crossed.at], calibration)
     whole = np.flatnonzero(at < len(data.log))
     label, score = data.label[at[whole]], calibration.score(told.take(whole).alone())
     if data.presumed:
@@ -336,7 +344,7 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     else:
         chosen = thresholds.choose(label, score, config)
     f1_threshold = thresholds.best_f1(label, score)
-    return Calibrated(calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
+    return Calibrated(calibration, cascade, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
 
 
 def attackers(
