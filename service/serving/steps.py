@@ -6,6 +6,7 @@ from typing import Any
 
 from service.encoding.columns import columns_of, distinct
 from service.encoding.values import Columns, EventError
+from service.model.intervals import Bounds
 from service.model.policy import Policy
 from service.model.repair import repair
 from service.model.scorer import Judged, Model, Score
@@ -109,11 +110,7 @@ def compose(
         "score": round(score.score, 6),
         "false_alarm_rate": policy.of_recent(score.false_alarm_rate, encoded.length),
         "decision": decision,
-        "support": {
-            "events": encoded.length,
-            "recall": found and round(found.estimate, 4),
-            "interval": found and [round(found.low, 4), round(found.high, 4)],
-        },
+        "support": {"events": encoded.length, **_support(found)},
         "missing": _missing(score, bundle.encoder.read, watched),
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
@@ -134,6 +131,14 @@ def compose(
     if places:
         _as_sent(result, places)
     return result
+
+
+def _support(found: Bounds | None) -> Result:
+    """The share of known attackers that would be flagged, and its interval; nulls where too few tell."""
+    return {
+        "recall": found and round(found.estimate, 4),
+        "interval": found and [round(found.low, 4), round(found.high, 4)],
+    }
 
 
 def _missing(score: Score, read: Sequence[str], watched: bool) -> list[str]:
