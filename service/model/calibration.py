@@ -175,10 +175,15 @@ class Calibration:
         """The same log odds (N,) where the network says nothing."""
         return self.weighed(replace(evidence, network=np.zeros(len(evidence))))
 
-    def as_if(self, evidence: Evidence, log_odds: Floats) -> Evidence:
-        """The evidence if the network brought these log odds (N,) about; it says nothing where it weighs nothing."""
-        weight, beyond = self._weights[bins(evidence.lengths), 0], log_odds - self.without_network(evidence)
-        return replace(evidence, network=np.divide(beyond, weight, out=np.zeros(len(evidence)), where=weight > 0))
+    def as_if(self, evidence: Evidence, log_odds: Floats, without: Floats) -> Evidence:
+        """The evidence if the network brought these log odds (N,) about; it says nothing where it weighs nothing.
+
+        Args:
+            without: float64 (N,), what `without_network` gives.
+        """
+        weight = self._weights[bins(evidence.lengths), 0]
+        said = np.divide(log_odds - without, weight, out=np.zeros(len(weight)), where=weight > 0)
+        return replace(evidence, network=said)
 
     @cached_property
     def _weights(self) -> Floats:

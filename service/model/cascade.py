@@ -12,6 +12,7 @@ that training did not hold, nothing is known.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,19 +48,28 @@ class Cascade:
 
     def usual(self, without: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Log odds (N,) that are usual with the network, given those without it (N,) and numbers of events (N,)."""
-        of = bins(lengths)
-        return np.asarray(np.array(self.slope)[of] * without + np.array(self.offset)[of])
+        slope, offset = self._lines[:, bins(lengths)]
+        return np.asarray(slope * without + offset)
 
     def highest(self, without: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Log odds (N,) that the network hardly ever passes, at least the usual ones; inf where there is no bound."""
         of, usual = bins(lengths), self.usual(without, lengths)
         found = np.full(len(of), np.inf)
-        for bin_ in np.unique(of).tolist():
-            if self.at[bin_]:
-                steps, those = np.array([-np.inf, *self.most[bin_]]), of == bin_
-                reached = steps[np.searchsorted(self.at[bin_], without[those], side="right")]
-                found[those] = np.maximum(reached, usual[those])
+        for bin_ in set(of.tolist()):
+            at, most = self._steps[bin_]
+            if len(at):
+                those = of == bin_
+                found[those] = np.maximum(most[np.searchsorted(at, without[those], side="right")], usual[those])
         return found
+
+    @cached_property
+    def _lines(self) -> Floats:
+        return np.array((self.slope, self.offset))
+
+    @cached_property
+    def _steps(self) -> list[tuple[Floats, Floats]]:
+        """Where each bin's bound rises, and the bounds from below the first of these on."""
+        return [(np.array(at), np.array([-np.inf, *most])) for at, most in zip(self.at, self.most, strict=True)]
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

@@ -92,7 +92,7 @@ class Scorer:
         """The evidence where the network is taken to say what is usual beside the other parts."""
         assert self.cascade is not None
         without = self.calibration.without_network(evidence)
-        return self.calibration.as_if(evidence, self.cascade.usual(without, evidence.lengths))
+        return self.calibration.as_if(evidence, self.cascade.usual(without, evidence.lengths), without)
 
     def lowest_rates(self, evidence: Evidence, reach: Reach) -> Floats:
         """Float64 (N,): false-alarm rates of sequences that are allowed whatever the network says, within its bounds.
@@ -101,8 +101,9 @@ class Scorer:
         whose decision is the network's.
         """
         assert self.cascade is not None
-        highest = self.cascade.highest(self.calibration.without_network(evidence), evidence.lengths)
-        score = self.calibration.score(self.calibration.as_if(evidence, highest))
+        without = self.calibration.without_network(evidence)
+        highest = self.cascade.highest(without, evidence.lengths)
+        score = self.calibration.score(self.calibration.as_if(evidence, highest, without))
         curves = [self.false_alarms, *([self.together] if self.together else [])]
         rates = np.min([curve.rates(score, evidence.lengths, evidence.missing) for curve in curves], axis=0)
         unsure = np.isinf(highest) | reach.flags(score, rates, evidence.lengths)
@@ -141,6 +142,7 @@ class Judged:
         evidence: evidence for all sequences that were judged together; this one is at position `at`.
         lowest_rate: if it was judged without the network, the smallest false-alarm rate that this could bring about;
             None if it was judged by all parts.
+        raised: whether the crowd has raised its score.
     """
 
     score: Score
@@ -148,6 +150,7 @@ class Judged:
     evidence: Evidence
     at: int
     lowest_rate: float | None = None
+    raised: bool = False
 
     @property
     def sure_rate(self) -> float:
@@ -239,17 +242,25 @@ class Model:
         found: list[Judged | None] = [None] * len(sequences)
         early = np.flatnonzero(~np.isnan(rates))
         if len(early):
-            told = self.scorer.without_network(evidence.take(early))
+            told = self.scorer.without_network(evidence if len(early) == len(evidence) else evidence.take(early))
             for at, (i, score) in enumerate(zip(early.tolist(), self.scorer.scores(told), strict=True)):
                 found[i] = Judged(score, encoded[i], told, at, float(rates[i]))
         return found
 
-    def unsettled(self, judged: Sequence[Judged | Exception], reach: Reach) -> list[int]:
+    def unsettled(self, judged: Sequence[Judged | Exception], reach: Reach, anew: bool) -> list[int]:
         """Positions of sequences that were judged without the network, and that it could get flagged after all.
 
         What the crowd says, or other thresholds, may have brought them near enough.
+
+        Args:
+            reach: the thresholds in force.
+            anew: whether they are others than those that the sequences were judged by.
         """
-        early = {i: one for i, one in enumerate(judged) if isinstance(one, Judged) and one.lowest_rate is not None}
+        early = {
+            i: one
+            for i, one in enumerate(judged)
+            if isinstance(one, Judged) and one.lowest_rate is not None and (anew or one.raised)
+        }
         if not early:
             return []
         unsure = np.isnan(self.scorer.lowest_rates(_told(list(early.values())), reach))
@@ -258,8 +269,11 @@ class Model:
     def beside(self, judged: Sequence[Judged], together: Together) -> list[Judged]:
         """Sequences that were judged alone, at least one, judged anew beside what the crowd says of each."""
         told = replace(_told(judged), together=together)
-        scores = zip(self.scorer.scores(told), judged, strict=True)
-        return [replace(one, score=score, evidence=told, at=at) for at, (score, one) in enumerate(scores)]
+        found = []
+        for at, (score, one) in enumerate(zip(self.scorer.scores(told), judged, strict=True)):
+            raised = score.score > one.score.score
+            found.append(Judged(score, one.encoded, told, at, one.lowest_rate, raised))
+        return found
 
     def live_rate(self, score: Score, live: bool) -> float | None:
         """What a decision on a live window also needs, see `FalseAlarms.live_rate`; None if it is none."""
@@ -302,8 +316,12 @@ def _joined(sequences: Sequence[Read]) -> Reading:
 
 def _told(judged: Sequence[Judged]) -> Evidence:
     """The evidence for sequences, at least one, in their order."""
-    batches = [list(some) for _, some in groupby(judged, key=lambda one: id(one.evidence))]
-    return Evidence.joined([some[0].evidence.take(np.array([one.at for one in some])) for some in batches])
+    parts = []
+    for _, batch in groupby(judged, key=lambda one: id(one.evidence)):
+        some = list(batch)
+        told, at = some[0].evidence, [one.at for one in some]
+        parts.append(told if at == list(range(len(told))) else told.take(np.array(at)))
+    return parts[0] if len(parts) == 1 else Evidence.joined(parts)
 
 
 def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading, together: Together) -> Evidence:

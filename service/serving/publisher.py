@@ -81,7 +81,8 @@ class Publisher:
         """Publishes a request's results for the sequences that could be scored.
 
         Args:
-            rates: false-alarm rates by the bundle's curves, by place in the request; answers from the cache have none.
+            rates: false-alarm rates by the bundle's curves, by place in the request, of those judged without the
+                network the lowest that it could bring about; answers from the cache have none.
             watched: as in `judged`.
         """
         call, scores = CALL.get(), []

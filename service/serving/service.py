@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
 from service.engine.waiting import Given
+from service.model.policy import Reach
 from service.model.scorer import Judged, Model
 from service.schemas import messages
 from service.schemas.digest import digest
@@ -277,8 +278,7 @@ class Serving:
         if crowd:
             entering, accounts = asked.observe and not asked.trial, [one.account for _, one in waiting]
             judged = await judged_beside(crowd, model, accounts, judged, entering, asking, self.metrics)
-        if crowd or self.registry.policy_for(active).reach is not reach:
-            judged = await self._settled(active, of_all, judged, asking)
+        judged = await self._settled(active, of_all, judged, reach, asking)
         answered = time.perf_counter()
         policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
@@ -330,11 +330,20 @@ class Serving:
             raise late(self.metrics, asking.timeout_ms) from None
 
     async def _settled(
-        self, active: Active, waiting: Sequence[Given], judged: Sequence[Judged | Exception], asking: Asking
+        self,
+        active: Active,
+        waiting: Sequence[Given],
+        judged: Sequence[Judged | Exception],
+        reach: Reach,
+        asking: Asking,
     ) -> list[Judged | Exception]:
-        """The same sequences, judged by the network too where it can change the decision after all."""
+        """The same sequences, judged by the network too where it can change the decision after all.
+
+        Args:
+            reach: the thresholds that they were judged by; others may be in force by now.
+        """
         found, model = list(judged), active.model
-        while again := model.unsettled(found, self.registry.policy_for(active).reach):
+        while again := model.unsettled(found, now := self.registry.policy_for(active).reach, anew=now is not reach):
             asked = [waiting[i]._replace(in_full=True) for i in again]
             for i, one in zip(again, await self._answers(active, asked, asking), strict=True):
                 before = found[i]

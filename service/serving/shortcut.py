@@ -1,11 +1,14 @@
 """Spares the graph sequences whose decision it cannot change: the cascade, by the thresholds in force."""
 
+import logging
 from collections.abc import Sequence
 
 from service.encoding.values import EventError
 from service.engine.waiting import Early, Given
 from service.model.policy import Policy
 from service.model.scorer import Judged, Model, Read
+
+logger = logging.getLogger(__name__)
 
 
 class Shortcut:
@@ -22,6 +25,12 @@ class Shortcut:
 
     def __init__(self, model: Model, policy: Policy, on: bool) -> None:
         self.model, self.on, self.reach = model, on and model.bundle.cascade is not None, policy.reach
+        if on and not self.on:
+            logger.warning(
+                "RECGUARD_CASCADE has no effect, as bundle %s %s has no bounds on its network; fit it again",
+                model.bundle.name,
+                model.bundle.version,
+            )
 
     def follow(self, policy: Policy) -> None:
         """From now on another policy is in force."""

@@ -45,7 +45,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Accounts of another log of that shop, more than 1,000 genuine ones, and what each is."""
-    folder = attacked_log(tmp_path_factory.mktemp("cascade") / "new", 1100, 0.1, 5)
+    folder = attacked_log(tmp_path_factory.mktemp("cascade") / "new", 1150, 0.1, 5)
     labels = pl.read_csv(folder / "labels.csv", schema_overrides={"sequence_id": pl.String}).sort("sequence_id")
     rows = labels.select("sequence_id", "label", "type").rows()
     # accounts are numbers, which `sequences` reads without leading zeros

@@ -88,7 +88,7 @@ def test_what_the_network_is_spared_would_be_allowed_whatever_it_says_within_its
     highest = model.cascade.highest(without, told.lengths)
     # anything up to the bound, the bound itself included
     reached = np.where(np.isinf(highest), without, highest) - (0.0 if share > 0.9 else 20 * share)
-    answers = model.scores(model.calibration.as_if(told, reached))
+    answers = model.scores(model.calibration.as_if(told, reached, without))
     usual = model.scores(model.without_network(told))
     for i in np.flatnonzero(~np.isnan(lowest)).tolist():
         for answer in (answers[i], usual[i]):
@@ -136,7 +136,8 @@ def test_bounds_never_fall_and_what_is_usual_keeps_to_them(seed: int, a: float, 
 def test_the_network_is_made_to_bring_about_what_is_asked_where_it_weighs_anything(seed: int, wanted: float) -> None:
     rng = np.random.default_rng(seed)
     calibration, told = scorer(rng, False).calibration, evidence(rng, False)
-    found = calibration.weighed(calibration.as_if(told, np.full(len(told), wanted)))
+    without = calibration.without_network(told)
+    found = calibration.weighed(calibration.as_if(told, np.full(len(told), wanted), without))
     weighs = np.array(calibration.weights)[np.searchsorted(LEAST, told.lengths, side="right") - 1, 0] > 0.01
     assert found[weighs] == pytest.approx(wanted, abs=1e-6)
 
