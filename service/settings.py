@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         gt=0,
         description="An event further ahead of the clock is refused, since it would stay in its window too long.",
     )
+    cascade: bool = Field(
+        False,
+        description="Whether the network is left out where it could change no decision, so that most sequences cost "
+        "less.",
+    )
     crowd: bool = Field(
         True,
         description="Whether sequences are judged beside what other accounts do, where the bundle knows of a crowd.",

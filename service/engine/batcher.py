@@ -1,33 +1,32 @@
 """Dynamic batching: a bounded queue with one owner, which cuts the next batch whenever the engine is free.
 
 A sequence waits as it came. When the engine is about to run out of work, the sequences that are due are encoded
-together, since arrays of many cost little more than arrays of one. Their chunks then wait for a batch. There is no
-timer: a batch forms while the one before it runs. Batches are cut by length, around the chunk that is due first, so
-that little is padding. When a sequence is due follows start-time fair queueing (Goyal, Vin and Cheng, 1996) with each
-request as one flow: the sequences of a bulk request fall due one after another, so a small request beside it does not
-wait for all of them. Every batch moves the clock on, so nothing waits for ever.
+together, since arrays of many cost little more than arrays of one. Some are answered then, without the graph; the
+chunks of the others wait for a batch. There is no timer: a batch forms while the one before it runs. Batches are cut by
+length, around the chunk that is due first, so that little is padding. When a sequence is due follows start-time fair
+queueing (Goyal, Vin and Cheng, 1996) with each request as one flow: the sequences of a bulk request fall due one after
+another, so a small request beside it does not wait for all of them. Every batch moves the clock on, and so do those
+that need no graph, so nothing waits for ever.
 """
 
 import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from itertools import accumulate, count
-from typing import Generic, TypeVar
+from typing import Generic
 
 from service.encoding.chunks import pad
-from service.encoding.encoder import Encoded
-from service.encoding.remembered import Given
 from service.encoding.values import EventError, Ids
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
+from service.engine.waiting import Answer, Chunk, Early, Item, Sent, Waiting
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
 QUIET_TURNS = 4  # of the event loop: about what a request takes from its socket to the queue
 MOST_SECONDS = 0.1  # spent on listening before each batch, at most
 MOST_PADDING = 0.05  # share of a batch; beyond it a second batch costs less
@@ -42,52 +41,14 @@ class DeadlineExceeded(Exception):
     """The deadline passed before every answer was there."""
 
 
-@dataclass(eq=False, slots=True)
-class Waiting(Generic[Answer]):
-    """One sequence, from its arrival to its answer.
-
-    Attributes:
-        given: what came.
-        tokens: positions it is taken to need, while it is not encoded; then those that still wait.
-        due: virtual time; the smallest is served first.
-        answer: resolves to the answer, or to what went wrong; cancelled when nobody waits for it any more.
-        encoded: once it is.
-        rows: what the engine said of each chunk so far.
-        since: monotonic time of its arrival, seconds.
-        spans: where the stages it goes through are noted, name, start and end; None where nobody traces it.
-    """
-
-    given: Given
-    tokens: int
-    due: int
-    answer: "asyncio.Future[Answer | Exception]"
-    encoded: Encoded | None = None
-    rows: "list[Row | None]" = field(default_factory=list)
-    since: float = field(default_factory=time.monotonic)
-    spans: list[tuple[str, float, float]] | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Chunk(Generic[Answer]):
-    """One chunk of a waiting sequence: its rows int32 (P, slots), its number, and when it is due."""
-
-    sequence: Waiting[Answer]
-    number: int
-    ids: Ids
-    due: int
-
-    @property
-    def length(self) -> int:
-        return len(self.ids)
-
-
-class Batcher(Generic[Answer]):
+class Batcher(Generic[Item, Answer]):
     """Queue and batch loop for one engine; every method runs on the event loop, only `run` in a thread.
 
     Args:
-        encode: gives each sequence's chunks, or why it has none.
+        encode: gives each sequence as the graph takes it, or its answer at once, or why it has none.
         run: the engine, int32 (B, P, slots) to outputs; may raise.
-        judge: gives each sequence's answer from the rows for its chunks, all chunks in their order.
+        judge: gives each sequence's answer from the rows for its chunks, all chunks in their order; they are those
+            that `encode` gave.
         queue_tokens: positions that may wait.
         batch_tokens: positions of one batch, padding included; at least a chunk's.
         metrics: where it counts.
@@ -97,9 +58,9 @@ class Batcher(Generic[Answer]):
 
     def __init__(
         self,
-        encode: Callable[[Sequence[Given]], Iterable[Encoded | EventError]],
+        encode: Callable[[Sequence[Sent]], Iterable[Item | Early[Answer] | EventError]],
         run: Callable[[Ids], Outputs],
-        judge: Callable[[Sequence[Encoded], Sequence[Row]], Sequence[Answer]],
+        judge: Callable[[Sequence[Item], Sequence[Row]], Sequence[Answer]],
         queue_tokens: int,
         batch_tokens: int,
         metrics: Metrics,
@@ -107,31 +68,44 @@ class Batcher(Generic[Answer]):
     ) -> None:
         self.encode, self.run, self.judge = encode, run, judge
         self.queue_tokens, self.batch_tokens, self.metrics = queue_tokens, batch_tokens, metrics
-        self.arrived: list[tuple[int, int, Waiting[Answer]]] = []  # a heap by what is due
+        self.arrived: list[tuple[int, int, Waiting[Item, Answer]]] = []  # a heap by what is due
         self.requests = 0  # that wait for an answer
         self.numbers = count()  # of arrival, where two are due at once
         self.activity = 0  # grows with every request, also with one that is refused
         self.unencoded = 0  # positions in `arrived`
-        self.chunks: list[Chunk[Answer]] = []
+        self.chunks: list[Chunk[Item, Answer]] = []
         self.tokens = 0  # positions that wait, encoded or not
         self.now = 0  # virtual time, in positions
+        self.early = 0  # positions that were answered without the graph and are not in the pace yet
         self.pace = 0.0  # seconds that a position takes, all that is done for it included, where others wait behind it
         self.filled = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine") if in_thread else None
         self.closing = False
+        self.users = 0
         self.loop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.loop_task = asyncio.create_task(self._serve(), name="batcher")
 
     async def close(self) -> None:
-        """Answers what is queued, then stops."""
+        """Answers what is queued, and what those who use it still ask; then stops."""
         self.closing = True
         self.filled.set()
         if self.loop_task is not None:
             await self.loop_task
         if self.thread is not None:
             self.thread.shutdown()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While somebody uses it, it does not stop, as it may be asked again."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if self.closing:
+                self.filled.set()
 
     @property
     def full(self) -> bool:
@@ -161,7 +135,7 @@ class Batcher(Generic[Answer]):
         return (tokens + ahead) * self.pace
 
     async def score(
-        self, sequences: Sequence[Given], deadline: float, spans: list[tuple[str, float, float]] | None = None
+        self, sequences: Sequence[Sent], deadline: float, spans: list[tuple[str, float, float]] | None = None
     ) -> list[Answer | Exception]:
         """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
 
@@ -179,7 +153,7 @@ class Batcher(Generic[Answer]):
         loop = asyncio.get_running_loop()
         due, waiting = self.now, []
         for given in sequences:
-            one: Waiting[Answer] = Waiting(given, given[1] + 1, due, loop.create_future())
+            one: Waiting[Item, Answer] = Waiting(given, given.length + 1, due, loop.create_future())
             heapq.heappush(self.arrived, (due, next(self.numbers), one))
             waiting.append(one)
             due += one.tokens
@@ -208,26 +182,29 @@ class Batcher(Generic[Answer]):
         self.metrics.queue_tokens.set(self.tokens)
 
     async def _serve(self) -> None:
-        since = None  # when the batch before was done, if others waited
+        since = None  # when what was done before was done, if others waited
         while True:
             if self.thread is None:
                 await self._listen()
+            start = since or time.perf_counter()
             self._encode()
             batch = self._cut()
             if batch:
-                start = since or time.perf_counter()
                 await self._answer(batch)
-                since = time.perf_counter() if self.tokens else None
-                if since:  # while nothing waits, batches are small and take longer by the position
-                    seconds = (since - start) / sum(w.length for w in batch)
-                    self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
             elif self.arrived:
-                continue
-            elif self.closing:
+                await asyncio.sleep(0)  # nothing needed the graph, and callers hear it before the rest is encoded
+            elif self.closing and not self.users:
                 return
             else:
                 self.filled.clear()
+                since, self.early = None, 0
                 await self.filled.wait()
+                continue
+            done, self.early = self.early + sum(w.length for w in batch), 0
+            since = time.perf_counter() if self.tokens and done else None
+            if since:  # while nothing waits, batches are small and take longer by the position
+                seconds = (since - start) / done
+                self.pace += PACE_MEMORY * (seconds - self.pace) if self.pace else seconds
 
     async def _listen(self) -> None:
         """Lets the event loop take in what came while it stood still, before the next batch is cut."""
@@ -251,11 +228,17 @@ class Batcher(Generic[Answer]):
                 room -= one.tokens
         if not taken:
             return
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.early
         for one, encoded in zip(taken, self._encoded([one.given for one in taken]), strict=True):
             self.tokens -= one.tokens
             if isinstance(encoded, Exception):
                 one.answer.set_result(encoded)
+                continue
+            if isinstance(encoded, Early):
+                one.answer.set_result(encoded.answer)
+                if self.early == before:
+                    self.now = max(self.now, one.due) + one.tokens  # one round of the fair queue, as a batch is
+                self.early += one.tokens
                 continue
             one.encoded, one.rows, one.tokens, due = encoded, [None] * len(encoded.chunks), 0, one.due
             for number, ids in enumerate(encoded.chunks):
@@ -268,18 +251,18 @@ class Batcher(Generic[Answer]):
             if one.spans is not None:
                 one.spans += (("queue", one.since, start), ("encode", start, end))
 
-    def _encoded(self, given: list[Given]) -> list[Encoded | Exception]:
+    def _encoded(self, given: list[Sent]) -> list[Item | Early[Answer] | Exception]:
         """Each sequence encoded, or what was raised; where encoding fails, halves them to find those at fault."""
         try:
             return list(self.encode(given))
         except Exception as error:  # no sequence may stop the loop, nor disturb its neighbours
             if len(given) == 1:
-                logger.exception("a sequence of %d events could not be encoded", given[0][1])
+                logger.exception("a sequence of %d events could not be encoded", given[0].length)
                 return [error]
             half = len(given) // 2
             return [*self._encoded(given[:half]), *self._encoded(given[half:])]
 
-    def _cut(self) -> list[Chunk[Answer]]:
+    def _cut(self) -> list[Chunk[Item, Answer]]:
         """Takes the next batch off the queue, and with it whatever nobody waits for any more."""
         kept = [w for w in self.chunks if not w.sequence.answer.done()]
         self.chunks = kept
@@ -318,7 +301,7 @@ class Batcher(Generic[Answer]):
             self.metrics.queue_wait.observe(now - w.sequence.since)
         return batch
 
-    async def _answer(self, batch: list[Chunk[Answer]], again: bool = False) -> None:
+    async def _answer(self, batch: list[Chunk[Item, Answer]], again: bool = False) -> None:
         """Runs a batch and hands out its rows; where the engine fails, halves it to find the chunks at fault.
 
         An engine that is lost is asked once more first: the fault need not be the batch's.
@@ -360,7 +343,7 @@ class Batcher(Generic[Answer]):
         if finished:
             self._judge(finished)
 
-    def _judge(self, finished: "list[Waiting[Answer]]") -> None:
+    def _judge(self, finished: "list[Waiting[Item, Answer]]") -> None:
         """Answers sequences whose chunks have all run."""
         rows = [row for one in finished for row in one.rows if row is not None]
         answers: Sequence[Answer | Exception]
@@ -374,7 +357,7 @@ class Batcher(Generic[Answer]):
         self._resolve(finished, answers)
 
     @staticmethod
-    def _resolve(waiting: "Sequence[Waiting[Answer]]", answers: Sequence[Answer | Exception]) -> None:
+    def _resolve(waiting: "Sequence[Waiting[Item, Answer]]", answers: Sequence[Answer | Exception]) -> None:
         for one, answer in zip(waiting, answers, strict=True):
             if not one.answer.done():
                 one.answer.set_result(answer)

@@ -25,6 +25,7 @@ from service.encoding.encoder import Encoder
 from service.engine.remote import AnyEngine, open_engine
 from service.engine.session import CPU, GraphError, Runtime
 from service.model.calibration import Calibration
+from service.model.cascade import Cascade
 from service.model.drift import FieldValues
 from service.model.false_alarms import RATES, FalseAlarms
 from service.model.lengths import LEAST
@@ -33,7 +34,7 @@ from service.model.support import Support
 from service.model.tabular import Tabular
 from service.model.togetherness import Usual
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
@@ -167,6 +168,12 @@ class Bundle:
     @cached_property
     def calibration(self) -> Calibration:
         return Calibration.from_json(self.manifest["calibration"])
+
+    @cached_property
+    def cascade(self) -> Cascade | None:
+        """How far the network can move a score; None in bundles of before there were bounds on it."""
+        found = self.manifest.get("cascade")
+        return None if found is None else Cascade.from_json(found)
 
     @cached_property
     def support(self) -> Support:

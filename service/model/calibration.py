@@ -162,10 +162,27 @@ class Calibration:
 
     def learned(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous, judged by what was learned in training."""
+        return np.asarray(sigmoid(self.weighed(evidence) + self.shift))
+
+    def weighed(self, evidence: Evidence) -> Floats:
+        """Log odds (N,) of what was learned, at the prevalence of the data that it was fitted on."""
         of = bins(evidence.lengths)
         # no matrix product, since its rounding depends on the number of sequences
-        weighed = (evidence.channels * self._weights[of]).sum(axis=1)
-        return np.asarray(sigmoid(weighed + self._bias[of] + self.shift))
+        return np.asarray((evidence.channels * self._weights[of]).sum(axis=1) + self._bias[of])
+
+    def without_network(self, evidence: Evidence) -> Floats:
+        """The same log odds (N,) where the network says nothing."""
+        return self.weighed(replace(evidence, network=np.zeros(len(evidence))))
+
+    def as_if(self, evidence: Evidence, log_odds: Floats, without: Floats) -> Evidence:
+        """The evidence if the network brought these log odds (N,) about; it says nothing where it weighs nothing.
+
+        Args:
+            without: float64 (N,), what `without_network` gives.
+        """
+        weight = self._weights[bins(evidence.lengths), 0]
+        said = np.divide(log_odds - without, weight, out=np.zeros(len(weight)), where=weight > 0)
+        return replace(evidence, network=said)
 
     @cached_property
     def _weights(self) -> Floats:

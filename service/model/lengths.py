@@ -19,6 +19,11 @@ def class_of(length: int) -> int:
     return bisect_right(tuple(CLASSES), length) - 1
 
 
+def classes(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Int64 (N,), the class of each number of events (N,)."""
+    return np.searchsorted(tuple(CLASSES), lengths, side="right") - 1
+
+
 def bounds(bin_: int) -> tuple[int, int]:
     """Fewest and most events of a bin; the last has as many as there are."""
     return LEAST[bin_], LEAST[bin_ + 1] - 1 if bin_ + 1 < len(LEAST) else np.iinfo(np.int64).max

@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.values import Floats
+from service.model.lengths import CLASSES, classes
 from service.model.recalibration import Recalibration
 from service.schemas.terms import Decision
 
@@ -64,6 +70,23 @@ def _reaches(score: float, least: float | None, false_alarm_rate: float, most: f
 
 
 @dataclass(frozen=True)
+class Reach:
+    """From where on a policy flags at least somebody, whatever the segment.
+
+    Attributes:
+        score: the least score; inf if no threshold is one.
+        rates: float64 (CLASSES,), the largest false-alarm rates; 0 if none is one.
+    """
+
+    score: float
+    rates: Floats
+
+    def flags(self, score: Floats, rates: Floats, lengths: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Bool (N,): which scores, with these false-alarm rates and numbers of events, are flagged in some segment."""
+        return np.asarray((score >= self.score) | (rates <= self.rates[classes(lengths)]))
+
+
+@dataclass(frozen=True)
 class Policy:
     """Thresholds for everybody, and others for the segments of traffic that have their own.
 
@@ -95,6 +118,18 @@ class Policy:
     def of_recent(self, rate: float, length: int) -> float:
         """The smallest rate asked at which a sequence is flagged that the bundle's curves flag from `rate` on."""
         return rate if self.recalibration is None else self.recalibration.of_recent(rate, length)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """The lowest thresholds of all segments, with the rates as the bundle's curves know them.
+
+        Those of repeated looks at live windows are never lower.
+        """
+        every = [None, *self.segments]
+        scores = [s for name in every for t in [self.of(name)] for s in (t.review, t.block) if s is not None]
+        by_class = [[self.of_bundle(name, least) for name in every] for least in CLASSES]
+        rates = [max(rate or 0.0 for t in some for rate in (t.review_rate, t.block_rate)) for some in by_class]
+        return Reach(min(scores, default=np.inf), np.array(rates))
 
     @property
     def by_segment(self) -> dict[str, dict[str, float]]:

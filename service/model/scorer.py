@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
 from service.model.calibration import Calibration, Evidence
+from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
+from service.model.policy import Reach
 from service.model.pooling import NetworkLogits, combine
 from service.model.reasons import Reason, reasons
 from service.model.tabular import Reading, Tabular
@@ -62,12 +64,14 @@ class Scorer:
 
     Attributes:
         false_alarms, together: what genuine accounts score that are judged alone, and with the crowd.
+        cascade: how far the network can move a score; None if that is not known.
     """
 
     calibration: Calibration
     false_alarms: FalseAlarms
     types: Sequence[str]
     together: FalseAlarms | None = None
+    cascade: Cascade | None = None
 
     def scores(self, evidence: Evidence) -> list[Score]:
         """Score and likeliest type of each sequence, and the scores of its events."""
@@ -85,6 +89,27 @@ class Scorer:
             start += length
         return found
 
+    def without_network(self, evidence: Evidence) -> Evidence:
+        """The evidence where the network is taken to say what is usual beside the other parts."""
+        assert self.cascade is not None
+        without = self.calibration.without_network(evidence)
+        return self.calibration.as_if(evidence, self.cascade.usual(without, evidence.lengths), without)
+
+    def lowest_rates(self, evidence: Evidence, reach: Reach) -> Floats:
+        """Float64 (N,): false-alarm rates of sequences that are allowed whatever the network says, within its bounds.
+
+        Each is the smallest that the network could bring about, alone or with the crowd; NaN for the other sequences,
+        whose decision is the network's.
+        """
+        assert self.cascade is not None
+        without = self.calibration.without_network(evidence)
+        highest = self.cascade.highest(without, evidence.lengths)
+        score = self.calibration.score(self.calibration.as_if(evidence, highest, without))
+        curves = [self.false_alarms, *([self.together] if self.together else [])]
+        rates = np.min([curve.rates(score, evidence.lengths, evidence.missing) for curve in curves], axis=0)
+        unsure = np.isinf(highest) | reach.flags(score, rates, evidence.lengths)
+        return np.asarray(np.where(unsure, np.nan, rates))
+
     def likeliest(self, evidence: Evidence) -> list[str]:
         """The likeliest types; "unknown" if novelty is stronger than the learned part, or if no type stands out."""
         alarm, learned = self.calibration.alarm(evidence), self.calibration.learned(evidence)
@@ -95,6 +120,20 @@ class Scorer:
 
 
 @dataclass(frozen=True)
+class Read:
+    """A sequence as the parts without a network have read it: at position `at` of what was read together."""
+
+    encoded: Encoded
+    reading: Reading
+    at: int
+
+    @property
+    def chunks(self) -> list[Ids]:
+        """What the graph takes of it."""
+        return self.encoded.chunks
+
+
+@dataclass(frozen=True)
 class Judged:
     """A sequence's score, and what is needed to find its reasons.
 
@@ -102,12 +141,27 @@ class Judged:
         score: what the model says of the sequence.
         encoded: the sequence as the model saw it.
         evidence: evidence for all sequences that were judged together; this one is at position `at`.
+        lowest_rate: if it was judged without the network, the smallest false-alarm rate that this could bring about;
+            None if it was judged by all parts.
+        raised: whether the crowd has raised its score.
     """
 
     score: Score
     encoded: Encoded
     evidence: Evidence
     at: int
+    lowest_rate: float | None = None
+    raised: bool = False
+
+    @property
+    def sure_rate(self) -> float:
+        """The false-alarm rate, or one that it is not below by what all parts say."""
+        return self.score.false_alarm_rate if self.lowest_rate is None else self.lowest_rate
+
+    @property
+    def own(self) -> Evidence:
+        """The evidence for this one."""
+        return self.evidence.take(np.array([self.at]))
 
 
 @dataclass(frozen=True)
@@ -132,9 +186,11 @@ class Model:
     def check_golden(self) -> None:
         """Raises BundleError if a golden sample's score is off; this also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
-            encoded = self.bundle.encoder.encode(*columns_of(sample["events"]))
-            outputs = self.engine.run(pad(encoded.chunks))
-            [judged] = self.judge([encoded], [(outputs, k) for k in range(len(encoded.chunks))])
+            [read] = self.read([columns_of(sample["events"])])
+            if isinstance(read, EventError):
+                raise BundleError(f"{self.bundle.path}: golden sample {number} cannot be read: {read}")
+            outputs = self.engine.run(pad(read.chunks))
+            [judged] = self.judge([read], [(outputs, k) for k in range(len(read.chunks))])
             found, expected = judged.score, sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:
@@ -146,24 +202,79 @@ class Model:
     @cached_property
     def scorer(self) -> Scorer:
         b = self.bundle
-        return Scorer(b.calibration, b.false_alarms, b.types, b.together.false_alarms if b.together else None)
+        return Scorer(
+            b.calibration, b.false_alarms, b.types, b.together.false_alarms if b.together else None, b.cascade
+        )
 
-    def judge(self, sequences: Sequence[Encoded], rows: Sequence[Row]) -> list[Judged]:
+    def read(self, sequences: Iterable[Given]) -> list[Read | EventError]:
+        """Encodes sequences, and reads them with the parts that need no network; the EventError where one cannot be."""
+        encodings = list(self.bundle.encoder.encode_all(sequences))
+        usable = [e for e in encodings if isinstance(e, Encoded)]
+        if not usable:
+            return [e for e in encodings if isinstance(e, EventError)]
+        reading, at = self.bundle.tabular.read(usable), count()
+        return [Read(e, reading, next(at)) if isinstance(e, Encoded) else e for e in encodings]
+
+    def judge(self, sequences: Sequence[Read], rows: Sequence[Row]) -> list[Judged]:
         """Judges sequences, each alone, from the graph's outputs for their chunks; `rows` has all chunks in order."""
-        logits = combine(rows, [e.owners for e in sequences], [e.length for e in sequences])
-        alone = Together.unknown([e.length for e in sequences])
-        evidence = gather(sequences, logits, self.bundle.tabular.read(sequences), alone)
-        scores = zip(self.scorer.scores(evidence), sequences, strict=True)
-        return [Judged(score, encoded, evidence, at) for at, (score, encoded) in enumerate(scores)]
+        encoded = [one.encoded for one in sequences]
+        logits = combine(rows, [e.owners for e in encoded], [e.length for e in encoded])
+        evidence = gather(encoded, logits, _joined(sequences), Together.unknown([e.length for e in encoded]))
+        scores = zip(self.scorer.scores(evidence), encoded, strict=True)
+        return [Judged(score, e, evidence, at) for at, (score, e) in enumerate(scores)]
+
+    def judge_early(self, sequences: Sequence[Read], reach: Reach) -> list[Judged | None]:
+        """Judges sequences, at least one, each alone and without the network where this could get none of them flagged.
+
+        None for the others, and for all where the bundle has no bounds on what the network says.
+
+        Args:
+            reach: the thresholds in force.
+        """
+        cascade = self.bundle.cascade
+        if cascade is None:
+            return [None] * len(sequences)
+        encoded = [one.encoded for one in sequences]
+        lengths, types = [e.length for e in encoded], max(len(self.bundle.types), 1)
+        events = np.full(sum(lengths), cascade.event, np.float32)
+        silent = NetworkLogits(np.zeros(len(encoded)), np.zeros((len(encoded), types)), events)
+        evidence = gather(encoded, silent, _joined(sequences), Together.unknown(lengths))
+        rates = self.scorer.lowest_rates(evidence, reach)
+        found: list[Judged | None] = [None] * len(sequences)
+        early = np.flatnonzero(~np.isnan(rates))
+        if len(early):
+            told = self.scorer.without_network(evidence if len(early) == len(evidence) else evidence.take(early))
+            for at, (i, score) in enumerate(zip(early.tolist(), self.scorer.scores(told), strict=True)):
+                found[i] = Judged(score, encoded[i], told, at, float(rates[i]))
+        return found
+
+    def unsettled(self, judged: Sequence[Judged | Exception], reach: Reach, anew: bool) -> list[int]:
+        """Positions of sequences that were judged without the network, and that it could get flagged after all.
+
+        What the crowd says, or other thresholds, may have brought them near enough.
+
+        Args:
+            reach: the thresholds in force.
+            anew: whether they are others than those that the sequences were judged by.
+        """
+        early = {
+            i: one
+            for i, one in enumerate(judged)
+            if isinstance(one, Judged) and one.lowest_rate is not None and (anew or one.raised)
+        }
+        if not early:
+            return []
+        unsure = np.isnan(self.scorer.lowest_rates(_told(list(early.values())), reach))
+        return [i for i, asks in zip(early, unsure.tolist(), strict=True) if asks]
 
     def beside(self, judged: Sequence[Judged], together: Together) -> list[Judged]:
         """Sequences that were judged alone, at least one, judged anew beside what the crowd says of each."""
-        of_batches = groupby(judged, key=lambda one: id(one.evidence))
-        batches = [list(some) for _, some in of_batches]
-        told = Evidence.joined([some[0].evidence.take(np.array([one.at for one in some])) for some in batches])
-        told = replace(told, together=together)
-        scores = zip(self.scorer.scores(told), judged, strict=True)
-        return [Judged(score, one.encoded, told, at) for at, (score, one) in enumerate(scores)]
+        told = replace(_told(judged), together=together)
+        found = []
+        for at, (score, one) in enumerate(zip(self.scorer.scores(told), judged, strict=True)):
+            raised = score.score > one.score.score
+            found.append(Judged(score, one.encoded, told, at, one.lowest_rate, raised))
+        return found
 
     def live_rate(self, score: Score, live: bool) -> float | None:
         """What a decision on a live window also needs, see `FalseAlarms.live_rate`; None if it is none."""
@@ -174,8 +285,8 @@ class Model:
 
     def reasons(self, judged: Judged, most: int) -> list[Reason]:
         """Why a sequence scored as it did, the largest reason first."""
-        b, evidence = self.bundle, judged.evidence.take(np.array([judged.at]))
-        return reasons(judged.encoded, evidence, b.encoder, b.tabular, b.calibration, most)
+        b = self.bundle
+        return reasons(judged.encoded, judged.own, b.encoder, b.tabular, b.calibration, most)
 
     def scores(
         self, sequences: Iterable[Given], ahead: int = 2048, together: Sequence[Together] = ()
@@ -196,6 +307,22 @@ class Model:
             gathered = evidence(encoded, self.engine.run, self.bundle.tabular, of_crowd) if usable else None
             found = iter(self.scorer.scores(gathered) if gathered else ())
             yield from (next(found) if isinstance(e, Encoded) else e for e in some)
+
+
+def _joined(sequences: Sequence[Read]) -> Reading:
+    """What the parts without a network say of sequences, in their order."""
+    batches = [list(some) for _, some in groupby(sequences, key=lambda one: id(one.reading))]
+    return Reading.joined([some[0].reading.take(np.array([one.at for one in some])) for some in batches])
+
+
+def _told(judged: Sequence[Judged]) -> Evidence:
+    """The evidence for sequences, at least one, in their order."""
+    parts = []
+    for _, batch in groupby(judged, key=lambda one: id(one.evidence)):
+        some = list(batch)
+        told, at = some[0].evidence, [one.at for one in some]
+        parts.append(told if at == list(range(len(told))) else told.take(np.array(at)))
+    return parts[0] if len(parts) == 1 else Evidence.joined(parts)
 
 
 def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading, together: Together) -> Evidence:

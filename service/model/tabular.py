@@ -1,7 +1,7 @@
 """The parts of a model that read a sequence's values without the network; a bundle keeps them in `statistics.npz`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,11 @@ class Reading:
     def take(self, at: NDArray[np.integer]) -> "Reading":
         """The readings at the given positions."""
         return Reading(self.logits[at], self.association[at], self.novelty[at])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Reading"]) -> "Reading":
+        """The readings of all parts, one part after another."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,15 @@ class Result(BaseModel):
     decision: Literal["allow", "review", "block"]
     support: Support
     missing: list[str] = Field(description="Fields that the model reads and that no event has: unknown, not abnormal.")
+    network: bool = Field(
+        True,
+        description=(
+            "False where the network was left out, as nothing that it says could have changed the decision "
+            "(RECGUARD_CASCADE): score and `false_alarm_rate` are then what is usual beside the parts that ran. Else "
+            "absent."
+        ),
+        examples=[False],
+    )
     listed: Literal["allow", "deny"] | None = Field(
         None, description="The operator's list that names the user and made the decision, whatever the score."
     )

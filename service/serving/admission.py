@@ -4,8 +4,11 @@ Under overload most requests are refused, so a refusal must be cheap and early. 
 many positions one byte of a body stands for. The batcher estimates how long those positions take.
 """
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from service.schemas.problems import Problem
 from service.serving.registry import SOON, Registry
@@ -16,6 +19,31 @@ SCORE, EVENTS = "/v1/score", "/v1/events"  # the routes that score
 WARM = "/v1/events/warm"  # takes in events without scoring
 DOUBT = 1.5  # safety factor on the expected time, since work on a request that misses its deadline is wasted
 SIZE_MEMORY = 0.1  # weight of the newest request in the moving average of positions per byte
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a request came in.
+
+    Attributes:
+        route: its route.
+        size: bytes that were sent, 0 if unknown.
+        start: when parsing began, in seconds of `time.perf_counter`.
+        timeout_ms: milliseconds from `start` until the answer is due.
+        body: the body of a `POST /v1/score`, as it is parsed; None if the sequences come from elsewhere.
+    """
+
+    route: str
+    size: int
+    start: float
+    timeout_ms: float
+    body: bytes | None = None
+
+    @property
+    def due(self) -> float:
+        """When the answer is due, in the event loop's time."""
+        now = asyncio.get_running_loop().time()
+        return now + self.start + self.timeout_ms / 1000 - time.perf_counter()
 
 
 class Admission:
@@ -83,3 +111,9 @@ class Admission:
 def full() -> Problem:
     """The answer to a request for which there is no room."""
     return Problem(429, "the queue is full; try again later", headers=SOON)
+
+
+def late(metrics: Metrics, timeout_ms: float) -> Problem:
+    """The answer to a request that is past its deadline; counts it."""
+    metrics.rejected.labels("deadline").inc()
+    return Problem(504, f"not answered within {timeout_ms:g} ms")

@@ -34,7 +34,15 @@ def proved(path: Path, public_key: Path | None, runtime: Runtime, content: str |
         model = Model.load(bundle, runtime)
         if np.asarray(bundle.manifest["validation_scores"], dtype=float).shape != (SCORE_BINS,):
             raise BundleError(f"{path}/manifest.json: validation_scores are not {SCORE_BINS} numbers")
-        _ = bundle.types, bundle.thresholds, bundle.support, bundle.partial_types, bundle.field_values, bundle.golden()
+        _ = (
+            bundle.types,
+            bundle.thresholds,
+            bundle.support,
+            bundle.cascade,
+            bundle.partial_types,
+            bundle.field_values,
+            bundle.golden(),
+        )
         described(model, "", None)
     except (BundleError, ProviderError, EngineLost):
         raise

@@ -61,6 +61,9 @@ class Publisher:
             self.drift.described(encoded)
         if unlisted:
             self.metrics.unknown_values.labels(UNLISTED).inc(unlisted)
+        early = sum(one.lowest_rate is not None for one in judged if not isinstance(one, Exception))
+        self.metrics.network["skipped"].inc(early)
+        self.metrics.network["run"].inc(len(encoded) - early)
         for one in encoded:
             for name, count in one.unknown.items():
                 self.metrics.unknown_values.labels(name).inc(count)
@@ -78,7 +81,8 @@ class Publisher:
         """Publishes a request's results for the sequences that could be scored.
 
         Args:
-            rates: false-alarm rates by the bundle's curves, by place in the request; answers from the cache have none.
+            rates: false-alarm rates by the bundle's curves, by place in the request, of those judged without the
+                network the lowest that it could bring about; answers from the cache have none.
             watched: as in `judged`.
         """
         call, scores = CALL.get(), []
@@ -100,7 +104,9 @@ class Publisher:
             )
             if counts:
                 # the promise is of the thresholds: they flag an exempt account as any other, and it is a false alarm
-                self.promise.answered(length, result["false_alarm_rate"], by_thresholds(result), sequence.segment)
+                # and of one whose rate the network was not asked for, only that it is not flagged is sure
+                rate = result["false_alarm_rate"] if result.get("network", True) else 1.0
+                self.promise.answered(length, rate, by_thresholds(result), sequence.segment)
             self.feedback.offer(sequence, result, model["version"], rates[at] if counts else None)
             if listed:
                 self.metrics.listed.labels(listed).inc()

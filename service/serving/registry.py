@@ -19,7 +19,7 @@ from service.engine.remote import EngineLost
 from service.engine.session import ProviderError, Runtime, trim
 from service.model.bundle import Bundle, BundleError
 from service.model.policy import Policy
-from service.model.scorer import Judged, Model
+from service.model.scorer import Judged, Model, Read
 from service.schemas.problems import Problem
 from service.serving.cache import Cache
 from service.serving.challenger import Challenger
@@ -28,6 +28,7 @@ from service.serving.drift_monitor import DriftMonitor
 from service.serving.promise import Promise
 from service.serving.proof import content_of, proved
 from service.serving.record import Record
+from service.serving.shortcut import Shortcut
 from service.serving.workers import Commit, WorkerError, Workers
 from service.settings import Settings
 from service.stores.disk import staged
@@ -40,8 +41,6 @@ ENGINE = "engine"  # socket of a run's shared engine
 SERVED = "served.json"  # file of a run: champion and challenger, once they differ from the settings
 SOON = {"Retry-After": "1"}
 UNKEPT = "the state directory cannot be written, and so nothing was changed"
-
-
 Ruled = tuple[Policy, bool]  # a policy, and whether an operator set it; else the bundle brought it
 
 
@@ -71,13 +70,15 @@ class Active:
     Attributes:
         path: its bundle as it was named, perhaps a link.
         overridden: whether an operator set the policy, or the bundle brought it.
+        shortcut: reads for the batcher, and knows who needs no graph.
     """
 
     path: Path
     model: Model
     policy: Policy
     overridden: bool
-    batcher: Batcher[Judged]
+    shortcut: Shortcut
+    batcher: Batcher[Read, Judged]
     cache: Cache | None
 
 
@@ -160,8 +161,9 @@ class Registry:
     def _activate(self, ready: Ready, ruled: Ruled) -> None:
         """Puts a model in force, by one assignment after all that could fail."""
         s, model, (policy, overridden) = self.settings, ready.model, ruled
+        shortcut = Shortcut(model, policy, s.cascade)
         batcher = Batcher(
-            model.bundle.encoder.encode_all,
+            shortcut.read,
             model.engine.run,
             model.judge,
             s.queue_tokens,
@@ -174,7 +176,7 @@ class Registry:
         self.metrics.serving(info, model.bundle.encoder.read)
         self.promise.serving(model.bundle, policy)
         batcher.start()
-        self.active = Active(ready.path, model, policy, overridden, batcher, self._cache())
+        self.active = Active(ready.path, model, policy, overridden, shortcut, batcher, self._cache())
         logger.info("serving %s %s on %s in %s (asked for %s)", *info)
 
     def _cache(self) -> Cache | None:
@@ -247,6 +249,7 @@ class Registry:
     def _override(self, version: str, policy: Policy) -> None:
         active = self.active
         if active is not None and active.model.bundle.version == version:
+            active.shortcut.follow(policy)
             self.active = replace(active, policy=policy, overridden=True, cache=self._cache())
             self.promise.serving(active.model.bundle, policy)
 

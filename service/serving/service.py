@@ -8,23 +8,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from pydantic_core import to_json
 
 from service.engine.batcher import DeadlineExceeded, QueueFull
+from service.engine.waiting import Sent
+from service.model.policy import Reach
 from service.model.scorer import Judged, Model
-from service.model.togetherness import Together
 from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, WARM, Admission, full
+from service.serving.admission import EVENTS, SCORE, WARM, Admission, Asking, full, late
 from service.serving.bare_graph import BareGraph
+from service.serving.beside import judged_beside
 from service.serving.cache import Cache
 from service.serving.campaigns import Campaigns
-from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.exemptions import Exemptions
@@ -43,38 +43,12 @@ from service.telemetry.logs import CALL, Pseudonyms, fresh_id
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-AT_ONCE = 16  # sequences that are looked up in the crowd before others get their turn
 CLOSING_SECONDS = 15.0  # for each part
 KEYLESS = (
     "RECGUARD_ID_KEY is not set, so verdicts exempt accounts in this service alone: others that share "
     "RECGUARD_STORE_URL hash ids under salts of their own; set it to the same random text everywhere "
     "(openssl rand -hex 32)"
 )
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a request came in.
-
-    Attributes:
-        route: its route.
-        size: bytes that were sent, 0 if unknown.
-        start: when parsing began, in seconds of `time.perf_counter`.
-        timeout_ms: milliseconds from `start` until the answer is due.
-        body: the body of a `POST /v1/score`, as it is parsed; None if the sequences come from elsewhere.
-    """
-
-    route: str
-    size: int
-    start: float
-    timeout_ms: float
-    body: bytes | None = None
-
-    @property
-    def due(self) -> float:
-        """When the answer is due, in the event loop's time."""
-        now = asyncio.get_running_loop().time()
-        return now + self.start + self.timeout_ms / 1000 - time.perf_counter()
 
 
 class Parts:
@@ -284,6 +258,10 @@ class Serving:
 
     async def _results(self, active: Active, asked: Asked, asking: Asking) -> list[Result]:
         """The results of a request, in its order; publishes them unless the request is only a trial."""
+        with active.batcher.in_use():
+            return await self._results_of(active, asked, asking)
+
+    async def _results_of(self, active: Active, asked: Asked, asking: Asking) -> list[Result]:
         stages, model = self.metrics.stages, active.model
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
@@ -293,10 +271,15 @@ class Serving:
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
-        judged = await self._judged(active, [one for _, one in waiting], asking, parsed)
+        in_full, reach = bool(asked.reasons or asked.repair or asked.trial), active.shortcut.reach
+        of_all = [Sent(*one.given, in_full) for _, one in waiting]
+        self.admission.learn(asking.route, asking.size, sum(one.positions for _, one in waiting))
+        judged = await self._judged(active, of_all, asking, parsed)
         stages["infer"].observe(time.perf_counter() - parsed)
         if crowd:
-            judged = await self._beside(crowd, model, [one.account for _, one in waiting], judged, asked, asking)
+            entering, accounts = asked.observe and not asked.trial, [one.account for _, one in waiting]
+            judged = await judged_beside(crowd, model, accounts, judged, entering, asking, self.metrics)
+        judged = await self._settled(active, of_all, judged, reach, asking)
         answered = time.perf_counter()
         policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
@@ -312,7 +295,7 @@ class Serving:
             watched = self.registry.in_force(active)
             self.publisher.judged(judged, sum(one.unlisted for _, one in waiting), watched)
             told = zip(waiting, judged, strict=True)
-            rates = {i: one.score.false_alarm_rate for (i, _), one in told if isinstance(one, Judged)}
+            rates = {i: one.sure_rate for (i, _), one in told if isinstance(one, Judged)}
             self.publisher.answered(asked.sequences, whole, _named(active), rates, watched)
             if self.campaigns and asked.observe and active.model.bundle.usual:
                 self.campaigns.answered([(one, whole[i]) for i, one in waiting], model.bundle.version, asked.live)
@@ -322,62 +305,52 @@ class Serving:
         return whole
 
     async def _judged(
-        self, active: Active, waiting: Sequence[Prepared], asking: Asking, parsed: float
+        self, active: Active, waiting: Sequence[Sent], asking: Asking, parsed: float
     ) -> list[Judged | Exception]:
         """What the model says of each sequence, or the error it met. Raises Problem 429 or 504 if it is too late."""
         call = CALL.get()
         spans = call.spans if call else None
         if spans is not None:
             spans.append(("parse", asking.start, parsed))
-        self.admission.learn(asking.route, asking.size, sum(one.positions for one in waiting))
+        return await self._answers(active, waiting, asking, spans)
+
+    async def _answers(
+        self,
+        active: Active,
+        waiting: Sequence[Sent],
+        asking: Asking,
+        spans: list[tuple[str, float, float]] | None = None,
+    ) -> list[Judged | Exception]:
         try:
-            return await active.batcher.score([one.given for one in waiting], asking.due, spans)
+            return await active.batcher.score(waiting, asking.due, spans)
         except QueueFull:
             self.admission.refuse()
             raise full() from None
         except DeadlineExceeded:
-            self.metrics.rejected.labels("deadline").inc()
-            raise Problem(504, f"not answered within {asking.timeout_ms:g} ms") from None
+            raise late(self.metrics, asking.timeout_ms) from None
 
-    async def _beside(
+    async def _settled(
         self,
-        crowd: LiveCrowd,
-        model: Model,
-        accounts: Sequence[str],
+        active: Active,
+        waiting: Sequence[Sent],
         judged: Sequence[Judged | Exception],
-        asked: Asked,
+        reach: Reach,
         asking: Asking,
     ) -> list[Judged | Exception]:
-        """The same sequences, judged beside what others had done before the request; then they enter the crowd.
+        """The same sequences, judged by the network too where it can change the decision after all.
 
-        Other requests go on in between. Raises Problem 504 if it is too late.
+        Args:
+            reach: the thresholds that they were judged by; others may be in force by now.
         """
-        start, usual = time.perf_counter(), None if crowd.young else model.bundle.usual
-        some = [(account, one) for account, one in zip(accounts, judged, strict=True) if isinstance(one, Judged)]
-        found, looks = [one for _, one in some], []
-        for k in range(0, len(some), AT_ONCE):
-            if usual is None:
-                break
-            names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
-            looks.append(crowd.look(usual, names, held))
-            if k + AT_ONCE < len(some):
-                await asyncio.sleep(0)
-                if asyncio.get_running_loop().time() > asking.due:
-                    self.metrics.rejected.labels("deadline").inc()
-                    raise Problem(504, f"not answered within {asking.timeout_ms:g} ms")
-        if looks:
-            found = model.beside(found, Together.joined(looks))
-        if asked.observe and not asked.trial:
-            for k in range(0, len(some), AT_ONCE):
-                names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
-                crowd.enter(names, held)
-                await asyncio.sleep(0)
-        self.metrics.crowd_accounts.set(len(crowd.state.accounts))
-        self.metrics.crowd_age.set(time.monotonic() - crowd.began)
-        self.metrics.judged_alone.inc(sum(not one.score.together for one in found))
-        self.metrics.stages["crowd"].observe(time.perf_counter() - start)
-        rest = iter(found)
-        return [next(rest) if isinstance(one, Judged) else one for one in judged]
+        found, model = list(judged), active.model
+        while again := model.unsettled(found, now := self.registry.policy_for(active).reach, anew=now is not reach):
+            asked = [waiting[i]._replace(in_full=True) for i in again]
+            for i, one in zip(again, await self._answers(active, asked, asking), strict=True):
+                before = found[i]
+                if isinstance(one, Judged) and isinstance(before, Judged):
+                    [one] = model.beside([one], before.own.together)
+                found[i] = one
+        return found
 
     def _answer_from(
         self, cache: Cache, prepared: Sequence[Prepared | Result], results: list[Result | None], live: bool

@@ -7,8 +7,9 @@ from typing import Any
 
 from service.encoding.columns import columns_of, distinct, length_of
 from service.encoding.encoder import Encoder
-from service.encoding.remembered import Given, Remembered
+from service.encoding.remembered import Remembered
 from service.encoding.values import Columns, EventError
+from service.model.intervals import Bounds
 from service.model.policy import Policy
 from service.model.repair import repair
 from service.model.scorer import Judged, Model, Score
@@ -47,7 +48,7 @@ class Prepared:
     remembered: Remembered | None
 
     @property
-    def given(self) -> Given:
+    def given(self) -> tuple[Columns, int, Remembered | None]:
         """What is encoded."""
         return self.columns, self.length, self.remembered
 
@@ -163,16 +164,14 @@ def compose(
         "score": round(score.score, 6),
         "false_alarm_rate": policy.of_recent(score.false_alarm_rate, encoded.length),
         "decision": decision,
-        "support": {
-            "events": encoded.length,
-            "recall": found and round(found.estimate, 4),
-            "interval": found and [round(found.low, 4), round(found.high, 4)],
-        },
+        "support": {"events": encoded.length, **_support(found)},
         "missing": _missing(score, bundle.encoder.read, watched),
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
     }
+    if judged.lowest_rate is not None:
+        result["network"] = False
     if live_rate is not None:
         result["live_false_alarm_rate"] = policy.of_recent(live_rate, encoded.length)
     if judged.encoded.unreadable:
@@ -186,6 +185,14 @@ def compose(
     if places:
         _as_sent(result, places)
     return result
+
+
+def _support(found: Bounds | None) -> Result:
+    """The share of known attackers that would be flagged, and its interval; nulls where too few tell."""
+    return {
+        "recall": found and round(found.estimate, 4),
+        "interval": found and [round(found.low, 4), round(found.high, 4)],
+    }
 
 
 def _missing(score: Score, read: Sequence[str], watched: bool) -> list[str]:

@@ -68,6 +68,13 @@ class Metrics:
         self.sequences = Counter(name("sequences"), "Sequences scored.", ["decision"], registry=r)
         self.decided = {decision: self.sequences.labels(decision) for decision in DECISIONS}
         self.events = Counter(name("events"), "Events of the sequences scored.", registry=r)
+        asked = Counter(
+            name("cascade_sequences"),
+            "Sequences judged, by whether the network ran or was left out as it could change no decision.",
+            ["network"],
+            registry=r,
+        )
+        self.network = {network: asked.labels(network) for network in ("run", "skipped")}
         self.cache_hits = Counter(name("cache_hits"), "Sequences answered from memory.", registry=r)
         self.failed = Counter(name("failed_sequences"), "Sequences answered with an error in their place.", registry=r)
         self.score = Histogram(name("anomaly_score"), "Scores given.", buckets=SCORE_BUCKETS, registry=r)

@@ -171,6 +171,7 @@ def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> 
             "test": shown(evaluation["cuts"]),
         },
         "calibration": fitted.calibration.to_json(),
+        "cascade": fitted.cascade.to_json(),
     }
 
 

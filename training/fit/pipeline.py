@@ -14,6 +14,7 @@ from service.encoding.held import Held
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
 from service.model.calibration import Calibration, Evidence
+from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
@@ -31,6 +32,7 @@ from training.evaluation.promise import promised
 from training.evaluation.quality import Quality
 from training.fit import thresholds
 from training.fit.calibration import Told, weigh
+from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
@@ -61,6 +63,7 @@ class Fitted:
     types: list[str]
     told: Told
     calibration: Calibration
+    cascade: Cascade
     support: Support
     usual: Usual | None
     together: Support | None
@@ -169,6 +172,7 @@ def fit_apart(
         types=data.types,
         told=judged.told,
         calibration=judged.calibration,
+        cascade=judged.cascade,
         support=support,
         usual=usual if of_crowd else None,
         together=of_crowd,
@@ -311,7 +315,7 @@ def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) ->
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Calibration and thresholds, fitted on evidence for sequences that no part was fitted on.
+    """Calibration, bounds on the network and thresholds, fitted on evidence for sequences that no part was fitted on.
 
     Attributes:
         told: that evidence.
@@ -322,6 +326,7 @@ class Calibrated:
 
     told: Told
     calibration: Calibration
+    cascade: Cascade
     thresholds: Thresholds
     f1_threshold: float
     quality: Quality
@@ -336,6 +341,9 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     types, events = np.array([e.type for e in examples]), [e.events for e in examples]
     told = Told(crossed.evidence.take(fitting), data.label[at], types, events, data.weight[at])
     calibration = told.calibration(config.prevalence)
+    # attackers that are only judged tell of bounds too, as they are cut to every length
+    kinds = np.array([data.examples[i].type for i in crossed.at.tolist()])
+    cascade = fit_cascade(crossed.evidence, data.label[crossed.at], kinds, data.of[crossed.at], calibration)
     whole = np.flatnonzero(at < len(data.log))
     label, score = told.label[whole], calibration.score(told.evidence.take(whole).alone())
     if data.presumed:
@@ -343,7 +351,7 @@ def calibrate(data: EncodedLog, crossed: CrossFitted, config: FitConfig) -> Cali
     else:
         chosen = thresholds.choose(label, score, config)
     f1_threshold = thresholds.best_f1(label, score)
-    return Calibrated(told, calibration, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
+    return Calibrated(told, calibration, cascade, chosen, f1_threshold, Quality.of(label, score, f1_threshold), score)
 
 
 def attackers(

@@ -113,9 +113,7 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
         part = Tabular(novelty, linear, _fit_association(rest, logits))
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
-    reading = Reading(*(np.concatenate([getattr(r, f.name) for r in found]) for f in dataclasses.fields(Reading))).take(
-        np.argsort(np.concatenate(order))
-    )
+    reading = Reading.joined(found).take(np.argsort(np.concatenate(order)))
     fitted = sample.take(np.flatnonzero(fitting))
     novelty, described = fit_novelty(fitted, fitted.label == 0)
     linear = _fit_linear(fitted, described, count)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from service.encoding import held
 from service.encoding.encoder import Encoded
-from service.encoding.remembered import Given
 from service.encoding.values import EventError, Ids
 from service.engine.batcher import Batcher, DeadlineExceeded, QueueFull
 from service.engine.outputs import Outputs, Row
 from service.engine.remote import EngineLost
+from service.engine.waiting import Early, Sent
 from service.telemetry.metrics import Metrics
 
 POISON = 666
@@ -29,15 +29,15 @@ def sums(ids: Ids) -> Outputs:
     return Outputs(total, np.zeros((len(ids), 1), np.float32), ids[:, :, 0].astype(np.float32))
 
 
-def sequence(*chunks: tuple[int, int]) -> Given:
+def sequence(*chunks: tuple[int, int]) -> Sent:
     """A sequence as it comes, which `encode` gives chunks of these lengths and values."""
-    return {"chunks": chunks}, sum(length for length, _ in chunks)
+    return Sent({"chunks": chunks}, sum(length for length, _ in chunks))
 
 
-def encode(given: Sequence[Given]) -> list[Encoded | EventError]:
+def encode(given: Sequence[Sent]) -> list[Encoded | EventError]:
     """Stands for the encoder: chunks as the sequence says; one of no chunks is refused, and BUG fails."""
     found: list[Encoded | EventError] = []
-    for columns, length in given:
+    for columns, length, _ in given:
         if BUG in (value for _, value in columns["chunks"]):
             raise ZeroDivisionError
         chunks = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["chunks"]]
@@ -315,3 +315,85 @@ def test_a_request_takes_longer_the_more_wait_but_not_because_a_large_one_does()
         await batcher.close()
 
     asyncio.run(main())
+
+
+EARLY = 7
+
+
+def encode_or_answer(given: Sequence[Sent]) -> list[Encoded | Early[float] | EventError]:
+    """Stands for a cascade: a sequence whose first value is EARLY needs no graph, unless it must run in full."""
+    found: list[Encoded | Early[float] | EventError] = [*encode(given)]
+    for i, (columns, length, _, in_full) in enumerate(given):
+        if columns["chunks"] and columns["chunks"][0][1] == EARLY and not in_full:
+            found[i] = Early(-float(length))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, EARLY]), st.booleans()), min_size=1, max_size=30),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_needs_no_graph_is_answered_at_once_and_the_rest_by_the_graph(
+    given_requests: list[list[tuple[int, int, bool]]],
+) -> None:
+    recorder = Recorder()
+
+    async def main() -> list[list[float | Exception]]:
+        batcher = Batcher(encode_or_answer, recorder, total, 10**6, 128, Metrics())
+        batcher.start()
+        end = asyncio.get_running_loop().time() + 20
+        requests = [
+            [sequence((length, value))._replace(in_full=full) for length, value, full in r] for r in given_requests
+        ]
+        answers = await asyncio.gather(*(batcher.score(request, end) for request in requests))
+        await batcher.close()
+        assert (batcher.tokens, batcher.unencoded, batcher.chunks, batcher.arrived) == (0, 0, [], [])
+        return answers
+
+    for request, answers in zip(given_requests, asyncio.run(main()), strict=True):
+        expected = [-length if value == EARLY and not full else 2 * length * value for length, value, full in request]
+        assert answers == expected
+    ran = sum(int((b[:, :, 0] > 0).sum()) for b in recorder.batches)
+    assert ran == sum(length for r in given_requests for length, value, full in r if value != EARLY or full)
+
+
+def test_a_bulk_request_that_needs_no_graph_moves_the_clock_on_and_does_not_distort_the_pace() -> None:
+    recorder = Recorder()
+
+    async def main() -> None:
+        batcher = Batcher(encode_or_answer, recorder, total, 10**6, 128, Metrics())
+        batcher.start()
+        end = asyncio.get_running_loop().time() + 20
+        answers = await batcher.score([sequence((63, EARLY)) for _ in range(200)], end)
+        assert answers == [-63.0] * 200
+        assert batcher.now > 0  # who comes later does not overtake all that waits of a bulk request
+        after = batcher.pace
+        assert 0 < after < 0.01  # seconds for each of 12,800 positions
+        await batcher.score([sequence((63, EARLY))], end)
+        await batcher.score([sequence((3, 1))], end)
+        assert batcher.pace == after  # where nothing waits, it is not taken
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_while_somebody_uses_it_a_batcher_that_closes_still_answers() -> None:
+    async def main() -> list[float | Exception]:
+        batcher = Batcher(encode, sums, total, 10**6, 128, Metrics())
+        batcher.start()
+        end = asyncio.get_running_loop().time() + 20
+        with batcher.in_use():
+            await batcher.score([sequence((3, 1))], end)
+            closing = asyncio.create_task(batcher.close())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not closing.done()
+            again = await batcher.score([sequence((4, 1))], end)
+        await closing
+        return again
+
+    assert asyncio.run(main()) == [8]

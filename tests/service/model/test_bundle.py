@@ -10,7 +10,7 @@ from service.encoding.chunks import pad
 from service.encoding.columns import columns_of
 from service.engine.session import ProviderError, Runtime
 from service.model.bundle import Bundle, BundleError, sha256
-from service.model.scorer import Model
+from service.model.scorer import Model, Read
 
 
 def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -57,7 +57,7 @@ def fewer_rates(path: Path) -> None:
             "schema version 2, this release reads 6; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=7)),
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=8)),
             "schema version 7, this release reads 6; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
@@ -92,12 +92,13 @@ def test_cuda_asked_for_and_absent_is_an_error_and_auto_takes_the_cpu(bundle: Bu
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_score_does_not_depend_on_its_neighbours(bundle: Bundle, precision: str) -> None:
     model = Model.load(bundle, precision=precision)
-    encoded = [bundle.encoder.encode(*columns_of(s["events"])) for s in bundle.golden()]
-    chunks = [w for e in encoded for w in e.chunks]
+    read = [one for one in model.read([columns_of(s["events"]) for s in bundle.golden()]) if isinstance(one, Read)]
+    assert len(read) == len(bundle.golden())
+    chunks = [w for one in read for w in one.chunks]
     outputs = model.engine.run(pad(chunks + chunks[:3]))
-    together = [j.score for j in model.judge(encoded, [(outputs, k) for k in range(len(chunks))])]
-    for e, among_others in zip(encoded, together, strict=True):
-        rows = [(model.engine.run(chunk[None]), 0) for chunk in e.chunks]
-        [alone] = [j.score for j in model.judge([e], rows)]
+    together = [j.score for j in model.judge(read, [(outputs, k) for k in range(len(chunks))])]
+    for one, among_others in zip(read, together, strict=True):
+        rows = [(model.engine.run(chunk[None]), 0) for chunk in one.chunks]
+        [alone] = [j.score for j in model.judge([one], rows)]
         assert abs(alone.score - among_others.score) < 1e-3
         assert np.abs(alone.events - among_others.events).max() < 1e-3
