@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 ANOMALOUS = 0.25  # share of the accounts
 
 # of `order`
-GRAMMARS, STATES, BRANCHES = 3, 6, 3  # grammars, states of each, and what may be done in a state
+GRAMMARS, STATES, BRANCHES = 3, 6, 2  # grammars, states of each, and what may be done in a state
 LENGTHS = (20, 60)  # fewest and most actions of a session
-DEEPEST = 3  # procedures that may be open within one another
+DEEPEST = 2  # procedures that may be open within one another
 STEPS = ("read", "write", "list", "query", "copy", "move", "rename", "check", "send", "receive", "parse", "sort")
 THINGS = ("file", "socket", "table", "channel")  # that procedures open, and close when they end
 WORKERS = ("worker 1", "worker 2", "worker 3")  # who take the lock, and release it
 NOISE = ("ping", "poll", "heartbeat")  # which may come anywhere
-WEIGHTS = {"open": 0.5, "close": 0.6, "lock": 0.25, "unlock": 0.3} | dict.fromkeys(NOISE, 0.1)  # a step: 1, 1/2, 1/3
+# how likely each action is beside the usual step of a state, which has 1; regular, as what systems log is
+WEIGHTS = {"open": 0.12, "close": 0.4, "lock": 0.06, "unlock": 0.3} | dict.fromkeys(NOISE, 0.01)
+UNUSUAL = 0.1  # of a state's other steps, together
 STRETCH, BLOCK = (6, 12), (3, 6)  # fewest and most actions that are shuffled, and of a block that is swapped
 
 # of `takeover`
@@ -126,7 +128,7 @@ def _weight(action: str, place: int) -> float:
     """How likely an action is, given its place among those that may be done: steps come first."""
     word = action.split()[0]
     among = {"open": len(THINGS), "lock": len(WORKERS)}.get(word, 1)
-    return WEIGHTS[word] / among if word in WEIGHTS else 1 / (1 + place)
+    return WEIGHTS[word] / among if word in WEIGHTS else UNUSUAL / (BRANCHES - 1) if place else 1.0
 
 
 def _shuffled(length: int, actions: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64]:
