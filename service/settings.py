@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     max_body_bytes: int = Field(8_000_000, gt=0, description="Largest request body; a larger one gets 413.")
     max_sequences: int = Field(1024, gt=0, description="Most sequences in one request; on `/v1/events`, most events.")
-    max_events: int = Field(8192, gt=0, description="Most events in one sequence.")
+    max_events: int = Field(8192, gt=0, description="Most events in one sequence, and in its `past`.")
     timeout_ms: int = Field(2000, gt=0, description="Deadline of a request that sends no X-Request-Timeout-Ms.")
     objective_ms: int = Field(
         100, gt=0, description="99 of 100 requests should be answered within this time; if not, an alert fires."

@@ -81,13 +81,6 @@ if not number then
   if size > 0 and ts < tonumber(kept[#kept]) then
     arrival = 'out_of_order'
   end
-  if past then
-    local before = #kept
-    while before > 0 and tonumber(kept[before]) > ts do
-      before = before - 2
-    end
-    enter(ARGV[8], ARGV[9], before > 0 and ts - tonumber(kept[before]))
-  end
   number = last + 1
   local member = string.format('%012d', number) .. digest .. ARGV[3]
   redis.call('ZADD', window, ARGV[1], member)
@@ -97,6 +90,13 @@ if not number then
     size = most
   end
   at = redis.call('ZRANK', window, member)
+  if past then
+    local before = #kept
+    while before > 0 and tonumber(kept[before]) > ts do
+      before = before - 2
+    end
+    enter(ARGV[8], ARGV[9], before > 0 and ts - tonumber(kept[before]))
+  end
 end
 redis.call('PEXPIRE', window, ARGV[5])
 if past then
