@@ -104,13 +104,13 @@ def agreement(plain: str, early: str, some: Sequence[Account]) -> None:
         print(f"{kind:15} {total[kind]:6} {flagged[kind]:8} {lost[kind]:5} {gained[kind]:7} {share:8.3f}")
 
 
-def traffic(some: Sequence[Account], count: int = 800) -> list[dict[str, Any]]:
-    """Windows of the latest 64 events, one in ATTACKS_IN of an attacker."""
-    rng = random.Random(0)
-    genuine = [latest(events, 64) for kind, events in some if kind == "genuine"]
-    attacks = [latest(events, 64) for kind, events in some if kind != "genuine"]
-    chosen = [rng.choice(genuine if i % ATTACKS_IN else attacks) for i in range(count)]
-    return [{"id": f"u{i}", "events": events} for i, events in enumerate(chosen)]
+def traffic(some: Sequence[Account]) -> list[dict[str, Any]]:
+    """Windows of the latest 64 events, each account once, as copies would give each other away beside the crowd."""
+    genuine = [events for kind, events in some if kind == "genuine"]
+    attacks = [events for kind, events in some if kind != "genuine"][: round(len(genuine) / (ATTACKS_IN - 1))]
+    mixed = [*genuine, *attacks]
+    random.Random(0).shuffle(mixed)
+    return [{"id": f"u{i}", "events": latest(events, 64)} for i, events in enumerate(mixed)]
 
 
 def main() -> None:
@@ -134,6 +134,7 @@ def main() -> None:
         ):
             if not crowd:
                 agreement(plain, early, some)
+            before = ways(early)
             for size, connections in CONNECTIONS.items():
                 rates: dict[str, list[float]] = {plain: [], early: []}
                 for _ in range(ROUNDS):
@@ -148,17 +149,17 @@ def main() -> None:
                 gain = float(np.mean(rates[early]) / np.mean(rates[plain]))
                 beside = "beside the crowd" if crowd else "alone"
                 print(f"{beside}, {size} a request: off {off}/s, on {on}/s, {gain:.2f} times", flush=True)
-            print("skipped", ", ".join(skipped(base) for base in (plain, early)))
+            ran, skipped = ways(early) - before
+            print(f"skipped in the traffic that was timed: {skipped / (ran + skipped):.3f}", flush=True)
 
 
-def skipped(base: str) -> str:
-    """The share of the sequences so far whose network was left out."""
+def ways(base: str) -> np.ndarray:
+    """How many sequences were judged with the network so far, and without it."""
     text = urllib.request.urlopen(f"{base}/metrics", timeout=10).read().decode()
-    lines = dict(
+    found = dict(
         line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("recguard_cascade_sequences_total")
     )
-    ways = {way: float(lines[f'recguard_cascade_sequences_total{{network="{way}"}}']) for way in ("run", "skipped")}
-    return f"{ways['skipped'] / sum(ways.values()):.3f}"
+    return np.array([float(found[f'recguard_cascade_sequences_total{{network="{w}"}}']) for w in ("run", "skipped")])
 
 
 if __name__ == "__main__":
