@@ -16,6 +16,7 @@ LAG = 64  # events right before an event that are no past: whoever took over mus
 LEAST_PAST = 32  # events of a past that tell a habit
 MOST = 4.0  # nats that a value of one field says at most, either way
 HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0)  # nats
+LEAST_REST = 0.05  # of a summary's events, that are not the window's own
 SLACK = 0.01  # by how much the weight of an event may differ from what its place tells, as where it came out of order
 LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
 
@@ -45,12 +46,12 @@ class Habit(Kind):
         """Also leaves with the events how their latest compare with those before, see `Events.habit`."""
         recall = Recall(events) if events.remembered else None
         earlier = recall.events if recall else np.zeros(len(events.lengths))  # events that are no longer there
-        before = (events.at - LAG + 1).clip(0)  # events of its sequence that are an event's past
+        before = (events.at - LAG).clip(0)  # events of its sequence that are an event's past
         each, latest = np.full(events.length, np.nan), np.full((len(events.lengths), len(LATEST)), np.nan)
         told = before + earlier[events.owner] >= LEAST_PAST
         if told.any() or (events.lengths + earlier >= LATEST[0] + LEAST_PAST).any():
             sources = enumerate(zip(self.sources, self.strengths, self.frequencies, strict=True))
-            pasts = [Past(events, *source, earlier, recall.counts[:, k] if recall else None) for k, source in sources]
+            pasts = [Past(events, *source, *(recall.of(k) if recall else ())) for k, source in sources]
             there = np.any([past.there for past in pasts], axis=0)
 
             def nats(before: NDArray[np.int64]) -> Floats:
@@ -82,28 +83,38 @@ class Recall:
     Attributes:
         events: float64 (N,), how many events are remembered of each, weighed as if the last were right before it.
         counts: float64 (T, S), how many of these held the value of each event.
+        lost: bool (T, S), whether nothing is known of it, as there was no room to remember it.
     """
 
     def __init__(self, events: Events) -> None:
         of = [(i, one) for i, one in enumerate(events.remembered) if one is not None]
-        own, total = np.zeros(len(events.lengths), dtype=bool), np.zeros(len(events.lengths))
+        own, full = np.zeros((2, len(events.lengths)), dtype=bool)
+        total = np.zeros(len(events.lengths))
         for i, one in of:
-            own[i], total[i] = one.own, one.events
+            own[i], full[i], total[i] = one.own, one.full, one.events
         keys = (events.owner << 32)[:, None] | events.tokens
         known = np.concatenate([*(i << 32 | one.tokens.astype(np.int64) for i, one in of), [-1]])
         place = np.searchsorted(known[:-1], keys)
         counts = np.concatenate([*(one.counts for _, one in of), [0.0]])[place]
         counts[known[place] != keys] = 0.0
         if own.any():
+            whole = total
             ago = events.lengths[events.owner] - events.at - 1
             weights = np.where(own[events.owner], DECAY**ago, 0.0)
-            total -= np.add.reduceat(weights, events.starts)
+            total = total - np.add.reduceat(weights, events.starts)
+            total[total < LEAST_REST * whole] = 0.0  # of so little left, rounding says more than habits
             _, which = np.unique(keys, return_inverse=True)
             held = np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
             counts = np.where(counts < (1 + SLACK) * held, 0.0, counts - held)
+        # where there was no room for all values, one that is not counted may have been there
+        self.lost: NDArray[np.bool_] = (counts == 0) & full[events.owner][:, None]
         grown = np.where(own, DECAY**-events.lengths, 1.0)
         self.events = total.clip(0.0) * grown
-        self.counts: Floats = counts * grown[events.owner][:, None]
+        self.counts: Floats = np.where(total[events.owner][:, None] > 0, counts * grown[events.owner][:, None], 0.0)
+
+    def of(self, source: int) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """What `Past` is told of one source."""
+        return self.events, self.counts[:, source], self.lost[:, source]
 
 
 class Past:
@@ -115,6 +126,7 @@ class Past:
         strength, frequencies: as of `Habit`.
         earlier: float64 (N,), events of the account before each sequence that are remembered.
         recalled: float64 (T,), how many of these held the value of each event.
+        lost: bool (T,), whether that is not known.
     """
 
     def __init__(
@@ -125,6 +137,7 @@ class Past:
         frequencies: Sequence[float],
         earlier: Floats | None = None,
         recalled: Floats | None = None,
+        lost: NDArray[np.bool_] | None = None,
     ) -> None:
         ids = events.ids[source]
         values = events.codes.get(source, ids)  # codes tell unknown values apart
@@ -137,9 +150,10 @@ class Past:
         self.there, self.strength, self.share = ids != MISSING, strength, np.asarray(frequencies)[ids]
         self.earlier: Floats | float = 0.0 if earlier is None else earlier[events.owner]
         self.recalled: Floats | float = 0.0 if recalled is None else recalled
+        self.lost: NDArray[np.bool_] | bool = False if lost is None else lost
 
     def log_ratio(self, before: NDArray[np.int64]) -> Floats:
-        """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value.
+        """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value or nothing is known of it.
 
         Args:
             before: int64 (T,), how many of its sequence's first events are its past.
@@ -151,7 +165,8 @@ class Past:
         )
         seen, past = seen + self.recalled, within + self.earlier
         ratio = np.log((seen / self.share + self.strength) / (past + self.strength))
-        return np.where(self.there, ratio.clip(-MOST, MOST), 0.0)
+        told = self.there & ~(self.lost & (seen == 0))
+        return np.where(told, ratio.clip(-MOST, MOST), 0.0)
 
 
 def compared(k: int) -> str:

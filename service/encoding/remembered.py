@@ -33,6 +33,7 @@ class Remembered:
         events: how many events are remembered; each counts by its weight, here and in `counts`.
         tokens: uint32 (K,), the values that they held, ascending.
         counts: float64 (K,), how often they held each.
+        full: whether there was no room for all values, so that nothing is known of those that are not there.
         own: whether the sequence's own events are among those remembered, the last with weight 1, and each one before
             it with DECAY times the weight of the one behind it.
     """
@@ -40,15 +41,21 @@ class Remembered:
     events: float
     tokens: NDArray[np.uint32]
     counts: Floats
+    full: bool = False
     own: bool = False
 
     @classmethod
     def of_events(cls, tokens: NDArray[np.uint32], decay: float = DECAY) -> "Remembered":
-        """Events one by one: uint32 (T, S), the tokens of each in time order, 0 where it has no value."""
+        """Events one by one: uint32 (T, S), the tokens of each in time order, 0 where it has no value.
+
+        As in a summary, there is no room for more than the most frequent values.
+        """
         weights = decay ** np.arange(len(tokens) - 1, -1, -1.0)
         known, which = np.unique(tokens, return_inverse=True)
         counts = np.bincount(which.ravel(), np.repeat(weights, tokens.shape[1]), len(known))
-        return cls(float(weights.sum()), known[known != 0], counts[known != 0])
+        known, counts = known[known != 0], counts[known != 0]
+        most = np.sort(np.argsort(-counts, kind="stable")[: MOST_PAIRS - 1])
+        return cls(float(weights.sum()), known[most], counts[most], full=len(most) == MOST_PAIRS - 1)
 
     @classmethod
     def of_summary(cls, summary: bytes, tag: bytes) -> "Remembered | None":
@@ -57,7 +64,13 @@ class Remembered:
             return None
         pairs = np.frombuffer(summary, dtype=[("token", "<u4"), ("count", "<f4")])
         rest = pairs[1:][np.argsort(pairs["token"][1:])]
-        return cls(float(pairs["count"][0]), rest["token"], rest["count"].astype(np.float64), own=True)
+        return cls(
+            float(pairs["count"][0]),
+            rest["token"],
+            rest["count"].astype(np.float64),
+            len(pairs) == MOST_PAIRS,
+            own=True,
+        )
 
 
 # a sequence to encode: its columns, its number of events, and what is remembered of the account before, if anything

@@ -17,7 +17,7 @@ UINT32 = np.dtype("<u4")
 
 
 class Tokens:
-    """The tokens of some fields' values: 32 bits of a hash of the field's name and of the value as it is spelt.
+    """The tokens of some fields' values: 32 bits of a hash of a field's name and a value as it is spelt or binned.
 
     Attributes:
         tag: 4 bytes that stand for the fields, and for how they spell and cut values.
@@ -67,5 +67,7 @@ def _manner(field: Field) -> list[object]:
 
 def _of_rows(field: Field) -> NDArray[np.uint32]:
     """Uint32 (size,)."""
-    tokens = [key_of(field.name, field.label(row)) & _LOW for row in range(FIRST, field.size)]
+    tokens = [
+        key_of(field.name, str(row)) & _LOW for row in range(FIRST, field.size)
+    ]  # as the tag tells where bins are
     return np.array([*[0] * FIRST, *tokens], dtype=np.uint32)

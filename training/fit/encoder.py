@@ -217,12 +217,12 @@ def _change(fields: Sequence[Field], log: Log) -> list[Change]:
 
 def _habit(fields: Sequence[Field], log: Log) -> list[Habit]:
     """What an account does as it used to: the fields, first-hand, that its past predicts better than the log does."""
-    long = np.flatnonzero(np.diff(log.offsets) >= LAG + LEAST_PAST)
+    long = np.flatnonzero(np.diff(log.offsets) > LAG + LEAST_PAST)
     if len(long) < LEAST_LONG:
         return []
     drawn = np.random.default_rng(0).permutation(long)[:CHANGE_SEQUENCES]
     events = Events(*log.subset(drawn).whole, log.reading)
-    before = events.at - LAG + 1
+    before = events.at - LAG
     told = before >= LEAST_PAST
     kept: list[tuple[str, float, list[float]]] = []
     for f in fields:

@@ -181,7 +181,8 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
     fields vary together.
 
     A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins. So does a bin where fewer tell a
-    measure: short sequences tell no habit, unless more is remembered of their accounts. What none tells says nothing.
+    measure: short sequences tell no habit, unless more is remembered of their accounts. A habit that too few
+    tell says nothing.
     """
     of = bins(lengths)
     means, scales, covariances = [], [], []
@@ -193,7 +194,7 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
         for k in np.flatnonzero(known.sum(axis=0) < LEAST_NORMAL).tolist():
             told = np.flatnonzero(~np.isnan(measures[:, k]))
             mean[k], scale[k] = _mean_and_scale(measures[told[_nearest(away[told])], k])
-            if k >= 2 * fields and not told.size:
+            if k >= 2 * fields and told.size < LEAST_NORMAL:
                 scale[k] = np.inf
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
         # a measure that few sequences have scatters as much among these as one that all have

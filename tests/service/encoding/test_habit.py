@@ -40,7 +40,7 @@ def test_each_event_is_compared_with_the_past_of_its_own_sequence(histories: lis
         assert not isinstance(encoded, Exception)
         rows = encoded.rows[1:, slot.slot] - slot.start
         for at in range(len(history)):
-            past = at - LAG + 1
+            past = at - LAG
             if past < LEAST_PAST or not any(history):
                 assert rows[at] in (MISSING, -slot.start)
             else:

@@ -14,6 +14,7 @@ from service.encoding.fields import Bins, Field, Gap, Hour
 from service.encoding.habit import LAG, LATEST, Habit
 from service.encoding.reading import PLAIN
 from service.encoding.remembered import DECAY, MOST_PAIRS, SUMMARY_BYTES, Given, Remembered, entered
+from service.encoding.tokens import Tokens
 from service.encoding.vocabulary import Vocabulary
 from tests.support.histories import of_habits, part
 
@@ -128,7 +129,7 @@ def test_the_latest_events_with_what_is_remembered_have_the_habits_of_the_whole(
     assert np.isnan(latest.habit[len(told) :]).all()
     # an event's past ends LAG events before it. Where that is before the window, all that is remembered is its past,
     # since it is not known which of the events came last
-    assert bins(latest, e)[LAG - 1 :] == bins(whole, e)[LAG - 1 - window :]
+    assert bins(latest, e)[LAG:] == bins(whole, e)[len(columns["ts"]) - window + LAG :]
 
 
 @settings(max_examples=10)
@@ -194,3 +195,33 @@ def test_too_short_a_past_tells_nothing() -> None:
         encoded = WITHOUT_GAP.encode(*latest, remembered)
         assert np.isfinite(encoded.habit[0]) == told
         assert (len(set(bins(encoded, WITHOUT_GAP))) > 1) == told
+
+
+def many_valued(seed: int, values: int) -> tuple[Encoder, Columns]:
+    """An account with so many values of its own, more than a summary has room for."""
+    rng = np.random.default_rng(seed)
+    known = [f"i{k}" for k in range(2000)]
+    habit = Habit("habit", ["item_id"], [100.0], [[1e-4, 1e-4, *np.full(2000, 1 / 2000)]])
+    own = rng.choice(known, values, replace=False)
+    events = {"ts": [float(k) for k in range(1000)], "item_id": rng.choice(own, 1000).tolist()}
+    return Encoder([Vocabulary("item_id", known, identifier=True), habit], PLAIN, max_positions=2048), events
+
+
+@pytest.mark.parametrize("values", [20, 200, 500])
+def test_who_has_more_values_than_a_summary_holds_is_no_stranger(values: int) -> None:
+    as_live, as_told = [], []
+    for seed in range(20):
+        e, columns = many_valued(seed, values)
+        latest = part(columns, slice(-64, None))
+        live = Remembered.of_summary(live_summary(e, columns), e.tokens.tag)  # type: ignore[union-attr]
+        as_live.append(e.encode(*latest, live).habit[0])
+        past = part(columns, slice(None, -64))
+        as_told.append(e.encode(*latest, e.remember(*past)).habit[0])
+    assert min(as_live) >= 0
+    assert np.mean(as_live) == pytest.approx(np.mean(as_told), abs=0.25)
+
+
+def test_numbers_that_read_alike_have_tokens_of_their_own() -> None:
+    tokens = Tokens([Bins("price", [1000001.5, 1000002.5], [1000001.0, 1000002.0, 1000003.0])])
+    found = tokens.of_each([{"price": 1000001 + k} for k in range(3)], PLAIN)
+    assert len(set(found)) == 3
