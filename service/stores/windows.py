@@ -165,7 +165,9 @@ class Memory:
                 arrival = "out_of_order"
             number = window.count = window.count + 1
             if event.tokens:
-                window.past = entered(window.past, event.tokens + _gap(event, events))
+                # what comes out of order has no gap, as that of the event behind it is counted already
+                gap = _gap(event, events[-1][0]) if events and arrival == "new" else b""
+                window.past = entered(window.past, event.tokens + gap)
             insort(events, (event.ts, number, digest, event.content))
             del events[: -self.limits.window]
         if not (event.due or (self.limits.every and number % self.limits.every == 0)):
@@ -181,10 +183,7 @@ class Memory:
         pass
 
 
-def _gap(event: Event, events: Sequence[tuple[float, int, bytes, bytes]]) -> bytes:
-    """The token of the time since the event before it; empty for the first, and where none is kept."""
-    before = next((ts for ts, *_ in reversed(events) if ts <= event.ts), None)
-    if before is None or not event.gaps:
-        return b""
+def _gap(event: Event, before: float) -> bytes:
+    """The token of the time since the event before it; empty where none is kept."""
     at = TOKEN * bisect_right(GAP_EDGES, event.ts - before)
     return event.gaps[at : at + TOKEN]

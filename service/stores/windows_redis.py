@@ -91,11 +91,8 @@ if not number then
   end
   at = redis.call('ZRANK', window, member)
   if past then
-    local before = #kept
-    while before > 0 and tonumber(kept[before]) > ts do
-      before = before - 2
-    end
-    enter(ARGV[8], ARGV[9], before > 0 and ts - tonumber(kept[before]))
+    -- what comes out of order has no gap, as that of the event behind it is counted already
+    enter(ARGV[8], ARGV[9], arrival == 'new' and #kept > 0 and ts - tonumber(kept[#kept]))
   end
 end
 redis.call('PEXPIRE', window, ARGV[5])
