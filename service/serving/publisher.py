@@ -13,7 +13,7 @@ from service.serving.drift_monitor import DriftMonitor
 from service.serving.exemptions import by_thresholds
 from service.serving.feedback import Feedback
 from service.serving.promise import Promise
-from service.serving.steps import CROWD
+from service.serving.steps import CROWD, PAST
 from service.serving.webhook import Webhook
 from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
@@ -94,7 +94,7 @@ class Publisher:
             self.metrics.score.observe(score)
             self.metrics.decided[decision].inc()
             for name in result["missing"]:
-                if name != CROWD:
+                if name not in (CROWD, PAST):
                     self.metrics.missing_fields.labels(name).inc()
             live_rate = result.get("live_false_alarm_rate")
             self.recent.append((sequence.segment, score, result["false_alarm_rate"], live_rate))

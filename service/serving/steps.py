@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from service.encoding.columns import columns_of, distinct, length_of
 from service.encoding.encoder import Encoder
 from service.encoding.remembered import Remembered
@@ -12,7 +14,7 @@ from service.encoding.values import Columns, EventError
 from service.model.intervals import Bounds
 from service.model.policy import Policy
 from service.model.repair import repair
-from service.model.scorer import Judged, Model, Score
+from service.model.scorer import Judged, Model
 from service.schemas import messages
 from service.schemas.parsing import Asked, failed, refused
 from service.schemas.problems import pointer
@@ -21,7 +23,8 @@ from service.settings import Settings
 from service.telemetry.logs import fresh_id
 
 Result = dict[str, Any]  # one sequence's part of the answer
-CROWD = "crowd"  # missing where nothing is known of other accounts; a column of this name is listed as well
+# missing where nothing is known of other accounts, or of the account before; a column of such a name is listed as well
+CROWD, PAST = "crowd", "past"
 PAST_OF_POSITION = 16  # events of a past that cost about as much as a position of the network
 LISTED: dict[str, Decision] = {"allow": "allow", "deny": "block"}
 
@@ -165,7 +168,7 @@ def compose(
         "false_alarm_rate": policy.of_recent(score.false_alarm_rate, encoded.length),
         "decision": decision,
         "support": {"events": encoded.length, **_support(found)},
-        "missing": _missing(score, bundle.encoder.read, watched),
+        "missing": _missing(judged, bundle.encoder, watched),
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
@@ -195,10 +198,14 @@ def _support(found: Bounds | None) -> Result:
     }
 
 
-def _missing(score: Score, read: Sequence[str], watched: bool) -> list[str]:
-    """What a sequence was judged without: columns, and the crowd where there should be one."""
-    lacking = [name for name, lacks in zip(read, score.missing, strict=True) if lacks]
-    return [*lacking, CROWD] if watched and not score.together else lacking
+def _missing(judged: Judged, encoder: Encoder, watched: bool) -> list[str]:
+    """What a sequence was judged without: columns, the crowd where there should be one, a past where one would tell."""
+    found = [name for name, lacks in zip(encoder.read, judged.score.missing, strict=True) if lacks]
+    if watched and not judged.score.together:
+        found.append(CROWD)
+    if encoder.tokens and np.isnan(judged.encoded.habit).all():
+        found.append(PAST)
+    return found
 
 
 def _as_sent(result: Result, places: Sequence[int]) -> None:
