@@ -257,8 +257,8 @@ class Result(BaseModel):
     decision: Literal["allow", "review", "block"]
     support: Support
     missing: list[str] = Field(
-        description="Fields that the model reads and that no event has; `crowd` and `past` where nothing is known of other "
-        "accounts or of what this one did before: unknown, not abnormal."
+        description="Fields that the model reads and that no event has; `crowd` and `past` where nothing is known of "
+        "other accounts or of what this one did before: unknown, not abnormal."
     )
     network: bool = Field(
         True,
