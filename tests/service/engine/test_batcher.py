@@ -37,7 +37,7 @@ def sequence(*chunks: tuple[int, int]) -> Sent:
 def encode(given: Sequence[Sent]) -> list[Encoded | EventError]:
     """Stands for the encoder: chunks as the sequence says; one of no chunks is refused, and BUG fails."""
     found: list[Encoded | EventError] = []
-    for columns, length, _ in given:
+    for columns, length, *_ in given:
         if BUG in (value for _, value in columns["chunks"]):
             raise ZeroDivisionError
         chunks = [np.full((size, 2), value, dtype=np.int32) for size, value in columns["chunks"]]
