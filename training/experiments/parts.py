@@ -358,7 +358,6 @@ def _row(one: Pooled, kind: str | None) -> dict[str, Any]:
     place = np.full(len(one.label), -1)
     place[among] = np.arange(len(among))
     events = np.flatnonzero(place[one.event_of] >= 0)
-    of_events = weight[:, place[one.event_of[events]]]
     told = {name: ranked(one.label[among], score[among], weight) for name, score in one.score.items()}
     variants: dict[str, Any] = {}
     for name, found in told.items():
@@ -369,7 +368,8 @@ def _row(one: Pooled, kind: str | None) -> dict[str, Any]:
             "behind_all": interval(told[ALL].average_precision - found.average_precision)[1:],
         }
         if len(events) and name in one.event_score:
-            by_event = ranked(one.event_label[events], one.event_score[name][events], of_events)
+            of = place[one.event_of[events]]
+            by_event = ranked(one.event_label[events], one.event_score[name][events], weight, of)
             variants[name]["event_auc"] = interval(by_event.auc)
     return {"sequences": len(among), "anomalous": int(one.label[among].sum()), "variants": variants}
 
