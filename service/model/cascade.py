@@ -6,8 +6,8 @@ if the network spoke as strongly against it as it does against any but the oddes
 
 What is flagged with a cascade would have been flagged without it, as scores grow with the network's logit: a sequence
 that was left out is allowed. So no more genuine accounts are flagged, and the promised false-alarm rates hold whatever
-the bounds are. What can be lost is an attacker that passes the bounds, which they keep to 1 % of each type. Of types
-that training did not hold, nothing is known.
+the bounds are. What can be lost is an attacker that passes the bounds: at any one threshold 1 % of a type at most, or
+one in n + 1 where training held fewer than 99, n, of it. Of types that training did not hold, nothing is known.
 """
 
 from collections.abc import Sequence

@@ -94,18 +94,18 @@ class Cuts:
         kind: Kind | None,
         dropped: int,
         rng: np.random.Generator,
-        remembers: bool = False,
+        every: int = 0,
     ) -> "Cuts":
         """One cut of each sequence that is long enough for a bin; its size is within the bins from `bin_` to `last`.
 
         Args:
             kind: the kind of all, or None for one of KINDS for each.
-            remembers: whether they remember what came before them.
+            every: every such one of them remembers what came before it: 1 for all, 2 for half; 0 for none.
         """
         at = np.flatnonzero(lengths >= LEAST[bin_])
         size = sizes(np.full(len(at), bin_), lengths[at], rng, last)
         which = rng.integers(0, len(KINDS), len(at)) if kind is None else np.full(len(at), KINDS.index(kind))
-        past = np.full(len(at), remembers)
+        past = (at + dropped) % every == 0 if every else np.zeros(len(at), dtype=bool)
         return cls(at, _start(which, lengths[at], size, rng), size, np.full(len(at), dropped), past)
 
     @classmethod

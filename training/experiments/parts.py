@@ -30,7 +30,7 @@ from service.model.togetherness import Together
 from training.config import FitConfig
 from training.data.cuts import in_time_order
 from training.data.labels import Labels
-from training.data.log import Log
+from training.data.log import Log, LogError
 from training.data.replay import read_crowd, replay
 from training.data.split import Indices, folds
 from training.evaluation import pages
@@ -82,6 +82,9 @@ def parts(
     Args:
         unseen: whether to fit once more for each type, without it, and to measure how it is found then.
         advance: is called with a few words after each cell.
+
+    Raises:
+        LogError: there are too few of a class for so many folds.
     """
     log = in_time_order(log)
     settings = {"data": fingerprint(log, labels), "config": asdict(config), "folds": count}
@@ -92,7 +95,13 @@ def parts(
         advance(name)
         return found
 
-    slices = [name for name in SLICES if all(_enough(log, labels, at, name) for pair in split for at in pair)]
+    fewest = {name: min(_fewest(log, labels, at, name) for pair in split for at in pair) for name in SLICES}
+    if fewest[WHOLE] < FEWEST:
+        raise LogError(
+            f"{fewest[WHOLE]} sequences of a class are in one of {count} folds, and {FEWEST} are needed; "
+            "choose fewer with --folds, or label more"
+        )
+    slices = [name for name in SLICES if fewest[name] >= FEWEST]
     cells = [
         {
             "ours": kept(f"ours-{k}", partial(_ours, log, labels, *pair, config, slices)),
@@ -122,10 +131,10 @@ def parts(
     return result
 
 
-def _enough(log: Log, labels: Labels, at: Indices, name: str) -> bool:
-    """Whether both classes are there among the cuts of some sequences."""
+def _fewest(log: Log, labels: Labels, at: Indices, name: str) -> int:
+    """How many of the cuts of some sequences are of the class that has fewer."""
     _, truth = cut_log(log, labels, at, name)
-    return min(int((truth.label[truth.known] == y).sum()) for y in (0, 1)) >= FEWEST
+    return min(int((truth.label[truth.known] == y).sum()) for y in (0, 1))
 
 
 def masked(evidence: Evidence, shown: Collection[str], types_by_network: Floats | float = 0.0) -> Evidence:
@@ -349,7 +358,6 @@ def _row(one: Pooled, kind: str | None) -> dict[str, Any]:
     place = np.full(len(one.label), -1)
     place[among] = np.arange(len(among))
     events = np.flatnonzero(place[one.event_of] >= 0)
-    of_events = weight[:, place[one.event_of[events]]]
     told = {name: ranked(one.label[among], score[among], weight) for name, score in one.score.items()}
     variants: dict[str, Any] = {}
     for name, found in told.items():
@@ -360,7 +368,8 @@ def _row(one: Pooled, kind: str | None) -> dict[str, Any]:
             "behind_all": interval(told[ALL].average_precision - found.average_precision)[1:],
         }
         if len(events) and name in one.event_score:
-            by_event = ranked(one.event_label[events], one.event_score[name][events], of_events)
+            of = place[one.event_of[events]]
+            by_event = ranked(one.event_label[events], one.event_score[name][events], weight, of)
             variants[name]["event_auc"] = interval(by_event.auc)
     return {"sequences": len(among), "anomalous": int(one.label[among].sum()), "variants": variants}
 

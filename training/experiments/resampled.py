@@ -31,22 +31,25 @@ def interval(values: Floats) -> list[float]:
     return [float(values[0]), *np.nanquantile(values[1:], [0.025, 0.975]).tolist()]
 
 
-def ranked(label: NDArray[np.integer], score: Floats, weight: Floats) -> Ranked:
+def ranked(label: NDArray[np.integer], score: Floats, weight: Floats, of: NDArray[np.integer] | None = None) -> Ranked:
     """Area under the ROC curve, average precision, and the largest recall at FALSE_ALARMS, as scikit-learn has them.
 
     Args:
         label: int (N,), 1 anomalous, 0 normal.
         score: float64 (N,).
-        weight: float64 (R, N), how much each counts in each resample.
+        weight: float64 (R, S), how much each of S sequences counts in each resample.
+        of: int (N,), the sequence of each that is ranked; None where these are the sequences, so that S is N.
     """
-    pieces = np.array_split(weight, min(-(-weight.size // AT_ONCE), len(weight)))
-    return Ranked(*(np.concatenate(part) for part in zip(*(_ranked(label, score, w) for w in pieces), strict=True)))
+    of = np.arange(len(label)) if of is None else of
+    # cut before they are spread over what is ranked, as sequences may have many events
+    pieces = np.array_split(weight, min(-(-len(weight) * len(of) // AT_ONCE), len(weight)))
+    return Ranked(*(np.concatenate(part) for part in zip(*(_ranked(label, score, w, of) for w in pieces), strict=True)))
 
 
-def _ranked(label: NDArray[np.integer], score: Floats, weight: Floats) -> Ranked:
+def _ranked(label: NDArray[np.integer], score: Floats, weight: Floats, of: NDArray[np.integer]) -> Ranked:
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.diff(score[order], append=np.nan) != 0)  # equal scores are flagged together
-    weight, y = weight[:, order], label[order]
+    weight, y = weight[:, of[order]], label[order]
     flagged = np.cumsum(weight, axis=1)[:, ends]
     hits = np.cumsum(weight * y, axis=1)[:, ends]
     alarms = flagged - hits

@@ -10,10 +10,12 @@ from service.model.calibration import Calibration, Evidence
 from service.model.cascade import Cascade
 from service.model.lengths import LEAST, bins
 
-GENUINE_BEYOND, ATTACKERS_BEYOND = 0.001, 0.01  # shares of genuine accounts, and of each type, that may pass a bound
+GENUINE_BEYOND, ATTACKERS_BEYOND = 0.001, 0.01  # shares of genuine accounts, and of each type, that may be lost
 FINENESS = 20  # steps of a bound in one unit of log odds
 NEIGHBOURS = 2  # bins of length away, from which sequences tell of a bound too
 FEWEST = 99  # genuine accounts, and attackers, from which there is a bound: the largest of so many is passed by 1 %
+FEWEST_OF_TYPE = 20  # attackers of a type, or of the types together that are rarer
+GENUINE = -1  # the group beside the types
 
 
 def fit_cascade(
@@ -25,11 +27,14 @@ def fit_cascade(
 ) -> Cascade:
     """Bounds by bin of length.
 
-    A group is the genuine accounts, or the attackers of one type. With m the number of a group that may pass it, the
+    A group is the genuine accounts, or the attackers of one type. With m the number of a group that may be lost, the
     bound at some log odds without the network is the (m + 1)-th largest of the log odds with it, of the group's
-    sequences whose log odds without it are no higher. So whatever a threshold is, no more than m of the group that
-    reach it lie so low that they are left out. A new account of a group of n is one of them with probability
-    (m + 1) / (n + 1) at most, as in split conformal prediction.
+    sequences whose log odds without it are no higher. So whatever a threshold is, no more than m of the group are lost
+    at it: they reach it, but lie so low that they are left out. A new account of a group of n is lost at any one fixed
+    threshold with probability (m + 1) / (n + 1) at most, as in split conformal prediction. This is GENUINE_BEYOND or
+    ATTACKERS_BEYOND at most where n is large enough for it, else m is 0 and it is 1 / (n + 1). How many pass their
+    bound is not promised, and can be more. As m is 0 for a rare type, types of fewer than
+    FEWEST_OF_TYPE are promised this together; where they are too few even so, there is no bound.
 
     Args:
         evidence: of N sequences, whole and cut, that the parts were not fitted on.
@@ -39,7 +44,7 @@ def fit_cascade(
         calibration: fitted on these.
     """
     without, with_it = calibration.without_network(evidence), calibration.weighed(evidence)
-    bin_of, group = bins(evidence.lengths), np.where(label == 1, types + 2, 0)
+    bin_of, group = bins(evidence.lengths), np.where(label == 1, types, GENUINE)
     steps = [
         _steps(without[near], with_it[near], group[near], of[near])
         for near in (np.abs(bin_of - bin_) <= NEIGHBOURS for bin_ in range(len(LEAST)))
@@ -59,14 +64,16 @@ def _steps(
     without: Floats, with_it: Floats, group: NDArray[np.int64], of: NDArray[np.int64]
 ) -> tuple[list[float], list[float]]:
     """Where a bound rises, and to what; nothing where there are too few accounts."""
-    if min(len(np.unique(of[group == 0])), len(np.unique(of[group != 0]))) < FEWEST:
+    accounts = _accounts(group, of)
+    attackers = [count for kind, count in accounts.items() if kind != GENUINE]
+    of_rare = sum(count for count in attackers if count < FEWEST_OF_TYPE)
+    if min(accounts.get(GENUINE, 0), sum(attackers)) < FEWEST or 0 < of_rare < FEWEST_OF_TYPE:
         return [], []
     found = []
-    for number in np.unique(group).tolist():
-        those = np.flatnonzero(group == number)
+    for kind, count in accounts.items():
+        those = np.flatnonzero(group == kind)
         those = those[np.argsort(without[those], kind="stable")]
-        share = ATTACKERS_BEYOND if number else GENUINE_BEYOND
-        beyond = max(int(share * (len(np.unique(of[those])) + 1) + 1e-9) - 1, 0)
+        beyond = max(int((GENUINE_BEYOND if kind == GENUINE else ATTACKERS_BEYOND) * (count + 1) + 1e-9) - 1, 0)
         reached = zip(without[those].tolist(), _running(with_it[those], beyond + 1), strict=True)
         found += [step for step in reached if step[1] > -np.inf]
     at, most = np.array(sorted(found)).T
@@ -76,6 +83,12 @@ def _steps(
     at, most = at[last], most[last]
     rises = np.flatnonzero(np.diff(most, prepend=-np.inf) > 0)
     return at[rises].tolist(), most[rises].tolist()
+
+
+def _accounts(group: NDArray[np.int64], of: NDArray[np.int64]) -> dict[int, int]:
+    """How many accounts each group has."""
+    kinds, counts = np.unique(np.unique(np.stack((group, of)), axis=1)[0], return_counts=True)
+    return dict(zip(kinds.tolist(), counts.tolist(), strict=True))
 
 
 def _running(values: Floats, place: int) -> list[float]:

@@ -66,14 +66,16 @@ def false_alarms(
     Every history is cut to each length that it has: its first events, its latest, and some from the middle. Histories
     that are whole at about that length are a fourth way. The strictest way holds. Then each column is left out, and
     several. A class is one of what the service will see: by what a sequence lacks, and by its length. Above the lengths
-    that enough histories have, all longer cuts are one class, so that the rates asked for can be promised.
+    that enough histories have, all longer cuts are one class, so that the rates asked for can be promised. Where a
+    column is left out, rates are of cuts with a past and without as they come, so as not to take twice the time.
 
     Args:
         log: the histories.
         columns: how many columns may be missing, C.
         asked: thresholds, whose rates should be promised.
         score: gives the scores of M cuts of the log, NaN for those that do not count, and bool (M, C), what each lacks.
-        remembers: whether the latest events with what is remembered of those before them are one way more.
+        remembers: whether the latest events with what is remembered of those before them are one way more, and every
+            second cut without a column remembers them too.
     """
     lengths = np.diff(log.offsets)
     thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.full(len(LEAST), len(log))
@@ -115,12 +117,12 @@ def false_alarms(
     return replace(alarms, repeated=repeated, looks=looks)
 
 
-def _ways(columns: int, remembers: bool) -> list[tuple[Kind | None, int, bool]]:
-    """How histories are cut: the kind, which column is left out, and whether what came before is remembered."""
-    ways: list[tuple[Kind | None, int, bool]] = [(kind, 0, False) for kind in KINDS]
-    ways += [("latest", 0, True)] * remembers
+def _ways(columns: int, remembers: bool) -> list[tuple[Kind | None, int, int]]:
+    """How histories are cut: the kind, which column is left out, and `every` of `Cuts.in_bin`."""
+    ways: list[tuple[Kind | None, int, int]] = [(kind, 0, 0) for kind in KINDS]
+    ways += [("latest", 0, 1)] * remembers
     # the only column is never left out, as nothing would be left
-    return ways + [(None, drop, False) for drop in (range(1, columns + 2) if columns > 1 else ())]
+    return ways + [(None, drop, 2 * remembers) for drop in (range(1, columns + 2) if columns > 1 else ())]
 
 
 def _needed(asked: Thresholds) -> list[int]:

@@ -49,6 +49,10 @@ def test_a_bin_has_one_cut_of_every_sequence_that_is_long_enough(
         assert (cuts.start == 0).all()
     if kind == "latest":
         assert (ends == lengths[cuts.of]).all()
+    assert not cuts.remembers.any()
+    for every in (1, 2):
+        some = Cuts.in_bin(lengths, bin_, bin_, None, 0, np.random.default_rng(seed), every)
+        assert some.of[some.remembers].tolist() == [i for i in some.of.tolist() if i % every == 0]
 
 
 @given(lengths_of_logs, st.integers(0, 2**32))

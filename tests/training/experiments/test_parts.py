@@ -139,6 +139,10 @@ def test_the_command_compares_parts_or_methods(tmp_path: Path) -> None:
     command("actions", "--kind", "order", "--accounts", 60, "--out", tmp_path)
     given = ("--events", tmp_path / "events.csv", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
     assert "drop one of them" in refused("compare", *given, "--parts", "--methods", BOOSTING)
+    assert "3 sequences of a class are in one of 5 folds, and 5 are needed; choose fewer" in refused(
+        "compare", *given, "--parts"
+    )
+    assert not (tmp_path / "out" / "cells").exists()  # it is said before the first fit
     assert "--unseen goes with --parts" in refused("compare", *given, "--unseen")
     assert "there are ours, default; ours, small;" in refused("compare", *given, "--methods", "none such")
     said = command("compare", *given, "--methods", BOOSTING, "--folds", 2, "--quiet")

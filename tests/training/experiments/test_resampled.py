@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,22 @@ def test_many_resamples_are_ranked_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
     at_once = ranked(label, score, weight)
     monkeypatch.setattr(resampled, "AT_ONCE", 120)
     assert np.array_equal(ranked(label, score, weight), at_once)
+
+
+def test_events_count_as_their_sequences_do_without_all_their_weights_at_once() -> None:
+    rng = np.random.default_rng(0)
+    weight, of = resamples(40), np.sort(rng.integers(0, 40, 40_000))
+    label, score = rng.integers(0, 2, len(of)), rng.random(len(of))
+    few = slice(0, None, 100)
+    assert np.array_equal(
+        ranked(label[few], score[few], weight, of[few]), ranked(label[few], score[few], weight[:, of[few]])
+    )
+    tracemalloc.start()
+    ranked(label, score, weight, of)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    at_once = resampled.AT_ONCE * weight.itemsize
+    assert peak < 12 * at_once < 24 * len(weight) * len(of) * weight.itemsize
 
 
 def test_an_interval_is_of_the_resamples_and_its_value_of_the_sequences() -> None:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ from service.model.calibration import ALARMS, Calibration, Evidence
 from service.model.lengths import LEAST
 from service.model.togetherness import Together
 from training.data.labels import UNLABELLED
-from training.fit.cascade import ATTACKERS_BEYOND, FEWEST, GENUINE_BEYOND, fit_cascade
+from training.fit.cascade import ATTACKERS_BEYOND, FEWEST, FEWEST_OF_TYPE, GENUINE_BEYOND, fit_cascade
 
 NOTHING = [[0.0] * len(LEAST)] * len(ALARMS)
 CALIBRATION = Calibration([(1.0, 1.0, 0.0, 0.0)] * len(LEAST), [0.0] * len(LEAST), 0.5, 0.5, NOTHING, NOTHING)
@@ -83,6 +84,54 @@ def test_where_too_few_accounts_tell_there_is_no_bound_and_several_looks_at_one_
     fewer = np.tile(np.where(account == 0, 1, account), 2)  # two accounts are one
     bounds = fit_cascade(twice, np.tile(label, 2), np.tile(types, 2), fewer, CALIBRATION)
     assert np.isinf(bounds.highest(np.zeros(1), np.array([near])))
+
+
+def of_types(seed: int, genuine: int, sizes: tuple[int, ...]) -> tuple[Evidence, np.ndarray, np.ndarray]:
+    """Genuine accounts, and so many attackers of each type, of which the network finds those of the last type best."""
+    rng = np.random.default_rng(seed)
+    types = np.repeat([UNLABELLED, *range(len(sizes))], [genuine, *sizes])
+    label = (types != UNLABELLED).astype(np.int8)
+    linear = rng.normal(label, 1.0)
+    network = rng.normal(np.where(types == len(sizes) - 1, 3.0, 0.0), 2.0)
+    return of(network, linear, 6), label, types
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bound"),
+    [
+        ((95, 5), False),
+        ((200, FEWEST_OF_TYPE - 1), False),
+        ((200, FEWEST_OF_TYPE), True),
+        ((200, 12, 8), True),  # together as many as are needed of one
+        ((200, 12, 7), False),
+        ((12,) * 9, True),
+        ((12,) * 8, False),
+    ],
+)
+def test_there_is_no_bound_where_types_that_are_too_rare_to_tell_of_one_are_few_together(
+    sizes: tuple[int, ...], bound: bool
+) -> None:
+    told, label, types = of_types(0, 2000, sizes)
+    bounds = fit_cascade(told, label, types, np.arange(len(label)), CALIBRATION)
+    assert np.isfinite(bounds.highest(np.zeros(1), np.array([6]))) == bound
+
+
+def test_few_accounts_of_a_group_promise_one_in_one_more_than_there_are_at_any_one_threshold() -> None:
+    sizes, trials, fresh = (FEWEST, FEWEST_OF_TYPE), 100, 200
+    thresholds = np.linspace(-2, 8, 21)
+    lost = np.zeros((trials, len(sizes) + 1, len(thresholds)))
+    for trial in range(trials):
+        told, label, types = of_types(trial, FEWEST, sizes)
+        bounds = fit_cascade(told, label, types, np.arange(len(label)), CALIBRATION)
+        new, _, kinds = of_types(trials + trial, fresh, (fresh,) * len(sizes))
+        highest = bounds.highest(CALIBRATION.without_network(new), new.lengths)
+        reached = CALIBRATION.weighed(new)
+        gone = (highest[:, None] < thresholds) & (reached[:, None] >= thresholds)
+        lost[trial] = [gone[kinds == kind].mean(axis=0) for kind in (UNLABELLED, *range(len(sizes)))]
+    mean, error = lost.mean(axis=0), lost.std(axis=0) / np.sqrt(trials)
+    promised = 1 / (1 + np.array([FEWEST, *sizes]))[:, None]
+    assert (mean <= promised + 3 * error).all()
+    assert mean[-1].max() > ATTACKERS_BEYOND  # 1 % would be too much to promise of so few
 
 
 def test_what_is_usual_follows_the_network_of_genuine_accounts() -> None:

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -100,10 +101,19 @@ class Accounts:
         often: share of the events that have a value in each column.
         busy: what each doubling of an account's events adds to its score.
         most: events of the longest.
+        past: what a remembered past adds to the score where a field is missing.
     """
 
-    def __init__(self, count: int, seed: int, often: tuple[float, ...] = (1, 1), busy: float = 0.0, most: int = 120):
-        self.rng = np.random.default_rng(seed)
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        often: tuple[float, ...] = (1, 1),
+        busy: float = 0.0,
+        most: int = 120,
+        past: float = 0.0,
+    ):
+        self.rng, self.past = np.random.default_rng(seed), past
         self.lengths = self.rng.integers(1, most, count)
         if busy:  # then as many are short as are long
             self.lengths = np.exp(self.rng.uniform(0, np.log(most), count)).astype(np.int64)
@@ -123,6 +133,7 @@ class Accounts:
         missing |= cuts.dropped[:, None] == len(columns) + 1
         # a field that is missing raises the score, and one that is there by exception too
         told = 2.0 * missing @ (columns + 1) + (~missing & (self.there.mean(axis=0) < 0.5)).sum(axis=1)
+        told += self.past * (missing.any(axis=1) & cuts.remembers & (cuts.start > 0))
         return np.asarray(sigmoid(mean + told)), missing
 
     def flagged(self, found: FalseAlarms, cuts: Cuts, rate: float) -> NDArray[np.bool_]:
@@ -152,6 +163,18 @@ def test_the_rate_holds_for_new_accounts_at_every_length_and_with_any_field_miss
             enough = int(found.accounts[bins(np.array([k]))[0]])
             assert flagged.mean() < near(rate, enough, len(at)), (k, dropped)
             assert k > 64 or min(often) < 1 or flagged.mean() > rate / 10, (k, dropped)
+
+
+def test_a_remembered_past_counts_where_a_field_is_missing() -> None:
+    known, new = Accounts(1500, 0, past=3.0), Accounts(5000, 1, past=3.0)
+    found = false_alarms(known.log, 2, ASKED, known.score, known.rng, remembers=True)
+    for k in (2, 5, 20, 64):
+        for dropped in (1, 2, 3):
+            latest = Cuts.latest(np.flatnonzero(new.lengths > k), new.lengths, k, dropped)
+            live = replace(latest, past=np.ones(len(latest.of), dtype=bool))
+            # a third of the cuts that told of it had a past
+            enough = int(found.accounts[bins(np.array([k]))[0]]) / 3
+            assert new.flagged(found, live, 0.05).mean() < near(3 * 0.05, int(enough), len(live.of)), (k, dropped)
 
 
 @pytest.mark.parametrize("busy", [-0.5, 0.5])
