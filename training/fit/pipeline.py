@@ -162,9 +162,8 @@ def fit_apart(
         past = [held[i] for i in np.flatnonzero(genuine).tolist()]
         alarms = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
         _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
-    alone, beside = alarms
-    support = attackers(data, crossed, judged.calibration, alone)
-    of_crowd = attackers(data, crossed, judged.calibration, beside, True) if beside else None
+    support = attackers(data, crossed, judged.calibration, alarms[0])
+    of_crowd = attackers(data, crossed, judged.calibration, alarms[1], True) if alarms[1] else None
     return Fitted(
         model=model,
         tabular=tabular.tabular,
