@@ -95,13 +95,7 @@ def parts(
         advance(name)
         return found
 
-    fewest = {name: min(_fewest(log, labels, at, name) for pair in split for at in pair) for name in SLICES}
-    if fewest[WHOLE] < FEWEST:
-        raise LogError(
-            f"{fewest[WHOLE]} sequences of a class are in one of {count} folds, and {FEWEST} are needed; "
-            "choose fewer with --folds, or label more"
-        )
-    slices = [name for name in SLICES if fewest[name] >= FEWEST]
+    slices = _slices(log, labels, split)
     cells = [
         {
             "ours": kept(f"ours-{k}", partial(_ours, log, labels, *pair, config, slices)),
@@ -129,6 +123,17 @@ def parts(
     (out / "parts.json").write_text(json.dumps(result, indent=1))
     (out / "parts.html").write_text(page(result))
     return result
+
+
+def _slices(log: Log, labels: Labels, split: Sequence[tuple[Indices, Indices]]) -> list[str]:
+    """Those of SLICES that have enough of each class on both sides of each fold; raises LogError if the whole has not."""
+    fewest = {name: min(_fewest(log, labels, at, name) for pair in split for at in pair) for name in SLICES}
+    if fewest[WHOLE] < FEWEST:
+        raise LogError(
+            f"{fewest[WHOLE]} sequences of a class are in one of {len(split)} folds, and {FEWEST} are needed; "
+            "choose fewer with --folds, or label more"
+        )
+    return [name for name in SLICES if fewest[name] >= FEWEST]
 
 
 def _fewest(log: Log, labels: Labels, at: Indices, name: str) -> int:
