@@ -126,13 +126,11 @@ def parts(
 
 
 def _slices(log: Log, labels: Labels, split: Sequence[tuple[Indices, Indices]]) -> list[str]:
-    """Those of SLICES that have enough of each class on both sides of each fold; raises LogError if the whole has not."""
+    """Those of SLICES with enough of each class on both sides of each fold; raises LogError if WHOLE has too few."""
     fewest = {name: min(_fewest(log, labels, at, name) for pair in split for at in pair) for name in SLICES}
     if fewest[WHOLE] < FEWEST:
-        raise LogError(
-            f"{fewest[WHOLE]} sequences of a class are in one of {len(split)} folds, and {FEWEST} are needed; "
-            "choose fewer with --folds, or label more"
-        )
+        told = f"{fewest[WHOLE]} sequences of a class are in one of {len(split)} folds, and {FEWEST} are needed"
+        raise LogError(f"{told}; choose fewer with --folds, or label more")
     return [name for name in SLICES if fewest[name] >= FEWEST]
 
 
