@@ -135,7 +135,11 @@ class Batcher(Generic[Item, Answer]):
         return (tokens + ahead) * self.pace
 
     async def score(
-        self, sequences: Sequence[Sent], deadline: float, spans: list[tuple[str, float, float]] | None = None
+        self,
+        sequences: Sequence[Sent],
+        deadline: float,
+        spans: list[tuple[str, float, float]] | None = None,
+        admitted: bool = False,
     ) -> list[Answer | Exception]:
         """Answers for one request's sequences, in order; where one cannot be scored, what was raised.
 
@@ -143,12 +147,13 @@ class Batcher(Generic[Item, Answer]):
             sequences: at least one.
             deadline: event-loop time.
             spans: where the stages of the first sequence are noted, name, start and end; or None.
+            admitted: whether they belong to a request that was let in before, so that the bound does not count.
 
         Raises:
             QueueFull: at once, where too much waits already. One request may go past the bound, so none is too large.
             DeadlineExceeded: what still waits is dropped before it costs compute.
         """
-        if self.full:
+        if self.full and not admitted:
             raise QueueFull
         loop = asyncio.get_running_loop()
         due, waiting = self.now, []

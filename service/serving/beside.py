@@ -1,4 +1,4 @@
-"""Judges a request's sequences beside what others had done before it; then they enter the crowd."""
+"""Judges a request's sequences beside what others had done before it, and lets them enter the crowd."""
 
 import asyncio
 import time
@@ -18,7 +18,6 @@ async def judged_beside(
     model: Model,
     accounts: Sequence[str],
     judged: Sequence[Judged | Exception],
-    entering: bool,
     asking: Asking,
     metrics: Metrics,
 ) -> list[Judged | Exception]:
@@ -26,13 +25,12 @@ async def judged_beside(
 
     Args:
         accounts: whose they are.
-        entering: whether they enter the crowd.
         asking: how the request came in.
 
     Raises:
         Problem: 504 if it is too late.
     """
-    start, usual = time.perf_counter(), None if crowd.young else model.bundle.usual
+    usual = None if crowd.young else model.bundle.usual
     some = [(account, one) for account, one in zip(accounts, judged, strict=True) if isinstance(one, Judged)]
     found, looks = [one for _, one in some], []
     for k in range(0, len(some), AT_ONCE):
@@ -46,14 +44,19 @@ async def judged_beside(
                 raise late(metrics, asking.timeout_ms)
     if looks:
         found = model.beside(found, Together.joined(looks))
-    if entering:
-        for k in range(0, len(some), AT_ONCE):
-            names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
-            crowd.enter(names, held)
-            await asyncio.sleep(0)
-    metrics.crowd_accounts.set(len(crowd.state.accounts))
     metrics.crowd_age.set(time.monotonic() - crowd.began)
     metrics.judged_alone.inc(sum(not one.score.together for one in found))
-    metrics.stages["crowd"].observe(time.perf_counter() - start)
     rest = iter(found)
     return [next(rest) if isinstance(one, Judged) else one for one in judged]
+
+
+async def take_in(
+    crowd: LiveCrowd, accounts: Sequence[str], judged: Sequence[Judged | Exception], metrics: Metrics
+) -> None:
+    """Lets accounts enter the crowd, by sequences that could be judged; other requests go on in between."""
+    some = [(account, one) for account, one in zip(accounts, judged, strict=True) if isinstance(one, Judged)]
+    for k in range(0, len(some), AT_ONCE):
+        names, held = zip(*((name, one.encoded.held) for name, one in some[k : k + AT_ONCE]), strict=True)
+        crowd.enter(names, held)
+        await asyncio.sleep(0)
+    metrics.crowd_accounts.set(len(crowd.state.accounts))

@@ -22,7 +22,7 @@ from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, WARM, Admission, Asking, full, late
 from service.serving.bare_graph import BareGraph
-from service.serving.beside import judged_beside
+from service.serving.beside import judged_beside, take_in
 from service.serving.cache import Cache
 from service.serving.campaigns import Campaigns
 from service.serving.crowd_sharing import crowd_of
@@ -274,14 +274,21 @@ class Serving:
         in_full, reach = bool(asked.reasons or asked.repair or asked.trial), active.shortcut.reach
         of_all = [Sent(*one.given, in_full) for _, one in waiting]
         self.admission.learn(asking.route, asking.size, sum(one.positions for _, one in waiting))
-        judged = await self._judged(active, of_all, asking, parsed)
-        stages["infer"].observe(time.perf_counter() - parsed)
+        if (call := CALL.get()) and call.spans is not None:
+            call.spans.append(("parse", asking.start, parsed))
+        judged, accounts = await self._answers(active, of_all, asking), [one.account for _, one in waiting]
+        alone = time.perf_counter()
         if crowd:
-            entering, accounts = asked.observe and not asked.trial, [one.account for _, one in waiting]
-            judged = await judged_beside(crowd, model, accounts, judged, entering, asking, self.metrics)
+            judged = await judged_beside(crowd, model, accounts, judged, asking, self.metrics)
+        beside = time.perf_counter()
         judged = await self._settled(active, of_all, judged, reach, asking)
+        policy = self.registry.policy_for(active)  # at once, as they are settled by no later one
+        stages["infer"].observe(alone - parsed + (settled := time.perf_counter()) - beside)
+        if crowd:  # only now, so that nobody enters by a request that is refused
+            if asked.observe and not asked.trial:
+                await take_in(crowd, accounts, judged, self.metrics)
+            stages["crowd"].observe(beside - alone + time.perf_counter() - settled)
         answered = time.perf_counter()
-        policy = self.registry.policy_for(active)
         for (i, one), found in zip(waiting, judged, strict=True):
             result = results[i] = compose(i, one, found, model, policy, asked, self.listed, bool(crowd))
             if cache is not None and "error" not in result:
@@ -289,7 +296,7 @@ class Serving:
         composed = [result for result in results if result is not None]
         whole = self.exemptions.applied(asked.sequences, composed, model.bundle.version)
         stages["compose"].observe(time.perf_counter() - answered)
-        if call := CALL.get():
+        if call:
             call.sequences = len(whole)
         if not asked.trial:
             watched = self.registry.in_force(active)
@@ -304,25 +311,20 @@ class Serving:
                 self.registry.challenger.offer(body, whole, asked.live, asked.pasts)
         return whole
 
-    async def _judged(
-        self, active: Active, waiting: Sequence[Sent], asking: Asking, parsed: float
-    ) -> list[Judged | Exception]:
-        """What the model says of each sequence, or the error it met. Raises Problem 429 or 504 if it is too late."""
-        call = CALL.get()
-        spans = call.spans if call else None
-        if spans is not None:
-            spans.append(("parse", asking.start, parsed))
-        return await self._answers(active, waiting, asking, spans)
-
     async def _answers(
-        self,
-        active: Active,
-        waiting: Sequence[Sent],
-        asking: Asking,
-        spans: list[tuple[str, float, float]] | None = None,
+        self, active: Active, waiting: Sequence[Sent], asking: Asking, admitted: bool = False
     ) -> list[Judged | Exception]:
+        """What the model says of each sequence, or the error it met.
+
+        Args:
+            admitted: whether they were asked about before, so that a full queue refuses them no more.
+
+        Raises:
+            Problem: 429 queue full, 504 late.
+        """
+        call = CALL.get()
         try:
-            return await active.batcher.score(waiting, asking.due, spans)
+            return await active.batcher.score(waiting, asking.due, call.spans if call else None, admitted)
         except QueueFull:
             self.admission.refuse()
             raise full() from None
@@ -341,11 +343,14 @@ class Serving:
 
         Args:
             reach: the thresholds that they were judged by; others may be in force by now.
+
+        Raises:
+            Problem: 504 if it is too late.
         """
         found, model = list(judged), active.model
         while again := model.unsettled(found, now := self.registry.policy_for(active).reach, anew=now is not reach):
             asked = [waiting[i]._replace(in_full=True) for i in again]
-            for i, one in zip(again, await self._answers(active, asked, asking), strict=True):
+            for i, one in zip(again, await self._answers(active, asked, asking, admitted=True), strict=True):
                 before = found[i]
                 if isinstance(one, Judged) and isinstance(before, Judged):
                     [one] = model.beside([one], before.own.together)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from service.model.bundle import Bundle
+from service.model.togetherness import FEWEST_KNOWN
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, WARM
 from service.serving.service import Serving
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from tests.support.bundles import unmoved
 from tests.support.logs import click, sequences
 
 
@@ -102,6 +104,42 @@ def test_other_requests_go_on_while_many_events_are_taken_in(bundle: Bundle, tmp
             assert turns >= 2 * (1024 // 64 - 1)  # once while 64 events are checked, once while they join their windows
         finally:
             beside.cancel()
+            await serving.close()
+
+    asyncio.run(main())
+
+
+def test_a_queue_that_fills_up_does_not_refuse_what_was_let_in(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    """The crowd brings copies back to the graph while a bulk request waits for it, beyond the bound of the queue."""
+    some, copies = sequences(attacked / "events.csv", 2 * FEWEST_KNOWN), 40
+    settings = Settings(
+        bundle=unmoved(bundle, tmp_path / "unmoved").path,
+        state_dir=tmp_path / "state",
+        provider="cpu",
+        cascade=True,
+        crowd=True,
+        queue_tokens=1000,
+        batch_tokens=512,
+    )
+
+    async def main() -> None:
+        serving = Serving(settings, Metrics())
+        await serving.start()
+        try:
+            assert serving.crowd is not None
+            for one in some:
+                content = json.loads(await serving.score(json.dumps({"sequences": [one]}).encode(), 60_000))
+                if "network" in content["results"][0]:
+                    allowed = one
+            alike = [{**allowed, "id": f"copy {k}"} for k in range(copies)]
+            await serving.score(json.dumps({"sequences": alike[1:]}).encode(), 60_000)
+            last, bulk = [alike[0]], {"sequences": some, "reasons": 1}
+            known = len(serving.crowd.state.accounts)
+            replies = [serving.score(json.dumps(body).encode(), 60_000) for body in ({"sequences": last}, bulk)]
+            [content, _] = [json.loads(reply) for reply in await asyncio.gather(*replies)]
+            assert "network" not in content["results"][0]
+            assert len(serving.crowd.state.accounts) == known + 1
+        finally:
             await serving.close()
 
     asyncio.run(main())

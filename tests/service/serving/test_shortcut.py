@@ -1,5 +1,3 @@
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +6,11 @@ import pytest
 from service.encoding.columns import columns_of
 from service.engine.waiting import Early, Sent
 from service.model.bundle import Bundle
-from service.model.cascade import Cascade
-from service.model.lengths import LEAST
 from service.model.policy import Policy, Thresholds
 from service.model.scorer import Judged, Model, Read
 from service.model.togetherness import MEASURES, Together
 from service.serving.shortcut import Shortcut
+from tests.support.bundles import unmoved
 from tests.support.logs import sequences
 
 LOW, HIGH = Policy(Thresholds(0.0, 1.0)), Policy(Thresholds(0.6, 0.9))
@@ -21,14 +18,7 @@ LOW, HIGH = Policy(Thresholds(0.0, 1.0)), Policy(Thresholds(0.6, 0.9))
 
 @pytest.fixture(scope="module")
 def model(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The test bundle, of whose network it is said that it never adds anything."""
-    folder = tmp_path_factory.mktemp("bounded") / "bundle"
-    shutil.copytree(bundle.path, folder)
-    steps = [[-100.0]] * len(LEAST)
-    bounds = Cascade(steps, steps, [1.0] * len(LEAST), [0.0] * len(LEAST), -3.0)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "cascade": bounds.to_json()}))
-    return Model.load(Bundle.open(folder))
+    return Model.load(unmoved(bundle, tmp_path_factory.mktemp("unmoved") / "bundle"))
 
 
 @pytest.fixture(scope="module")
