@@ -95,13 +95,7 @@ def parts(
         advance(name)
         return found
 
-    fewest = {name: min(_fewest(log, labels, at, name) for pair in split for at in pair) for name in SLICES}
-    if fewest[WHOLE] < FEWEST:
-        raise LogError(
-            f"{fewest[WHOLE]} sequences of a class are in one of {count} folds, and {FEWEST} are needed; "
-            "choose fewer with --folds, or label more"
-        )
-    slices = [name for name in SLICES if fewest[name] >= FEWEST]
+    slices = _slices(log, labels, split)
     cells = [
         {
             "ours": kept(f"ours-{k}", partial(_ours, log, labels, *pair, config, slices)),
@@ -131,10 +125,20 @@ def parts(
     return result
 
 
-def _fewest(log: Log, labels: Labels, at: Indices, name: str) -> int:
-    """How many of the cuts of some sequences are of the class that has fewer."""
-    _, truth = cut_log(log, labels, at, name)
-    return min(int((truth.label[truth.known] == y).sum()) for y in (0, 1))
+def _slices(log: Log, labels: Labels, split: Sequence[tuple[Indices, Indices]]) -> list[str]:
+    """The slices in which all parts have enough of both classes; raises LogError if whole histories are not one."""
+    found = []
+    for name in SLICES:
+        truths = [cut_log(log, labels, at, name)[1] for pair in split for at in pair]
+        fewest = min(int((truth.label[truth.known] == y).sum()) for truth in truths for y in (0, 1))
+        if fewest >= FEWEST:
+            found.append(name)
+        elif name == WHOLE:
+            raise LogError(
+                f"{fewest} sequences of a class are in one of {len(split)} folds, and {FEWEST} are needed; "
+                "choose fewer with --folds, or label more"
+            )
+    return found
 
 
 def masked(evidence: Evidence, shown: Collection[str], types_by_network: Floats | float = 0.0) -> Evidence:

@@ -66,16 +66,14 @@ def false_alarms(
     Every history is cut to each length that it has: its first events, its latest, and some from the middle. Histories
     that are whole at about that length are a fourth way. The strictest way holds. Then each column is left out, and
     several. A class is one of what the service will see: by what a sequence lacks, and by its length. Above the lengths
-    that enough histories have, all longer cuts are one class, so that the rates asked for can be promised. Where a
-    column is left out, rates are of cuts with a past and without as they come, so as not to take twice the time.
+    that enough histories have, all longer cuts are one class, so that the rates asked for can be promised.
 
     Args:
         log: the histories.
         columns: how many columns may be missing, C.
         asked: thresholds, whose rates should be promised.
         score: gives the scores of M cuts of the log, NaN for those that do not count, and bool (M, C), what each lacks.
-        remembers: whether the latest events with what is remembered of those before them are one way more, and every
-            second cut without a column remembers them too.
+        remembers: whether the latest events with their past are one way more, and half the cuts without a column too.
     """
     lengths = np.diff(log.offsets)
     thresholds, accounts = np.full((columns + 2, len(LEAST), len(RATES)), -np.inf), np.full(len(LEAST), len(log))
