@@ -58,7 +58,7 @@ class Prepared:
     @property
     def positions(self) -> int:
         """What it costs, in positions of the network."""
-        return self.length + 1 + length_of(self.sequence.past) // PAST_OF_POSITION
+        return self.length + 1 - (-length_of(self.sequence.past) // PAST_OF_POSITION)
 
     @property
     def content(self) -> tuple[object, ...]:
