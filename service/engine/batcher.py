@@ -192,8 +192,11 @@ class Batcher(Generic[Item, Answer]):
             if self.thread is None:
                 await self._listen()
             start = since or time.perf_counter()
+            early = self.early
             self._encode()
             batch = self._cut()
+            if batch and self.early > early:
+                await asyncio.sleep(0)  # those that needed no graph are told before a batch blocks the loop
             if batch:
                 await self._answer(batch)
             elif self.arrived:
