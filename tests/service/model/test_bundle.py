@@ -54,11 +54,11 @@ def fewer_rates(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 6; fit it again with `recguard-train fit`",
+            "schema version 2, this release reads 7; fit it again with `recguard-train fit`",
         ),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=8)),
-            "schema version 7, this release reads 6; upgrade recguard",
+            "schema version 8, this release reads 7; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
