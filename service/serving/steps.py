@@ -9,6 +9,7 @@ import numpy as np
 
 from service.encoding.columns import columns_of, distinct, length_of
 from service.encoding.encoder import Encoder
+from service.encoding.habit import LEAST_PAST
 from service.encoding.remembered import Remembered
 from service.encoding.values import Columns, EventError
 from service.model.intervals import Bounds
@@ -168,7 +169,7 @@ def compose(
         "false_alarm_rate": policy.of_recent(score.false_alarm_rate, encoded.length),
         "decision": decision,
         "support": {"events": encoded.length, **_support(found)},
-        "missing": _missing(judged, bundle.encoder, watched),
+        "missing": _missing(judged, prepared.remembered, bundle.encoder, watched),
         "type": score.type_if(decision),
         "events": [{"score": s} for s in score.events.round(6).tolist()],
         "windows": len(encoded.chunks),
@@ -198,12 +199,13 @@ def _support(found: Bounds | None) -> Result:
     }
 
 
-def _missing(judged: Judged, encoder: Encoder, watched: bool) -> list[str]:
+def _missing(judged: Judged, remembered: Remembered | None, encoder: Encoder, watched: bool) -> list[str]:
     """What a sequence was judged without: columns, the crowd where there should be one, a past where one would tell."""
     found = [name for name, lacks in zip(encoder.read, judged.score.missing, strict=True) if lacks]
     if watched and not judged.score.together:
         found.append(CROWD)
-    if encoder.tokens and np.isnan(judged.encoded.habit).all():
+    before = remembered.events - judged.encoded.length * remembered.own if remembered else 0.0
+    if encoder.tokens and before < LEAST_PAST and np.isnan(judged.encoded.habit).all():
         found.append(PAST)
     return found
 

@@ -181,3 +181,13 @@ def test_a_bundle_without_habits_takes_a_past_and_makes_nothing_of_it(service: S
     [one] = sequences(attacked / "events.csv", 1)
     alone, told = scores(service, one, {**one, "past": one["events"]})
     assert told == alone
+
+
+def test_an_answer_says_whether_the_past_is_known(live: Service, accounts: list[Account]) -> None:
+    alone, told = split({**accounts[1], "id": "known"})
+    few = {"id": "few", "events": alone["events"][-6:]}
+    asked = [alone, told, few, few | {"past": alone["events"][:-6]}, few | {"past": alone["events"][:10]}]
+    results = score(live, {"sequences": asked, "trial": True}).json()["results"]
+    # the latest 32 of a whole window have 32 before them in it
+    assert ["past" in result["missing"] for result in results] == [False, False, True, False, True]
+    assert "past" not in send(live, {**accounts[1], "id": "known"})["missing"]
