@@ -16,7 +16,7 @@ LAG = 64  # events right before an event that are no past: whoever took over mus
 LEAST_PAST = 32  # events of a past that tell a habit
 MOST = 4.0  # nats that a value of one field says at most, either way
 HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0)  # nats
-LEAST_REST = 0.05  # of a summary's events, that are not the window's own
+LEAST_REST = 0.05  # of a summary's events that must lie before the window, or its past is taken for unknown
 SLACK = 0.01  # by how much the weight of an event may differ from what its place tells, as where it came out of order
 LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
 

@@ -191,7 +191,8 @@ def test_too_short_a_past_tells_nothing() -> None:
     columns = of_habits(1, 64)
     for some, told in ((31, False), (32, True)):
         past, latest = part(columns, slice(None, some)), part(columns, slice(-32, None))
-        remembered = Remembered.of_events(WITHOUT_GAP.tokens.of_columns(past[0], [some], PLAIN), 1.0)  # type: ignore[union-attr]
+        assert WITHOUT_GAP.tokens is not None
+        remembered = Remembered.of_events(WITHOUT_GAP.tokens.of_columns(past[0], [some], PLAIN), 1.0)
         encoded = WITHOUT_GAP.encode(*latest, remembered)
         assert np.isfinite(encoded.habit[0]) == told
         assert (len(set(bins(encoded, WITHOUT_GAP))) > 1) == told
@@ -213,7 +214,8 @@ def test_who_has_more_values_than_a_summary_holds_is_no_stranger(values: int) ->
     for seed in range(20):
         e, columns = many_valued(seed, values)
         latest = part(columns, slice(-64, None))
-        live = Remembered.of_summary(live_summary(e, columns), e.tokens.tag)  # type: ignore[union-attr]
+        assert e.tokens is not None
+        live = Remembered.of_summary(live_summary(e, columns), e.tokens.tag)
         as_live.append(e.encode(*latest, live).habit[0])
         past = part(columns, slice(None, -64))
         as_told.append(e.encode(*latest, e.remember(*past)).habit[0])

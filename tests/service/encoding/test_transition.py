@@ -5,6 +5,7 @@ import polars as pl
 
 from service.encoding.encoder import Encoder
 from service.encoding.fields import MISSING
+from service.encoding.pairs import Cross
 from service.encoding.transition import SURPRISE_EDGES, Transition
 from training.data.log import Log
 from training.fit.encoder import fit_encoder
@@ -56,7 +57,8 @@ def test_probabilities_after_a_context_sum_to_one_at_most() -> None:
     [field] = [f for f in encoder.fields if isinstance(f, Transition)]
     pairs = next(f for f in encoder.fields if f.name == field.pair)
     total: Counter[int] = Counter()
-    for (_, before), p in zip(pairs.pairs, field.probability[1][2:], strict=True):  # type: ignore[attr-defined]
+    assert isinstance(pairs, Cross)
+    for (_, before), p in zip(pairs.pairs, field.probability[1][2:], strict=True):
         total[before] += np.exp(p)
     assert all(0.5 < p < 1 + 1e-9 for p in total.values())
 
