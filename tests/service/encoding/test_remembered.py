@@ -1,7 +1,7 @@
 """What is remembered of a past: in a summary that is bounded and decays, and as habits that latest events show."""
 
 import struct
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,10 @@ def test_it_counts_each_value_and_each_event_by_how_long_ago_they_were(events: l
     found = summary(*(event(*tokens) for tokens in events))
     assert len(found) <= SUMMARY_BYTES
     weights = [DECAY**ago for ago in reversed(range(len(events)))]
-    expected: Counter[int] = Counter()
+    expected: defaultdict[int, float] = defaultdict(float)
     for tokens, weight in zip(events, weights, strict=True):
         for token in tokens:
-            expected[token] += weight  # type: ignore[assignment]
+            expected[token] += weight
     remembered = Remembered.of_summary(found, TAG)
     assert remembered is not None
     assert remembered.events == pytest.approx(sum(weights), rel=1e-4)
