@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,9 +181,10 @@ class Usage:
     def of(cls, pid: int, url: str) -> "Usage":
         cpu, resident = 0.0, 0
         for process in [pid, *_children(pid)]:
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            with suppress(FileNotFoundError, ProcessLookupError):  # a worker may end meanwhile
+                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("recguard_padding_ratio_"))
         return cls(
@@ -204,8 +205,9 @@ class Usage:
 def _children(pid: int) -> list[int]:
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in path.read_text().split():
-            found += [int(child), *_children(int(child))]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in path.read_text().split():
+                found += [int(child), *_children(int(child))]
     return found
 
 

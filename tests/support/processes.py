@@ -6,7 +6,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -84,31 +83,32 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 def children(pid: int | str) -> list[int]:
     """Processes that a process has started and that still run; `"self"` stands for this one."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    return [int(child) for task in tasks for child in _read(task).split()]
 
 
 def spawned(pid: int | str) -> list[int]:
     """Those children that `multiprocessing` has spawned."""
-    found = []
-    for child in children(pid):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-    return found
+    return [child for child in children(pid) if b"spawn_main" in _read(Path(f"/proc/{child}/cmdline"))]
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The environment that a process was started with."""
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    """The environment that a process was started with; empty where it has ended."""
+    entries = _read(Path(f"/proc/{pid}/environ")).decode().split("\0")
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended may still wait for its parent to hear of it."""
+    state = _read(Path(f"/proc/{pid}/stat")).decode().rpartition(")")[2].split()
+    return bool(state) and state[0] != "Z"
+
+
+def _read(path: Path) -> bytes:
+    """A file of a process; empty where that process has ended, which it may do at any time."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def answers(client: httpx.Client, path: str) -> bool:

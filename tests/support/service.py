@@ -69,8 +69,9 @@ class Starter:
 
 
 def run_folder(service: Service) -> Path:
-    """What the workers of a service share."""
-    return Path(environment(spawned(service.process.pid)[0])["RECGUARD_RUN_DIR"])
+    """What the workers of a service share, as one that still runs was told."""
+    told = (environment(pid).get("RECGUARD_RUN_DIR") for pid in spawned(service.process.pid))
+    return Path(next(folder for folder in told if folder))
 
 
 def workers(service: Service) -> list[int]:
