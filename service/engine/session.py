@@ -32,6 +32,7 @@ OUTPUTS = (
     ("sequence_logit", "tensor(float)", ("batch",)),
     ("type_logits", "tensor(float)", ("batch", "types")),
     ("event_logits", "tensor(float)", ("batch", "positions")),
+    ("foreign_logits", "tensor(float)", ("batch", "positions")),
 )
 
 

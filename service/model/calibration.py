@@ -15,7 +15,9 @@ from service.encoding.values import Floats
 from service.model.lengths import bins
 from service.model.togetherness import MEASURES, Together
 
-CHANNELS = ("network", "linear", "association", "novelty")
+CHANNELS = ("network", "foreign", "linear", "association", "novelty")
+OF_NETWORK = slice(0, 2)  # the channels that are the network's
+EVENT_POWER = 0.25  # of a sequence's score: at 1 events of missed anomalies look genuine, at 0 all look anomalous
 STEEPNESS = 8.0  # log odds between a usual measure and the place of its alarm
 ALARMS = ("novelty", *MEASURES)  # what raises an alarm of its own, whatever was learned
 
@@ -26,11 +28,13 @@ class Evidence:
 
     Attributes:
         network: float64 (N,), the network's logit.
+        foreign: float64 (N,), the network's logit that the sequence holds events of another account.
         linear: float64 (N,), the linear part's logit.
         association: float64 (N,), how suspicious the sequences with the same values are, see `guilt_by_association`.
         novelty: float64 (N,), distance from normal, about 1 for normal sequences.
         types: float64 (N, K), log odds of each anomaly type, up to a constant.
         events: float32 (T,), the network's logit of each event, sequence after sequence, events in the caller's order.
+        foreign_events: float32 (T,), the network's logit that each event is another account's, in the same order.
         changed: float64 (T,), log odds that the account changed hands before each event, in the same order.
         lengths: int64 (N,), number of events in each sequence.
         missing: bool (N, C), which of the columns that the encoder reads hold no value in the sequence.
@@ -38,11 +42,13 @@ class Evidence:
     """
 
     network: Floats
+    foreign: Floats
     linear: Floats
     association: Floats
     novelty: Floats
     types: Floats
     events: NDArray[np.float32]
+    foreign_events: NDArray[np.float32]
     changed: Floats
     lengths: NDArray[np.int64]
     missing: NDArray[np.bool_]
@@ -53,8 +59,8 @@ class Evidence:
 
     @property
     def channels(self) -> Floats:
-        """Float64 (N, 4): the CHANNELS that the calibration weighs."""
-        return np.stack((self.network, *beside(self.linear, self.association, self.novelty)), axis=1)
+        """Float64 (N, 5): the CHANNELS that the calibration weighs."""
+        return np.stack((self.network, self.foreign, *beside(self.linear, self.association, self.novelty)), axis=1)
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -75,11 +81,13 @@ class Evidence:
         events = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
         return Evidence(
             network=self.network[at],
+            foreign=self.foreign[at],
             linear=self.linear[at],
             association=self.association[at],
             novelty=self.novelty[at],
             types=self.types[at],
             events=self.events[events],
+            foreign_events=self.foreign_events[events],
             changed=self.changed[events],
             lengths=lengths,
             missing=self.missing[at],
@@ -88,7 +96,9 @@ class Evidence:
 
     def without_events(self) -> "Evidence":
         """The same sequences, of whose events nothing is known: enough for their scores, and much smaller."""
-        return replace(self, events=self.events[:0], changed=self.changed[:0], together=self.together.without_events())
+        names = "events", "foreign_events", "changed"
+        nothing: dict[str, Any] = {name: getattr(self, name)[:0] for name in names}
+        return replace(self, **nothing, together=self.together.without_events())
 
     def alone(self) -> "Evidence":
         """The same sequences, each judged without the crowd."""
@@ -137,8 +147,9 @@ class Calibration:
             to 1 shrinks by e for each STEEPNESS that z is above 0. Novelty's measure is its logarithm.
         event_weight, event_bias: turn the logit of an event into its log odds.
         partial: for each type, the share of its sequences that are anomalous only in part.
-        within: for each type, the weights of the log odds that the account changed hands before an event and of the
-            event's logit, and the bias: together the log odds that an event of such an anomaly is part of it.
+        within: for each type, the weights of the log odds that the account changed hands before an event, of the
+            event's logit and of the one that it is another account's, and the bias: together the log odds that an event
+            of such an anomaly is part of it.
     """
 
     weights: Sequence[Sequence[float]]
@@ -172,17 +183,20 @@ class Calibration:
 
     def without_network(self, evidence: Evidence) -> Floats:
         """The same log odds (N,) where the network says nothing."""
-        return self.weighed(replace(evidence, network=np.zeros(len(evidence))))
+        nothing = np.zeros(len(evidence))
+        return self.weighed(replace(evidence, network=nothing, foreign=nothing))
 
     def as_if(self, evidence: Evidence, log_odds: Floats, without: Floats) -> Evidence:
-        """The evidence if the network brought these log odds (N,) about; it says nothing where it weighs nothing.
+        """The evidence if the network brought these log odds (N,) about, in the first of its channels that weighs
+        anything; it says nothing where none does.
 
         Args:
             without: float64 (N,), what `without_network` gives.
         """
-        weight = self._weights[bins(evidence.lengths), 0]
-        said = np.divide(log_odds - without, weight, out=np.zeros(len(weight)), where=weight > 0)
-        return replace(evidence, network=said)
+        weights = self._weights[bins(evidence.lengths), OF_NETWORK]
+        first = (weights > 0) & (np.cumsum(weights > 0, axis=1) == 1)
+        said = np.divide((log_odds - without)[:, None], weights, out=np.zeros_like(weights), where=first)
+        return replace(evidence, network=said[:, 0], foreign=said[:, 1])
 
     @cached_property
     def _weights(self) -> Floats:
@@ -220,31 +234,34 @@ class Calibration:
         return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
 
     def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
-        """Probability, float64 (T,), that each event is part of an anomaly, given the sequences' scores (N,).
+        """How likely, float64 (T,) in [0, 1], each event is part of an anomaly, given the sequences' scores (N,).
 
-        It is a mixture of estimates. For each type, what tells its events apart, a change of hands or the network's
-        logit, or both; its weight is the probability that the sequence is an anomaly of this type. For the rest, the
-        network's logit alone. An event whose value surges in the crowd raises the alarm that its sequence does.
+        It is `EVENT_POWER` of the sequence's score times what tells its events apart if the sequence is an anomaly: for
+        each type a change of hands and the network's two logits, weighed by how likely the type is. So the order of
+        events within a sequence does not depend on its score, the events of a sequence that looks genuine are not
+        blamed, and those of one that is surely anomalous are blamed in full.
+
+        An event whose value surges in the crowd raises the alarm that its sequence does.
         """
-        found = self._by_sequence(evidence, score)
+        found = np.repeat(score**EVENT_POWER, evidence.lengths) * self._within(evidence)
         surging = np.flatnonzero(evidence.together.events)
         if len(surging):
             of = np.repeat(bins(evidence.lengths), evidence.lengths)[surging]
             sure = self._sure(ALARMS.index("surge"), evidence.together.events[surging], of)
             found[surging] = 1 - (1 - found[surging]) * (1 - sure)
-        return found
+        return np.asarray(found)
 
-    def _by_sequence(self, evidence: Evidence, score: Floats) -> Floats:
-        """The same, judged by the sequences alone."""
+    def _within(self, evidence: Evidence) -> Floats:
+        """Float64 (T,): how likely each event is part of an anomaly if its sequence is one."""
         events = evidence.events.astype(np.float64)
-        by_network = sigmoid(self.event_weight * events + self.event_bias)
         if not self.within:
-            return np.asarray(by_network)
+            return np.asarray(sigmoid(self.event_weight * events + self.event_bias))
         odds = np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True))
-        of_type = np.repeat(score[:, None] * odds / odds.sum(axis=1, keepdims=True), evidence.lengths, axis=0)
-        changed, logit, bias = np.array(self.within).T
-        by_type = sigmoid(evidence.changed[:, None] * changed + events[:, None] * logit + bias)
-        return np.asarray((of_type * by_type).sum(axis=1) + (1 - of_type.sum(axis=1)) * by_network)
+        of_type = np.repeat(odds / odds.sum(axis=1, keepdims=True), evidence.lengths, axis=0)
+        told = np.stack((evidence.changed, events, evidence.foreign_events.astype(np.float64), np.ones(len(events))))
+        # summed one by one, since the rounding of a matrix product depends on the number of events
+        by_type = sigmoid(sum(one[:, None] * weight for one, weight in zip(told, np.array(self.within).T, strict=True)))
+        return np.asarray((of_type * by_type).sum(axis=1))
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
         """The model's types for which most sequences are anomalous only in part."""

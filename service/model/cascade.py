@@ -30,7 +30,7 @@ class Cascade:
         at: for each bin, ascending log odds without the network; none where too few sequences tell of a bound.
         most: for each of `at`, the bound on the log odds with it, up to the next; ascending.
         slope, offset: for each bin, the log odds with it are usually slope times those without, plus offset.
-        event: the network's logit of a usual event.
+        event, foreign_event: the network's logits of a usual event.
     """
 
     at: Sequence[Sequence[float]]
@@ -38,6 +38,7 @@ class Cascade:
     slope: Sequence[float]
     offset: Sequence[float]
     event: float
+    foreign_event: float
 
     def __post_init__(self) -> None:
         if not len(self.at) == len(self.most) == len(self.slope) == len(self.offset) == len(LEAST):

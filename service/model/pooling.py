@@ -18,11 +18,19 @@ class NetworkLogits:
         sequence: float64 (N,).
         types: float64 (N, K).
         events: float32 (T,), one sequence behind the other, in the caller's order.
+        foreign_events: float32 (T,), in the same order, whether each event is another account's.
     """
 
     sequence: NDArray[np.float64]
     types: NDArray[np.float64]
     events: NDArray[np.float32]
+    foreign_events: NDArray[np.float32]
+
+    def foreign(self, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Float64 (N,): whether any events of the sequences, of the given lengths, are another account's."""
+        starts = np.cumsum(lengths) - lengths
+        pooled = np.logaddexp.reduceat(self.foreign_events.astype(np.float64), starts)
+        return np.asarray(pooled - np.log(lengths))
 
 
 def combine(
@@ -47,15 +55,22 @@ def combine(
         return np.asarray((np.logaddexp.reduceat(array, starts).T - np.log(counts)).T)
 
     ends = np.cumsum(lengths)
-    events = np.full(ends[-1], -np.inf, dtype=np.float32)
     flat = [owner for of_sequence in owners for owner in of_sequence]
     sizes = [len(owner) for owner in flat]
     owner = np.concatenate(flat)
-    logits = np.concatenate([outputs.event_logits[k, :size] for (outputs, k), size in zip(rows, sizes, strict=True)])
     event = owner + np.repeat(np.repeat(ends - lengths, counts), sizes)
-    np.maximum.at(events, event[owner >= 0], logits[owner >= 0])
+
+    def largest(positions: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        found = np.full(ends[-1], -np.inf, dtype=np.float32)
+        np.maximum.at(found, event[owner >= 0], np.concatenate(positions)[owner >= 0])
+        return found
+
+    def of_chunks(name: str) -> list[NDArray[np.float32]]:
+        return [getattr(outputs, name)[k, :size] for (outputs, k), size in zip(rows, sizes, strict=True)]
+
     return NetworkLogits(
         sequence=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
         types=pooled([outputs.type_logits[k] for outputs, k in rows]),
-        events=events,
+        events=largest(of_chunks("event_logits")),
+        foreign_events=largest(of_chunks("foreign_logits")),
     )

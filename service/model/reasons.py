@@ -14,6 +14,7 @@ from service.model.tabular import Tabular
 from service.model.togetherness import MEASURES
 
 NETWORK = "events in their order"
+FOREIGN = "another account's"
 ASSOCIATION = "company"  # as callers know guilt by association
 NOVELTY = "distance from normal"
 HABIT = "habit"
@@ -54,6 +55,7 @@ def reasons(
         *_of_values(encoded, encoder, tabular, weight["linear"], most),
         *_of_measures(encoded, tabular, weight["linear"]),
         Reason(None, NETWORK, "as the network reads them", weight["network"] * float(evidence.network[0])),
+        Reason(None, FOREIGN, "events that do not belong together", weight["foreign"] * float(evidence.foreign[0])),
         Reason(
             None,
             ASSOCIATION,

@@ -236,8 +236,8 @@ class Model:
             return [None] * len(sequences)
         encoded = [one.encoded for one in sequences]
         lengths, types = [e.length for e in encoded], max(len(self.bundle.types), 1)
-        events = np.full(sum(lengths), cascade.event, np.float32)
-        silent = NetworkLogits(np.zeros(len(encoded)), np.zeros((len(encoded), types)), events)
+        events, foreign = (np.full(sum(lengths), usual, np.float32) for usual in (cascade.event, cascade.foreign_event))
+        silent = NetworkLogits(np.zeros(len(encoded)), np.zeros((len(encoded), types)), events, foreign)
         evidence = gather(encoded, silent, _joined(sequences), Together.unknown(lengths))
         rates = self.scorer.lowest_rates(evidence, reach)
         found: list[Judged | None] = [None] * len(sequences)
@@ -327,15 +327,18 @@ def _told(judged: Sequence[Judged]) -> Evidence:
 
 def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading, together: Together) -> Evidence:
     """Puts together what the parts of a model say of sequences."""
+    lengths = np.array([e.length for e in sequences])
     return Evidence(
         network=logits.sequence,
+        foreign=logits.foreign(lengths),
         linear=reading.logits[:, 0],
         association=reading.association,
         novelty=reading.novelty,
         types=logits.types + reading.logits[:, 1:],
         events=logits.events,
+        foreign_events=logits.foreign_events,
         changed=np.concatenate([e.changed for e in sequences]),
-        lengths=np.array([e.length for e in sequences]),
+        lengths=lengths,
         missing=np.stack([e.missing for e in sequences]),
         together=together,
     )

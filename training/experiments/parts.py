@@ -149,7 +149,8 @@ def masked(evidence: Evidence, shown: Collection[str], types_by_network: Floats 
     nothing, of_linear = np.zeros(len(evidence)), evidence.types - types_by_network
     changes: dict[str, Any] = {}
     if "network" not in shown:
-        changes |= {"network": nothing, "events": np.zeros_like(evidence.events), "types": of_linear}
+        changes |= {"network": nothing, "foreign": nothing, "types": of_linear}
+        changes |= {name: np.zeros_like(evidence.events) for name in ("events", "foreign_events")}
     if "linear" not in shown:
         changes |= {"linear": nothing, "types": changes.get("types", evidence.types) - of_linear}
     if "association" not in shown:

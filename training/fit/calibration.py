@@ -72,7 +72,7 @@ def fit_calibration(
         events = LogisticRegression(C=1.0).fit(evidence.events[known >= 0, None], known[known >= 0])
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
-    partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, event_bias))
+    partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, 0.0, event_bias))
     fitted = float(np.average(label, weights=weight))
     weight_of, at_of, most = _alarms(evidence, label, weight)
     return Calibration(
@@ -95,30 +95,32 @@ def _within(
     label: NDArray[np.int8],
     types: NDArray[np.int64],
     event_labels: Sequence[NDArray[np.int8]],
-    by_network: tuple[float, float, float],
-) -> tuple[list[float], list[tuple[float, float, float]]]:
+    by_network: tuple[float, ...],
+) -> tuple[list[float], list[tuple[float, ...]]]:
     """For each type, the share of its sequences that are anomalous only in part, and what tells its events apart.
 
-    In an account taken over it is the change of hands, in one that fakes orders among real ones it is what the network
-    says. A type without examples is judged by those of all types; one whose sequences are anomalous as a whole, and
-    weights that would count against an anomaly, by the network alone.
+    In an account taken over it is the change of hands, and which events the network takes for another's; in one that
+    fakes orders among real ones it is what the network says of attacks. A type without examples is judged by those of
+    all types; one whose sequences are anomalous as a whole, and weights that would count against an anomaly, by the
+    network alone.
     """
     mixed = np.array([{0, 1} <= set(e.tolist()) for e in event_labels]) & (label == 1)
     if not mixed.any():
         return [], []
-    partial, within = [], list[tuple[float, float, float]]()
+    partial, within = [], list[tuple[float, ...]]()
     for k in range(evidence.types.shape[1]):
         of_type = (label == 1) & (types == k)
         of_type = of_type if of_type.any() else label == 1
         partial.append(float(mixed[of_type].mean()))
         at = np.flatnonzero(of_type)
         told, truth = evidence.take(at), np.concatenate([event_labels[i] for i in at.tolist()])
-        points, known = np.column_stack((told.changed, told.events.astype(np.float64))), truth >= 0
+        known = truth >= 0
+        points = np.stack((told.changed, told.events, told.foreign_events), axis=1).astype(np.float64)
         if not mixed[of_type].any():
             within.append(by_network)
             continue
-        (changed, logit), bias = _weigh(points[known], truth[known], np.ones(known.sum()))
-        within.append((float(changed), float(logit), bias) if max(changed, logit) > 0 else by_network)
+        weights, bias = _weigh(points[known], truth[known], np.ones(known.sum()))
+        within.append((*weights.tolist(), bias) if weights.max() > 0 else by_network)
     return partial, within
 
 

@@ -57,6 +57,7 @@ def fit_cascade(
         slope=slope,
         offset=offset,
         event=float(np.median(evidence.events[genuine])),
+        foreign_event=float(np.median(evidence.foreign_events[genuine])),
     )
 
 

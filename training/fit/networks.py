@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -19,7 +20,7 @@ from service.model.calibration import Evidence, sigmoid
 from service.model.scorer import gather, network_logits
 from service.model.tabular import Reading
 from service.model.togetherness import Together
-from training.config import FitConfig, pretrained_directory
+from training.config import LEAST_EPOCHS, FitConfig, pretrained_directory
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
 from training.fit.tabular import Sample, as_unseen
@@ -92,10 +93,19 @@ class CrossFitted:
     last: BehaviourBert
 
 
+def fold_of(data: EncodedLog, config: FitConfig) -> NDArray[np.int64]:
+    """Int64 (N,): the part of cross-fitting in which each sequence is held out, -1 for those that never are."""
+    fold = np.full(len(data.log), -1)
+    for number, (_, held) in enumerate(held_out(data.labels, config.folds, config.held_out_share, config.seed)):
+        fold[held] = number
+    return fold
+
+
 def cross_fit(
     start: BehaviourBert,
     data: EncodedLog,
-    examples: Sequence[Example],
+    shown: Shown,
+    fold: NDArray[np.int64],
     sample: Sample,
     reading: Reading,
     together: Sequence[Together],
@@ -106,28 +116,26 @@ def cross_fit(
 
     Args:
         start: the untrained network; each training begins with a copy of it.
-        examples: M, with the log odds from the tabular parts and a teacher's probability.
+        data: the log, whose examples hold the log odds from the tabular parts and a teacher's probability.
+        shown: what the networks are trained on.
+        fold: int64 (N,), the part of each sequence, -1 for those that are never held out.
         sample: the same sequences.
         reading: what the tabular parts say of each sequence when fitted without it.
         together: what the crowd says of each.
     """
-    parts = held_out(data.labels, config.folds, config.held_out_share, config.seed)
-    of_sequence = np.full(len(data.log), -1)
-    for number, (_, held) in enumerate(parts):
-        of_sequence[held] = number
-    fold = of_sequence[data.of]
-    unseen = as_unseen(sample, fold)
+    of_example = fold[data.of]
+    unseen = as_unseen(sample, of_example)
     found: list[Evidence] = []
     order = []
     epochs = []
-    for number in range(len(parts)):
-        ours, theirs = np.flatnonzero((fold != number) & (data.weight > 0)), np.flatnonzero(fold == number)
-        judged = [replace(examples[i], encoded=unseen[i]) for i in theirs.tolist()]
-        logger.info("network %d of %d: %d sequences", number + 1, len(parts), (of_sequence != number).sum())
+    count = int(fold.max()) + 1
+    for number in range(count):
+        ours, theirs = shown.take(np.flatnonzero(fold[shown.of] != number)), np.flatnonzero(of_example == number)
+        judged = [replace(data.examples[i], encoded=unseen[i]) for i in theirs.tolist()]
+        logger.info("network %d of %d: %d sequences", number + 1, count, (fold != number).sum())
         model = deepcopy(start)
-        shown = Shown([examples[i] for i in ours.tolist()], data.of[ours], data.weight[ours])
         measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
-        epochs.append(finetune(model, data.encoder, shown, measured, config, quiet, f"cross-fit-{number + 1}"))
+        epochs.append(finetune(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
         network = network_logits([e.encoded for e in judged], run_torch(model))
         of_crowd = Together.joined([together[i] for i in theirs.tolist()])
         found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs), of_crowd))
@@ -139,15 +147,16 @@ def cross_fit(
 def final_network(
     start: BehaviourBert,
     data: EncodedLog,
-    examples: Sequence[Example],
+    shown: Shown,
     epochs: Sequence[int],
     old: Start | None,
     config: FitConfig,
     quiet: bool,
 ) -> BehaviourBert:
-    """The network that serves: trained on all examples, for as many epochs as the others needed.
+    """The network that serves: trained on all that is shown, for as many epochs as the others needed, and LEAST_EPOCHS.
 
     Args:
+        shown: what it is trained on.
         epochs: the epochs of the others.
         old: a model whose weights it starts from.
     """
@@ -155,7 +164,5 @@ def final_network(
     if old is not None:
         carried = carry_over(model, data.encoder, data.types, old.weights, old.encoder, old.types)
         logger.info("%d of %d rows of the table carried over", carried, data.encoder.deep_rows)
-    fitting = np.flatnonzero(data.weight > 0)
-    shown = Shown([examples[i] for i in fitting.tolist()], data.of[fitting], data.weight[fitting])
-    finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
+    finetune(model, data.encoder, shown, [], config, quiet, "final", max(round(float(np.median(epochs))), LEAST_EPOCHS))
     return model

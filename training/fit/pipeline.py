@@ -35,10 +35,11 @@ from training.fit.calibration import Told, weigh
 from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
-from training.fit.networks import CrossFitted, Start, cross_fit, final_network, taught, untrained
+from training.fit.networks import CrossFitted, Start, cross_fit, final_network, fold_of, taught, untrained
+from training.fit.replacing import mixed_of, with_labels, without_labels
 from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
 from training.fit.tabular import FittedTabular, Sample, fit_tabular, row_counts
-from training.network.finetune import Example, run_torch
+from training.network.finetune import Example, Shown, finetune, run_torch
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
@@ -208,12 +209,19 @@ def _networks(
     if config.teacher is not None:
         with stage("teacher", seconds):
             examples = taught(data, examples, config, quiet)
+    data, fold = replace(data, examples=examples), fold_of(data, config)
+    mixed = mixed_of(data, fold, config.seed) if config.mixed else Shown.all([])
+    if mixed.examples and config.mixed_epochs:
+        with stage("mixed histories", seconds):
+            unlabelled = without_labels(data, mixed)
+            finetune(start, data.encoder, unlabelled, [], config, quiet, "mixed", config.mixed_epochs)
+    shown = with_labels(data, mixed, config.mixed)
     with stage("cross-fitting", seconds):
-        crossed = cross_fit(start, data, examples, sample, tabular.reading, together, config, quiet)
+        crossed = cross_fit(start, data, shown, fold, sample, tabular.reading, together, config, quiet)
     model = crossed.last
     if len(crossed.epochs) > 1:
         with stage("fine-tuning", seconds):
-            model = final_network(start, data, examples, crossed.epochs, old, config, quiet)
+            model = final_network(start, data, shown, crossed.epochs, old, config, quiet)
     return crossed, model, masked
 
 

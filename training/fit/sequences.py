@@ -164,5 +164,6 @@ def examples_of(log: Log, labels: Labels, encoded: Sequence[Encoded], types: lis
         else:
             events = np.full(length, UNLABELLED if labels.label[i] else 0, dtype=np.int8)
         kind = number.get(labels.types[i] or "", UNLABELLED)
-        examples.append(Example(sequence, int(labels.label[i]), kind, events))
+        own = None if labels.label[i] else np.zeros(length, dtype=np.int8)
+        examples.append(Example(sequence, int(labels.label[i]), kind, events, foreign=own))
     return examples

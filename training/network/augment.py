@@ -44,9 +44,9 @@ class Augment:
                 near[torch.arange(len(near)), torch.arange(start, start + len(near))] = -1
                 self.synonym[first + start : first + start + len(near)] = first + near.argmax(dim=1).numpy()
 
-    def __call__(self, ids: Ids, event_labels: NDArray[np.int64]) -> tuple[Ids, NDArray[np.int64]]:
-        """Changed copies of chunks int (B, P, S) and of the labels of their positions, int (B, P)."""
-        ids, event_labels = ids.copy(), event_labels.copy()
+    def __call__(self, ids: Ids, labels: NDArray[np.int64]) -> tuple[Ids, NDArray[np.int64]]:
+        """Changed copies of chunks int (B, P, S) and of the labels of their positions, int (B, P, ...)."""
+        ids, labels = ids.copy(), labels.copy()
         is_event, is_piece = ids[:, :, 0] == EVENT, ids[:, :, 0] == PIECE
         swapped = self._drawn(is_event[:, 1:] & is_event[:, :-1])
         swapped[:, 1:] &= ~swapped[:, :-1]  # an event swaps with one other only
@@ -62,8 +62,8 @@ class Augment:
             ids[:, :, slot] = np.where(respelt, self.synonym[ids[:, :, slot]], ids[:, :, slot])
         dropped = self._drawn(is_event | is_piece)
         ids[dropped] = PAD
-        event_labels[dropped] = UNLABELLED
-        return ids, event_labels
+        labels[dropped] = UNLABELLED
+        return ids, labels
 
     def _drawn(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.asarray(among & (self.rng.random(among.shape) < self.rate))

@@ -37,11 +37,12 @@ class Example:
 
     Attributes:
         encoded: its chunks.
-        label: 1 anomalous, 0 normal.
+        label: 1 anomalous, 0 normal, UNLABELLED if nothing but `foreign` is to be learned from it.
         type: index of the anomaly type, UNLABELLED where normal or unnamed.
         events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
         offset: log odds that linear part, company and novelty give it already; the network learns what these miss.
         taught: a teacher's probability that it is anomalous; None without a teacher.
+        foreign: int8 (T,), 1 for each event that is another account's, 0 for its own; None where that is unknown.
     """
 
     encoded: Encoded
@@ -50,11 +51,12 @@ class Example:
     events: NDArray[np.int8]
     offset: float = 0.0
     taught: float | None = None
+    foreign: NDArray[np.int8] | None = None
 
     @property
     def mixed(self) -> bool:
-        """Whether it is known to hold both normal and anomalous events."""
-        return {0, 1} <= set(self.events.tolist())
+        """Whether it is known to hold both normal and anomalous events, or its own and another account's."""
+        return any({0, 1} <= set(told.tolist()) for told in (self.events, self.foreign) if told is not None)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ class Shown:
         """Every example in every epoch."""
         return cls(examples, np.arange(len(examples)), np.ones(len(examples)))
 
+    def joined(self, other: "Shown") -> "Shown":
+        """These examples and others, of the same histories."""
+        of, weight = np.concatenate((self.of, other.of)), np.concatenate((self.weight, other.weight))
+        return Shown([*self.examples, *other.examples], of, weight)
+
+    def take(self, at: NDArray[np.int64]) -> "Shown":
+        """The examples at the given positions."""
+        return Shown([self.examples[i] for i in at.tolist()], self.of[at], self.weight[at])
+
 
 class Collator:
     """Puts examples into one batch: chunks stacked, each with the example it belongs to.
@@ -95,23 +106,24 @@ class Collator:
                 self.unknown_of[start + FIRST : end] = start
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
-        chunks, sequence, events, mixed = [], [], [], []
+        chunks, sequence, told, mixed = [], [], [], []
         for i, example in enumerate(examples):
-            encoded = example.encoded
+            encoded, foreign = example.encoded, example.foreign
+            of_events = example.events, np.full_like(example.events, UNLABELLED) if foreign is None else foreign
             for k in some_chunks(encoded, self.most, self.rng):
                 chunks.append(encoded.chunks[k])
                 owner = encoded.owners[k]
-                events.append(np.where(owner >= 0, example.events[owner], UNLABELLED))
+                told.append(np.where(owner >= 0, np.stack(of_events)[:, owner], UNLABELLED).T)
                 sequence.append(i)
                 mixed.append(example.mixed)
         ids = pad(chunks)
         hidden = self.rng.random(ids.shape) < self.unknown_rate
         ids = np.where(hidden, self.unknown_of[ids], ids)
-        event_labels = np.full(ids.shape[:2], UNLABELLED, dtype=np.int64)
-        for row, known in zip(event_labels, events, strict=True):
+        labels = np.full((*ids.shape[:2], 2), UNLABELLED, dtype=np.int64)
+        for row, known in zip(labels, told, strict=True):
             row[: len(known)] = known
         if self.augment is not None:
-            ids, event_labels = self.augment(ids, event_labels)
+            ids, labels = self.augment(ids, labels)
         taught = [float(e.label) if e.taught is None else e.taught for e in examples]
         return {
             "ids": torch.from_numpy(ids),
@@ -121,7 +133,8 @@ class Collator:
                 "offset": torch.tensor([e.offset for e in examples], dtype=torch.float32),
                 "taught": torch.tensor(taught, dtype=torch.float32),
                 "types": torch.tensor([e.type for e in examples]),
-                "event_labels": torch.from_numpy(event_labels),
+                "event_labels": torch.from_numpy(labels[:, :, 0]),
+                "foreign": torch.from_numpy(labels[:, :, 1]),
                 "mixed": torch.tensor(mixed),
             },
         }
@@ -138,7 +151,8 @@ def log_mean_exp(values: Tensor, sequence: Tensor, count: int) -> Tensor:
 
 
 class Objective(nn.Module):
-    """The multi-task loss: sequence, events where known, type where named, a teacher's judgement where there is one.
+    """The multi-task loss: sequence and events where known, type where named, a teacher's judgement where there is one,
+    and which events are another account's.
 
     The sequence's logit is added to what the parts beside the network give, and so fits their residual, as the next
     step of boosting would (Friedman, "Greedy function approximation", Annals of Statistics 2001).
@@ -165,21 +179,39 @@ class Objective(nn.Module):
 
     def _loss(self, out: Logits, truth: Mapping[str, Tensor]) -> Tensor:
         config, sequence, labels, types = self.settings, truth["sequence"], truth["labels"], truth["types"]
-        event_labels = truth["event_labels"]
-        logits = log_mean_exp(out.sequence_logit, sequence, len(labels)) + truth["offset"]
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
-        if config.teacher is not None:
-            loss = loss + config.teacher_weight * F.binary_cross_entropy_with_logits(logits, truth["taught"])
-        known = event_labels != UNLABELLED
-        # where a sequence is anomalous in part, telling which part is a task of its own, and there are few of them
-        for among in (known, known & truth["mixed"].unsqueeze(1)):
-            if among.any():
-                event_loss = F.binary_cross_entropy_with_logits(out.event_logits[among], event_labels[among].float())
-                loss = loss + config.event_weight * event_loss
+        logits, told = log_mean_exp(out.sequence_logit, sequence, len(labels)) + truth["offset"], labels != UNLABELLED
+        loss = logits.sum() * 0  # of a batch of which nothing is known
+        if told.any():
+            loss = loss + F.binary_cross_entropy_with_logits(logits[told], labels[told])
+            if config.teacher is not None:
+                taught = F.binary_cross_entropy_with_logits(logits[told], truth["taught"][told])
+                loss = loss + config.teacher_weight * taught
+        foreign = truth["foreign"]
+        if (foreign != UNLABELLED).any():
+            loss = loss + self._foreign(out.foreign_logits, foreign, sequence, len(labels))
+        of_events = (out.event_logits, truth["event_labels"]), (out.foreign_logits, foreign)
+        for found, event_labels in of_events:
+            known = event_labels != UNLABELLED
+            # where a sequence is anomalous in part, telling which part is a task of its own, and there are few of them
+            for among in (known, known & truth["mixed"].unsqueeze(1)):
+                if among.any():
+                    event_loss = F.binary_cross_entropy_with_logits(found[among], event_labels[among].float())
+                    loss = loss + config.event_weight * event_loss
         if (types != UNLABELLED).any():
             pooled = log_mean_exp(out.type_logits, sequence, len(labels))
             loss = loss + config.type_weight * F.cross_entropy(pooled, types, ignore_index=UNLABELLED)
         return loss
+
+    @staticmethod
+    def _foreign(logits: Tensor, told: Tensor, sequence: Tensor, count: int) -> Tensor:
+        """The loss of `NetworkLogits.foreign`, whether a sequence holds any event of another account."""
+        known = told != UNLABELLED
+        owners = torch.arange(count, device=sequence.device).unsqueeze(1) == sequence.unsqueeze(0)  # (count, W)
+        pooled = logits.masked_fill(~known, -torch.inf).logsumexp(dim=1)  # of each chunk
+        events, any_ = owners.float() @ known.sum(dim=1).float(), (owners.float() @ (told == 1).sum(dim=1).float()) > 0
+        there = events > 0
+        pooled = pooled.unsqueeze(0).masked_fill(~owners, -torch.inf)[there].logsumexp(dim=1) - events[there].log()
+        return F.binary_cross_entropy_with_logits(pooled, any_[there].float())
 
 
 def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
@@ -233,5 +265,7 @@ def finetune(
     most, share = config.epochs_of(round(expected))
     if share < 1:
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
-    training = Training(name, model, objective, shown.examples, encoded, collator, epochs or most, measure, share, draw)
+    training = Training(
+        name, model, objective, shown.examples, encoded, collator, min(epochs or most, most), measure, share, draw
+    )
     return train(training, config, quiet)

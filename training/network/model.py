@@ -4,6 +4,7 @@
       event_logits (B, P)    a linear reading of each event's own state
       sequence_logit (B,)    attention over event_logits, plus a reading of the whole chunk
       type_logits (B, K)     which anomaly it would be
+      foreign_logits (B, P)  whether each event is another account's
 
 Attention over event logits is additive multiple-instance learning (Javed et al., "Additive MIL", NeurIPS 2022): an
 event's part in the sequence's score can be read off, and event scores are learned even where only sequences carry
@@ -32,6 +33,7 @@ class Logits(NamedTuple):
     sequence_logit: Tensor  # (B,)
     type_logits: Tensor  # (B, K)
     event_logits: Tensor  # (B, P)
+    foreign_logits: Tensor  # (B, P)
 
 
 class BehaviourBert(nn.Module):
@@ -63,6 +65,7 @@ class BehaviourBert(nn.Module):
         self.bert = BertModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(dropout)
         self.event_head = nn.Linear(hidden, 1)
+        self.foreign_head = nn.Linear(hidden, 1)
         self.attention_head = nn.Linear(hidden, 1)
         self.window_head = nn.Sequential(
             nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
@@ -115,7 +118,7 @@ class BehaviourBert(nn.Module):
         mean = self.mean_state(states, real)  # (B, H)
         chunk = self.dropout(torch.cat((mean, states[:, 0]), dim=-1))  # (B, 2H)
         sequence_logit = (attention * event_logits).sum(dim=1) + self.window_head(chunk).squeeze(-1)
-        return Logits(sequence_logit, self.type_head(chunk), event_logits)
+        return Logits(sequence_logit, self.type_head(chunk), event_logits, self.foreign_head(states).squeeze(-1))
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Literal["sequence_logit", "type_logits", "event_logits"]
+    name: Literal["sequence_logit", "type_logits", "event_logits", "foreign_logits"]
     parameters: Flag = Field(default_factory=dict, description="binary_data: whether it comes as bytes.")
 
 
@@ -54,7 +54,7 @@ class InferRequest(BaseModel):
 
     id: str | None = Field(None, max_length=256)
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[Wanted] | None = Field(None, min_length=1, max_length=3, description="By default all.")
+    outputs: list[Wanted] | None = Field(None, min_length=1, max_length=4, description="By default all.")
     parameters: Flag = Field(default_factory=dict, description="binary_data_output: whether outputs come as bytes.")
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from service.encoding.chunks import cut, pad
 from service.engine.outputs import Outputs
-from service.model.pooling import combine
+from service.model.pooling import NetworkLogits, combine
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 60))
@@ -31,6 +31,7 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
         np.array(deep, f),
         np.zeros((count, 3), f),
         events.astype(f),
+        -events.astype(f),
     )
 
 
@@ -38,6 +39,7 @@ def test_one_window_is_taken_as_it_is() -> None:
     found = combine([(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), 0)], [[np.array([-1, 1, 0])]], [2])
     assert found.sequence.tolist() == pytest.approx([1.5])
     assert found.events.tolist() == pytest.approx([0.2, 0.1])
+    assert found.foreign_events.tolist() == pytest.approx([-0.2, -0.1])
 
 
 @given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=9))
@@ -46,6 +48,15 @@ def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
     of_batch = outputs(deep, np.zeros((len(deep), 2)))
     found = combine([(of_batch, k) for k in range(len(deep))], [owners], [len(deep)])
     assert np.mean(deep) - 1e-4 <= found.sequence[0] <= max(deep) + 1e-4
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=9), st.integers(0, 3))
+def test_a_sequence_is_as_foreign_as_its_events_between_mean_and_maximum(said: list[float], before: int) -> None:
+    logits = np.array([9.0] * before + said, np.float32)
+    nothing = np.zeros(0)
+    lengths = np.array([before, len(said)] if before else [len(said)])
+    found = NetworkLogits(nothing, nothing, np.zeros_like(logits), logits).foreign(lengths)
+    assert np.mean(said) - 1e-4 <= found[-1] <= max(said) + 1e-4
 
 
 def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:
@@ -61,7 +72,7 @@ def test_sequences_are_combined_apart_from_one_another() -> None:
     owners = [[np.array([-1, 0, 1, 2, 3]), np.array([-1, 4, 5])], [np.array([-1, 1, 0])]]
     together = combine(rows, owners, [6, 2])
     first, second = combine(rows[:2], owners[:1], [6]), combine(rows[2:], owners[1:], [2])
-    for name in ("sequence", "types", "events"):
+    for name in ("sequence", "types", "events", "foreign_events"):
         apart = np.concatenate([getattr(first, name), getattr(second, name)])
         assert getattr(together, name).tolist() == apart.tolist()
 

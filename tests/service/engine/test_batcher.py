@@ -26,7 +26,8 @@ def sums(ids: Ids) -> Outputs:
     if (ids == POISON).any():
         raise RuntimeError("poisoned")
     total = ids.sum(axis=(1, 2)).astype(np.float32)
-    return Outputs(total, np.zeros((len(ids), 1), np.float32), ids[:, :, 0].astype(np.float32))
+    of_events = ids[:, :, 0].astype(np.float32)
+    return Outputs(total, np.zeros((len(ids), 1), np.float32), of_events, of_events)
 
 
 def sequence(*chunks: tuple[int, int]) -> Sent:

@@ -57,7 +57,7 @@ def fewer_rates(path: Path) -> None:
             "schema version 2, this release reads 7; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=8)),
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=9)),
             "schema version 8, this release reads 7; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),

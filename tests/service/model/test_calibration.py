@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.calibration import ALARMS, Calibration, Evidence, logit, sigmoid
+from service.model.calibration import ALARMS, EVENT_POWER, Calibration, Evidence, logit, sigmoid
 from service.model.lengths import LEAST
 from service.model.togetherness import MEASURES, Together
 
-NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0)] * len(LEAST)
+NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0, 0.0)] * len(LEAST)
 
 
 def each(value: float) -> list[list[float]]:
@@ -23,9 +23,11 @@ ALONE = Together.unknown([2])
 
 
 def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0, together: Together = ALONE) -> Evidence:
-    channels = (np.array([x]) for x in (network, linear, 0.0, novelty))
+    channels = (np.array([x]) for x in (network, 0.0, linear, 0.0, novelty))
     events, changed = np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0])
-    return Evidence(*channels, np.zeros((1, 1)), events, changed, np.array([2]), np.zeros((1, 3), bool), together)
+    return Evidence(
+        *channels, np.zeros((1, 1)), events, -events, changed, np.array([2]), np.zeros((1, 3), bool), together
+    )
 
 
 def calibration(bias: float, fitted: float, live: float, **more: Any) -> Calibration:
@@ -84,25 +86,37 @@ def test_an_event_that_surges_is_blamed_as_its_sequence_is() -> None:
 
 
 def test_json_restores_the_same_calibration() -> None:
-    weights = [[1.0, 2.0, 0.7, k / 10] for k in range(len(LEAST))]
+    weights = [[1.0, 0.5, 2.0, 0.7, k / 10] for k in range(len(LEAST))]
     c = Calibration(weights, [-1.0] * len(LEAST), 0.2, 0.01, each(3.0), each(1.0), [0.8] * len(ALARMS), 1.5, -2.0)
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert json.dumps(again.to_json()) == json.dumps(c.to_json())
     assert again.score(evidence(1.0, 2.0)) == c.score(evidence(1.0, 2.0))
-    assert again.event_scores(evidence(), np.array([0.5])).tolist() == pytest.approx(
+    assert again.event_scores(evidence(), np.array([1.0])).tolist() == pytest.approx(
         [float(sigmoid(-2.0)), float(sigmoid(1.0))]
     )
 
 
 def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> None:
-    c = calibration(0.0, 0.2, 0.2, partial=(1.0,), within=((1.0, 0.0, 0.0),))
+    c = calibration(0.0, 0.2, 0.2, partial=(1.0,), within=((1.0, 0.0, 0.0, 0.0),))
     before, after = c.event_scores(evidence(), np.array([1.0]))
     assert before < 0.01 < 0.99 < after
-    assert c.event_scores(evidence(), np.array([0.0])).tolist() == pytest.approx([0.5, float(sigmoid(2.0))], abs=1e-6)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_events_are_blamed_no_more_than_their_sequence_and_in_the_same_order(
+    one: float, other: float, of: bool
+) -> None:
+    within = ((1.0, 0.5, 0.25, 0.0),) if of else ()
+    c = calibration(0.0, 0.2, 0.2, partial=(1.0,) if of else (), within=within)
+    low, high = (c.event_scores(evidence(), np.array([score])) for score in sorted((one, other)))
+    assert (low <= min(one, other) ** EVENT_POWER).all()
+    assert (low <= high).all()
+    assert low[0] <= low[1]
+    assert c.event_scores(evidence(), np.array([0.0])).tolist() == [0.0, 0.0]
 
 
 def test_each_length_is_weighed_by_its_own_weights() -> None:
-    weights = [[float(k), 0.0, 0.0, 0.0] for k in range(len(LEAST))]
+    weights = [[float(k), 0.0, 0.0, 0.0, 0.0] for k in range(len(LEAST))]
     bias = [k / 10 for k in range(len(LEAST))]
     c = Calibration(weights, bias, 0.5, 0.5, each(0.0), each(0.0))
     for bin_, least in enumerate(LEAST):

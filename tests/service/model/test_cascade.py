@@ -24,7 +24,7 @@ def cascade(rng: np.random.Generator) -> Cascade:
     counts = [int(n) * int(rng.random() < 0.8) for n in rng.integers(1, 6, len(LEAST))]
     at, most = ([sorted(rng.normal(0, 3, n).tolist()) for n in counts] for _ in range(2))
     slope, offset = rng.uniform(0.8, 1.3, len(LEAST)), rng.normal(0, 0.5, len(LEAST))
-    return Cascade(at, most, slope.tolist(), offset.tolist(), float(rng.normal()))
+    return Cascade(at, most, slope.tolist(), offset.tolist(), float(rng.normal()), float(rng.normal()))
 
 
 def scorer(rng: np.random.Generator, in_crowd: bool) -> Scorer:
@@ -39,7 +39,8 @@ def scorer(rng: np.random.Generator, in_crowd: bool) -> Scorer:
         return FalseAlarms(limits, np.full(len(LEAST), 100), usual, repeated, 200)
 
     weights = rng.uniform(0, 1, (len(LEAST), len(CHANNELS)))
-    weights[rng.random(len(LEAST)) < 0.2, 0] = 0.0
+    for of_network in (0, 1):
+        weights[rng.random(len(LEAST)) < 0.2, of_network] = 0.0
     alarm = {name: rng.uniform(0.5, 3, (len(ALARMS), len(LEAST))).tolist() for name in ("alarm_weight", "alarm_at")}
     calibration = Calibration(
         weights.tolist(), rng.normal(0, 1, len(LEAST)).tolist(), 0.3, 0.05, **alarm, alarm_most=[0.9] * len(ALARMS)
@@ -50,14 +51,14 @@ def scorer(rng: np.random.Generator, in_crowd: bool) -> Scorer:
 def evidence(rng: np.random.Generator, known: bool, n: int = 20) -> Evidence:
     """Evidence at random, of sequences of all lengths."""
     lengths = rng.choice([*LEAST[:9], 80], n)
-    channels = (rng.normal(0, 3, n), rng.normal(0, 3, n), rng.normal(0, 1, n), rng.lognormal(0, 0.5, n))
+    channels = (*rng.normal(0, 3, (3, n)), rng.normal(0, 1, n), rng.lognormal(0, 0.5, n))
     total = int(lengths.sum())
     together = Together.unknown(lengths.tolist())
     if known:
         together = replace(together, measures=rng.uniform(0, 2, (n, len(MEASURES))))
     missing = rng.random((n, COLUMNS)) < 0.3
     events = np.zeros(total, np.float32)
-    return Evidence(*channels, rng.normal(0, 1, (n, 2)), events, np.zeros(total), lengths, missing, together)
+    return Evidence(*channels, rng.normal(0, 1, (n, 2)), events, events, np.zeros(total), lengths, missing, together)
 
 
 rates = st.tuples(st.sampled_from(RATES[:-1]), st.sampled_from(RATES[:-1]))

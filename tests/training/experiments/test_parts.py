@@ -56,9 +56,10 @@ def test_a_part_that_is_left_out_says_the_same_of_everybody(first: tuple[Fitted,
         assert same(masked(left, VARIANTS[name]), left)
         assert same(masked(left, {part}), masked(evidence, ()))
     nothing = masked(evidence, ())
-    assert np.ptp(nothing.channels, axis=0).tolist() == [0.0] * 4
+    assert np.ptp(nothing.channels, axis=0).tolist() == [0.0] * 5
     assert not nothing.together.known.any()
     assert not nothing.events.any()
+    assert not nothing.foreign_events.any()
     assert not nothing.types.any()
     by_network = np.full_like(evidence.types, 0.25)
     assert masked(evidence, {"network"}, by_network).types == pytest.approx(by_network)

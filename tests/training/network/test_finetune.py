@@ -21,7 +21,7 @@ def test_pooling_in_training_is_the_pooling_that_serves() -> None:
     for i in range(3):
         rows = np.flatnonzero(owner == i)
         zeros = np.zeros((len(rows), 2), np.float32)
-        outputs = Outputs(logits[rows], zeros, zeros)
+        outputs = Outputs(logits[rows], zeros, zeros, zeros)
         nothing = np.zeros((0, 3), np.int32)
         window, owners = np.ones((2, 3), np.int32), [np.array([-1, 0], np.int32)] * len(rows)
         of_no_column = np.zeros(0, bool)
