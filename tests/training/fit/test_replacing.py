@@ -1,15 +1,18 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from service.model.scorer import network_logits
 from tests.support.training import QUICK
 from training.data.labels import UNLABELLED, Labels
 from training.data.log import Log
-from training.fit.networks import fold_of
+from training.fit.networks import fold_of, untrained
 from training.fit.replacing import mixed_of, with_labels, without_labels
 from training.fit.sequences import EncodedLog, encode
-from training.network.finetune import Shown
+from training.network.finetune import Shown, finetune, run_torch
 from training.network.trainer import Draw
 
 CONFIG = replace(QUICK, folds=3)
@@ -58,3 +61,29 @@ def test_a_log_of_single_events_is_not_mixed(labelled: tuple[Log, Labels]) -> No
     single = replace(log, events=log.events[log.offsets[:-1]], offsets=np.arange(len(log) + 1))
     data = encode(single, labels, CONFIG)
     assert not mixed_of(data, fold_of(data, CONFIG), seed=0).examples
+
+
+def test_a_network_learns_without_labels_whose_events_are_whose() -> None:
+    rng, accounts, events = np.random.default_rng(0), 120, 16
+    taste = np.repeat(np.arange(accounts) % 6, events)  # those of one taste cannot be told apart
+    log = Log.of(
+        pl.DataFrame(
+            {
+                "sequence_id": np.repeat([f"u{i}" for i in range(accounts)], events),
+                "item_id": [
+                    f"i{3 * t + k}" for t, k in zip(taste.tolist(), rng.integers(0, 3, len(taste)), strict=True)
+                ],
+            }
+        )
+    )
+    meaningless = rng.permutation(np.arange(accounts) % 3 == 0).astype(np.int8)
+    labels = replace(Labels.none(accounts), known=np.ones(accounts, dtype=bool), label=meaningless)
+    config = replace(QUICK, epochs=8)
+    data = encode(log, labels, config)
+    everybody = np.zeros(accounts, dtype=np.int64)
+    model = untrained(data.encoder, data.everything, 1, config)
+    seen, fresh = (mixed_of(data, everybody, seed) for seed in (0, 1))
+    finetune(model, data.encoder, without_labels(data, seen), [], config, True, "mixed", 8)
+    said = network_logits([e.encoded for e in fresh.examples], run_torch(model))
+    truth = np.concatenate([e.foreign for e in fresh.examples])
+    assert roc_auc_score(truth, said.foreign_events) > 0.7
