@@ -64,12 +64,11 @@ class FitConfig:
     epochs: Annotated[int, Option("Most epochs; early stopping usually ends sooner.")] = 8
     budget: float = 4e12  # limit of fine-tuning, in encoder weights times positions: about 5 minutes on two cores
     pretrain_epochs: Annotated[int, Option("Passes of masked-event pretraining over all sequences.", low=0)] = 0
-    mixed_epochs: Annotated[
-        int, Option("Passes over histories mixed with others', before labels are shown; 0 mixes none.", low=0)
-    ] = 8
-    mixed: float = 0.25  # how often a genuine history is then shown mixed, so that it is not forgotten
+    mixed: Annotated[  # see `training.data.replaced`
+        float, Option("How often training shows a genuine history with events of another account.", 0.0, 0.9)
+    ] = 0.5
     mask_rate: float = 0.15  # share of events hidden in pretraining
-    patience: int = 3  # epochs without a better average precision on held-out data
+    patience: int = 2  # epochs without a better average precision on held-out data
     batch_tokens: int = 1024  # positions of a training batch, roughly; it holds 8 to 16 sequences
     pretrained_rate: float = 3e-5  # learning rate of pretrained weights; at 1e-4 they collapsed to a constant
     scratch_rate: float = 5e-4  # learning rate of an encoder that starts at random

@@ -20,7 +20,7 @@ from service.model.calibration import Evidence, sigmoid
 from service.model.scorer import gather, network_logits
 from service.model.tabular import Reading
 from service.model.togetherness import Together
-from training.config import LEAST_EPOCHS, FitConfig, pretrained_directory
+from training.config import FitConfig, pretrained_directory
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
 from training.fit.tabular import Sample, as_unseen
@@ -153,7 +153,7 @@ def final_network(
     config: FitConfig,
     quiet: bool,
 ) -> BehaviourBert:
-    """The network that serves: trained on all that is shown, for as many epochs as the others needed, and LEAST_EPOCHS.
+    """The network that serves: trained on all that is shown, for as many epochs as the others needed.
 
     Args:
         shown: what it is trained on.
@@ -164,5 +164,5 @@ def final_network(
     if old is not None:
         carried = carry_over(model, data.encoder, data.types, old.weights, old.encoder, old.types)
         logger.info("%d of %d rows of the table carried over", carried, data.encoder.deep_rows)
-    finetune(model, data.encoder, shown, [], config, quiet, "final", max(round(float(np.median(epochs))), LEAST_EPOCHS))
+    finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
     return model

@@ -36,10 +36,10 @@ from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, fold_of, taught, untrained
-from training.fit.replacing import mixed_of, with_labels, without_labels
+from training.fit.replacing import shown_of
 from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
 from training.fit.tabular import FittedTabular, Sample, fit_tabular, row_counts
-from training.network.finetune import Example, Shown, finetune, run_torch
+from training.network.finetune import Example, run_torch
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
 
@@ -210,12 +210,7 @@ def _networks(
         with stage("teacher", seconds):
             examples = taught(data, examples, config, quiet)
     data, fold = replace(data, examples=examples), fold_of(data, config)
-    mixed = mixed_of(data, fold, config.seed) if config.mixed else Shown.all([])
-    if mixed.examples and config.mixed_epochs:
-        with stage("mixed histories", seconds):
-            unlabelled = without_labels(data, mixed)
-            finetune(start, data.encoder, unlabelled, [], config, quiet, "mixed", config.mixed_epochs)
-    shown = with_labels(data, mixed, config.mixed)
+    shown = shown_of(data, fold, config)
     with stage("cross-fitting", seconds):
         crossed = cross_fit(start, data, shown, fold, sample, tabular.reading, together, config, quiet)
     model = crossed.last

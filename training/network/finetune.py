@@ -265,7 +265,5 @@ def finetune(
     most, share = config.epochs_of(round(expected))
     if share < 1:
         logger.info("the budget allows %d epochs on %.0f %% of the sequences each", most, 100 * share)
-    training = Training(
-        name, model, objective, shown.examples, encoded, collator, min(epochs or most, most), measure, share, draw
-    )
+    training = Training(name, model, objective, shown.examples, encoded, collator, epochs or most, measure, share, draw)
     return train(training, config, quiet)
