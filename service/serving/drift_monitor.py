@@ -23,14 +23,18 @@ WATCHED_LEAST = 0.95 * LEAST / WATCHED  # the same for sequences whose values ar
 
 
 class DriftMonitor:
-    """Drift of one service process; `metrics` is where it is shown."""
+    """Drift of one service process; `metrics` is where it is shown.
+
+    Attributes:
+        expected: float64 (SCORE_BINS,), how many scores of validation lie in each bin.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self._recent = np.zeros(SCORE_BINS)
         self._pending: list[float] = []
         self._bins = [metrics.recent.labels(str(k)) for k in range(SCORE_BINS)]
-        self._expected = np.ones(SCORE_BINS)
+        self.expected = np.ones(SCORE_BINS)
         self._fields: FieldValues | None = None
         self._values = np.zeros((0, BINS))
         self._cells: list[Gauge] = []
@@ -38,7 +42,7 @@ class DriftMonitor:
 
     def serving(self, validation_scores: Sequence[int], fields: FieldValues) -> None:
         """From now on compares with the training data of another model, and forgets the old model's traffic."""
-        self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
+        self.expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
         for name in self._fields.names if self._fields else ():
             self.metrics.field_drift.labels(name).set(0)
@@ -46,13 +50,13 @@ class DriftMonitor:
             child.set(0)
         self._fields, self._values = fields, np.zeros((len(fields.names), BINS))
         self._cells = [self.metrics.values.labels(name, str(k)) for name in fields.names for k in range(BINS)]
-        self._fold()
+        self.fold()
 
     def scored(self, scores: Sequence[float]) -> None:
         """Takes in the scores of new sequences."""
         self._pending += scores
         if len(self._pending) >= STEP:
-            self._fold()
+            self.fold()
 
     def described(self, sequences: Sequence[Encoded]) -> None:
         """Takes in the values of one sequence in WATCHED."""
@@ -66,19 +70,19 @@ class DriftMonitor:
         """How many recent sequences were looked at in all workers, and how the values of each field moved."""
         if self._fields is None:
             return 0.0, []
-        self._fold()
+        self.fold()
         found = self._recent_values(self.metrics.collected())
         return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
 
     def show(self) -> None:
         """Brings the metrics of drift up to date, for a scrape."""
-        self._fold()
+        self.fold()
         registry = self.metrics.collected()
         found = np.zeros(SCORE_BINS)
         for labels, value in _samples(registry, "recguard_recent_scores"):
             found[int(labels["bin"])] = value
         enough = found.sum() > 0.99 * LEAST  # the first of them have faded a little
-        self.metrics.drift.set(population_stability(self._expected, found) if enough else 0.0)
+        self.metrics.drift.set(population_stability(self.expected, found) if enough else 0.0)
         if self._fields:
             values = self._recent_values(registry)
             for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
@@ -92,7 +96,7 @@ class DriftMonitor:
                 found[field, int(labels["bin"])] = value
         return found
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
         """Adds what came since the last call to the fading histograms, and puts these into the metrics."""
         self._recent *= 0.5 ** (len(self._pending) / MEMORY)
         bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
