@@ -200,7 +200,10 @@ class LastHour:
         """The last hour up to this moment, as `schemas.operations.NowAnswer` has it."""
         self.drift.fold()
         reading = await self.apart(self._read)
-        samples = [*(list(self.samples) if self.takes else await self.apart(self._kept)), sampled(reading)]
+        kept = list(self.samples) if self.takes else await self.apart(self._kept)
+        if len(kept) > 1 and reading.time - kept[-1].time < EVERY_SECONDS / 2:
+            kept.pop()  # a rate over so short a time is noise
+        samples = [*kept, sampled(reading)]
         recent = {int(labels["bin"]): value for labels, value in reading.samples["recguard_recent_scores"]}
         return {
             "time": reading.time,
