@@ -269,7 +269,7 @@ class Serving:
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         # what the crowd says changes with every request, so an answer of before may be wrong by now
-        crowd = self.crowd if model.bundle.usual else None
+        crowd = self.crowd if model.bundle.usual and not asked.alone else None
         cache = active.cache if not (crowd or asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]

@@ -4,40 +4,75 @@ import { earlier, history } from "./account.js";
 import { score, showAnswer } from "./answer.js";
 import { attempt, bounds, button, call, card, choice, count, digits, element, named, pill, plural, problem, quiet } from "./page.js";
 
-export const title = "Queue", every = 60;
-const MOST = 200, SHOWN = 60;
-const ORDERS = [["teaching", "teaches most first"], ["newest", "newest first"], ["score", "highest score first"]];
-let asked = { order: "teaching", decision: "", type: "", segment: "" }, field = "";
-let waiting = [], at = 0, shown = null, place = null, menus = null;
-const skipped = new Set(), given = []; // while the page is open: what was skipped, and the verdicts that can be undone
+export const title = "Queue",
+  every = 60;
+const MOST = 200,
+  SHOWN = 60;
+const ORDERS = [
+  ["teaching", "teaches most first"],
+  ["newest", "newest first"],
+  ["score", "highest score first"],
+];
+let asked = { order: "teaching", decision: "", type: "", segment: "" },
+  field = "";
+let waiting = [],
+  at = 0,
+  shown = null,
+  place = null,
+  menus = null;
+const skipped = new Set(),
+  given = []; // while the page is open: what was skipped, and the verdicts that can be undone
 const reasons = new Map(); // the field that counts most for an anomaly, by score id
 
 export const keys = {
-  a: () => say("anomalous"), n: () => say("normal"), s: skip, u: undo,
-  j: () => go(at + 1), k: () => go(at - 1), ArrowDown: () => go(at + 1), ArrowUp: () => go(at - 1),
+  a: () => say("anomalous"),
+  n: () => say("normal"),
+  s: skip,
+  u: undo,
+  j: () => go(at + 1),
+  k: () => go(at - 1),
+  ArrowDown: () => go(at + 1),
+  ArrowUp: () => go(at - 1),
 };
 export const redraw = () => shown?.redraw();
 
 export async function open(root) {
   shown = null;
-  place = { filters: element("div", { class: "row low" }), progress: element("div", { class: "row", id: "progress" }), list: element("ol", { id: "queue", "aria-label": "Answers that wait" }),
-    said: element("p", { id: "said", "aria-live": "polite" }), problem: problem(), more: element("p", { class: "quiet", id: "open" }), answer: element("div", { class: "view", id: "answer" }) };
-  const [model, thresholds] = await Promise.all([call("v1/model").catch(() => ({ types: [] })), call("v1/thresholds").catch(() => ({ segments: {} }))]);
+  place = {
+    filters: element("div", { class: "row low" }),
+    progress: element("div", { class: "row", id: "progress" }),
+    list: element("ol", { id: "queue", "aria-label": "Answers that wait" }),
+    said: element("p", { id: "said", "aria-live": "polite" }),
+    problem: problem(),
+    more: element("p", { class: "quiet", id: "open" }),
+    answer: element("div", { class: "view", id: "answer" }),
+  };
+  const [model, thresholds] = await Promise.all([
+    call("v1/model").catch(() => ({ types: [] })),
+    call("v1/thresholds").catch(() => ({ segments: {} })),
+  ]);
   menus = { types: model.types, segments: Object.keys(thresholds.segments) };
   drawFilters();
   await read();
-  root.append(card("What waits for a verdict", place.progress, place.filters),
-    element("div", { class: "split" }, card(null, place.more, place.list), element("div", {}, place.said, place.problem, place.answer)));
-  if (waiting.length) await go(0); else nothing();
+  root.append(
+    card("What waits for a verdict", place.progress, place.filters),
+    element("div", { class: "split" }, card(null, place.more, place.list), element("div", {}, place.said, place.problem, place.answer)),
+  );
+  if (waiting.length) await go(0);
+  else nothing();
 }
 
 // New answers come in at the end, so that what is looked at stays where it is.
 export async function refresh() {
-  const before = waiting[at]?.score_id, known = new Set(waiting.map((one) => one.score_id));
+  const before = waiting[at]?.score_id,
+    known = new Set(waiting.map((one) => one.score_id));
   const old = waiting;
   await read();
   waiting = [...old.filter((one) => !skipped.has(one.score_id)), ...waiting.filter((one) => !known.has(one.score_id))];
-  at = Math.max(waiting.findIndex((one) => one.score_id === before), 0);
+  at = Math.max(
+    waiting.findIndex((one) => one.score_id === before),
+    0,
+  );
   drawList();
   if (!before && waiting.length) await go(0);
 }
@@ -58,24 +93,46 @@ async function drawProgress() {
   place.progress.replaceChildren(
     element("progress", { max: Math.max(all, 1), value: judged, "aria-label": "Judged today" }),
     element("strong", {}, `${judged} of ${left >= 5000 ? "more than 5,000" : all} today`),
-    element("span", { class: "quiet" }, precision ? `precision so far ${bounds(precision)}` : "no flagged answer is judged today, so its precision is not known yet"));
+    element(
+      "span",
+      { class: "quiet" },
+      precision ? `precision so far ${bounds(precision)}` : "no flagged answer is judged today, so its precision is not known yet",
+    ),
+  );
 }
 
 function drawFilters() {
-  const any = [["", "any"]], of = (values) => [...any, ...values.map((value) => [value, named(value)])];
+  const any = [["", "any"]],
+    of = (values) => [...any, ...values.map((value) => [value, named(value)])];
   const menu = (name, label, options) => {
-    const made = choice(label, options, (value) => { asked[name] = value; again(); });
+    const made = choice(label, options, (value) => {
+      asked[name] = value;
+      again();
+    });
     made.querySelector("select").value = asked[name];
     return made;
   };
-  const why = choice("Main reason", of([...new Set(reasons.values())].sort()), (value) => { field = value; again(); });
+  const why = choice("Main reason", of([...new Set(reasons.values())].sort()), (value) => {
+    field = value;
+    again();
+  });
   why.querySelector("select").value = field;
-  place.filters.replaceChildren(menu("order", "Order", ORDERS), menu("decision", "Decision", of(["block", "review", "allow"])), menu("type", "Type", of(menus.types)),
-    menu("segment", "Segment", of(menus.segments)), why, button("Find main reasons", findReasons, { id: "why", title: "scores what is listed again, as trials, and asks for reasons" }));
+  place.filters.replaceChildren(
+    menu("order", "Order", ORDERS),
+    menu("decision", "Decision", of(["block", "review", "allow"])),
+    menu("type", "Type", of(menus.types)),
+    menu("segment", "Segment", of(menus.segments)),
+    why,
+    button("Find main reasons", findReasons, { id: "why", title: "scores what is listed again, as trials, and asks for reasons" }),
+  );
 }
 
 async function again() {
-  if (await attempt(place.problem, read)) { drawFilters(); if (waiting.length) await go(0); else nothing(); }
+  if (await attempt(place.problem, read)) {
+    drawFilters();
+    if (waiting.length) await go(0);
+    else nothing();
+  }
 }
 
 async function findReasons() {
@@ -83,7 +140,10 @@ async function findReasons() {
     const unknown = waiting.slice(0, SHOWN).filter(({ score_id: id }) => !reasons.has(id));
     for (let k = 0; k < unknown.length; k += 10) {
       const some = unknown.slice(k, k + 10);
-      const results = await score(some.map((one) => ({ id: one.sequence_id, segment: one.segment, events: one.events })), { reasons: 1 });
+      const results = await score(
+        some.map((one) => ({ id: one.sequence_id, segment: one.segment, events: one.events })),
+        { reasons: 1, alone: true },
+      );
       some.forEach((one, i) => reasons.set(one.score_id, results[i].reasons?.[0]?.field ?? "none"));
     }
     drawFilters();
@@ -93,30 +153,68 @@ async function findReasons() {
 
 function drawList() {
   const more = waiting.length === MOST ? "200 or more" : waiting.length;
-  place.more.textContent = waiting.length ? `${more} wait${waiting.length === 1 ? "s" : ""}${waiting.length > SHOWN ? `; the first ${SHOWN} are listed` : ""}` : "";
-  place.list.replaceChildren(...waiting.slice(0, SHOWN).map((one, i) => element("li", {},
-    button("", () => go(i), { "aria-current": i === at ? "true" : null }))));
-  [...place.list.children].forEach((item, i) => item.firstChild.append(pill(waiting[i].decision), element("b", {}, digits(waiting[i].score)),
-    element("span", {}, named(waiting[i].type) || (waiting[i].decision === "allow" ? "random sample" : "unknown")),
-    element("span", { class: "quiet" }, [plural(count(waiting[i].events), "event"), waiting[i].segment, reasons.get(waiting[i].score_id)].filter(Boolean).join(", "))));
+  place.more.textContent = waiting.length
+    ? `${more} wait${waiting.length === 1 ? "s" : ""}${waiting.length > SHOWN ? `; the first ${SHOWN} are listed` : ""}`
+    : "";
+  place.list.replaceChildren(
+    ...waiting.slice(0, SHOWN).map((one, i) =>
+      element(
+        "li",
+        {},
+        button("", () => go(i), { "aria-current": i === at ? "true" : null }),
+      ),
+    ),
+  );
+  [...place.list.children].forEach((item, i) =>
+    item.firstChild.append(
+      pill(waiting[i].decision),
+      element("b", {}, digits(waiting[i].score)),
+      element("span", {}, named(waiting[i].type) || (waiting[i].decision === "allow" ? "random sample" : "unknown")),
+      element(
+        "span",
+        { class: "quiet" },
+        [plural(count(waiting[i].events), "event"), waiting[i].segment, reasons.get(waiting[i].score_id)].filter(Boolean).join(", "),
+      ),
+    ),
+  );
 }
 
 function nothing() {
   shown = null;
   const all = Object.entries(asked).every(([name, value]) => name === "order" || !value) && !field;
-  place.answer.replaceChildren(card(null, element("p", { class: "good" }, all ? (skipped.size ? `Only what you skipped waits: ${skipped.size}.` : "Nothing waits for a verdict.") : "Nothing like that waits."),
-    quiet("Every answer that is flagged comes here, and of the allowed ones a random share (RECGUARD_REVIEW_SHARE).")));
+  place.answer.replaceChildren(
+    card(
+      null,
+      element(
+        "p",
+        { class: "good" },
+        all
+          ? skipped.size
+            ? `Only what you skipped waits: ${skipped.size}.`
+            : "Nothing waits for a verdict."
+          : "Nothing like that waits.",
+      ),
+      quiet("Every answer that is flagged comes here, and of the allowed ones a random share (RECGUARD_REVIEW_SHARE)."),
+    ),
+  );
 }
 
 async function go(to) {
   if (!waiting[to]) return;
   at = to;
-  [...place.list.children].forEach((item, i) => i === at ? item.firstChild.setAttribute("aria-current", "true") : item.firstChild.removeAttribute("aria-current"));
+  [...place.list.children].forEach((item, i) =>
+    i === at ? item.firstChild.setAttribute("aria-current", "true") : item.firstChild.removeAttribute("aria-current"),
+  );
   place.list.children[at]?.scrollIntoView({ block: "nearest" });
   const one = waiting[at];
   await attempt(place.problem, async () => {
     const { verdicts, others } = await call(`v1/review/${one.score_id}`);
-    const found = await showAnswer(element("div"), { id: one.sequence_id, segment: one.segment, events: one.events }, [buttons(), history(verdicts), earlier(others)], one);
+    const found = await showAnswer(
+      element("div"),
+      { id: one.sequence_id, segment: one.segment, events: one.events },
+      [buttons(), history(verdicts), earlier(others)],
+      one,
+    );
     if (waiting[at] !== one) return; // somebody went on meanwhile
     shown = found;
     place.answer.replaceChildren(...found.root.children);
@@ -125,16 +223,25 @@ async function go(to) {
 }
 
 function buttons() {
-  const key = (name, text, act, attributes = {}) => element("button", { type: "button", onclick: act, ...attributes }, element("kbd", {}, name), ` ${text}`);
-  return element("div", { class: "row", id: "verdict" }, key("a", "anomalous", keys.a, { "data-verdict": "anomalous" }), key("n", "normal", keys.n, { "data-verdict": "normal" }), key("s", "skip", skip),
-    key("u", given.length ? "undo the last verdict" : "undo", undo, { id: "undo", disabled: !given.length }), element("span", { class: "quiet" }, element("kbd", {}, "j"), " ", element("kbd", {}, "k"), " next, previous"));
+  const key = (name, text, act, attributes = {}) =>
+    element("button", { type: "button", onclick: act, ...attributes }, element("kbd", {}, name), ` ${text}`);
+  return element(
+    "div",
+    { class: "row", id: "verdict" },
+    key("a", "anomalous", keys.a, { "data-verdict": "anomalous" }),
+    key("n", "normal", keys.n, { "data-verdict": "normal" }),
+    key("s", "skip", skip),
+    key("u", given.length ? "undo the last verdict" : "undo", undo, { id: "undo", disabled: !given.length }),
+    element("span", { class: "quiet" }, element("kbd", {}, "j"), " ", element("kbd", {}, "k"), " next, previous"),
+  );
 }
 
 async function next(gone) {
   waiting = waiting.filter((one) => one !== gone);
   at = Math.min(at, Math.max(waiting.length - 1, 0));
   drawList();
-  if (waiting.length) await go(at); else nothing();
+  if (waiting.length) await go(at);
+  else nothing();
 }
 
 async function say(verdict) {
