@@ -130,8 +130,8 @@ class ScoreRequest(BaseModel):
     alone: bool = Field(
         False,
         strict=True,
-        description="Whether to judge the sequences without the crowd, which they do not enter then. Beside it, one that "
-        "was answered before under another name looks like a copy of itself.",
+        description="Whether to judge the sequences without the crowd, which they do not enter then. Beside it, one "
+        "that was answered before under another name looks like a copy of itself.",
     )
 
 

@@ -1,5 +1,6 @@
 // One answer in full: its score against the thresholds, the reasons for it, and a typical account beside it.
 
+import { width } from "./draw.js";
 import { drawEvents, eventsOf, score, tryEach } from "./events.js";
 import { allEvents, button, call, card, count, day, digits, element, named, percent, pill, quiet, seconds, svg, table } from "./page.js";
 import { columnsOf, figures, spread, timeline } from "./timeline.js";
@@ -82,7 +83,7 @@ function head(shown, kept, beside) {
   return element(
     "section",
     { class: "card answer" },
-    element("h3", { class: "account" }, `Account ${sequence.user_id ?? sequence.id}`),
+    element("h3", { class: "account" }, `Account ${kept?.user_id ?? sequence.user_id ?? sequence.id}`),
     before,
     element(
       "div",
@@ -115,16 +116,16 @@ function limits({ sequence, result, thresholds }) {
 function drawScale(shown) {
   const { review, block } = limits(shown),
     { score } = shown.result;
-  const x = (p) => 500 + 500 * Math.max(Math.min(Math.log((p + 1e-4) / (1 - p + 1e-4)) / Math.log(1e4), 1), -1);
+  const w = width(shown.place.scale, 240, 1400);
+  const x = (p) => (w / 2) * (1 + Math.max(Math.min(Math.log((p + 1e-4) / (1 - p + 1e-4)) / Math.log(1e4), 1), -1));
   const part = (name, from, to) => svg("rect", { class: name, x: x(from), y: 18, width: Math.max(x(to) - x(from), 1), height: 14 });
-  const at = Math.max(Math.min(x(score), 994), 6);
+  const at = Math.max(Math.min(x(score), w - 7), 7);
   shown.place.scale.replaceChildren(
     svg(
       "svg",
       {
         class: "scale",
-        viewBox: "0 0 1000 34",
-        preserveAspectRatio: "none",
+        viewBox: `0 0 ${w} 34`,
         role: "img",
         "aria-label": `score ${digits(score)}, review from ${digits(review)}, block from ${digits(block)}`,
       },

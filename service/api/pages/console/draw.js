@@ -22,7 +22,7 @@ export function curves(title, times, lines, { as = String, limit = null, least =
   figure.redraw = () => {
     const w = width(figure),
       at = (k) => LEFT + (w - LEFT - RIGHT) * (times.length < 2 ? 1 : (times[k] - times[0]) / (times.at(-1) - times[0]));
-    const top = above(Math.max(least, limit?.value ?? 0, ...lines.flatMap(({ values }) => values)));
+    const top = above(Math.max(least, 1.1 * (limit?.value ?? 0), ...lines.flatMap(({ values }) => values)));
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
     const now = lines.map(({ name, values }) => `${name} ${as(values.at(-1) ?? 0)}`).join(", ");
     const told = element("p", { class: "quiet reading" }, times.length < 2 ? "The first minute is not over yet." : `now ${now}`);

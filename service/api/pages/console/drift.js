@@ -73,7 +73,7 @@ function one({ field, psi, values }) {
   return box;
 }
 
-const points = (by) => `${by > 0 ? "+" : "-"}${Number((100 * Math.abs(by)).toPrecision(2))} points`;
+const points = (by) => (by ? `${by > 0 ? "+" : "-"}${Number((100 * Math.abs(by)).toPrecision(2))} points` : "none");
 
 function sentence(moved) {
   const said = moved

@@ -48,17 +48,19 @@ export function redraw() {
 }
 
 function drawAlerts({ alerts, untold }) {
-  const rows = alerts.map((alert) => [
-    element("span", { class: `pill ${alert.fires ? "block" : "review"}` }, alert.fires ? "fires" : "pending"),
-    alert.name,
-    `${alert.says}: ${rate(alert.value)}, limit ${rate(alert.limit)}`,
-    `since ${clock(alert.since)}`,
-  ]);
+  const rows = alerts.map((alert) =>
+    element(
+      "li",
+      {},
+      element("span", { class: `pill ${alert.fires ? "block" : "review"}` }, alert.fires ? "fires" : "pending"),
+      element("b", {}, alert.name),
+      element("span", {}, `${alert.says}: ${rate(alert.value)}, limit ${rate(alert.limit)}`),
+      element("span", { class: "quiet" }, `since ${clock(alert.since)} UTC`),
+    ),
+  );
   place.alerts.replaceChildren(
     place.alerts.firstChild,
-    rows.length
-      ? table("Alerts whose condition holds", ["state", "rule", "why", "since"], rows)
-      : element("p", { class: "good" }, "None would fire, by what this service knows."),
+    rows.length ? element("ul", { id: "alerts" }, ...rows) : element("p", { class: "good" }, "None would fire, by what this service knows."),
     quiet(`Only Prometheus can tell ${untold.join(", ")}: they need days, other processes, or a service that is down.`),
   );
 }

@@ -46,7 +46,7 @@ export function table(caption, heads, rows, numbers = []) {
       "table",
       {},
       element("caption", { class: "hidden" }, caption),
-      element("thead", {}, element("tr", {}, ...heads.map((head, k) => element("th", { scope: "col", class: side(k) }, head)))),
+      element("thead", {}, element("tr", {}, ...heads.map((head, k) => element(head ? "th" : "td", { class: side(k) }, head)))),
       element("tbody", {}, ...rows.map(line)),
     ),
   );

@@ -1,7 +1,8 @@
 // The queue of answers that wait for a verdict, worked through by keys.
 
 import { earlier, history } from "./account.js";
-import { score, showAnswer } from "./answer.js";
+import { showAnswer } from "./answer.js";
+import { score } from "./events.js";
 import { attempt, bounds, button, call, card, choice, count, digits, element, named, pill, plural, problem, quiet } from "./page.js";
 
 export const title = "Queue",
