@@ -18,6 +18,7 @@ let asked = { order: "teaching", decision: "", type: "", segment: "" },
   field = "";
 let waiting = [],
   at = 0,
+  asking = 0, // of how many attempts to read the list the last one counts
   shown = null,
   place = null,
   menus = null;
@@ -53,8 +54,8 @@ export async function open(root) {
     call("v1/thresholds").catch(() => ({ segments: {} })),
   ]);
   menus = { types: model.types, segments: Object.keys(thresholds.segments) };
-  drawFilters();
   await read();
+  drawFilters();
   root.append(
     card("What waits for a verdict", place.progress, place.filters),
     element("div", { class: "split" }, card(null, place.more, place.list), element("div", {}, place.said, place.problem, place.answer)),
@@ -65,26 +66,31 @@ export async function open(root) {
 
 // New answers come in at the end, so that what is looked at stays where it is.
 export async function refresh() {
-  const before = waiting[at]?.score_id,
-    known = new Set(waiting.map((one) => one.score_id));
-  const old = waiting;
-  await read();
-  waiting = [...old.filter((one) => !skipped.has(one.score_id)), ...waiting.filter((one) => !known.has(one.score_id))];
-  at = Math.max(
-    waiting.findIndex((one) => one.score_id === before),
-    0,
-  );
+  const [answers] = await Promise.all([ask(), drawProgress()]);
+  const known = new Set(waiting.map((one) => one.score_id));
+  const none = !waiting.length;
+  waiting.push(...answers.filter((one) => !known.has(one.score_id)));
   drawList();
-  if (!before && waiting.length) await go(0);
+  if (none && waiting.length) await go(0);
 }
 
-async function read() {
+async function ask() {
   const query = new URLSearchParams(Object.entries({ most: MOST, ...asked }).filter(([, value]) => value !== ""));
-  const [{ answers }] = await Promise.all([call(`v1/review?${query}`), drawProgress()]);
-  waiting = answers.filter(({ score_id: id }) => !skipped.has(id) && (!field || reasons.get(id) === field));
+  const { answers } = await call(`v1/review?${query}`);
+  const done = new Set([...skipped, ...given.map(({ one }) => one.score_id)]);
+  return answers.filter(({ score_id: id }) => !done.has(id) && (!field || reasons.get(id) === field));
+}
+
+// Whether the list was read anew; not so where it is being read in yet another way by now.
+async function read() {
+  const mine = (asking += 1);
+  const [answers] = await Promise.all([ask(), drawProgress()]);
+  if (mine !== asking) return false;
+  waiting = answers;
   at = 0;
   for (const one of answers) if (one.segment && !menus.segments.includes(one.segment)) menus.segments.push(one.segment);
   drawList();
+  return true;
 }
 
 async function drawProgress() {
@@ -129,11 +135,11 @@ function drawFilters() {
 }
 
 async function again() {
-  if (await attempt(place.problem, read)) {
-    drawFilters();
+  await attempt(place.problem, async () => {
+    if (!(await read())) return;
     if (waiting.length) await go(0);
     else nothing();
-  }
+  });
 }
 
 async function findReasons() {
