@@ -15,6 +15,7 @@ from service.serving.service import Serving
 
 REVIEW_PROBLEMS = ADMIN_PROBLEMS | problems(404, 504)
 WAITS = {"parameters": [DEADLINE]}
+TEXT = r"^[^\x00]*$"  # PostgreSQL has no text with a NUL in it
 
 
 def router(serving: Serving, access: Access) -> APIRouter:
@@ -36,14 +37,14 @@ def router(serving: Serving, access: Access) -> APIRouter:
             Order, Query(description="`teaching`: the most useful ones to judge first, some from the random sample.")
         ] = "teaching",
         decision: Annotated[Decision | None, Query(description="Only with this decision.")] = None,
-        type: Annotated[str | None, Query(max_length=128, description="Only of this type of anomaly.")] = None,
-        segment: Annotated[str | None, Query(max_length=64, description="Only of this segment.")] = None,
+        type: Annotated[str | None, Query(max_length=128, pattern=TEXT, description="Only of this type.")] = None,
+        segment: Annotated[str | None, Query(max_length=64, pattern=TEXT, description="Only of this segment.")] = None,
     ) -> reviewing.ReviewAnswer:
         """Kept answers without a verdict, the most useful ones to judge first; some come from the random sample."""
-        asked = {"decision": decision, "type": type, "segment": segment}
-        only = {name: value for name, value in asked.items() if value is not None}
-        found = await serving.feedback.queue(most, order, only, due(request, serving))
-        return reviewing.ReviewAnswer.model_validate({"answers": found})
+        asked = ("decision", decision), ("type", type), ("segment", segment)
+        only = {name: value for name, value in asked if value is not None}
+        found = {"answers": await serving.feedback.queue(most, order, only, due(request, serving))}
+        return reviewing.ReviewAnswer.model_validate(found)
 
     @routes.get(
         "/v1/review/progress",
