@@ -148,14 +148,12 @@ function listReasons(shown) {
       reason.observed !== undefined && reason.observed !== null && reason.usual !== undefined && reason.usual !== null
         ? ` (observed ${reason.observed}, usual ${reason.usual})`
         : "";
-    const chips = on
-      .slice(0, 8)
-      .map((i) =>
-        button(`#${i + 1}`, () => shown.place.picture.querySelectorAll("circle")[i].focus(), {
-          class: "chip",
-          "aria-label": `to event ${i + 1}`,
-        }),
-      );
+    const chips = on.slice(0, 8).map((i) =>
+      button(`#${i + 1}`, () => shown.place.picture.querySelectorAll("circle")[i].focus(), {
+        class: "chip",
+        "aria-label": `to event ${i + 1}`,
+      }),
+    );
     return element(
       "li",
       {},

@@ -1,6 +1,6 @@
 // The console: which view is shown, when it is read again, and the key; no library, nothing from elsewhere.
 
-import { $, attempt, call, element, problem } from "./page.js";
+import { $, Refused, call, element, problem } from "./page.js";
 import * as account from "./account.js";
 import * as campaigns from "./campaigns.js";
 import * as drift from "./drift.js";
@@ -11,39 +11,47 @@ import * as thresholds from "./thresholds.js";
 // A view has a `title`, `open(root, ...rest)`, which may be told more in the address, as in #account/ID, and perhaps
 // `refresh()`, every `every` seconds, `redraw()` where its place has another width, and `keys`, what keys do.
 const views = { now, queue, account, campaigns, thresholds, drift };
-let current = null; // { view, problem }
+let current = null; // { view, root, rest, place of its problem, whether it is opened }
 let timer = 0;
 
 async function show() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  if (name === "view") {
-    $("view").focus();
-    return;
-  } // the link past the menu
+  if (name === "view") return $("view").focus(); // the link past the menu
   const view = views[name] ?? now;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${Object.keys(views).find((one) => views[one] === view)}`) link.setAttribute("aria-current", "page");
+    if (views[link.hash.slice(1)] === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = `${view.title} · recguard`;
-  const place = problem(),
-    root = element("div", { class: "view" });
-  const mine = (current = { view, place });
+  const place = problem();
+  const root = element("div", { class: "view" });
+  current = { view, root, rest: rest.map(decodeURIComponent), place, opened: false };
   $("view").replaceChildren(element("h2", { class: "hidden" }, view.title), place, root);
-  await attempt(place, () => view.open(root, ...rest.map(decodeURIComponent)));
-  if (mine === current) watch();
+  await read();
 }
 
-async function again() {
-  const { view, place } = current;
-  await attempt(place, () => view.refresh());
-  watch();
-}
-
-function watch() {
-  // nothing is asked while nobody looks
+// Opens the view, or reads it again once that is done; and again later, unless the key does not open its door.
+async function read() {
+  const mine = current;
+  const { view, root, rest, place } = mine;
+  let shut = false;
   clearTimeout(timer);
-  if (current.view.refresh && !document.hidden) timer = setTimeout(again, 1000 * current.view.every);
+  try {
+    if (mine.opened) await view.refresh();
+    else {
+      root.replaceChildren();
+      await view.open(root, ...rest);
+    }
+    mine.opened = true;
+    place.textContent = "";
+  } catch (error) {
+    place.textContent = error.message;
+    if (!(error instanceof Refused)) throw error;
+    shut = error.status === 401 || error.status === 403;
+  }
+  if (mine !== current || shut || !view.refresh || document.hidden) return; // nothing is asked while nobody looks
+  clearTimeout(timer);
+  timer = setTimeout(read, 1000 * view.every);
 }
 
 async function model() {
@@ -63,19 +71,27 @@ $("key").addEventListener("change", () => {
 });
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => {
-  if (current?.view.refresh && !document.hidden) again();
-  else clearTimeout(timer);
+  if (document.hidden) clearTimeout(timer);
+  else if (current?.view.refresh) read();
 });
 let size = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth !== size) {
     size = innerWidth;
-    current?.view.redraw?.();
+    if (current?.opened) current.view.redraw?.();
   }
 });
 document.addEventListener("keydown", (event) => {
   const act = current?.view.keys?.[event.key];
-  if (!act || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+  if (
+    !act ||
+    event.defaultPrevented ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)
+  )
+    return;
   event.preventDefault();
   act();
 });

@@ -60,7 +60,9 @@ function drawAlerts({ alerts, untold }) {
   );
   place.alerts.replaceChildren(
     place.alerts.firstChild,
-    rows.length ? element("ul", { id: "alerts" }, ...rows) : element("p", { class: "good" }, "None would fire, by what this service knows."),
+    rows.length
+      ? element("ul", { id: "alerts" }, ...rows)
+      : element("p", { class: "good" }, "None would fire, by what this service knows."),
     quiet(`Only Prometheus can tell ${untold.join(", ")}: they need days, other processes, or a service that is down.`),
   );
 }

@@ -33,8 +33,6 @@ export const keys = {
   u: undo,
   j: () => go(at + 1),
   k: () => go(at - 1),
-  ArrowDown: () => go(at + 1),
-  ArrowUp: () => go(at - 1),
 };
 export const redraw = () => shown?.redraw();
 

@@ -52,6 +52,7 @@ export async function open(root) {
   rates = baseline.rate_steps;
   byRate = inForce.review === undefined;
   wanted = body(inForce);
+  if (["review", "block"].some((level) => wanted[field(level)] === undefined)) convert(); // one is a rate, the other a score
   trying.append(
     modes(),
     place.sliders,
