@@ -119,6 +119,7 @@ def test_an_analyst_scores_a_sequence_and_takes_events_out(
     assert texts(browser, "#advice")[0].startswith("drop")
     browser.find_element("id", "each").click()
     wait_until(lambda: len(browser.find_elements("css selector", "#without i")) == len(given[at]["events"]))
+    assert says(browser, "#most", f"Now it scores {texts(browser, '#value')[0]}. Event #")
 
     browser.execute_script(f"document.querySelector('{dots}').dispatchEvent(new MouseEvent('click'))")
     left = {**given[at], "events": given[at]["events"][1:]}

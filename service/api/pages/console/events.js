@@ -187,6 +187,7 @@ export function tryEach(shown) {
   const { sequence, result, how } = shown,
     length = count(sequence.events),
     bars = element("div", { id: "without", role: "img", "aria-label": "Change of the score without each event" }),
+    told = element("p", { id: "most", "aria-live": "polite" }),
     place = problem();
   const start = button(
     "Score without each event",
@@ -207,7 +208,7 @@ export function tryEach(shown) {
       } catch (error) {
         place.textContent = error.message;
       }
-      drawEach(bars, result, changed);
+      told.textContent = drawEach(bars, result, changed);
     },
     { id: "each" },
   );
@@ -220,10 +221,12 @@ export function tryEach(shown) {
       quiet("Below the line, the score is lower without that event; above, higher."),
     ),
     bars,
+    told,
     place,
   );
 }
 
+// Draws the changes in log odds; says which event changes most.
 function drawEach(bars, result, changed) {
   const logit = (p) => Math.log((p + 1e-6) / (1 - p + 1e-6));
   const moves = [...changed].map(([i, without]) => [i, logit(without) - logit(result.score), without]);
@@ -237,4 +240,6 @@ function drawEach(bars, result, changed) {
     cells[i].append(bar);
   }
   bars.replaceChildren(...cells);
+  const [first] = moves.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+  return first ? `Now it scores ${digits(result.score)}. Event #${first[0] + 1} changes most: without it, ${digits(first[2])}.` : "";
 }
