@@ -4,12 +4,13 @@ Recent traffic is kept in histograms that fade: after `MEMORY` more sequences, a
 its own histograms in gauges that add up, and drift is computed from their sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge, Metric
+from prometheus_client.samples import Sample
 
 from service.encoding.encoder import Encoded
 from service.model.drift import BINS, SCORE_BINS, FieldValues, population_stability
@@ -71,29 +72,29 @@ class DriftMonitor:
         if self._fields is None:
             return 0.0, []
         self.fold()
-        found = self._recent_values(self.metrics.collected())
+        found = self._recent_values(_collected(self.metrics))
         return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
 
     def show(self) -> None:
         """Brings the metrics of drift up to date, for a scrape."""
         self.fold()
-        registry = self.metrics.collected()
+        collected = _collected(self.metrics)
         found = np.zeros(SCORE_BINS)
-        for labels, value in _samples(registry, "recguard_recent_scores"):
-            found[int(labels["bin"])] = value
+        for sample in _samples(collected, "recguard_recent_scores"):
+            found[int(sample.labels["bin"])] = sample.value
         enough = found.sum() > 0.99 * LEAST  # the first of them have faded a little
         self.metrics.drift.set(population_stability(self.expected, found) if enough else 0.0)
         if self._fields:
-            values = self._recent_values(registry)
+            values = self._recent_values(collected)
             for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
                 self.metrics.field_drift.labels(name).set(psi)
 
-    def _recent_values(self, registry: CollectorRegistry) -> NDArray[np.float64]:
+    def _recent_values(self, collected: Mapping[str, Metric]) -> NDArray[np.float64]:
         found = np.zeros_like(self._values)
         at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
-        for labels, value in _samples(registry, "recguard_recent_values"):
-            if (field := at.get(labels["field"])) is not None:
-                found[field, int(labels["bin"])] = value
+        for sample in _samples(collected, "recguard_recent_values"):
+            if (field := at.get(sample.labels["field"])) is not None:
+                found[field, int(sample.labels["bin"])] = sample.value
         return found
 
     def fold(self) -> None:
@@ -108,7 +109,11 @@ class DriftMonitor:
             child.set(value)
 
 
-def _samples(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str], float]]:
-    """The labels and value of each sample of a metric; none where there is no such metric."""
-    family = next((m for m in registry.collect() if m.name == name), None)
-    return [(sample.labels, sample.value) for sample in family.samples] if family else []
+def _collected(metrics: Metrics) -> dict[str, Metric]:
+    """All metrics by name, read once, as that takes milliseconds."""
+    return {metric.name: metric for metric in metrics.collected().collect()}
+
+
+def _samples(collected: Mapping[str, Metric], name: str) -> list[Sample]:
+    """The samples of a metric; none where there is no such metric."""
+    return collected[name].samples if name in collected else []

@@ -175,7 +175,7 @@ class LastHour:
             self.samples.extend(await self.apart(self._kept))
             self.takes = True
         self.drift.show()
-        self.samples.append(sampled(await self.apart(self._read)))
+        self.samples.append(await self.apart(lambda: sampled(self._read())))
         if self.run is not None:
             await self.apart(self._keep, self.run / FILE, [asdict(one) for one in self.samples])
 
@@ -203,6 +203,9 @@ class LastHour:
         kept = list(self.samples) if self.takes else await self.apart(self._kept)
         if len(kept) > 1 and reading.time - kept[-1].time < EVERY_SECONDS / 2:
             kept.pop()  # a rate over so short a time is noise
+        return await self.apart(self._composed, reading, kept)
+
+    def _composed(self, reading: Reading, kept: Sequence[Sample]) -> dict[str, Any]:
         samples = [*kept, sampled(reading)]
         recent = {int(labels["bin"]): value for labels, value in reading.samples["recguard_recent_scores"]}
         return {
