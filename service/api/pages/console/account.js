@@ -22,7 +22,8 @@ export async function open(root, scoreId) {
       },
     }),
   };
-  root.append(pasting(), place.choice, place.answer);
+  const paste = pasting();
+  root.append(...(scoreId ? [place.answer, paste, place.choice] : [paste, place.choice, place.answer])); // what was asked for comes first
   const known = attempt(place.problem, samples);
   if (scoreId) await showKept(scoreId);
   else await known;
