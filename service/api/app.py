@@ -22,7 +22,18 @@ from service.api.auth import Access
 from service.api.front import CRASH, Front
 from service.api.openapi import complete
 from service.api.rates import Buckets
-from service.api.routes import campaigns, console, inference_protocol, model, operation, review, scoring, thresholds
+from service.api.routes import (
+    campaigns,
+    console,
+    inference_protocol,
+    model,
+    operation,
+    queue,
+    review,
+    scoring,
+    thresholds,
+    watching,
+)
 from service.api.routes.scoring import Scoring
 from service.api.supervisor import REFUSED
 from service.engine.remote import EngineLost
@@ -108,7 +119,7 @@ def create_app(serving: Serving, access: Access, traces: Traces | None) -> ASGIA
     _answer_problems(app)
     scored = Scoring(serving, access)
     app.include_router(scoring.router(scored))
-    for part in (operation, model, thresholds, inference_protocol, review, campaigns, console):
+    for part in (operation, watching, model, thresholds, inference_protocol, review, queue, campaigns, console):
         app.include_router(part.router(serving, access))
     complete(app, messages.ScoreRequest, messages.EventsRequest, inference_protocol.InferRequest)
     return Front(app, scored, RequestLog(serving.settings.log_requests, serving.pseudonyms), traces)

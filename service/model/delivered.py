@@ -31,6 +31,7 @@ class Counted:
         rate: its false-alarm rate by the bundle's curves.
         genuine: what people say; None if nobody has judged it.
         accounts: how many they are; at least 1.
+        score: of a judged one, where it was asked for.
     """
 
     events: int
@@ -40,6 +41,7 @@ class Counted:
     rate: float
     genuine: bool | None
     accounts: int = 1
+    score: float | None = None
 
 
 def weights(counted: Sequence[Counted]) -> list[float]:
@@ -95,6 +97,58 @@ def delivered(counted: Sequence[Counted], flags: Callable[[Counted], bool]) -> B
         return of / (of + beside) if of + beside > 0 else math.nan
 
     return Bounds(share(wrong.estimate, passed.estimate), share(wrong.low, passed.high), share(wrong.high, passed.low))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What thresholds would have done, by verdicts.
+
+    Attributes:
+        judged: accounts with a verdict.
+        precision: share of the flagged accounts that are anomalous.
+        recall: share of the anomalous accounts that are flagged; NaN while nobody has judged any that was allowed.
+        missed, bothered: shares of all accounts: anomalous and not flagged, genuine and flagged; NaN as recall is.
+    """
+
+    judged: int
+    precision: Bounds
+    recall: Bounds
+    missed: float
+    bothered: float
+
+
+def tried(counted: Sequence[Counted], flags: Callable[[Counted], bool]) -> Tried:
+    """What thresholds would have done that flag other accounts than those that were in force.
+
+    Each judged account stands for those it was drawn from (`weights`). Intervals are Wilson's, of as many accounts as
+    would tell as much if all weighed the same (Kish, "Survey sampling", 1965).
+    """
+    weighed = [(c, c.accounts * w, c.accounts * w * w) for c, w in zip(counted, weights(counted), strict=True) if w]
+
+    def part(which: Callable[[Counted], bool]) -> tuple[float, float]:
+        some = [(stand, square) for c, stand, square in weighed if which(c)]
+        return sum(stand for stand, _ in some), sum(square for _, square in some)
+
+    def share(hits: Callable[[Counted], bool], of: Callable[[Counted], bool]) -> Bounds:
+        (stand, square), (right, _) = part(of), part(lambda c: of(c) and hits(c))
+        return wilson(right / stand * stand**2 / square, stand**2 / square) if stand else Bounds()
+
+    def anomalous(c: Counted) -> bool:
+        return not c.genuine
+
+    told = any(c.decision == "allow" for c, _, _ in weighed) or all(c.decision != "allow" for c in counted)
+    total = part(lambda _: True)[0]
+    missed, bothered = (
+        part(lambda c: anomalous(c) and not flags(c))[0],
+        part(lambda c: not anomalous(c) and flags(c))[0],
+    )
+    return Tried(
+        sum(c.accounts for c, _, _ in weighed),
+        share(anomalous, flags),
+        share(flags, anomalous) if told else Bounds(),
+        missed / total if told and total else math.nan,
+        bothered / total if told and total else math.nan,
+    )
 
 
 def lacking(counted: Sequence[Counted], rate: float) -> int:

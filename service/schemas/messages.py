@@ -127,6 +127,12 @@ class ScoreRequest(BaseModel):
         description="Whether what the sequences hold becomes part of the crowd that later ones are judged beside; not "
         "for what did not happen, such as a test, or is sent again from an archive. A trial never does.",
     )
+    alone: bool = Field(
+        False,
+        strict=True,
+        description="Whether to judge the sequences without the crowd, which they do not enter then. Beside it, one "
+        "that was answered before under another name looks like a copy of itself.",
+    )
 
 
 class LiveEvent(BaseModel):

@@ -1,11 +1,8 @@
-"""Requests and answers of the routes for operators and reviewers: thresholds, verdicts, drift, the served model."""
+"""Requests and answers of the routes for operators: thresholds, the last hour, drift, the served model."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
-
-from service.schemas.messages import Sequence
+from pydantic import BaseModel, ConfigDict, Field
 
 Threshold = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -44,6 +41,12 @@ class ThresholdsBody(ThresholdPair):
     segments: dict[Annotated[str, Field(min_length=1, max_length=64)], ThresholdPair] = Field(
         default_factory=dict, max_length=100, description="By the `segment` that a sequence names."
     )
+
+
+class ThresholdsChange(ThresholdsBody):
+    """Thresholds to put in force, and why."""
+
+    note: str | None = Field(None, max_length=1000, description="Why; it stands in the audit.")
 
 
 class Curve(BaseModel):
@@ -105,6 +108,23 @@ class RecalibrateAnswer(BaseModel):
     rates: list[RecalibratedRate]
 
 
+class Change(BaseModel):
+    """One line of the audit, which also says what was changed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    time: str = Field(description="RFC 3339.")
+    who: str = Field(description="Name of the key.")
+    what: str = Field(description="`thresholds`, `recalibration`, `reload`, `exemption` and so on.")
+    note: str | None = Field(None, description="Why, where it was said.")
+
+
+class AuditAnswer(BaseModel):
+    """The latest changes."""
+
+    changes: list[Change] = Field(description="The last one first.")
+
+
 class Shares(BaseModel):
     """Shares of sequences by decision."""
 
@@ -112,139 +132,38 @@ class Shares(BaseModel):
     block: float = Field(ge=0, le=1)
 
 
+class Spread(BaseModel):
+    """How recent sequences are spread."""
+
+    scores: list[int] = Field(description="How many lie in each of 20 equal bins from 0 to 1.")
+    rates: list[int] = Field(description="How many have each of `rate_steps` as their false-alarm rate.")
+
+
+class TriedThresholds(BaseModel):
+    """What thresholds would have done to accounts that people have judged, each counted for those it stands for."""
+
+    judged: int = Field(description="Accounts with a verdict, by the one answer a day that counts for each.")
+    precision: list[float] | None = Field(
+        description="Share of the flagged accounts that are anomalous: estimate, low and high; null if none is judged."
+    )
+    recall: list[float] | None = Field(
+        description="Share of the anomalous accounts that are flagged; null while none that was allowed is judged."
+    )
+    missed: float | None = Field(description="Share of all accounts that are anomalous and not flagged.")
+    bothered: float | None = Field(description="Share of all accounts that are genuine and flagged.")
+
+
 class PreviewAnswer(BaseModel):
-    """What thresholds would do to the recent sequences."""
+    """What thresholds would do to the recent sequences, and to accounts that people have judged."""
 
     sequences: int = Field(
         description="Number of recent sequences: at most the latest 10,000 of the worker that answers."
     )
     now: Shares = Field(description="Under the thresholds in force.")
     then: Shares = Field(description="Under the given thresholds.")
-
-
-class VerdictBody(BaseModel):
-    """A verdict."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"verdict": "anomalous", "type": "click_farm"}]}
-    )
-
-    verdict: Literal["anomalous", "normal"]
-    type: str | None = Field(None, max_length=128, description="The anomaly's true type.")
-    note: str | None = Field(None, max_length=1000)
-    who: str | None = Field(
-        None, min_length=1, max_length=64, description="Who gives the verdict; by default the key's name."
-    )
-
-
-class FeedbackBody(VerdictBody):
-    """A verdict on one answer, which is named by either `score_id` or `sequence`."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"score_id": "91c2a954d506468eb6e765117b48ae7b", "verdict": "normal"}]},
-    )
-
-    score_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$", description="Id of the answer, if it is kept.")
-    sequence: Sequence | None = Field(None, description="The sequence itself.")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "FeedbackBody":
-        if (self.score_id is None) == (self.sequence is None):
-            raise PydanticCustomError("one_of", "Send either score_id or sequence")
-        return self
-
-
-class FeedbackAnswer(BaseModel):
-    """The answer that the verdict is about."""
-
-    score_id: str
-    score: float
-    decision: Literal["allow", "review", "block"]
-    type: str | None
-    recorded: bool = Field(description="False if the same verdict was given before.")
-    contradicts: bool = Field(description="Whether another verdict on it says something else; the latest counts.")
-    exempt_until: float | None = Field(
-        description="Epoch seconds until which the account is exempt, while its scores stay near those that people "
-        "called genuine; null if it is not."
-    )
-
-
-class KeptAnswer(BaseModel):
-    """An answer that waits for a verdict; ids are pseudonyms unless configured otherwise."""
-
-    score_id: str
-    time: float = Field(description="Epoch seconds.")
-    sequence_id: str
-    user_id: str | None
-    version: str = Field(description="Version of the bundle that answered.")
-    score: float
-    decision: Literal["allow", "review", "block"]
-    type: str | None
-    events: Any = Field(description="As they came.")
-    retroactive: bool = Field(
-        description="Whether it was let pass at first, and is flagged since a campaign was found."
-    )
-
-
-class ReviewAnswer(BaseModel):
-    """What waits for a verdict, most useful first."""
-
-    answers: list[KeptAnswer]
-
-
-class PushedValue(BaseModel):
-    """What the accounts of a campaign share."""
-
-    column: str | None = Field(description="Its column; null if nobody who holds it was answered here.")
-    value: str | None = Field(description="Itself, as one of them has it.")
-    side: Literal["", "low", "high"] = Field(description="The side by which it is taken up, such as a high rating.")
-    copies: bool = Field(description="Whether it is a whole history that they share, and no single value.")
-    number: str = Field(description="The number that stands for it.")
-    accounts: int = Field(description="Accounts that took it up from `start` to `end`.")
-    usual: float = Field(description="How many usually would.")
-    start: float = Field(description="Epoch seconds.")
-    end: float = Field(description="Epoch seconds.")
-
-
-class Member(BaseModel):
-    """An account of a campaign; ids are pseudonyms unless configured otherwise."""
-
-    number: str = Field(description="The number that stands for the account.")
-    certainty: float = Field(description="That it is no bystander.")
-    time: float = Field(description="When it took up what is pushed, in epoch seconds.")
-    sequence_id: str | None = Field(None, description="Of its latest answer; null if it is not kept here.")
-    user_id: str | None = None
-    score_id: str | None = None
-    score: float | None = None
-    decision: Literal["allow", "review", "block"] | None = None
-
-
-class Campaign(BaseModel):
-    """Accounts that act together."""
-
-    id: str = Field(description="The same as long as most of its members are.")
-    accounts: int
-    since: float = Field(description="When it began, in epoch seconds.")
-    found: float = Field(description="When it was found, in epoch seconds.")
-    log10_expected: float = Field(description="Log10 of how many as unlikely as this one chance would make.")
-    verdict: Literal["anomalous", "normal"] | None = Field(description="What was said of it here last.")
-    pushed: list[PushedValue] = Field(description="What they share, the least likely to be chance first.")
-    members: list[Member] = Field(description="The most certain first.")
-
-
-class CampaignsAnswer(BaseModel):
-    """Campaigns in the live crowd, the least likely to be chance first."""
-
-    campaigns: list[Campaign]
-
-
-class CampaignVerdictAnswer(BaseModel):
-    """On how many answers the verdict was said."""
-
-    accounts: int = Field(description="Members of the campaign.")
-    answers: int = Field(description="Those whose latest answer is kept; the verdict is on these.")
-    recorded: int = Field(description="Those on which it is new.")
+    spread: Spread
+    rate_steps: list[float] = Field(description="The false-alarm rates that there are.")
+    tried: TriedThresholds = Field(description="Under the given thresholds.")
 
 
 class ValueShare(BaseModel):
@@ -308,3 +227,93 @@ class ModelAnswer(BaseModel):
         "the test part showed."
     )
     challenger: dict[str, str] | None = Field(description="Name and version of the bundle that runs in shadow.")
+
+
+class HourCurves(BaseModel):
+    """Points of the last hour, the oldest first."""
+
+    time: list[float] = Field(default_factory=list, description="Epoch seconds.")
+    sequences: list[float] = Field(default_factory=list, description="Scored a second.")
+    requests: list[float] = Field(default_factory=list, description="Answered a second, of all routes.")
+    refused: list[float] = Field(default_factory=list, description="Scoring requests refused or late, a second.")
+    reviewed: list[float] = Field(default_factory=list, description="Share of the sequences, over five minutes.")
+    blocked: list[float] = Field(default_factory=list, description="Share of the sequences, over five minutes.")
+    median_seconds: list[float] = Field(default_factory=list, description="Of `/v1/score`, over five minutes.")
+    p99_seconds: list[float] = Field(default_factory=list, description="Of `/v1/score`, over five minutes.")
+    queue: list[float] = Field(default_factory=list, description="Share of the queue that is taken.")
+    score_drift: list[float] = Field(default_factory=list, description="PSI of recent scores.")
+
+
+class NowAlert(BaseModel):
+    """An alert whose condition holds."""
+
+    name: str = Field(description="As in `deploy/prometheus/rules.yml`.")
+    says: str = Field(description="What `value` is.")
+    value: float
+    limit: float = Field(description="Above which the condition holds.")
+    since: float = Field(description="Epoch seconds since when it has held without a break.")
+    fires: bool = Field(description="Whether it has held for as long as the rule asks.")
+
+
+class ScoreSpread(BaseModel):
+    """Scores in 20 equal bins from 0 to 1."""
+
+    expected: list[int] = Field(description="How many there were when the model was validated.")
+    recent: list[float] = Field(description="How many there are; older ones fade.")
+
+
+class RateInForce(BaseModel):
+    """A false-alarm rate that is promised to everybody."""
+
+    level: Literal["review_rate", "block_rate"]
+    asked: float
+    delivered: list[float] | None = Field(
+        description="Share of genuine accounts that is flagged, by verdicts: estimate, low and high; null if unknown."
+    )
+
+
+class Agreement(BaseModel):
+    """How often the challenger decides as the champion does."""
+
+    sequences: float
+    agree: float
+
+
+class NowAnswer(BaseModel):
+    """How the service has been for an hour, all workers together."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "time": 1764166800.1,
+                    "workers": 1,
+                    "every_seconds": 15.0,
+                    "objective_seconds": 0.1,
+                    "decisions": {"allow": 950, "review": 40, "block": 10},
+                    "curves": {"time": [1764166800.1], "sequences": [12.5], "p99_seconds": [0.008]},
+                    "alerts": [],
+                    "untold": ["RecguardDown"],
+                    "scores": {"expected": [800, 20], "recent": [790.5, 31.0]},
+                    "rates": [{"level": "review_rate", "asked": 0.05, "delivered": [0.041, 0.03, 0.055]}],
+                    "precision": [0.93, 0.84, 0.98],
+                    "recall": None,
+                    "challenger": None,
+                }
+            ]
+        }
+    )
+
+    time: float = Field(description="Epoch seconds.")
+    workers: int = Field(description="Processes that serve.")
+    every_seconds: float = Field(description="Time between two points of `curves`.")
+    objective_seconds: float = Field(description="In which 99 in 100 requests should be answered.")
+    decisions: dict[str, int] = Field(description="Sequences since the start, by decision.")
+    curves: HourCurves
+    alerts: list[NowAlert] = Field(description="Those whose condition holds, by what this service knows.")
+    untold: list[str] = Field(description="Alerts that only Prometheus can tell.")
+    scores: ScoreSpread
+    rates: list[RateInForce] = Field(description="Empty if thresholds are scores, which promise no rate.")
+    precision: list[float] | None = Field(description="By verdicts: estimate, low and high; null if unknown.")
+    recall: list[float] | None = Field(description="As `precision`.")
+    challenger: Agreement | None = Field(description="Null if none has compared anything.")

@@ -6,3 +6,4 @@ Decision = Literal["allow", "review", "block"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 Arrival = Literal["new", "out_of_order", "duplicate", "late"]  # how an event arrived at the window of its key
 ARRIVALS: tuple[Arrival, ...] = get_args(Arrival)
+Order = Literal["teaching", "newest", "score"]  # of what waits for a verdict

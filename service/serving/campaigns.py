@@ -213,7 +213,11 @@ class Campaigns:
             "found": campaign.found,
             "log10_expected": round(campaign.group.log10_expected, 2),
             "verdict": campaign.verdict,
-            "pushed": [self._pushed(campaign, box, encoder) for box in campaign.group.pushed[:MOST_VALUES]],
+            "pushed": [
+                self._pushed(campaign, box, encoder)
+                | {"members": [k for k, (account, _) in enumerate(members) if account in box.accounts]}
+                for box in campaign.group.pushed[:MOST_VALUES]
+            ],
             "members": [self._member(account, certainty, campaign.times[account]) for account, certainty in members],
         }
 

@@ -4,12 +4,13 @@ Recent traffic is kept in histograms that fade: after `MEMORY` more sequences, a
 its own histograms in gauges that add up, and drift is computed from their sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge, Metric
+from prometheus_client.samples import Sample
 
 from service.encoding.encoder import Encoded
 from service.model.drift import BINS, SCORE_BINS, FieldValues, population_stability
@@ -23,14 +24,18 @@ WATCHED_LEAST = 0.95 * LEAST / WATCHED  # the same for sequences whose values ar
 
 
 class DriftMonitor:
-    """Drift of one service process; `metrics` is where it is shown."""
+    """Drift of one service process; `metrics` is where it is shown.
+
+    Attributes:
+        expected: float64 (SCORE_BINS,), how many scores of validation lie in each bin.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self._recent = np.zeros(SCORE_BINS)
         self._pending: list[float] = []
         self._bins = [metrics.recent.labels(str(k)) for k in range(SCORE_BINS)]
-        self._expected = np.ones(SCORE_BINS)
+        self.expected = np.ones(SCORE_BINS)
         self._fields: FieldValues | None = None
         self._values = np.zeros((0, BINS))
         self._cells: list[Gauge] = []
@@ -38,7 +43,7 @@ class DriftMonitor:
 
     def serving(self, validation_scores: Sequence[int], fields: FieldValues) -> None:
         """From now on compares with the training data of another model, and forgets the old model's traffic."""
-        self._expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
+        self.expected, self._recent = np.array(validation_scores, dtype=float), np.zeros(SCORE_BINS)
         self._pending.clear()
         for name in self._fields.names if self._fields else ():
             self.metrics.field_drift.labels(name).set(0)
@@ -46,13 +51,13 @@ class DriftMonitor:
             child.set(0)
         self._fields, self._values = fields, np.zeros((len(fields.names), BINS))
         self._cells = [self.metrics.values.labels(name, str(k)) for name in fields.names for k in range(BINS)]
-        self._fold()
+        self.fold()
 
     def scored(self, scores: Sequence[float]) -> None:
         """Takes in the scores of new sequences."""
         self._pending += scores
         if len(self._pending) >= STEP:
-            self._fold()
+            self.fold()
 
     def described(self, sequences: Sequence[Encoded]) -> None:
         """Takes in the values of one sequence in WATCHED."""
@@ -66,33 +71,33 @@ class DriftMonitor:
         """How many recent sequences were looked at in all workers, and how the values of each field moved."""
         if self._fields is None:
             return 0.0, []
-        self._fold()
-        found = self._recent_values(self.metrics.collected())
+        self.fold()
+        found = self._recent_values(_collected(self.metrics))
         return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
 
     def show(self) -> None:
         """Brings the metrics of drift up to date, for a scrape."""
-        self._fold()
-        registry = self.metrics.collected()
+        self.fold()
+        collected = _collected(self.metrics)
         found = np.zeros(SCORE_BINS)
-        for labels, value in _samples(registry, "recguard_recent_scores"):
-            found[int(labels["bin"])] = value
+        for sample in _samples(collected, "recguard_recent_scores"):
+            found[int(sample.labels["bin"])] = sample.value
         enough = found.sum() > 0.99 * LEAST  # the first of them have faded a little
-        self.metrics.drift.set(population_stability(self._expected, found) if enough else 0.0)
+        self.metrics.drift.set(population_stability(self.expected, found) if enough else 0.0)
         if self._fields:
-            values = self._recent_values(registry)
+            values = self._recent_values(collected)
             for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
                 self.metrics.field_drift.labels(name).set(psi)
 
-    def _recent_values(self, registry: CollectorRegistry) -> NDArray[np.float64]:
+    def _recent_values(self, collected: Mapping[str, Metric]) -> NDArray[np.float64]:
         found = np.zeros_like(self._values)
         at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
-        for labels, value in _samples(registry, "recguard_recent_values"):
-            if (field := at.get(labels["field"])) is not None:
-                found[field, int(labels["bin"])] = value
+        for sample in _samples(collected, "recguard_recent_values"):
+            if (field := at.get(sample.labels["field"])) is not None:
+                found[field, int(sample.labels["bin"])] = sample.value
         return found
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
         """Adds what came since the last call to the fading histograms, and puts these into the metrics."""
         self._recent *= 0.5 ** (len(self._pending) / MEMORY)
         bins = np.minimum((np.array(self._pending) * SCORE_BINS).astype(int), SCORE_BINS - 1)
@@ -104,7 +109,11 @@ class DriftMonitor:
             child.set(value)
 
 
-def _samples(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str], float]]:
-    """The labels and value of each sample of a metric; none where there is no such metric."""
-    family = next((m for m in registry.collect() if m.name == name), None)
-    return [(sample.labels, sample.value) for sample in family.samples] if family else []
+def _collected(metrics: Metrics) -> dict[str, Metric]:
+    """All metrics by name, read once, as that takes milliseconds."""
+    return {metric.name: metric for metric in metrics.collected().collect()}
+
+
+def _samples(collected: Mapping[str, Metric], name: str) -> list[Sample]:
+    """The samples of a metric; none where there is no such metric."""
+    return collected[name].samples if name in collected else []

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from service.model.delivered import Counted
 from service.model.exemption import Exemption
 from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
+from service.schemas.terms import Order
 from service.serving.exemptions import Exemptions, by_thresholds
 from service.serving.patience import Apart
 from service.serving.promise import Promise
@@ -235,10 +236,18 @@ class Feedback:
                 is recorded; 504 if it did not answer in time, and then it may be.
         """
         row = self._row(*sent, 0.0, time.time()) if sent else None
+        found = await self._changed(lambda: self._record(score_id, verdict, row, caller), until)
+        if found is None:
+            raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
+        self.exemptions.said.set()
+        return found
+
+    async def _changed(self, change: Callable[[], Found], until: float) -> Found:
+        """What a change of verdicts gives, once all answers are written; raises Problem 503 or 504 as `say`."""
         try:
             async with asyncio.timeout_at(until):
                 await self.flush()
-                found = await self.apart(self._record, score_id, verdict, row, caller)
+                return await self.apart(change)
         except TimeoutError:
             detail = f"{SILENT}; the verdict may be recorded or not, and saying it again changes nothing"
             raise Problem(504, detail) from None
@@ -248,10 +257,6 @@ class Feedback:
         except OSError as error:
             self.metrics.state_errors.labels("audit").inc()
             raise Problem(503, f"{UNAUDITED}: {error.strerror or error}", headers={"Retry-After": "10"}) from error
-        if found is None:
-            raise Problem(404, f"no answer {score_id} is kept; send the sequence itself")
-        self.exemptions.said.set()
-        return found
 
     def _record(
         self, score_id: str, verdict: dict[str, Any], row: dict[str, Any] | None, caller: str
@@ -265,6 +270,20 @@ class Feedback:
         if found is not None and found[1]:
             self.metrics.feedback.labels(verdict["verdict"], found[0]["decision"]).inc()
             self.heard = True
+        return found
+
+    async def undo(
+        self, score_id: str, who: str, why: str | None, caller: str, until: float
+    ) -> tuple[dict[str, Any], bool]:
+        """Takes back what somebody said of an answer, as `Store.undo`; raises Problem as `say`."""
+        said_by = {"said_by": who} if who != caller else {}
+        note = partial(self.exemptions.audit.note, caller, **said_by)
+        days = self.exemptions.days
+        found = await self._changed(lambda: self._opened().undo(score_id, who, why, days, note), until)
+        if found is None:
+            raise Problem(404, f"no answer {score_id} is kept")
+        self.heard = self.heard or found[1]
+        self.exemptions.said.set()
         return found
 
     async def _follow(self) -> None:
@@ -318,6 +337,10 @@ class Feedback:
         store = self._opened()
         return store.counted(version, by_length=False), store.counted(version, by_length=True)
 
+    async def judged_accounts(self, version: str, until: float) -> list[Counted]:
+        """Accounts with an answer of a bundle version, judged ones with scores; raises Problem 503 or 504 as `say`."""
+        return await self._read(lambda: self._opened().counted(version, by_length=False, scored=True), until)
+
     async def counted(self, version: str, until: float) -> tuple[list[Counted], list[Counted]]:
         """Accounts with an answer of a bundle version, once each, and once for each class of length.
 
@@ -326,9 +349,20 @@ class Feedback:
         """
         return await self._read(lambda: self._counted(version), until)
 
-    async def queue(self, most: int, until: float) -> list[dict[str, Any]]:
+    async def queue(self, most: int, order: Order, only: Mapping[str, str], until: float) -> list[dict[str, Any]]:
         """Answers that wait for a verdict; raises Problem 503 or 504 as `say`."""
-        return await self._read(lambda: self._opened().queue(most, self.exemptions.days > 0), until)
+        return await self._read(lambda: self._opened().queue(most, self.exemptions.days > 0, order, **only), until)
+
+    async def progress(self, since: float, until: float) -> dict[str, Any]:
+        """How far people have come since a time in epoch seconds; raises Problem 503 or 504 as `say`."""
+        return await self._read(lambda: self._opened().progress(since, self.exemptions.days > 0), until)
+
+    async def of_account(self, score_id: str, until: float) -> dict[str, Any]:
+        """A kept answer and what else is known of its account; raises Problem 404, and 503 or 504 as `say`."""
+        found = await self._read(lambda: self._opened().of_account(score_id), until)
+        if found is None:
+            raise Problem(404, f"no answer {score_id} is kept")
+        return found
 
     async def _read(self, read: Callable[[], Found], until: float) -> Found:
         """What is read once all answers are written; raises Problem 503 or 504 as `say`."""

@@ -5,6 +5,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from service.model.drift import SCORE_BINS
+from service.model.false_alarms import RATES
 from service.model.policy import Policy
 from service.model.scorer import Judged
 from service.schemas import messages
@@ -129,6 +133,14 @@ class Publisher:
         if self.webhook:
             told = {name: value for name, value in result.items() if name not in UNTOLD}
             self.webhook.offer({**told, "user_id": sequence.user_id, "model": model, "time": time.time()})
+
+    def spread(self) -> dict[str, list[int]]:
+        """How many of the recent sequences lie in each of SCORE_BINS equal bins of the score, and at each of RATES."""
+        scores = np.array([score for _, score, _, _ in self.recent])
+        rates = np.searchsorted(RATES, [rate for _, _, rate, _ in self.recent])
+        of_scores = np.minimum((scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
+        counts = {"scores": (of_scores, SCORE_BINS), "rates": (np.minimum(rates, len(RATES) - 1), len(RATES))}
+        return {name: np.bincount(found, minlength=bins).tolist() for name, (found, bins) in counts.items()}
 
     def shares(self, policy: Policy) -> dict[Decision, float]:
         """Shares of the recent sequences that a policy would review and block; 0 if there are none."""

@@ -225,21 +225,22 @@ class Registry:
             found = None
         return found or Policy(model.bundle.thresholds), found is not None
 
-    async def set_policy(self, change: Callable[[Active], Policy], who: str, what: str = "thresholds") -> None:
+    async def set_policy(
+        self, change: Callable[[Active], Policy], who: str, what: str = "thresholds", **told: str
+    ) -> None:
         """Puts a policy, made of what is in force, in force for its version, in every worker, now and after a restart.
 
         Raises:
             Problem: 503 if it cannot be kept or a worker cannot take it, and then nothing has changed; as `change`.
         """
         async with self.changing:
-            active = self.current()
-            policy = change(active)
+            policy = change(active := self.current())
             version, old, new = active.model.bundle.version, active.policy.as_json(), policy.as_json()
             message = {"do": "thresholds", "version": version, "policy": new}
             kept = self.overrides.staged(version, policy)
             try:
                 async with self.workers.lock(), self.workers.prepared(message) as commit:
-                    await self.record.keep(who, what, kept, version=version, old=old, new=new)
+                    await self.record.keep(who, what, kept, version=version, old=old, new=new, **told)
                     self._override(version, policy)
                     await commit()
             except (OSError, ValueError, WorkerError) as error:

@@ -30,6 +30,7 @@ from service.serving.drift_monitor import DriftMonitor
 from service.serving.exemptions import Exemptions
 from service.serving.feedback import Feedback
 from service.serving.ingest import Ingest
+from service.serving.last_hour import LastHour
 from service.serving.promise import Promise
 from service.serving.publisher import Publisher
 from service.serving.registry import Active, Registry
@@ -118,6 +119,7 @@ class Serving:
             told = self.feedback, self.publisher, self.metrics
             size, every = s.campaign_bytes, s.campaign_seconds
             self.campaigns = Campaigns(self.crowd, size, every, *told, self._model, self.judge_again)
+        self.last_hour = LastHour(self.metrics, self.drift, s.workers, s.run_dir)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
 
@@ -125,6 +127,7 @@ class Serving:
         """Starts serving."""
         await self.registry.start()
         await self.feedback.start()
+        self.last_hour.start()
         if self.sharing:
             self.sharing.start()
         if self.campaigns:
@@ -134,7 +137,7 @@ class Serving:
 
     async def close(self) -> None:
         """Answers the requests that were accepted, then stops, and waits for nothing outside for long."""
-        closing = [self.registry.close, self.feedback.close, self.ingest.windows.close]
+        closing = [self.registry.close, self.last_hour.close, self.feedback.close, self.ingest.windows.close]
         closing += [part.close for part in (self.campaigns, self.sharing, self.webhook) if part]
         for close in closing:
             try:
@@ -266,7 +269,7 @@ class Serving:
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         # what the crowd says changes with every request, so an answer of before may be wrong by now
-        crowd = self.crowd if model.bundle.usual else None
+        crowd = self.crowd if model.bundle.usual and not asked.alone else None
         cache = active.cache if not (crowd or asked.reasons or asked.repair or asked.trial) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]

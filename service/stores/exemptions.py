@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 
 from service.model.exemption import Exemption, most_allowed
-from service.stores.tables import ACCOUNT, answers, exemptions
+from service.stores.tables import ACCOUNT, answers, exemptions, standing, verdicts
 
 logger = logging.getLogger(__name__)
 MOST_EXEMPT = 10_000  # accounts; the one judged longest ago gives way
@@ -41,6 +41,35 @@ def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: flo
         if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
             return  # somebody has called the account anomalous meanwhile
     note("exemption", **told, most=new.most, until=new.until)
+
+
+def take_back(connection: Connection, answer: Any, days: float, note: Callable[..., None]) -> None:
+    """Leaves of an account's exemption what other verdicts carry, once one that called an answer normal is undone."""
+    account, now = answer.user_id or answer.sequence_id, time.time()
+    mine = (exemptions.c.account == account) & (exemptions.c.version == answer.version)
+    held = connection.execute(select(exemptions).where(mine).with_for_update()).one_or_none()
+    if held is None:
+        return
+    of_account = verdicts.join(answers, answers.c.score_id == verdicts.c.score_id)
+    said = select(verdicts.c.time, answers.c.score, answers.c.score_id).select_from(of_account)
+    said = said.where(account == ACCOUNT, standing())
+    ended = select(func.max(verdicts.c.number)).select_from(of_account).where(account == ACCOUNT, standing())
+    last = connection.execute(ended.where(verdicts.c.verdict == "anomalous")).scalar() or 0
+    genuine = (verdicts.c.verdict == "normal") & (answers.c.decision != "allow") & (verdicts.c.number > last)
+    left = connection.execute(
+        said.where(genuine, answers.c.version == answer.version, verdicts.c.time > now - DAY * days)
+    ).all()
+    told = {"score_id": answer.score_id, "version": answer.version}
+    allowed = [most for row in left if (most := most_allowed(row.score)) is not None]
+    if not allowed:
+        connection.execute(delete(exemptions).where(mine))
+        note("exemption ended", **told)
+        return
+    latest = max(left, key=lambda row: row.time)
+    # a new `since`, by which other processes notice
+    new = {"score_id": latest.score_id, "most": max(allowed), "since": now, "until": latest.time + DAY * days}
+    connection.execute(update(exemptions).where(mine).values(new))
+    note("exemption", **told, most=new["most"], until=new["until"])
 
 
 def end(connection: Connection, account: str) -> bool:

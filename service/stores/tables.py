@@ -1,6 +1,19 @@
 """The tables of the store of verdicts, as they are after the last step in `migrations`."""
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, func
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+)
 
 metadata = MetaData()
 
@@ -30,7 +43,7 @@ verdicts = Table(
     Column("number", Integer, primary_key=True),
     Column("score_id", ForeignKey("answers.score_id", ondelete="CASCADE"), nullable=False, index=True),
     Column("time", Float, nullable=False),
-    Column("verdict", String(16), nullable=False),
+    Column("verdict", String(16), nullable=False),  # UNDONE takes back what the same person said of it before
     Column("type", String(128)),
     Column("note", Text),
     Column("who", String(64), nullable=False),
@@ -45,3 +58,12 @@ exemptions = Table(
     *(Column(name, Float, nullable=False) for name in ("most", "since", "until")),
 )
 ACCOUNT = func.coalesce(answers.c.user_id, answers.c.sequence_id)  # whose an answer is
+UNDONE = "undone"
+
+
+def standing() -> ColumnElement[bool]:
+    """Whether a row of `verdicts` is a verdict that its giver has not taken back."""
+    later = verdicts.alias()
+    same = later.c.score_id == verdicts.c.score_id, later.c.who == verdicts.c.who
+    undone = select(later.c.number).where(*same, later.c.number > verdicts.c.number, later.c.verdict == UNDONE)
+    return (verdicts.c.verdict != UNDONE) & ~undone.exists()

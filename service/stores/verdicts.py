@@ -17,22 +17,22 @@ from sqlalchemy import (
     func,
     insert,
     make_url,
+    null,
     select,
 )
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from service.model.active_learning import SAMPLED, teaching_order
 from service.model.delivered import Counted
 from service.model.exemption import Exemption
 from service.model.lengths import CLASSES
-from service.stores import exemptions
+from service.schemas.terms import Order
+from service.stores import exemptions, queue
 from service.stores.quality import Quality
-from service.stores.tables import ACCOUNT, answers, verdicts
+from service.stores.tables import ACCOUNT, UNDONE, answers, standing, verdicts
 from service.stores.upgrade import upgrade
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
-MOST_ORDERED = 5000  # the next answers for review are chosen among this many of the latest
 NAME = "recguard.db"
 
 READS = "recguard_reads"  # execution option of connections that only read
@@ -115,7 +115,7 @@ class Store:
             if one is None:
                 return None
             on_it = select(verdicts).where(verdicts.c.score_id == score_id).order_by(verdicts.c.number.desc()).limit(1)
-            latest = connection.execute(on_it).one_or_none()
+            latest = connection.execute(on_it.where(standing())).one_or_none()
             last = connection.execute(on_it.where(verdicts.c.who == verdict["who"])).one_or_none()
             said = ("verdict", "type", "note")
             new = last is None or any(getattr(last, name) != verdict[name] for name in said)
@@ -125,11 +125,46 @@ class Store:
             if new or verdict["verdict"] == "anomalous":  # one on another answer may have exempted the account since
                 exemptions.take(connection, one, verdict, exempt_days, note or (lambda *_, **__: None))
             otherwise = select(verdicts.c.number).where(
-                verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"]
+                verdicts.c.score_id == score_id, verdicts.c.verdict != verdict["verdict"], standing()
             )
             contradicts = connection.execute(otherwise.limit(1)).one_or_none() is not None
             until = exemptions.until(connection, one) if exempt_days else None
             return {**one._mapping, "contradicts": contradicts, "exempt_until": until}, new
+
+    def undo(
+        self,
+        score_id: str,
+        who: str,
+        why: str | None = None,
+        exempt_days: float = 0.0,
+        note: Callable[..., None] | None = None,
+    ) -> tuple[dict[str, Any], bool] | None:
+        """Takes back what one person said of a kept answer; returns the answer and whether there was anything.
+
+        Nothing is deleted: it is another row. None if no such answer is kept. The answer has the keys "exempt_until",
+        as for `say`, and "verdict", the latest that stands: somebody else's, or None.
+
+        Args:
+            who: gave the verdict.
+            why: a note.
+            exempt_days, note: as for `say`. An exemption goes unless other verdicts carry it. One that a verdict
+                `anomalous` has ended does not come back.
+        """
+        which = select(answers).where(answers.c.score_id == score_id).with_for_update()
+        stands = select(verdicts).where(verdicts.c.score_id == score_id, standing()).order_by(verdicts.c.number.desc())
+        with self.engine.begin() as connection:
+            one = connection.execute(which).one_or_none()
+            if one is None:
+                return None
+            said = connection.execute(stands.where(verdicts.c.who == who)).all()
+            if said:
+                row = {"score_id": score_id, "time": time.time(), "verdict": UNDONE, "note": why, "who": who}
+                connection.execute(insert(verdicts), row)
+            if any(verdict.verdict == "normal" for verdict in said):
+                exemptions.take_back(connection, one, exempt_days, note or (lambda *_, **__: None))
+            left = connection.execute(stands.limit(1)).one_or_none()
+            until = exemptions.until(connection, one) if exempt_days else None
+            return {**one._mapping, "verdict": left and left.verdict, "exempt_until": until}, bool(said)
 
     def exempt_stamp(self) -> exemptions.Stamp:
         """What is another one once exemptions have changed, and is told faster than all of them."""
@@ -148,7 +183,7 @@ class Store:
 
     def quality(self) -> Quality:
         """Precision and recall over all kept answers, by the latest verdict on each."""
-        latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
+        latest = select(func.max(verdicts.c.number)).where(standing()).group_by(verdicts.c.score_id)
         said = select(verdicts.c.score_id, verdicts.c.verdict).where(verdicts.c.number.in_(latest)).subquery()
         flagged, is_sample = answers.c.decision != "allow", answers.c.share > 0
 
@@ -168,19 +203,20 @@ class Store:
             found = connection.execute(counted).one()
         return Quality.of(*(value or 0 for value in found))
 
-    def counted(self, version: str, by_length: bool) -> list[Counted]:
+    def counted(self, version: str, by_length: bool, scored: bool = False) -> list[Counted]:
         """Each account with an answer of a bundle version that counts for it, by the latest of these.
 
         The latest verdict on any answer to an account is the one on the account.
 
         Args:
             by_length: whether an account counts once for each class of length.
+            scored: whether judged accounts are told with their scores.
         """
         of_version = answers.c.version == version
         said = (
             select(ACCOUNT.label("account"), func.max(verdicts.c.number).label("number"))
             .select_from(answers.join(verdicts, verdicts.c.score_id == answers.c.score_id))
-            .where(of_version)
+            .where(of_version, standing())
             .group_by(ACCOUNT)
             .subquery()
         )
@@ -196,12 +232,14 @@ class Store:
                 events.label("events"),
                 func.coalesce(answers.c.segment, "").label("segment"),
                 *(answers.c[name] for name in alike[2:]),
+                answers.c.score,
                 place.label("place"),
             )
             .where(of_version, answers.c.false_alarm_rate.is_not(None), answers.c.share > 0)
             .subquery()
         )
-        columns = [*(each.c[name] for name in alike), verdicts.c.verdict]
+        score = case((verdicts.c.verdict.is_not(None), each.c.score), else_=None) if scored else null()
+        columns = [*(each.c[name] for name in alike), verdicts.c.verdict, score.label("score")]
         grouped = (
             select(*columns, func.count())
             .select_from(
@@ -210,45 +248,35 @@ class Store:
                 )
             )
             .where(each.c.place == 1)
-            .group_by(*columns)
+            .group_by(*(columns if scored else columns[:-1]))
         )
         with self.reading.begin() as connection:
             return [
-                Counted(*row[:5], None if row.verdict is None else row.verdict == "normal", row[-1])
+                Counted(*row[:5], None if row.verdict is None else row.verdict == "normal", row[-1], row.score)
                 for row in connection.execute(grouped)
             ]
 
-    def queue(self, most: int, exempting: bool = False) -> list[dict[str, Any]]:
-        """Answers without a verdict, the most useful ones to judge first; one in SAMPLED is from the random sample.
-
-        Where verdicts exempt accounts, what they exempt is left out: it has been judged with the answer they are on.
-
-        The sample of allowed answers teaches little, but without verdicts on it nobody knows what the model misses. It
-        is judged in random order, as ids are drawn, since those judged must stand for the others.
-        """
-        said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id).exists()
-        what = (answers.c.score_id, answers.c.score, answers.c.type, answers.c.decision)
-        waits = ~said & ~exemptions.covered() if exempting else ~said
-        latest = select(*what).where(waits).order_by(answers.c.time.desc()).limit(MOST_ORDERED)
+    def queue(self, most: int, exempting: bool = False, order: Order = "teaching", **only: str) -> list[dict[str, Any]]:
+        """Answers that wait for a verdict, as `queue.waiting` has them."""
         with self.reading.begin() as connection:
-            open_ones = connection.execute(latest).all()
-            parts = [[row for row in open_ones if (row.decision == "allow") is allowed] for allowed in (True, False)]
-            sample, flagged = sorted(row.score_id for row in parts[0])[:most], _teaching(parts[1], most)
-            chosen: list[str] = []
-            while len(chosen) < most and (sample or flagged):
-                source = sample if sample and (len(chosen) % SAMPLED == 0 or not flagged) else flagged
-                chosen.append(source.pop(0))
-            found = connection.execute(select(answers).where(answers.c.score_id.in_(chosen)))
-            rows = {row.score_id: dict(row._mapping) for row in found}
-        return [
-            {**rows[i], "events": from_json(rows[i]["events"]), "retroactive": not rows[i]["share"]} for i in chosen
-        ]
+            return queue.waiting(connection, most, exempting, order, only)
+
+    def progress(self, since: float, exempting: bool) -> dict[str, Any]:
+        """How far people have come, as `queue.progress` has it."""
+        with self.reading.begin() as connection:
+            return queue.progress(connection, since, exempting)
+
+    def of_account(self, score_id: str) -> dict[str, Any] | None:
+        """An answer and what else is known of its account, as `queue.of_account` has it."""
+        with self.reading.begin() as connection:
+            return queue.of_account(connection, score_id)
 
     def judged(self) -> Iterator[dict[str, Any]]:
         """Each answer that has a verdict, with the latest one, and whether another verdict contradicts it."""
-        latest = select(func.max(verdicts.c.number)).group_by(verdicts.c.score_id)
+        latest = select(func.max(verdicts.c.number)).where(standing()).group_by(verdicts.c.score_id)
         against = (
             select(verdicts.c.score_id)
+            .where(standing())
             .group_by(verdicts.c.score_id)
             .having(func.count(func.distinct(verdicts.c.verdict)) > 1)
         )
@@ -306,11 +334,6 @@ def _parsed(url: str) -> URL:
             "an @ in a password is written %40"
         )
     return parsed
-
-
-def _teaching(rows: Sequence[Any], most: int) -> list[str]:
-    ids, scores, types, _ = zip(*rows, strict=True) if rows else ((),) * 4
-    return [ids[i] for i in teaching_order(scores, types, most)]
 
 
 def _remove(connection: Any, which: Any) -> int:

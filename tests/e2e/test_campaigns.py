@@ -84,6 +84,7 @@ def test_a_campaign_is_told_with_its_members_and_what_they_push(
     pushed = found["pushed"][0]
     assert (pushed["column"], pushed["value"], pushed["copies"]) == ("item_id", TARGET, False)
     assert pushed["accounts"] == SIZE
+    assert pushed["members"] == list(range(SIZE))
     assert pushed["usual"] < 1
     assert found["since"] == pushed["start"] == min(member["time"] for member in found["members"])
     assert found["log10_expected"] < -2
@@ -133,16 +134,16 @@ def test_one_verdict_is_said_on_all_members(service: Service) -> None:
 
 
 def test_an_analyst_sees_a_campaign_and_says_one_verdict(service: Service, browser: Any, tmp_path: Path) -> None:
-    browser.get(f"{service.client.base_url}/console")
-    wait_until(lambda: len(texts(browser, "#campaigns button")) == 1)
+    browser.get(f"{service.client.base_url}/console#campaigns")
+    wait_until(lambda: len(texts(browser, "#members tbody tr")) == SIZE)
     [named] = texts(browser, "#campaigns button")
     assert named.startswith(f"{SIZE} accounts, item_id {TARGET}")
-    browser.find_element("css selector", "#campaigns button").click()
-    wait_until(lambda: len(texts(browser, "#members tbody tr")) == SIZE)
     [found] = campaigns(service)
     assert f"item_id {TARGET}" in texts(browser, "#pushed tbody tr")[0]
     shown = [row.split("\t")[0] for row in texts(browser, "#members tbody tr")]
     assert shown == [member["user_id"] for member in found["members"]]
+    assert len(browser.find_elements("css selector", "#graph circle")) == SIZE
+    assert len(browser.find_elements("css selector", "#graph .edge")) == sum(len(p["members"]) for p in found["pushed"])
     assert len(browser.find_elements("css selector", "#times rect")) == SIZE
     browser.find_element("css selector", "[data-all=normal]").click()
     wait_until(lambda: texts(browser, "#agreed") == [f"recorded: normal, on {SIZE} of {SIZE} accounts"])

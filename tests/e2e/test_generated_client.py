@@ -66,11 +66,13 @@ def test_every_route_is_called(
         "challenger": {"bundle": "two"},
         "reload": {"bundle": "one"},
         "feedback": {"score_id": scored["results"][0]["score_id"], "verdict": "normal"},
+        "undo": {"score_id": scored["results"][0]["score_id"]},
         "campaign_verdict": {"verdict": "normal"},
         "infer": {"inputs": [tensor]},
         "version_infer": {"inputs": [tensor]},
     }
     given = {"name": bundle.name, "version": bundle.version, "key": "u", "which": "0" * 16}
+    given["score_id"] = scored["results"][0]["score_id"]
     for name in sorted(routes, key=lambda name: name.startswith("promote")):  # what comes after it meets another model
         call = routes[name].sync_detailed
         hints = get_type_hints(call)

@@ -17,7 +17,10 @@ CHANGES = [
     ("POST", "/v1/thresholds/preview"),
     ("DELETE", "/v1/events?key=u"),
     ("POST", "/v1/feedback"),
+    ("POST", "/v1/feedback/undo"),
     ("GET", "/v1/review"),
+    ("GET", "/v1/review/progress"),
+    ("GET", "/v1/audit"),
 ]
 
 

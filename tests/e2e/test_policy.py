@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from service.model.bundle import Bundle
+from service.model.drift import SCORE_BINS
+from service.model.false_alarms import RATES
 from service.model.lengths import LEAST
 from tests.support.disks import small_disk
 from tests.support.problems import assert_problem
@@ -65,14 +67,49 @@ def test_thresholds_are_tried_on_recent_traffic_before_they_are_set(
     service = start_service(bundle.path)
     wanted = {"review": 0.0, "block": 1.0}
     empty = service.client.post("/v1/thresholds/preview", json=wanted).json()
-    assert empty == {"sequences": 0, "now": {"review": 0, "block": 0}, "then": {"review": 0, "block": 0}}
+    steps, none = empty.pop("rate_steps"), dict.fromkeys(("precision", "recall", "missed", "bothered"))
+    assert steps == list(RATES)
+    assert empty == {
+        "sequences": 0,
+        "now": {"review": 0, "block": 0},
+        "then": {"review": 0, "block": 0},
+        "spread": {"scores": [0] * SCORE_BINS, "rates": [0] * len(steps)},
+        "tried": {"judged": 0, **none},
+    }
     results = score(service, {"sequences": some}).json()["results"]
     found = service.client.post("/v1/thresholds/preview", json=wanted).json()
     assert found["sequences"] == len(some)
     assert found["now"]["block"] == sum(r["decision"] == "block" for r in results) / len(some)
     blocked = sum(r["score"] >= 1 for r in results) / len(some)  # at most, as 1 may be rounded
     assert 1 - blocked <= found["then"]["review"] <= 1
+    assert sum(found["spread"]["scores"]) == sum(found["spread"]["rates"]) == len(some)
+    assert found["spread"]["scores"][-1] == sum(r["score"] >= 0.95 for r in results)
+    assert found["spread"]["rates"][-1] == sum(r["false_alarm_rate"] == 1 for r in results)
     assert service.client.get("/v1/thresholds").json()["source"] == "bundle"
+
+
+def test_thresholds_are_tried_on_what_people_have_judged(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, review_share=1)
+    sent = [{**s, "id": f"account {k}"} for k, s in enumerate(some)]
+    results = score(service, {"sequences": sent}).json()["results"]
+    wrong = {r["score_id"] for r in results if r["score"] > 0.5}
+    for r in results:
+        said = {"score_id": r["score_id"], "verdict": "anomalous" if r["score_id"] in wrong else "normal"}
+        service.client.post("/v1/feedback", json=said).raise_for_status()
+    rates = sorted((r["false_alarm_rate"], r["score_id"] in wrong) for r in results)
+    for body, flagged in (
+        ({"review": 0.5, "block": 1.0}, [(r["score"] >= 0.5, r["score_id"] in wrong) for r in results]),
+        ({"review_rate": 0.2, "block_rate": 0.01}, [(rate <= 0.2, bad) for rate, bad in rates]),
+    ):
+        found = service.client.post("/v1/thresholds/preview", json=body).json()["tried"]
+        assert found["judged"] == len(some)
+        right = sum(flag and bad for flag, bad in flagged)
+        assert found["precision"][0] == pytest.approx(right / sum(flag for flag, _ in flagged), abs=1e-4)
+        assert found["recall"][0] == pytest.approx(right / len(wrong), abs=1e-4)
+        assert found["missed"] == pytest.approx(sum(bad and not flag for flag, bad in flagged) / len(some), abs=1e-6)
+        assert found["bothered"] == pytest.approx(sum(flag and not bad for flag, bad in flagged) / len(some), abs=1e-6)
 
 
 def test_changes_are_audited_with_who_made_them(start_service: Starter, bundle: Bundle, tmp_path: Path) -> None:
@@ -80,12 +117,17 @@ def test_changes_are_audited_with_who_made_them(start_service: Starter, bundle: 
     service = start_service(bundle.path, api_keys=keys, state_dir=tmp_path / "state")
     for name, block in (("alice-0123456789", 0.8), ("bob-0123456789ab", 0.9)):
         headers = bearer(name)
-        service.client.put("/v1/thresholds", json={"review": 0.5, "block": block}, headers=headers).raise_for_status()
+        body = {"review": 0.5, "block": block, "note": f"to {block}"}
+        assert "note" not in service.client.put("/v1/thresholds", json=body, headers=headers).raise_for_status().json()
     service.client.post("/v1/model/reload", json={}, headers=headers, timeout=60).raise_for_status()
     first, second, third = map(json.loads, (tmp_path / "state" / "audit.jsonl").read_text().splitlines())
     assert (first["who"], first["what"], first["new"]["block"]) == ("alice", "thresholds", 0.8)
     assert (second["who"], second["old"]["block"], second["new"]["block"]) == ("bob", 0.8, 0.9)
     assert (third["who"], third["what"], third["new"]) == ("bob", "reload", bundle.version)
+    assert (first["note"], second["note"]) == ("to 0.8", "to 0.9")
+    told = service.client.get("/v1/audit", headers=headers).raise_for_status().json()["changes"]
+    assert told == [third, second, first]
+    assert service.client.get("/v1/audit?most=1", headers=headers).json()["changes"] == [third]
 
 
 def test_a_change_that_cannot_be_kept_is_not_made(start_service: Starter, bundle: Bundle, tmp_path: Path) -> None:

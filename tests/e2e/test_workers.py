@@ -46,6 +46,9 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     assert counted == ASKED
     assert sample(service, "recguard_anomaly_score_count") == 3 * ASKED
     assert sample(service, "recguard_queue_capacity_tokens") == WORKERS * 65_536
+    hours = everywhere(service, "/v1/now")
+    assert all(sum(now["decisions"].values()) == 3 * ASKED and now["workers"] == WORKERS for now in hours)
+    assert len({tuple(now["curves"]["time"][:-1]) for now in hours}) == 1, "one worker takes the samples, all tell them"
 
     wanted = {"review": 0.25, "block": 0.75, "segments": {}}
     assert service.client.put("/v1/thresholds", json=wanted).status_code == 200

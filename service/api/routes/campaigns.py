@@ -1,6 +1,5 @@
 """The routes of campaigns: which accounts act together in the live crowd, and one verdict on all of them."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -9,8 +8,8 @@ from fastapi import Path as InPath
 from service.api.auth import Access, needs
 from service.api.openapi import DEADLINE
 from service.api.responses import ADMIN_PROBLEMS, leads_to, problems
-from service.api.routes.scoring import timeout_of
-from service.schemas import operations
+from service.api.routes.scoring import due
+from service.schemas import reviewing
 from service.schemas.problems import Problem
 from service.serving.service import Serving
 
@@ -33,13 +32,13 @@ def router(serving: Serving, access: Access) -> APIRouter:
         dependencies=[reviewer],
         summary="Accounts that act together",
     )
-    async def campaigns() -> operations.CampaignsAnswer:
+    async def campaigns() -> reviewing.CampaignsAnswer:
         """Groups in the live crowd, with who they are, what they push, since when, and how unlikely by chance.
 
         They are looked for now and then. Of several workers, the one that answers tells what it has found.
         """
         found = serving.campaigns.shown() if serving.campaigns else []
-        return operations.CampaignsAnswer.model_validate({"campaigns": found})
+        return reviewing.CampaignsAnswer.model_validate({"campaigns": found})
 
     @routes.post(
         "/v1/campaigns/{which}/verdict",
@@ -51,16 +50,16 @@ def router(serving: Serving, access: Access) -> APIRouter:
         request: Request,
         who: Annotated[str, reviewer],
         which: Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$", description="The campaign's id.")],
-        body: operations.VerdictBody,
-    ) -> operations.CampaignVerdictAnswer:
+        body: reviewing.VerdictBody,
+    ) -> reviewing.CampaignVerdictAnswer:
         """The verdict is said on the latest answer of each member, as by `POST /v1/feedback`, where it is kept.
 
         Sending the same verdict again changes nothing.
         """
-        until = asyncio.get_running_loop().time() + timeout_of(request, serving.settings.timeout_ms) / 1000
+        until = due(request, serving)
         verdict = {"verdict": body.verdict, "type": body.type, "note": body.note, "who": body.who or who}
         if serving.campaigns is None:
             raise Problem(404, "no crowd is watched, so no campaign is found; see RECGUARD_CROWD")
-        return operations.CampaignVerdictAnswer(**await serving.campaigns.say(which, verdict, who, until))
+        return reviewing.CampaignVerdictAnswer(**await serving.campaigns.say(which, verdict, who, until))
 
     return routes

@@ -17,7 +17,7 @@ from service.serving.service import Serving
 PAGES = Path(__file__).parents[1] / "pages"
 SWAGGER = files("fastapi_offline") / "static"  # that package's copy of Swagger UI, so that no browser asks a CDN
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-OF_CONSOLE = {name: PAGES / name for name in ("console.css", "console.js")}
+OF_CONSOLE = {file.name: file for file in (PAGES / "console").iterdir() if file.suffix in KINDS}
 OF_DOCS = {"docs.js": PAGES / "docs.js"} | {n: SWAGGER / n for n in ("swagger-ui.css", "swagger-ui-bundle.js")}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; connect-src 'self'; img-src 'self' data:; "

@@ -1,5 +1,6 @@
 """The scoring routes: `front` calls `Scoring.answer` before the app sees a request, and the app has it as a route."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -131,3 +132,8 @@ def timeout_of(request: Request, default: float) -> float:
             400, f"X-Request-Timeout-Ms: {given.decode('latin-1')!r} is not a positive number of milliseconds"
         )
     return milliseconds
+
+
+def due(request: Request, serving: Serving) -> float:
+    """When the answer is due, in the event loop's time."""
+    return asyncio.get_running_loop().time() + timeout_of(request, serving.settings.timeout_ms) / 1000

@@ -1,6 +1,5 @@
 """The thresholds in force, and how an operator changes them."""
 
-import asyncio
 from dataclasses import replace
 from math import inf
 from typing import Annotated
@@ -10,13 +9,16 @@ from fastapi import APIRouter, Request
 from service.api.auth import Access, needs
 from service.api.openapi import DEADLINE
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
-from service.api.routes.scoring import timeout_of
+from service.api.routes.scoring import due
 from service.model.lengths import CLASSES, LEAST
 from service.model.policy import Policy
 from service.schemas import operations
 from service.schemas.problems import Problem
 from service.serving.recalibrating import recalibrate
 from service.serving.service import Serving
+from service.serving.trying import tried_thresholds
+
+WAITS = {"parameters": [DEADLINE]}
 
 
 def router(serving: Serving, access: Access) -> APIRouter:
@@ -37,21 +39,21 @@ def router(serving: Serving, access: Access) -> APIRouter:
     @routes.put(
         "/v1/thresholds",
         responses=ADMIN_PROBLEMS,
-        summary="Override the bundle's thresholds",
         response_model_exclude_none=True,
+        summary="Override the bundle's thresholds",
     )
     async def put_thresholds(
-        who: Annotated[str, admin], body: operations.ThresholdsBody
+        who: Annotated[str, admin], body: operations.ThresholdsChange
     ) -> operations.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and applies only to the bundle version being served."""
-        asked = _policy(body)
-        await serving.registry.set_policy(lambda now: replace(asked, recalibration=now.policy.recalibration), who)
+        new, why = _policy(body), {"note": body.note} if body.note else {}
+        await serving.registry.set_policy(lambda now: replace(new, recalibration=now.policy.recalibration), who, **why)
         return _answer(serving)
 
     @routes.post(
         "/v1/thresholds/recalibrate",
         responses=ADMIN_PROBLEMS | problems(409, 504),
-        openapi_extra={"parameters": [DEADLINE]},
+        openapi_extra=WAITS,
         summary="Move what rates mean by verdicts",
     )
     async def recalibrate_rates(
@@ -61,16 +63,22 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
         It takes effect as `PUT /v1/thresholds` does, which keeps it. What too few verdicts can promise stays as it is.
         """
-        until = asyncio.get_running_loop().time() + timeout_of(request, serving.settings.timeout_ms) / 1000
-        found = await recalibrate(serving.registry, serving.feedback, who, body.dry_run, body.undo, until)
+        asked = body.dry_run, body.undo, due(request, serving)
+        found = await recalibrate(serving.registry, serving.feedback, who, *asked)
         return operations.RecalibrateAnswer.model_validate(found)
 
-    @routes.post("/v1/thresholds/preview", responses=ADMIN_PROBLEMS, summary="Try thresholds on recent traffic")
-    async def preview(who: Annotated[str, admin], body: operations.ThresholdsBody) -> operations.PreviewAnswer:
-        """Says what share of the recent sequences these thresholds would review and block; changes nothing."""
-        told = serving.publisher
-        now, then = (operations.Shares(**told.shares(p)) for p in (serving.registry.policy[0], _policy(body)))
-        return operations.PreviewAnswer(sequences=len(told.recent), now=now, then=then)
+    @routes.post(
+        "/v1/thresholds/preview",
+        responses=ADMIN_PROBLEMS | problems(504),
+        openapi_extra=WAITS,
+        summary="Try thresholds on recent traffic",
+    )
+    async def preview(
+        request: Request, who: Annotated[str, admin], body: operations.ThresholdsBody
+    ) -> operations.PreviewAnswer:
+        """Says what share of recent sequences they would flag, and how right they would be; changes nothing."""
+        found = await tried_thresholds(serving, _policy(body), due(request, serving))
+        return operations.PreviewAnswer.model_validate(found)
 
     return routes
 
@@ -94,6 +102,6 @@ def _answer(serving: Serving) -> operations.ThresholdsAnswer:
 
 def _policy(body: operations.ThresholdsBody) -> Policy:
     try:
-        return Policy.from_json(body.model_dump(exclude_none=True))
+        return Policy.from_json(body.model_dump(exclude_none=True, exclude={"note"}))
     except ValueError as error:
         raise Problem(422, str(error), [{"pointer": "/block", "detail": str(error)}]) from None

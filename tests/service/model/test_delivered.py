@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from service.model.delivered import Counted, delivered, judged_genuine, lacking, meant, recalibrated
+from service.model.delivered import Counted, delivered, judged_genuine, lacking, meant, recalibrated, tried
 from service.model.false_alarms import RATES
 from service.model.lengths import CLASSES
 
@@ -144,3 +144,35 @@ def test_a_rate_that_too_few_can_promise_stays_but_for_one_above_it_that_is_stri
     strict = [one(rate_of(chance / 10)) for chance in np.linspace(0.021, 1, 40)]
     found = recalibrated(strict, strict, REVIEW, None)
     assert found.meant[0][RATES.index(BLOCK)] <= found.meant[0][RATES.index(REVIEW)] < BLOCK
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.05, 0.2])
+def test_thresholds_are_tried_as_if_everybody_had_been_judged(limit: float) -> None:
+    """Precision, recall and who is missed, at another rate than the one that was in force when answers were kept."""
+    rng, attackers = np.random.default_rng(2), 0.05
+    found = [tried(traffic(rng, 8000, 1.0, 0.2, 1.0, attackers), lambda c: c.rate <= limit) for _ in range(10)]
+    # an attacker's rate is that of `chance**4 / 5`, on the grid of RATES
+    chances = np.linspace(0, 1, 20_001)
+    caught = np.mean([rate_of(chance**4 / 5) <= limit for chance in chances])
+    wrong = np.mean([rate_of(chance) <= limit for chance in chances])
+    flagged = attackers * caught + (1 - attackers) * wrong
+    assert np.mean([one.precision.estimate for one in found]) == pytest.approx(attackers * caught / flagged, rel=0.1)
+    assert np.mean([one.recall.estimate for one in found]) == pytest.approx(caught, rel=0.1)
+    assert np.mean([one.missed for one in found]) == pytest.approx(attackers * (1 - caught), rel=0.3, abs=1e-3)
+    assert np.mean([one.bothered for one in found]) == pytest.approx((1 - attackers) * wrong, rel=0.1)
+    assert sum(one.precision.low <= attackers * caught / flagged <= one.precision.high for one in found) >= 8
+
+
+def test_recall_is_not_known_while_nobody_has_judged_any_that_was_allowed() -> None:
+    flagged, allowed = [one(0.01, genuine) for genuine in (True, False, False)], one(0.5, None, 0.1)
+    found = tried([*flagged, allowed], lambda c: c.rate <= 0.05)
+    assert found.judged == 3
+    assert found.precision.estimate == pytest.approx(2 / 3)
+    assert math.isnan(found.recall.estimate)
+    assert math.isnan(found.missed)
+    assert math.isnan(found.bothered)
+    known = tried([*flagged, one(0.5, True, 0.1)], lambda c: c.rate <= 0.05)
+    assert known.recall.estimate == 1.0
+    assert (known.missed, known.bothered) == (0.0, pytest.approx(1 / 13))
+    nothing = tried([allowed], lambda c: c.rate <= 0.05)
+    assert (nothing.judged, math.isnan(nothing.precision.estimate)) == (0, True)

@@ -209,3 +209,53 @@ def test_too_many_give_way_to_the_latest_and_that_is_said(store: Store, caplog: 
         left = connection.exec_driver_sql("SELECT account FROM exemptions").scalars().all()
         connection.exec_driver_sql("DELETE FROM exemptions")
     assert set(left) == {str(i) for i in range(exemptions.MOST_EXEMPT)}
+
+
+def undo(store: Store, score_id: str, note: Any = None, who: str = "ann") -> float | None:
+    """Takes a verdict back; returns until when the account is exempt then."""
+    found = store.undo(score_id, who, None, DAYS, note)
+    assert found
+    until: float | None = found[0]["exempt_until"]
+    return until
+
+
+def test_an_exemption_goes_with_the_verdict_that_carries_it(store: Store) -> None:
+    told: list[Any] = []
+    keep(store, "a")
+    say(store, "a", "normal")
+    before = store.exempt_stamp()
+    assert undo(store, "a", note=lambda what, **details: told.append((what, details))) is None
+    assert store.exempt() == []
+    assert told == [("exemption ended", {"score_id": "a", "version": "1"})]
+    assert store.exempt_stamp() != before
+    assert say(store, "a", "normal") is not None, "and it may be given again"
+
+
+def test_an_exemption_that_other_verdicts_carry_becomes_what_they_carry(store: Store) -> None:
+    keep(store, "high", 0.9)
+    keep(store, "low", 0.5)
+    until = say(store, "low", "normal", who="bob")
+    say(store, "high", "normal")
+    before = store.exempt_stamp()
+    assert undo(store, "high") == pytest.approx(until, abs=1)
+    [one] = store.exempt()
+    assert (one.score_id, one.most) == ("low", most_allowed(0.5))
+    assert store.exempt_stamp() != before, "other processes must notice"
+
+
+def test_what_was_said_before_the_account_was_called_anomalous_carries_nothing(store: Store) -> None:
+    for score_id in ("a", "b", "c"):
+        keep(store, score_id)
+    say(store, "a", "normal")
+    say(store, "b", "anomalous")
+    say(store, "c", "normal")
+    assert undo(store, "c") is None
+    assert store.exempt() == []
+
+
+def test_an_anomaly_that_is_taken_back_exempts_nobody(store: Store) -> None:
+    keep(store, "a")
+    say(store, "a", "normal")
+    say(store, "a", "anomalous", who="bob")
+    assert undo(store, "a", who="bob") is None
+    assert store.exempt() == []
