@@ -25,9 +25,10 @@ from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.policy import Reach
 from service.model.pooling import NetworkLogits, combine
-from service.model.reasons import Reason, reasons
+from service.model.reasons import Explainer, Reason
 from service.model.tabular import Reading, Tabular
 from service.model.togetherness import Together
+from service.model.topics import Topics
 from service.schemas.terms import Decision
 
 UNKNOWN_TYPE = "unknown"  # anomalous, but like none of the types in training
@@ -283,10 +284,14 @@ class Model:
         alarms = self.bundle.support_of(score.together).false_alarms
         return alarms.live_rate(score.score, len(score.events), score.missing)
 
-    def reasons(self, judged: Judged, most: int) -> list[Reason]:
-        """Why a sequence scored as it did, the largest reason first."""
+    @cached_property
+    def explainer(self) -> Explainer:
         b = self.bundle
-        return reasons(judged.encoded, judged.own, b.encoder, b.tabular, b.calibration, most)
+        return Explainer(b.encoder, b.tabular, b.calibration, b.ordinary, Topics(b.encoder))
+
+    def reasons(self, judged: Judged, given: Given, most: int) -> list[Reason]:
+        """Why a sequence, as it was given, scored as it did: the largest reasons first, and one for the rest."""
+        return self.explainer.reasons(judged.encoded, judged.own, given, most)
 
     def scores(
         self, sequences: Iterable[Given], ahead: int = 2048, together: Sequence[Together] = ()

@@ -78,6 +78,18 @@ EXAMPLE_REQUEST = {
 }
 
 
+EXAMPLE_REASON = {
+    "event": 0,
+    "field": "item_id repeat",
+    "value": "more varied than usual",
+    "contribution": 3.2,
+    "text": "4 of 6 events on one item_id, 50; usual is 17 %",
+    "events": [0, 1, 3, 5],
+    "observed": 0.6667,
+    "usual": 0.166667,
+}
+
+
 class Sequence(BaseModel):
     """The recent events of one user or session."""
 
@@ -114,7 +126,21 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REQUEST)]})
 
     sequences: list[Sequence] = Field(min_length=1)
-    reasons: int = Field(0, ge=0, le=100, strict=True, description="How many reasons to give with each score, at most.")
+    reasons: int = Field(
+        0,
+        ge=0,
+        le=100,
+        strict=True,
+        description="How many reasons to give with each score, at most. One more, `rest`, has what these leave: with it, "
+        "they sum to the log odds of the score.",
+    )
+    counterfactual: bool = Field(
+        False,
+        strict=True,
+        description="Whether each result that is to be reviewed or blocked says without which events it would be judged "
+        "more mildly. Up to 64 shortened sequences are scored for each, so it costs as much as these; a request may "
+        "have a 64th of the sequences that others may.",
+    )
     repair: bool = Field(
         False, strict=True, description="Whether each result says what a recommender may still learn from the sequence."
     )
@@ -206,12 +232,31 @@ class Support(BaseModel):
 
 
 class ScoreReason(BaseModel):
-    """One part of a score."""
+    """One part of a score, as evidence. What tells the same of a sequence is one reason."""
 
-    event: int | None = Field(description="Index of the event; null for what the sequence as a whole adds.")
-    field: str
+    model_config = ConfigDict(json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REASON)]})
+
+    event: int | None = Field(
+        description="Index of the event, the first of `events`; null for what the sequence as a whole adds."
+    )
+    field: str = Field(description="The field that adds most to it; `rest` is all that the others leave.")
     value: str = Field(description="The field's value, in words.")
     contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
+    text: str = Field(
+        description="What was seen, and what is usual, as a sentence. Usual is what the genuine histories of training "
+        "have."
+    )
+    events: list[int] = Field(
+        default_factory=list,
+        description="Indices of all events that show it, in the request's order; absent for the sequence as a whole.",
+    )
+    observed: float | None = Field(
+        None,
+        description="What was seen, as a number: a share of events, seconds, or how many. Absent where none tells.",
+    )
+    usual: float | None = Field(
+        None, description="What genuine histories have of it, in the same unit; absent where nothing is compared."
+    )
 
 
 class UnreadableValue(BaseModel):
@@ -228,6 +273,18 @@ class RepairAdvice(BaseModel):
     strategy: Literal["keep", "weight", "drop_events", "drop_sequence"]
     drop: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
     weight: float = Field(ge=0, le=1, description="Weight of the sequence, if sequences are weighed instead.")
+
+
+class Counterfactual(BaseModel):
+    """The fewest events found without which the decision would be milder, and what it would be then.
+
+    The blamed events are taken out first. Each way was really scored, beside the same crowd and past, so the sequence
+    without these events gets this answer.
+    """
+
+    without: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
+    decision: Literal["allow", "review"]
+    score: float = Field(ge=0, le=1)
 
 
 class Exempt(BaseModel):
@@ -285,7 +342,12 @@ class Result(BaseModel):
         description="Values taken for missing, since they are no numbers; only where there are some.",
     )
     reasons: list[ScoreReason] = Field(
-        default_factory=list, description="If asked for; the largest reason comes first."
+        default_factory=list, description="If asked for; the largest reason comes first, `rest` last."
+    )
+    counterfactual: Counterfactual | None = Field(
+        None,
+        description="If asked for: without which events the decision would be milder. Null where it is allow or made by "
+        "a list, for a single event, and where nothing that was tried changes it. Else absent.",
     )
     repair: RepairAdvice | None = Field(None, description="If asked for.")
 

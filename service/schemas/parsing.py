@@ -34,7 +34,7 @@ class Asked:
 
     Attributes:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
-        reasons, repair, trial, observe: see `messages.ScoreRequest`.
+        reasons, repair, trial, observe, counterfactual: see `messages.ScoreRequest`.
         live: whether the sequences are live windows, which are scored again and again.
         reviews_kept: whether reviews of these keep their rate over all looks at an account, as blocks do.
         pasts: for each live window the summary of the past of its key, as the windows keep it; else nothing.
@@ -45,6 +45,7 @@ class Asked:
     repair: bool
     trial: bool = False
     observe: bool = True
+    counterfactual: bool = False
     live: bool = False
     reviews_kept: bool = False
     pasts: Sequence[bytes] = ()
@@ -66,7 +67,8 @@ def parse(body: bytes, most: int) -> Asked:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     members, content = _members(body, messages.ScoreRequest, messages.Sequence, "sequences", "id", most)
-    said = {name: content[name] for name in ("reasons", "repair", "trial", "observe") if name in content}
+    names = ("reasons", "repair", "trial", "observe", "counterfactual")
+    said = {name: content[name] for name in names if name in content}
     return Asked(members, **{"reasons": 0, "repair": False, **said})
 
 

@@ -1,0 +1,102 @@
+"""A topic of one sequence, and the statements that can be made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.encoder import Encoder
+from service.encoding.fields import FIRST
+from service.encoding.layout import Stretch
+from service.encoding.values import Floats
+from service.model.ordinary import Ordinary
+from service.model.phrases import TEXTS, TOPICS, USUAL, share
+from service.model.seen import Found, Seen, standout
+from service.model.topics import Part, Topic, Topics
+
+LEAST_EXCESS = 1.0  # nats by which something must be unlike the usual to be named
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a reason says.
+
+    Attributes:
+        text: a sentence.
+        events: the events that show it, in the caller's order; empty where the whole sequence does.
+        observed, usual: what was seen and what is usual, as numbers in the same unit; None where nothing is compared.
+    """
+
+    text: str
+    events: list[int] = field(default_factory=list)
+    observed: float | None = None
+    usual: float | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A topic of one sequence, and what it adds.
+
+    Attributes:
+        topic: the topic.
+        parts: what is put together in it.
+        lead: the part that adds most in the direction of all.
+        against: whether it speaks for an anomaly.
+        contributions: float64 (Q, slots), what each value at each position adds.
+    """
+
+    topic: Topic
+    parts: Sequence[Part]
+    lead: Part
+    against: bool
+    contributions: Floats
+    seen: Seen
+    topics: Topics
+    ordinary: Ordinary
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.seen.encoder
+
+    def main(self, kind: type) -> Stretch | None:
+        return self.topics.main(self.topic, kind)
+
+    def usual(self, stretch: Stretch) -> NDArray[np.float32]:
+        """The usual shares of a field's ids."""
+        return self.ordinary.share[stretch.start : stretch.end]
+
+    def found(
+        self, stretch: Stretch, ordered: bool = True, circular: bool = False, whole: bool = False
+    ) -> Found | None:
+        """What stands out among a field's ids; None if hardly anything does."""
+        one = standout(self.seen.ids(stretch), self.usual(stretch), ordered, circular, whole)
+        return one if one is not None and one.excess >= LEAST_EXCESS else None
+
+    def told(self, stretch: Stretch, found: Found, text: str, **more: object) -> Statement:
+        """The statement on ids that stand out; `text` has places for `count`, `all` and more."""
+        ids = self.seen.ids(stretch)
+        size = stretch.end - stretch.start - FIRST
+        last = found.last if found.last < stretch.end - stretch.start else found.last - size
+        within = (ids >= found.first) & (ids <= last)
+        if last < found.first:
+            within = (ids >= found.first) | ((ids >= FIRST) & (ids <= last))
+        of = int((ids >= (FIRST if found.first >= FIRST and text not in WHOLE else 0)).sum())
+        return self.share_of(within, of, found.usual, text, **more)
+
+    def share_of(self, within: NDArray[np.bool_], of: int, usual: float | None, text: str, **more: object) -> Statement:
+        """The statement that some of the events show, of which there are so many."""
+        count = int(within.sum())
+        said = TEXTS[text].format(count=count, all=of, **more)
+        observed = round(count / max(of, 1), 4)
+        if usual is not None:
+            said = USUAL.format(text=said, usual=share(usual))
+        return Statement(said, self.seen.events(within), observed, None if usual is None else round(usual, 6))
+
+    def mixed(self) -> Statement:
+        """Nothing by itself stands out."""
+        what = TOPICS[self.topic.kind].format(field=self.topic.column)
+        return Statement(TEXTS["mixed" if self.against else "mixed_genuine"].format(what=what))
+
+
+WHOLE = ("value", "missing", "unknown")  # statements that count what is missing or unknown

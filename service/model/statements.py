@@ -1,0 +1,340 @@
+"""Statements of what was seen, and of what is usual: one function for each kind of topic.
+
+A statement is chosen to fit what a topic adds: where values were learned to be those of anomalous histories, it names
+these; else what is least like the usual. `seen` finds that, and `phrases` has the words.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from service.encoding.change import Change
+from service.encoding.fields import (
+    DEVIATION_EDGES,
+    FIRST,
+    GAP_EDGES,
+    MISSING,
+    RHYTHM_EDGES,
+    UNKNOWN,
+    Bins,
+    Deviation,
+    Gap,
+    Hour,
+    Popularity,
+    Repeat,
+    Rhythm,
+    Step,
+)
+from service.encoding.layout import Stretch
+from service.encoding.pairs import Cross
+from service.encoding.pieces import Shape, Word
+from service.encoding.transition import SURPRISE_EDGES, Transition
+from service.encoding.vocabulary import Vocabulary
+from service.model.case import Case, Statement
+from service.model.lengths import bins
+from service.model.own_past import of_past
+from service.model.phrases import (
+    GENUINE,
+    STEPS,
+    TEXTS,
+    USUAL,
+    listed,
+    number,
+    one_after_another,
+    seconds,
+    share,
+    signed,
+)
+from service.model.seen import Found
+
+PACES = 1.5  # how many times as fast or slow as usual a pace must be to be named
+LEAST_PAUSE = 0.1  # seconds; times are seldom told more exactly
+MOST_WORDS = 5
+LED, MORE_LED = 0.3, 1.5  # share of the most frequent value that is named, and how many times the usual it must be
+
+
+def state(case: Case) -> Statement:
+    """What is said of a topic."""
+    said = KINDS[case.topic.kind](case)
+    if case.against:
+        return said
+    return Statement(GENUINE.format(text=said.text), said.events, said.observed, said.usual)
+
+
+def _values(case: Case) -> Statement:
+    stretch = case.main(Bins) or case.main(Vocabulary)
+    assert stretch is not None
+    if case.lead.of == "values" and (known := _known(case, stretch)):
+        return known
+    ordered = isinstance(stretch.field, Bins)
+    found = case.found(stretch, ordered, whole=not ordered)
+    return _named(case, stretch, found) if found else case.mixed()
+
+
+def _known(case: Case, stretch: Stretch) -> Statement | None:
+    """The values that add most in the direction of all, where they are learned; None if none does."""
+    added = case.seen.by_id(stretch, case.contributions) * (1 if case.against else -1)
+    added[:FIRST] = 0.0
+    if not (added > 0).any():
+        return None
+    most = np.argsort(-added, kind="stable")[: int((added > 0).sum())]
+    most = most[np.cumsum(added[most]) - added[most] < 0.8 * added[most].sum()]  # four fifths of what they add
+    ids = case.seen.ids(stretch)
+    values = [stretch.field.label(i) for i in most.tolist()]
+    text = "known" if case.against else "known_genuine"
+    within, usual = np.isin(ids, most), float(case.usual(stretch)[most].sum())
+    return case.share_of(within, case.seen.length, usual, text, field=stretch.field.name, values=listed(values))
+
+
+def _named(case: Case, stretch: Stretch, found: Found) -> Statement:
+    f, first, last = stretch.field, found.first, found.last
+    if first in (UNKNOWN, MISSING):
+        return case.told(stretch, found, ("unknown", "missing")[first], field=f.name)
+    if not isinstance(f, Bins):
+        return case.told(stretch, found, "value", field=f.name, value=f.label(first))
+    if f.exact:
+        value = f.label(first) if first == last else f"{f.label(first)} to {f.label(last)}"
+        return case.told(stretch, found, "value", field=f.name, value=value)
+    return _range(case, stretch, found, f.edges, ("under", "from", "between"), number, field=f.name)
+
+
+def _range(
+    case: Case,
+    stretch: Stretch,
+    found: Found,
+    edges: Sequence[float],
+    texts: tuple[str, str, str],
+    say: Callable[[float], str],
+    **more: object,
+) -> Statement:
+    """The statement on a range of bins: all under an edge, all from one on, or what lies between two."""
+    low, high = found.first - FIRST, found.last - FIRST
+    places = {"low": say(edges[low - 1]) if low > 0 else "", "high": say(edges[high]) if high < len(edges) else ""}
+    text = texts[0] if low <= 0 else texts[1] if high >= len(edges) else texts[2]
+    return case.told(stretch, found, text, **places, **more)
+
+
+def _content(case: Case) -> Statement:
+    vocabulary, popularity = case.main(Vocabulary), case.main(Popularity)
+    assert vocabulary is not None
+    lead = case.encoder.stretches[case.lead.at].field if case.lead.of == "values" else None
+    if lead is vocabulary.field and (known := _known(case, vocabulary)):
+        return known
+    if popularity is not None and (found := case.found(popularity)):
+        levels = popularity.end - popularity.start - FIRST
+        texts, low, high = ("held_under", "held_from", "held_between"), found.first - FIRST, found.last - FIRST
+        text = texts[0] if low <= 0 else texts[1] if high >= levels - 1 else texts[2]
+        most = 2 ** (high + 1)
+        places = {"low": 2**low, "high": most if low <= 0 else most - 1}
+        return case.told(popularity, found, text, field=case.topic.column, **places)
+    return _known(case, vocabulary) or case.mixed()
+
+
+def _spread(case: Case) -> Statement:
+    """How much is of one value, or how little."""
+    name, seen = case.topic.column, case.seen
+    [at, vocabulary] = next((k, v) for k, v in enumerate(case.encoder.vocabularies) if v.name == name)
+    texts = [None if seen.encoder.reading.is_missing(v) else vocabulary.known_as(v) for v in seen.values(name)]
+    counts = Counter(text for text in texts if text is not None)
+    if not counts:
+        return case.mixed()
+    [(most, count)] = counts.most_common(1)
+    usual = float(case.ordinary.leader[int(bins(np.array([seen.length]))[0]), at])
+    named = sum(counts.values())
+    repeat = case.main(Repeat)
+    again = case.found(repeat) if repeat else None
+    if case.against and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)) and count > 1:
+        within = np.array([text == most for text in texts])
+        return case.share_of(within, named, None if np.isnan(usual) else usual, "leader", field=name, value=most)
+    if repeat is not None and again:
+        within = 2 ** max(again.last - FIRST - 1, 0)
+        text = "first" if again.last == FIRST else "repeat" if within == 1 and again.first > FIRST else "repeat_within"
+        if not (again.first == FIRST and again.last > FIRST):
+            return case.told(repeat, again, text, field=name, within=within)
+    return Statement(TEXTS["spread"].format(field=name, count=len(counts), all=named), observed=float(len(counts)))
+
+
+def _pace(case: Case) -> Statement:
+    ts, usual, stretch = case.seen.ts, float(case.ordinary.pause), case.main(Gap)
+    gaps = np.diff(ts)
+    gaps = gaps[~np.isnan(gaps)]
+    if not len(gaps):
+        return Statement(TEXTS["pace_none"])
+    own, span = float(np.median(gaps)), seconds(float(np.nanmax(ts) - np.nanmin(ts)))
+    # where half of all events come at once, their median tells nothing
+    unlike = usual > 0 and not 1 / PACES < max(own, LEAST_PAUSE) / usual < PACES
+    if not unlike and stretch is not None and (found := case.found(stretch)):
+        texts = ("pause_under", "pause_from", "pause_between")
+        return _range(case, stretch, found, GAP_EDGES, texts, seconds, events=case.seen.length, span=span)
+    told = {"all": case.seen.length, "span": span, "pause": seconds(own), "usual": seconds(usual)}
+    if np.isnan(usual):
+        return Statement(TEXTS["pace_alone"].format(**told), [], round(own, 3))
+    return Statement(TEXTS["pace"].format(**told), [], round(own, 3), round(usual, 3))
+
+
+def _rhythm(case: Case) -> Statement:
+    stretch = case.main(Rhythm)
+    assert stretch is not None
+    found = case.found(stretch)
+    if not found:
+        return case.mixed()
+    edges = [float(np.exp(edge)) for edge in RHYTHM_EDGES]
+    low, high = found.first - FIRST, found.last - FIRST
+    if low == 0:
+        return case.told(stretch, found, "even", percent=100 * (edges[min(high, len(edges) - 1)] - 1))
+    if high >= len(edges):
+        return case.told(stretch, found, "uneven", factor=edges[low - 1])
+    return case.told(stretch, found, "uneven_between", factor=edges[low - 1], high=edges[high])
+
+
+def _hours(case: Case) -> Statement:
+    stretch = case.main(Hour)
+    assert stretch is not None
+    found = case.found(stretch, circular=True)
+    if not found:
+        return case.mixed()
+    return case.told(stretch, found, "hours", start=(found.first - FIRST) % 24, end=(found.last - FIRST + 1) % 24 or 24)
+
+
+def _step(case: Case) -> Statement:
+    stretch = case.main(Step)
+    assert stretch is not None
+    found = case.found(stretch, ordered=False)
+    if not found:
+        return case.mixed()
+    label = stretch.field.label(found.first)
+    return case.told(stretch, found, "step", field=case.topic.column, value=STEPS.get(label, label))
+
+
+def _deviation(case: Case) -> Statement:
+    stretch = case.main(Deviation)
+    assert stretch is not None
+    assert isinstance(stretch.field, Deviation)
+    found = case.found(stretch)
+    if not found:
+        return case.mixed()
+    texts = ("deviation_under", "deviation_from", "deviation_between")
+    more = {"field": stretch.field.column, "by": stretch.field.by}
+    return _range(case, stretch, found, DEVIATION_EDGES, texts, signed, **more)
+
+
+def _change(case: Case) -> Statement:
+    stretch = case.main(Change)
+    assert stretch is not None
+    odds = Change.log_odds(case.seen.ids(stretch))
+    after = odds > 0
+    if not case.against or not after.any():
+        return Statement(TEXTS["no_change"])
+    likely = float(1 / (1 + np.exp(-odds.max())))
+    within = after & (odds >= odds.max() / 2)
+    said = TEXTS["change"].format(count=int(within.sum()), all=case.seen.length, likely=share(min(likely, 0.99)))
+    return Statement(said, case.seen.events(within), round(likely, 4))
+
+
+def _order(case: Case) -> Statement:
+    stretch, pair = case.main(Transition), case.main(Cross)
+    if case.lead.of == "values" and isinstance(f := case.encoder.stretches[case.lead.at].field, Cross):
+        return _pairs(case, case.encoder.stretches[case.lead.at], f) or case.mixed()
+    if stretch is not None and (found := case.found(stretch)):
+        odd = found.first - FIRST > len(SURPRISE_EDGES) // 2
+        return case.told(stretch, found, "surprising" if odd else "expected")
+    return (_pairs(case, pair, pair.field) if pair and isinstance(pair.field, Cross) else None) or case.mixed()
+
+
+def _pairs(case: Case, stretch: Stretch, cross: Cross) -> Statement | None:
+    """What follows what, of that which adds most in the direction of all."""
+    added = case.seen.by_id(stretch, case.contributions) * (1 if case.against else -1)
+    added[:FIRST] = 0.0
+    if not (added > 0).any():
+        return None
+    at = int(added.argmax())
+    within = case.seen.ids(stretch) == at
+    usual = float(case.usual(stretch)[at])
+    values = one_after_another(_in_order(case, cross, at))
+    return case.share_of(within, case.seen.length, usual, "after", field=case.topic.column, values=values)
+
+
+def _in_order(case: Case, cross: Cross, pair: int) -> list[str]:
+    """The values of a pair of what follows one another, the earliest first."""
+    left, right = cross.pairs[pair - FIRST]
+    inner, earlier = case.topics.field(cross.left), case.topics.field(cross.right)
+    return [
+        earlier.label(right),
+        *(_in_order(case, inner, left) if isinstance(inner, Cross) and left >= FIRST else [inner.label(left)]),
+    ]
+
+
+def _length(case: Case) -> Statement:
+    return Statement(TEXTS["length"].format(all=case.seen.length), observed=float(case.seen.length))
+
+
+def _words(case: Case) -> Statement:
+    """Words that add most, or that are most frequent beyond the usual."""
+    stretch = case.main(Word)
+    assert stretch is not None
+    seen, ids = case.seen, case.seen.ids(stretch)
+    added = seen.by_id(stretch, case.contributions) * (1 if case.against else -1)
+    learned = case.lead.of == "values" and bool((added > 0).any())
+    if not learned:
+        counts = np.bincount(ids, minlength=len(added)) / max(len(ids), 1)
+        added = counts * np.log(np.maximum(counts, 1e-9) / np.maximum(case.usual(stretch), 1e-6))
+    most = [i for i in np.argsort(-added, kind="stable")[:MOST_WORDS].tolist() if added[i] > 0]
+    at = np.flatnonzero(np.isin(ids, most))
+    order = sorted(at.tolist(), key=lambda k: most.index(int(ids[k])))
+    words = list(dict.fromkeys(_word(case, k) for k in order))
+    within = np.isin(seen.owner, seen.encoded.belongs[seen.pieces[at]])
+    text = "word" if not learned else "words_known" if case.against else "words_genuine"
+    return case.share_of(within, seen.length, None, text, values=listed([f"“{w}”" for w in words]))
+
+
+def _word(case: Case, at: int) -> str:
+    """The word that a piece is a part of; `at` is its place among the sequence's pieces."""
+    tokenizer, seen = case.encoder.tokenizer, case.seen
+    stretch = case.main(Word)
+    assert tokenizer is not None
+    assert stretch is not None
+    ids, belongs = seen.ids(stretch), seen.encoded.belongs[seen.pieces]
+
+    def piece(k: int) -> str:
+        return tokenizer.id_to_token(int(ids[k])) or "?" if 0 <= k < len(ids) and belongs[k] == belongs[at] else ""
+
+    first, last = at, at
+    while piece(first).startswith("##") and piece(first - 1):
+        first -= 1
+    while piece(last + 1).startswith("##"):
+        last += 1
+    return "".join(piece(k).removeprefix("##") for k in range(first, last + 1))
+
+
+def _shape(case: Case) -> Statement:
+    stretch = case.main(Shape)
+    assert stretch is not None
+    ids = case.seen.ids(stretch)
+    counts, usual = (
+        np.bincount(ids[ids >= 0], minlength=stretch.end - stretch.start) / max(len(ids), 1),
+        case.usual(stretch),
+    )
+    at = int((counts - usual).argmax())
+    within = np.isin(case.seen.owner, case.seen.encoded.belongs[case.seen.pieces[ids == at]])
+    said = TEXTS["shape"].format(count=int((ids == at).sum()), all=len(ids), value=stretch.field.label(at))
+    said = USUAL.format(text=said, usual=share(float(usual[at])))
+    return Statement(said, case.seen.events(within), round(float(counts[at]), 4), round(float(usual[at]), 6))
+
+
+KINDS: dict[str, Callable[[Case], Statement]] = {
+    "values": _values,
+    "content": _content,
+    "spread": _spread,
+    "pace": _pace,
+    "rhythm": _rhythm,
+    "hours": _hours,
+    "step": _step,
+    "deviation": _deviation,
+    "change": _change,
+    "habit": of_past,
+    "order": _order,
+    "length": _length,
+    "words": _words,
+    "shape": _shape,
+}
