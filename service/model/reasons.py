@@ -25,7 +25,7 @@ from service.model.seen import Seen
 from service.model.statements import state
 from service.model.tabular import Tabular
 from service.model.togetherness import MEASURES
-from service.model.topics import OF_TIME, Part, Topic, Topics
+from service.model.topics import Part, Topic, Topics
 
 SUREST = 1e-12  # a score nearer to 0 or 1 is taken to be as near, so that its log odds are finite
 BLAMED = 0.5  # event score from which on the network blames an event
@@ -83,23 +83,25 @@ class Explainer:
     ordinary: Ordinary
     topics: Topics
 
-    def reasons(self, encoded: Encoded, evidence: Evidence, given: Given, most: int) -> list[Reason]:
+    def reasons(self, encoded: Encoded, evidence: Evidence, score: float, given: Given, most: int) -> list[Reason]:
         """The largest reasons, at most `most`, and then one for all the rest.
 
         All of them together, the last one included, sum to the log odds of the score.
 
         Args:
             evidence: for this sequence alone.
+            score: its score.
             given: the sequence as it was encoded.
         """
         at = int(bins(evidence.lengths)[0])
         weight = dict(zip(CHANNELS, self.calibration.weights[at], strict=True))
-        contributions = weight["linear"] * self.tabular.linear.contributions(encoded)
-        description = self._description(encoded)
+        usage = Usage.of([encoded])
+        contributions = weight["linear"] * self.tabular.linear.contributions(encoded, usage)
+        description = np.asarray(self.tabular.novelty.describe(usage, encoded.habit[None], evidence.lengths)[0])
         measures = weight["linear"] * self._of_measures(description)
         of_topics = self.topics.parts(encoded, contributions, measures)
-        learned, total = self._log_odds(evidence)
-        alarm = ALARMS[int(self.calibration.alarms(evidence)[0].argmax())]
+        learned, total = _log_odds(float(self.calibration.learned(evidence)[0])), _log_odds(score)
+        alarm = ALARMS[int(self.calibration.alarms(evidence)[0].argmax())] if total > learned else "novelty"
         of_alarm = phrases.NOVELTY if alarm == "novelty" else phrases.CROWD
         of_parts = {
             phrases.NETWORK: weight["network"] * float(evidence.network[0]),
@@ -108,10 +110,11 @@ class Explainer:
             phrases.CROWD: 0.0,
         }
         of_parts[of_alarm] += total - learned
+        lacking = {name for name, lacks in zip(self.encoder.read, encoded.missing.tolist(), strict=True) if lacks}
         found = [
             Weight(sum(p.amount for p in parts), topic, parts, "")
             for topic, parts in of_topics.items()
-            if not self._lacks(encoded, topic)  # what is not there is no evidence, and is among the rest
+            if topic.told_by not in lacking  # what is not there is no evidence, and is among the rest
         ]
         found += [Weight(amount, None, (), name) for name, amount in of_parts.items()]
         found = sorted((one for one in found if one.amount), key=lambda one: -abs(one.amount))
@@ -128,27 +131,9 @@ class Explainer:
         left = total - sum(r.contribution for r in reasons)
         return [*reasons, Reason(None, phrases.REST, phrases.REST_VALUE, left, rest)]
 
-    def _lacks(self, encoded: Encoded, topic: Topic) -> bool:
-        """Whether no event has a value of what a topic is about."""
-        column = "ts" if topic.kind in OF_TIME else topic.column
-        return any(
-            lacks for name, lacks in zip(self.encoder.read, encoded.missing.tolist(), strict=True) if name == column
-        )
-
-    def _log_odds(self, evidence: Evidence) -> tuple[float, float]:
-        """The log odds of what was learned, and of the score."""
-        both = self.calibration.learned(evidence)[0], self.calibration.score(evidence)[0]
-        learned, score = (logit(float(np.clip(p, SUREST, 1 - SUREST))) for p in both)
-        return learned, score
-
-    def _description(self, encoded: Encoded) -> Floats:
-        """Float64 (2 F + S,), the standardised measures, NaN where there are none."""
-        of_one = Usage.of([encoded]), encoded.habit[None], np.array([encoded.length])
-        return np.asarray(self.tabular.novelty.describe(*of_one)[0])
-
     def _of_measures(self, description: Floats) -> Floats:
         """Float64 (2 F + S,): what each measure adds to the linear part's logit, as it is and squared."""
-        parts = self.tabular.linear.dense_weights[0] * dense(description)  # 0 where there is no measure
+        parts = self.tabular.linear.dense_weights[0] * dense(description)
         return np.asarray(parts.reshape(2, -1).sum(axis=0))
 
     def _of_topic(self, one: Weight, seen: Seen, contributions: Floats, description: Floats) -> Reason:
@@ -242,6 +227,10 @@ class Explainer:
         else:
             text = TEXTS[alarm].format(times=measure, share=phrases.share(measure))
         return _reason(phrases.CROWD, text, one.amount, Statement(text, events, round(measure, 4), usual))
+
+
+def _log_odds(p: float) -> float:
+    return logit(min(max(p, SUREST), 1 - SUREST))
 
 
 def _reason(name: str, value: str, amount: float, said: Statement) -> Reason:

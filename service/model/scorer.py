@@ -291,7 +291,7 @@ class Model:
 
     def reasons(self, judged: Judged, given: Given, most: int) -> list[Reason]:
         """Why a sequence, as it was given, scored as it did: the largest reasons first, and one for the rest."""
-        return self.explainer.reasons(judged.encoded, judged.own, given, most)
+        return self.explainer.reasons(judged.encoded, judged.own, judged.score.score, given, most)
 
     def scores(
         self, sequences: Iterable[Given], ahead: int = 2048, together: Sequence[Together] = ()

@@ -1,18 +1,19 @@
 """What a sequence shows: its events as fields read them, and where these are least like what is usual."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import EVENT, PIECE, Encoded, Encoder
-from service.encoding.fields import FIRST
+from service.encoding.fields import FIRST, MISSING, UNKNOWN
 from service.encoding.layout import Stretch
 from service.encoding.remembered import Given
 from service.encoding.values import Floats
+from service.encoding.vocabulary import Vocabulary
 
 LEAST_USUAL = 1e-4  # a share that training saw more seldom is taken to be so
 
@@ -43,7 +44,7 @@ class Seen:
         """The position of each event, in time order; one with a long text stands at several, of which the first."""
         at = np.flatnonzero(self.encoded.rows[:, 0] == EVENT)
         if len(at) == self.encoded.length:
-            return at
+            return np.asarray(at)
         return np.asarray(at[np.sort(np.unique(self.encoded.belongs[at], return_index=True)[1])])
 
     @cached_property
@@ -63,7 +64,25 @@ class Seen:
     def ids(self, stretch: Stretch) -> NDArray[np.int64]:
         """Int64 (T,), the ids of the events in time order, or of the pieces; negative where they have none."""
         at = self.pieces if stretch.field.of == "piece" else self._at
-        return self.encoded.rows[at, stretch.slot].astype(np.int64) - stretch.start
+        return np.asarray(self.encoded.rows[at, stretch.slot] - stretch.start, dtype=np.int64)
+
+    def codes(self, stretch: Stretch) -> tuple[NDArray[np.int64], Callable[[int], str]]:
+        """Int64 (T,), a number for each value of a vocabulary, also where training did not hold it, else negative.
+
+        Returns also what says a number in words.
+        """
+        vocabulary, codes = stretch.field, self.ids(stretch)
+        assert isinstance(vocabulary, Vocabulary)
+        fresh: dict[str, int] = {}
+        values = self.values(vocabulary.name) if (codes == UNKNOWN).any() else []
+        for at in np.flatnonzero(codes == UNKNOWN).tolist():
+            codes[at] = fresh.setdefault(vocabulary.known_as(values[at]), vocabulary.size + len(fresh))
+        codes[codes == MISSING] = -1
+        unknown = list(fresh)
+        return (
+            codes,
+            lambda code: unknown[code - vocabulary.size] if code >= vocabulary.size else vocabulary.label(code),
+        )
 
     def by_id(self, stretch: Stretch, contributions: Floats) -> Floats:
         """Float64 (size,): what each id of a field adds."""
@@ -75,7 +94,7 @@ class Seen:
 
     def events(self, told: NDArray[np.bool_]) -> list[int]:
         """Where the caller has the events told, (T,) in time order; ascending."""
-        return [int(i) for i in np.sort(self.owner[told])]
+        return sorted(self.owner[told].tolist())
 
     @cached_property
     def ts(self) -> Floats:
@@ -110,31 +129,38 @@ def standout(
         whole: whether also what is missing or unknown may.
     """
     start = 0 if whole else FIRST
-    told = ids[ids >= start]
-    usual = np.array(share, dtype=np.float64)
-    usual[:start] = 0.0
-    if not len(told) or not usual.sum():
+    told = ids[ids >= start] - start
+    usual = np.asarray(share, dtype=np.float64)[start:]
+    total = float(usual.sum())
+    if not len(told) or not total:
         return None
     seen = np.bincount(told, minlength=len(usual)) / len(told)
-    usual = usual / usual.sum()
+    there = np.flatnonzero(seen)  # a range begins and ends with what was seen
     if not ordered:
-        first = last = np.flatnonzero(seen)
-        o, u = seen[first], usual[first]
+        first = last = there
+        o, u = seen[there], usual[there]
     else:
-        seen, usual, size = seen[FIRST:], usual[FIRST:], len(seen) - FIRST
-        turns = 2 if circular else 1
-        sums, of_usual = (np.concatenate(([0.0], np.cumsum(np.tile(x, turns)))) for x in (seen, usual))
-        first, last = np.triu_indices(size * turns)
-        within = (last - first < size - circular) & (first < size) & (np.tile(seen, turns)[first] > 0)
-        within &= np.tile(seen, turns)[last] > 0
-        first, last = first[within], last[within]
-        o, u = sums[last + 1] - sums[first], of_usual[last + 1] - of_usual[first]
-        first, last = first + FIRST, last + FIRST
-    o, u = np.minimum(o, 1.0), np.clip(u, LEAST_USUAL, 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rest = np.where(o < 1, (1 - o) * np.log((1 - o) / np.maximum(1 - u, LEAST_USUAL)), 0.0)
-        excess = np.where(o > u, o * np.log(o / u) + rest, 0.0) * len(told)
-    if not len(excess) or not excess.max():
-        return None
+        size = len(seen)
+        if circular:
+            seen, usual, there = np.tile(seen, 2), np.tile(usual, 2), np.append(there, there + size)
+        sums, usual_sums = np.append(0.0, seen.cumsum()), np.append(0.0, usual.cumsum())
+        first, last = (there[k] for k in _pairs(len(there)))
+        if circular:
+            once = (first < size) & (last - first < size)
+            first, last = first[once], last[once]
+        o, u = sums[last + 1] - sums[first], usual_sums[last + 1] - usual_sums[first]
+    o, u = np.minimum(o, 1.0), (u / total).clip(LEAST_USUAL, 1 - LEAST_USUAL)
+    rest = np.maximum(1 - o, 1e-12)
+    excess = np.where(o > u, o * np.log(o / u) + rest * np.log(rest / (1 - u)), 0.0)
     at = int(excess.argmax())
-    return Found(int(first[at]), int(last[at]), float(o[at]), float(u[at]), float(excess[at]))
+    if not excess[at]:
+        return None
+    least = float(excess[at]) * len(told)
+    return Found(int(first[at]) + start, int(last[at]) + start, float(o[at]), float(u[at]), least)
+
+
+@lru_cache(maxsize=256)
+def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Every pair of so many places, the second no earlier than the first."""
+    first, last = np.triu_indices(count)
+    return first, last

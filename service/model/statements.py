@@ -4,8 +4,8 @@ A statement is chosen to fit what a topic adds: where values were learned to be 
 these; else what is least like the usual. `seen` finds that, and `phrases` has the words.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import median
 
 import numpy as np
 
@@ -47,6 +47,7 @@ from service.model.phrases import (
     signed,
 )
 from service.model.seen import Found
+from service.model.topics import Topic
 
 PACES = 1.5  # how many times as fast or slow as usual a pace must be to be named
 LEAST_PAUSE = 0.1  # seconds; times are seldom told more exactly
@@ -134,34 +135,34 @@ def _content(case: Case) -> Statement:
 def _spread(case: Case) -> Statement:
     """How much is of one value, or how little."""
     name, seen = case.topic.column, case.seen
-    [at, vocabulary] = next((k, v) for k, v in enumerate(case.encoder.vocabularies) if v.name == name)
-    texts = [None if seen.encoder.reading.is_missing(v) else vocabulary.known_as(v) for v in seen.values(name)]
-    counts = Counter(text for text in texts if text is not None)
-    if not counts:
+    at = next(k for k, v in enumerate(case.encoder.vocabularies) if v.name == name)
+    vocabulary = case.topics.main(Topic("content", name), Vocabulary)
+    assert vocabulary is not None
+    codes, said = seen.codes(vocabulary)
+    values, counts = np.unique(codes[codes >= 0], return_counts=True)
+    if not len(values):
         return case.mixed()
-    [(most, count)] = counts.most_common(1)
+    most, count, named = int(values[counts.argmax()]), int(counts.max()), int(counts.sum())
     usual = float(case.ordinary.leader[int(bins(np.array([seen.length]))[0]), at])
-    named = sum(counts.values())
+    if case.against and count > 1 and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)):
+        known = None if np.isnan(usual) else usual
+        return case.share_of(codes == most, named, known, "leader", field=name, value=said(most))
     repeat = case.main(Repeat)
     again = case.found(repeat) if repeat else None
-    if case.against and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)) and count > 1:
-        within = np.array([text == most for text in texts])
-        return case.share_of(within, named, None if np.isnan(usual) else usual, "leader", field=name, value=most)
-    if repeat is not None and again:
-        within = 2 ** max(again.last - FIRST - 1, 0)
-        text = "first" if again.last == FIRST else "repeat" if within == 1 and again.first > FIRST else "repeat_within"
-        if not (again.first == FIRST and again.last > FIRST):
-            return case.told(repeat, again, text, field=name, within=within)
-    return Statement(TEXTS["spread"].format(field=name, count=len(counts), all=named), observed=float(len(counts)))
+    if repeat is not None and again and (again.first > FIRST or again.last == FIRST):
+        ago = 2 ** max(again.last - FIRST - 1, 0)
+        text = "first" if again.last == FIRST else "repeat" if ago == 1 else "repeat_within"
+        return case.told(repeat, again, text, field=name, ago=ago)
+    return Statement(TEXTS["spread"].format(field=name, count=len(values), all=named), observed=float(len(values)))
 
 
 def _pace(case: Case) -> Statement:
     ts, usual, stretch = case.seen.ts, float(case.ordinary.pause), case.main(Gap)
-    gaps = np.diff(ts)
-    gaps = gaps[~np.isnan(gaps)]
-    if not len(gaps):
+    gaps = sorted(gap for gap in np.diff(ts).tolist() if gap == gap)
+    if not gaps:
         return Statement(TEXTS["pace_none"])
-    own, span = float(np.median(gaps)), seconds(float(np.nanmax(ts) - np.nanmin(ts)))
+    times = [t for t in ts.tolist() if t == t]
+    own, span = median(gaps), seconds(max(times) - min(times))
     # where half of all events come at once, their median tells nothing
     unlike = usual > 0 and not 1 / PACES < max(own, LEAST_PAUSE) / usual < PACES
     if not unlike and stretch is not None and (found := case.found(stretch)):

@@ -54,6 +54,11 @@ class Topic(NamedTuple):
     kind: str
     column: str
 
+    @property
+    def told_by(self) -> str:
+        """The column without which there is no such topic; empty where none is needed."""
+        return "ts" if self.kind in OF_TIME else self.column
+
 
 class Part(NamedTuple):
     """One part of a topic: what a field's values add, or how rare or varied these are; and natural log odds."""
@@ -88,10 +93,14 @@ class Topics:
         variety = [Topic("spread", t.column) if s else t for s, t in zip(spread, rarity, strict=True)]
         return rarity, variety
 
+    @cached_property
+    def _by_kind(self) -> dict[tuple[Topic, type], Stretch]:
+        found = zip(self.of_stretches, self.encoder.stretches, strict=True)
+        return {(topic, type(s.field)): s for topic, s in reversed(list(found))}
+
     def main(self, topic: Topic, kind: type) -> Stretch | None:
-        """The stretch of the field of a kind in a topic; None if it has none."""
-        found = zip(self.encoder.stretches, self.of_stretches, strict=True)
-        return next((s for s, of in found if of == topic and isinstance(s.field, kind)), None)
+        """The first stretch whose field is of a kind in a topic; None if it has none."""
+        return self._by_kind.get((topic, kind))
 
     def parts(self, encoded: Encoded, contributions: Floats, measures: Floats) -> dict[Topic, list[Part]]:
         """The parts that add anything, by topic.

@@ -6,6 +6,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from service.schemas.explanations import Counterfactual, ScoreReason
+
 EVENT_SCHEMA = {
     "type": "object",
     "description": "Every field that the model's feature spec names is used; others are ignored and counted.",
@@ -78,18 +80,6 @@ EXAMPLE_REQUEST = {
 }
 
 
-EXAMPLE_REASON = {
-    "event": 0,
-    "field": "item_id repeat",
-    "value": "more varied than usual",
-    "contribution": 3.2,
-    "text": "4 of 6 events on one item_id, 50; usual is 17 %",
-    "events": [0, 1, 3, 5],
-    "observed": 0.6667,
-    "usual": 0.166667,
-}
-
-
 class Sequence(BaseModel):
     """The recent events of one user or session."""
 
@@ -131,14 +121,14 @@ class ScoreRequest(BaseModel):
         ge=0,
         le=100,
         strict=True,
-        description="How many reasons to give with each score, at most. One more, `rest`, has what these leave: with it, "
-        "they sum to the log odds of the score.",
+        description="How many reasons to give with each score, at most. One more, `rest`, has what these leave: all "
+        "together, they sum to the log odds of the score.",
     )
     counterfactual: bool = Field(
         False,
         strict=True,
-        description="Whether each result that is to be reviewed or blocked says without which events it would be judged "
-        "more mildly. Up to 64 shortened sequences are scored for each, so it costs as much as these; a request may "
+        description="Whether each result that is reviewed or blocked says without which events it would be judged more "
+        "mildly. Up to 64 shortened sequences are scored for each, and it costs as much as these; such a request may "
         "have a 64th of the sequences that others may.",
     )
     repair: bool = Field(
@@ -231,34 +221,6 @@ class Support(BaseModel):
     interval: list[float] | None = Field(description="Its 95 % interval, low and high.")
 
 
-class ScoreReason(BaseModel):
-    """One part of a score, as evidence. What tells the same of a sequence is one reason."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REASON)]})
-
-    event: int | None = Field(
-        description="Index of the event, the first of `events`; null for what the sequence as a whole adds."
-    )
-    field: str = Field(description="The field that adds most to it; `rest` is all that the others leave.")
-    value: str = Field(description="The field's value, in words.")
-    contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
-    text: str = Field(
-        description="What was seen, and what is usual, as a sentence. Usual is what the genuine histories of training "
-        "have."
-    )
-    events: list[int] = Field(
-        default_factory=list,
-        description="Indices of all events that show it, in the request's order; absent for the sequence as a whole.",
-    )
-    observed: float | None = Field(
-        None,
-        description="What was seen, as a number: a share of events, seconds, or how many. Absent where none tells.",
-    )
-    usual: float | None = Field(
-        None, description="What genuine histories have of it, in the same unit; absent where nothing is compared."
-    )
-
-
 class UnreadableValue(BaseModel):
     """A value that is no finite number, in a field where the model reads numbers; it counts as missing."""
 
@@ -273,18 +235,6 @@ class RepairAdvice(BaseModel):
     strategy: Literal["keep", "weight", "drop_events", "drop_sequence"]
     drop: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
     weight: float = Field(ge=0, le=1, description="Weight of the sequence, if sequences are weighed instead.")
-
-
-class Counterfactual(BaseModel):
-    """The fewest events found without which the decision would be milder, and what it would be then.
-
-    The blamed events are taken out first. Each way was really scored, beside the same crowd and past, so the sequence
-    without these events gets this answer.
-    """
-
-    without: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
-    decision: Literal["allow", "review"]
-    score: float = Field(ge=0, le=1)
 
 
 class Exempt(BaseModel):
@@ -346,8 +296,8 @@ class Result(BaseModel):
     )
     counterfactual: Counterfactual | None = Field(
         None,
-        description="If asked for: without which events the decision would be milder. Null where it is allow or made by "
-        "a list, for a single event, and where nothing that was tried changes it. Else absent.",
+        description="If asked for: without which events the decision would be milder. Null where it is allow or made "
+        "by a list, for a single event, and where nothing that was tried changes it. Else absent.",
     )
     repair: RepairAdvice | None = Field(None, description="If asked for.")
 

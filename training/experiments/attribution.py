@@ -11,6 +11,7 @@ import torch
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
+from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.calibration import CHANNELS, logit
 from service.model.lengths import bins
@@ -83,7 +84,6 @@ def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
         at = np.flatnonzero(owner >= 0)
         np.add.at(blame, owner[at], weight["network"] * part * row[at])
     at = np.flatnonzero(encoded.belongs >= 0)
-    np.add.at(
-        blame, encoded.belongs[at], weight["linear"] * fitted.tabular.linear.contributions(encoded).sum(axis=1)[at]
-    )
+    of_linear = fitted.tabular.linear.contributions(encoded, Usage.of([encoded])).sum(axis=1)
+    np.add.at(blame, encoded.belongs[at], weight["linear"] * of_linear[at])
     return blame
