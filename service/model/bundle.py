@@ -177,8 +177,9 @@ class Bundle:
             ordinary = Ordinary.load(path)
         except (ValueError, KeyError, OSError) as error:
             raise BundleError(f"{path}: cannot be read: {error}") from error
-        if ordinary.share.shape != (self.encoder.rows,):
-            raise BundleError(f"{path}: made for {len(ordinary.share)} rows, the encoder has {self.encoder.rows}")
+        shapes = (self.encoder.rows,), (len(LEAST), len(self.encoder.vocabularies))
+        if (ordinary.share.shape, ordinary.leader.shape) != shapes:
+            raise BundleError(f"{path}: made for other rows or columns than those of the encoder")
         return ordinary
 
     @cached_property

@@ -62,27 +62,33 @@ class Case:
     def main(self, kind: type) -> Stretch | None:
         return self.topics.main(self.topic, kind)
 
+    def leads(self, stretch: Stretch) -> bool:
+        """Whether the values of a field add most."""
+        return self.lead.of == "values" and self.encoder.stretches[self.lead.at] is stretch
+
     def usual(self, stretch: Stretch) -> NDArray[np.float32]:
         """The usual shares of a field's ids."""
         return self.ordinary.share[stretch.start : stretch.end]
 
     def found(
-        self, stretch: Stretch, ordered: bool = True, circular: bool = False, whole: bool = False
+        self, stretch: Stretch, ordered: bool = True, circular: bool = False, least: int = FIRST, of_all: bool = True
     ) -> Found | None:
-        """What stands out among a field's ids; None if hardly anything does."""
-        one = standout(self.seen.ids(stretch), self.usual(stretch), ordered, circular, whole)
+        """What stands out among a field's ids; None if hardly anything does.
+
+        Args:
+            of_all: whether a share is told of all events, also those that have no value.
+        """
+        among = self.seen.length if of_all else None
+        one = standout(self.seen.ids(stretch), self.usual(stretch), ordered, circular, least, among)
         return one if one is not None and one.excess >= LEAST_EXCESS else None
 
     def told(self, stretch: Stretch, found: Found, text: str, **more: object) -> Statement:
         """The statement on ids that stand out; `text` has places for `count`, `all` and more."""
         ids = self.seen.ids(stretch)
-        size = stretch.end - stretch.start - FIRST
-        last = found.last if found.last < stretch.end - stretch.start else found.last - size
-        within = (ids >= found.first) & (ids <= last)
-        if last < found.first:
-            within = (ids >= found.first) | ((ids >= FIRST) & (ids <= last))
-        of = int((ids >= (FIRST if found.first >= FIRST and text not in WHOLE else 0)).sum())
-        return self.share_of(within, of, found.usual, text, **more)
+        within = (ids >= found.first) & (ids <= found.last)
+        if found.last >= (size := stretch.end - stretch.start):  # past the end of a circle
+            within |= (ids >= FIRST) & (ids <= found.last - size + FIRST)
+        return self.share_of(within, found.of, found.usual, text, **more)
 
     def share_of(self, within: NDArray[np.bool_], of: int, usual: float | None, text: str, **more: object) -> Statement:
         """The statement that some of the events show, of which there are so many."""
@@ -97,6 +103,3 @@ class Case:
         """Nothing by itself stands out."""
         what = TOPICS[self.topic.kind].format(field=self.topic.column)
         return Statement(TEXTS["mixed" if self.against else "mixed_genuine"].format(what=what))
-
-
-WHOLE = ("value", "missing", "unknown")  # statements that count what is missing or unknown

@@ -49,10 +49,10 @@ def _between(low: int, high: int, most: int, first: bool) -> list[int]:
 
 def _pruned(out: list[int], left: int) -> Generator[Asked, list[bool], list[int]]:
     """The events of `out` that are needed, found in `left` ways at most."""
-    size = -(-len(out) // AT_ONCE)
+    size = min(-(-len(out) // AT_ONCE), len(out) // 2)  # one event at least is needed
     while size and left:
         ends = range(len(out), 0, -size)  # least blamed first
-        groups = [out[max(end - size, 0) : end] for end in ends if size < len(out)][: min(AT_ONCE, left)]
+        groups = [out[max(end - size, 0) : end] for end in ends][: min(AT_ONCE, left)]
         changes = yield [_without(out, group) for group in groups]
         left -= len(groups)
         needless = [group for group, changed in zip(groups, changes, strict=True) if changed]
@@ -65,6 +65,7 @@ def _pruned(out: list[int], left: int) -> Generator[Asked, list[bool], list[int]
         left -= len(together)
         enough = [some for some, changed in zip(together, changes, strict=True) if changed]
         out = min([_without(out, needless[0]), *enough], key=len)
+        size = min(size, len(out) // 2)
     return out
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.events import Events
+from service.encoding.events import MOST_SHOWN, Events
 from service.encoding.fields import Field
 from service.encoding.habit import LATEST, MOST, Habit, Recall
 from service.encoding.values import Floats
@@ -87,5 +87,5 @@ def _before(case: Case, events: Events, count: int) -> tuple[Floats, float, NDAr
 
 def _words(case: Case, source: Field, events: Events, at: int) -> str:
     if isinstance(source, Vocabulary):
-        return source.known_as(events.values(source.name)[at])
+        return source.known_as(events.values(source.name)[at])[:MOST_SHOWN]
     return source.label(int(events.ids[source.name][at]))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.encoding.encoder import MASK, Encoded, Encoder
+from service.encoding.events import MOST_SHOWN
 from service.encoding.habit import compared
 from service.encoding.remembered import Given
 from service.encoding.usage import Usage
@@ -216,7 +217,11 @@ class Explainer:
             events, measure, usual = [most.event], most.holders, most.usual
             identifiers = [v for v in self.encoder.vocabularies if v.identifier]
             values = [(v.name, seen.given[0].get(v.name)) for v in identifiers]
-            told = [f"{n} {given[most.event]}" for n, given in values if given and given[most.event] is not None]
+            told = [
+                f"{n} {str(given[most.event])[:MOST_SHOWN]}"
+                for n, given in values
+                if given and given[most.event] is not None
+            ]
             text = TEXTS["surge"].format(
                 what=" / ".join(told),
                 count=f"{most.holders:.0f}",

@@ -185,13 +185,15 @@ class Model:
         return model
 
     def check_golden(self) -> None:
-        """Raises BundleError if a golden sample's score is off; this also warms the engine up."""
+        """Raises BundleError if a golden sample's score is off, or it has no reasons; this also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
-            [read] = self.read([columns_of(sample["events"])])
+            given = columns_of(sample["events"])
+            [read] = self.read([given])
             if isinstance(read, EventError):
                 raise BundleError(f"{self.bundle.path}: golden sample {number} cannot be read: {read}")
             outputs = self.engine.run(pad(read.chunks))
             [judged] = self.judge([read], [(outputs, k) for k in range(len(read.chunks))])
+            self.reasons(judged, given, 1)
             found, expected = judged.score, sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import EVENT, PIECE, Encoded, Encoder
+from service.encoding.events import MOST_SHOWN
 from service.encoding.fields import FIRST, MISSING, UNKNOWN
 from service.encoding.layout import Stretch
 from service.encoding.remembered import Given
@@ -19,13 +20,15 @@ LEAST_USUAL = 1e-4  # a share that training saw more seldom is taken to be so
 
 
 class Found(NamedTuple):
-    """Ids of a field, from the first to the last (past the end of a circle: from the first again), that stand out.
+    """Ids of a field, from the first to the last, that stand out.
 
-    `excess` is by how much, in nats a sequence.
+    Past the end of a circle, the ids begin again with the first. `of` is among how many events they are, and `excess`
+    by how much they are unlike the usual, in nats.
     """
 
     first: int
     last: int
+    of: int
     seen: float
     usual: float
     excess: float
@@ -78,7 +81,7 @@ class Seen:
         for at in np.flatnonzero(codes == UNKNOWN).tolist():
             codes[at] = fresh.setdefault(vocabulary.known_as(values[at]), vocabulary.size + len(fresh))
         codes[codes == MISSING] = -1
-        unknown = list(fresh)
+        unknown = [text[:MOST_SHOWN] for text in fresh]
         return (
             codes,
             lambda code: unknown[code - vocabulary.size] if code >= vocabulary.size else vocabulary.label(code),
@@ -115,7 +118,8 @@ def standout(
     share: Sequence[float] | NDArray[np.floating],
     ordered: bool = False,
     circular: bool = False,
-    whole: bool = False,
+    least: int = FIRST,
+    among: int | None = None,
 ) -> Found | None:
     """The id, or the range of ordered ids, whose share in a sequence is least likely by the usual shares.
 
@@ -123,18 +127,19 @@ def standout(
     in Statistics 1997. None if nothing is more frequent than usual.
 
     Args:
-        ids: int64 (T,), ids of events; a negative one counts for nothing.
+        ids: int64 (T,), ids of events.
         share: float (size,), usual shares of the ids.
         ordered, circular: whether ranges may stand out, and whether they may go over the end.
-        whole: whether also what is missing or unknown may.
+        least: the first id that may stand out.
+        among: of how many events a share is told; by default of those with such ids.
     """
-    start = 0 if whole else FIRST
-    told = ids[ids >= start] - start
-    usual = np.asarray(share, dtype=np.float64)[start:]
-    total = float(usual.sum())
+    told = ids[ids >= least] - least
+    of = among or len(told)
+    usual = np.asarray(share, dtype=np.float64)[least:]
+    total = 1.0 if among else float(usual.sum())
     if not len(told) or not total:
         return None
-    seen = np.bincount(told, minlength=len(usual)) / len(told)
+    seen = np.bincount(told, minlength=len(usual)) / of
     there = np.flatnonzero(seen)  # a range begins and ends with what was seen
     if not ordered:
         first = last = there
@@ -155,8 +160,8 @@ def standout(
     at = int(excess.argmax())
     if not excess[at]:
         return None
-    least = float(excess[at]) * len(told)
-    return Found(int(first[at]) + start, int(last[at]) + start, float(o[at]), float(u[at]), least)
+    start, end, nats = int(first[at]) + least, int(last[at]) + least, float(excess[at]) * of
+    return Found(start, end, of, float(o[at]), float(u[at]), nats)
 
 
 @lru_cache(maxsize=256)

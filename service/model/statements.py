@@ -66,11 +66,12 @@ def state(case: Case) -> Statement:
 def _values(case: Case) -> Statement:
     stretch = case.main(Bins) or case.main(Vocabulary)
     assert stretch is not None
-    if case.lead.of == "values" and (known := _known(case, stretch)):
+    if case.leads(stretch) and (known := _known(case, stretch)):
         return known
-    ordered = isinstance(stretch.field, Bins)
-    found = case.found(stretch, ordered, whole=not ordered)
-    return _named(case, stretch, found) if found else case.mixed()
+    one = case.found(stretch, ordered=False, least=UNKNOWN)  # what is missing may stand out, too
+    if isinstance(stretch.field, Bins) and not (one and one.first == MISSING):
+        one = case.found(stretch)
+    return _named(case, stretch, one) if one else case.mixed()
 
 
 def _known(case: Case, stretch: Stretch) -> Statement | None:
@@ -119,8 +120,7 @@ def _range(
 def _content(case: Case) -> Statement:
     vocabulary, popularity = case.main(Vocabulary), case.main(Popularity)
     assert vocabulary is not None
-    lead = case.encoder.stretches[case.lead.at].field if case.lead.of == "values" else None
-    if lead is vocabulary.field and (known := _known(case, vocabulary)):
+    if case.leads(vocabulary) and (known := _known(case, vocabulary)):
         return known
     if popularity is not None and (found := case.found(popularity)):
         levels = popularity.end - popularity.start - FIRST
@@ -144,7 +144,7 @@ def _spread(case: Case) -> Statement:
         return case.mixed()
     most, count, named = int(values[counts.argmax()]), int(counts.max()), int(counts.sum())
     usual = float(case.ordinary.leader[int(bins(np.array([seen.length]))[0]), at])
-    if case.against and count > 1 and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)):
+    if count > 1 and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)):
         known = None if np.isnan(usual) else usual
         return case.share_of(codes == most, named, known, "leader", field=name, value=said(most))
     repeat = case.main(Repeat)
@@ -165,7 +165,7 @@ def _pace(case: Case) -> Statement:
     own, span = median(gaps), seconds(max(times) - min(times))
     # where half of all events come at once, their median tells nothing
     unlike = usual > 0 and not 1 / PACES < max(own, LEAST_PAUSE) / usual < PACES
-    if not unlike and stretch is not None and (found := case.found(stretch)):
+    if not unlike and stretch is not None and (found := case.found(stretch, of_all=False)):
         texts = ("pause_under", "pause_from", "pause_between")
         return _range(case, stretch, found, GAP_EDGES, texts, seconds, events=case.seen.length, span=span)
     told = {"all": case.seen.length, "span": span, "pause": seconds(own), "usual": seconds(usual)}
@@ -177,7 +177,7 @@ def _pace(case: Case) -> Statement:
 def _rhythm(case: Case) -> Statement:
     stretch = case.main(Rhythm)
     assert stretch is not None
-    found = case.found(stretch)
+    found = case.found(stretch, of_all=False)
     if not found:
         return case.mixed()
     edges = [float(np.exp(edge)) for edge in RHYTHM_EDGES]
@@ -201,7 +201,7 @@ def _hours(case: Case) -> Statement:
 def _step(case: Case) -> Statement:
     stretch = case.main(Step)
     assert stretch is not None
-    found = case.found(stretch, ordered=False)
+    found = case.found(stretch, ordered=False, of_all=False)
     if not found:
         return case.mixed()
     label = stretch.field.label(found.first)
@@ -237,7 +237,7 @@ def _order(case: Case) -> Statement:
     stretch, pair = case.main(Transition), case.main(Cross)
     if case.lead.of == "values" and isinstance(f := case.encoder.stretches[case.lead.at].field, Cross):
         return _pairs(case, case.encoder.stretches[case.lead.at], f) or case.mixed()
-    if stretch is not None and (found := case.found(stretch)):
+    if stretch is not None and (found := case.found(stretch, of_all=False)):
         odd = found.first - FIRST > len(SURPRISE_EDGES) // 2
         return case.told(stretch, found, "surprising" if odd else "expected")
     return (_pairs(case, pair, pair.field) if pair and isinstance(pair.field, Cross) else None) or case.mixed()

@@ -46,9 +46,9 @@ def _shares(encoder: Encoder, encoded: Sequence[Encoded]) -> Floats:
 
 def _pause(events: Events) -> float:
     """The median of the histories' median gaps; NaN where none has any."""
-    medians = [np.median(own[~np.isnan(own)]) for own in np.split(events.gaps, events.starts[1:]) if len(own) > 1]
-    told = [m for m in medians if not np.isnan(m)]
-    return float(np.median(told)) if told else np.nan
+    told = [own[~np.isnan(own)] for own in np.split(events.gaps, events.starts[1:])]
+    medians = [np.median(own) for own in told if len(own)]
+    return float(np.median(medians)) if medians else np.nan
 
 
 def _leaders(events: Events, encoder: Encoder, vocabulary: int) -> Floats:
