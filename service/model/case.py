@@ -1,20 +1,24 @@
 """A topic of one sequence, and the statements that can be made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoder
-from service.encoding.fields import FIRST
+from service.encoding.fields import DEVIATION_EDGES, FIRST, GAP_EDGES, Bins, Deviation, Field, Gap
 from service.encoding.layout import Stretch
 from service.encoding.values import Floats
 from service.model.ordinary import Ordinary
-from service.model.phrases import TEXTS, TOPICS, USUAL, share
+from service.model.phrases import TEXTS, TOPICS, USUAL, number, seconds, share, signed, within
 from service.model.seen import Found, Seen, standout
 from service.model.topics import Part, Topic, Topics
 
+EDGES: dict[type, tuple[Sequence[float], Callable[[float], str]]] = {
+    Gap: (GAP_EDGES, seconds),
+    Deviation: (DEVIATION_EDGES, signed),
+}
 LEAST_EXCESS = 1.0  # nats by which something must be unlike the usual to be named
 
 
@@ -85,21 +89,31 @@ class Case:
     def told(self, stretch: Stretch, found: Found, text: str, **more: object) -> Statement:
         """The statement on ids that stand out; `text` has places for `count`, `all` and more."""
         ids = self.seen.ids(stretch)
-        within = (ids >= found.first) & (ids <= found.last)
+        there = (ids >= found.first) & (ids <= found.last)
         if found.last >= (size := stretch.end - stretch.start):  # past the end of a circle
-            within |= (ids >= FIRST) & (ids <= found.last - size + FIRST)
-        return self.share_of(within, found.of, found.usual, text, **more)
+            there |= (ids >= FIRST) & (ids <= found.last - size + FIRST)
+        return self.share_of(there, found.of, found.usual, text, **more)
 
-    def share_of(self, within: NDArray[np.bool_], of: int, usual: float | None, text: str, **more: object) -> Statement:
+    def share_of(self, there: NDArray[np.bool_], of: int, usual: float | None, text: str, **more: object) -> Statement:
         """The statement that some of the events show, of which there are so many."""
-        count = int(within.sum())
+        count = int(there.sum())
         said = TEXTS[text].format(count=count, all=of, **more)
         observed = round(count / max(of, 1), 4)
         if usual is not None:
             said = USUAL.format(text=said, usual=share(usual))
-        return Statement(said, self.seen.events(within), observed, None if usual is None else round(usual, 6))
+        return Statement(said, self.seen.events(there), observed, None if usual is None else round(usual, 6))
 
     def mixed(self) -> Statement:
         """Nothing by itself stands out."""
         what = TOPICS[self.topic.kind].format(field=self.topic.column)
         return Statement(TEXTS["mixed" if self.against else "mixed_genuine"].format(what=what))
+
+
+def in_words(field: Field, first: int, last: int) -> str:
+    """What ids of a field from the first to the last stand for; these begin at FIRST, or are the same."""
+    if isinstance(field, Bins | Gap | Deviation) and first >= FIRST and not (isinstance(field, Bins) and field.exact):
+        edges, say = (field.edges, number) if isinstance(field, Bins) else EDGES[type(field)]
+        low = edges[first - FIRST - 1] if first > FIRST else None
+        high = edges[last - FIRST] if last - FIRST < len(edges) else None
+        return within(low, high, say)
+    return field.label(first) if first == last else within(float(field.label(first)), float(field.label(last)), number)

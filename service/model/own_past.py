@@ -8,7 +8,7 @@ from service.encoding.fields import Field
 from service.encoding.habit import LATEST, MOST, Habit, Recall
 from service.encoding.values import Floats
 from service.encoding.vocabulary import Vocabulary
-from service.model.case import Case, Statement
+from service.model.case import Case, Statement, in_words
 from service.model.phrases import TEXTS, listed, share
 
 OFTEN_NEW = 0.25  # share of the latest events from which on it is told that the past never had their values
@@ -88,4 +88,5 @@ def _before(case: Case, events: Events, count: int) -> tuple[Floats, float, NDAr
 def _words(case: Case, source: Field, events: Events, at: int) -> str:
     if isinstance(source, Vocabulary):
         return source.known_as(events.values(source.name)[at])[:MOST_SHOWN]
-    return source.label(int(events.ids[source.name][at]))
+    known = int(events.ids[source.name][at])
+    return in_words(source, known, known)

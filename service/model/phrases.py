@@ -4,7 +4,7 @@ A sentence names first what was seen and then what is usual, which means among g
 language needs another file like this one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MOST_LISTED = 3  # values that a sentence names one by one
 LEAST_SHARE = 0.0005  # a share below it is next to none
@@ -39,15 +39,8 @@ TEXTS = {
     "mixed_genuine": "{what}: nothing stands out",
     "after": "{field} {values}, one after another, in {count} of {all} events",
     # ranges of ordered values
-    "under": "{field} under {high} in {count} of {all} events",
-    "from": "{field} {low} or more in {count} of {all} events",
-    "between": "{field} from {low} to {high} in {count} of {all} events",
-    "held_under": "{count} of {all} events have {field} values that fewer than {high} accounts of training had",
-    "held_from": "{count} of {all} events have {field} values that {low} or more accounts of training had",
-    "held_between": "{count} of {all} events have {field} values that {low} to {high} accounts of training had",
-    "deviation_under": "{count} of {all} events: {field} {high} or fewer standard deviations from its {by}'s mean",
-    "deviation_from": "{count} of {all} events: {field} {low} or more standard deviations from its {by}'s mean",
-    "deviation_between": "{count} of {all} events: {field} {low} to {high} standard deviations from its {by}'s mean",
+    "held": "{count} of {all} events have {field} values that {value} accounts of training had",
+    "deviation": "{count} of {all} events: {field} {value} standard deviations from its {by}'s mean",
     "hours": "{count} of {all} events between {start:02d}:00 and {end:02d}:00 UTC",
     "step": "{count} of {all} steps through the catalogue of {field}: {value}",
     # how much is of one value
@@ -60,9 +53,7 @@ TEXTS = {
     "pace": "{all} events in {span}, {pause} between two (median); genuine users here leave {usual}",
     "pace_none": "the times of the events",
     "pace_alone": "{all} events in {span}, {pause} between two (median)",
-    "pause_under": "{events} events in {span}: {count} of {all} pauses are under {high}",
-    "pause_from": "{events} events in {span}: {count} of {all} pauses are {low} or longer",
-    "pause_between": "{events} events in {span}: {count} of {all} pauses are from {low} to {high}",
+    "pause": "{events} events in {span}: {count} of {all} pauses are {value}",
     "even": "{count} of {all} pauses are as long as the one before, within {percent:.0f} %",
     "uneven": "{count} of {all} pauses are more than {factor:.1f} times as long or as short as the one before",
     "uneven_between": "{count} of {all} pauses differ from the one before by a factor of {factor:.2g} to {high:.2g}",
@@ -137,6 +128,13 @@ def seconds(s: float) -> str:
 def number(x: float) -> str:
     """A number in two digits, or all those before the point."""
     return f"{x:,.0f}" if abs(x) >= 10 else f"{x:.2g}"
+
+
+def within(low: float | None, high: float | None, say: Callable[[float], str]) -> str:
+    """A range of numbers: under 4, 80 or more, 4 to 12; None where it has no end."""
+    if low is None:
+        return "any" if high is None else f"under {say(high)}"
+    return f"{say(low)} or more" if high is None else f"{say(low)} to {say(high)}"
 
 
 def signed(x: float) -> str:

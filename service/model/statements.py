@@ -4,16 +4,14 @@ A statement is chosen to fit what a topic adds: where values were learned to be 
 these; else what is least like the usual. `seen` finds that, and `phrases` has the words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 
 import numpy as np
 
 from service.encoding.change import Change
 from service.encoding.fields import (
-    DEVIATION_EDGES,
     FIRST,
-    GAP_EDGES,
     MISSING,
     RHYTHM_EDGES,
     UNKNOWN,
@@ -31,7 +29,7 @@ from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word
 from service.encoding.transition import SURPRISE_EDGES, Transition
 from service.encoding.vocabulary import Vocabulary
-from service.model.case import Case, Statement
+from service.model.case import Case, Statement, in_words
 from service.model.lengths import bins
 from service.model.own_past import of_past
 from service.model.phrases import (
@@ -44,7 +42,7 @@ from service.model.phrases import (
     one_after_another,
     seconds,
     share,
-    signed,
+    within,
 )
 from service.model.seen import Found
 from service.model.topics import Topic
@@ -83,38 +81,17 @@ def _known(case: Case, stretch: Stretch) -> Statement | None:
     most = np.argsort(-added, kind="stable")[: int((added > 0).sum())]
     most = most[np.cumsum(added[most]) - added[most] < 0.8 * added[most].sum()]  # four fifths of what they add
     ids = case.seen.ids(stretch)
-    values = [stretch.field.label(i) for i in most.tolist()]
+    values = [in_words(stretch.field, i, i) for i in most.tolist()]
     text = "known" if case.against else "known_genuine"
-    within, usual = np.isin(ids, most), float(case.usual(stretch)[most].sum())
-    return case.share_of(within, case.seen.length, usual, text, field=stretch.field.name, values=listed(values))
+    there, usual = np.isin(ids, most), float(case.usual(stretch)[most].sum())
+    return case.share_of(there, case.seen.length, usual, text, field=stretch.field.name, values=listed(values))
 
 
 def _named(case: Case, stretch: Stretch, found: Found) -> Statement:
     f, first, last = stretch.field, found.first, found.last
     if first in (UNKNOWN, MISSING):
         return case.told(stretch, found, ("unknown", "missing")[first], field=f.name)
-    if not isinstance(f, Bins):
-        return case.told(stretch, found, "value", field=f.name, value=f.label(first))
-    if f.exact:
-        value = f.label(first) if first == last else f"{f.label(first)} to {f.label(last)}"
-        return case.told(stretch, found, "value", field=f.name, value=value)
-    return _range(case, stretch, found, f.edges, ("under", "from", "between"), number, field=f.name)
-
-
-def _range(
-    case: Case,
-    stretch: Stretch,
-    found: Found,
-    edges: Sequence[float],
-    texts: tuple[str, str, str],
-    say: Callable[[float], str],
-    **more: object,
-) -> Statement:
-    """The statement on a range of bins: all under an edge, all from one on, or what lies between two."""
-    low, high = found.first - FIRST, found.last - FIRST
-    places = {"low": say(edges[low - 1]) if low > 0 else "", "high": say(edges[high]) if high < len(edges) else ""}
-    text = texts[0] if low <= 0 else texts[1] if high >= len(edges) else texts[2]
-    return case.told(stretch, found, text, **places, **more)
+    return case.told(stretch, found, "value", field=f.name, value=in_words(f, first, last))
 
 
 def _content(case: Case) -> Statement:
@@ -124,11 +101,10 @@ def _content(case: Case) -> Statement:
         return known
     if popularity is not None and (found := case.found(popularity)):
         levels = popularity.end - popularity.start - FIRST
-        texts, low, high = ("held_under", "held_from", "held_between"), found.first - FIRST, found.last - FIRST
-        text = texts[0] if low <= 0 else texts[1] if high >= levels - 1 else texts[2]
-        most = 2 ** (high + 1)
-        places = {"low": 2**low, "high": most if low <= 0 else most - 1}
-        return case.told(popularity, found, text, field=case.topic.column, **places)
+        low, high = found.first - FIRST, found.last - FIRST
+        most = None if high >= levels - 1 else 2.0 ** (high + 1) - (low > 0)
+        value = within(2.0**low if low > 0 else None, most, number)
+        return case.told(popularity, found, "held", field=case.topic.column, value=value)
     return _known(case, vocabulary) or case.mixed()
 
 
@@ -166,8 +142,8 @@ def _pace(case: Case) -> Statement:
     # where half of all events come at once, their median tells nothing
     unlike = usual > 0 and not 1 / PACES < max(own, LEAST_PAUSE) / usual < PACES
     if not unlike and stretch is not None and (found := case.found(stretch, of_all=False)):
-        texts = ("pause_under", "pause_from", "pause_between")
-        return _range(case, stretch, found, GAP_EDGES, texts, seconds, events=case.seen.length, span=span)
+        value = in_words(stretch.field, found.first, found.last)
+        return case.told(stretch, found, "pause", events=case.seen.length, span=span, value=value)
     told = {"all": case.seen.length, "span": span, "pause": seconds(own), "usual": seconds(usual)}
     if np.isnan(usual):
         return Statement(TEXTS["pace_alone"].format(**told), [], round(own, 3))
@@ -215,9 +191,8 @@ def _deviation(case: Case) -> Statement:
     found = case.found(stretch)
     if not found:
         return case.mixed()
-    texts = ("deviation_under", "deviation_from", "deviation_between")
-    more = {"field": stretch.field.column, "by": stretch.field.by}
-    return _range(case, stretch, found, DEVIATION_EDGES, texts, signed, **more)
+    value = in_words(stretch.field, found.first, found.last)
+    return case.told(stretch, found, "deviation", field=stretch.field.column, by=stretch.field.by, value=value)
 
 
 def _change(case: Case) -> Statement:
@@ -228,9 +203,9 @@ def _change(case: Case) -> Statement:
     if not case.against or not after.any():
         return Statement(TEXTS["no_change"])
     likely = float(1 / (1 + np.exp(-odds.max())))
-    within = after & (odds >= odds.max() / 2)
-    said = TEXTS["change"].format(count=int(within.sum()), all=case.seen.length, likely=share(min(likely, 0.99)))
-    return Statement(said, case.seen.events(within), round(likely, 4))
+    there = after & (odds >= odds.max() / 2)
+    said = TEXTS["change"].format(count=int(there.sum()), all=case.seen.length, likely=share(min(likely, 0.99)))
+    return Statement(said, case.seen.events(there), round(likely, 4))
 
 
 def _order(case: Case) -> Statement:
@@ -250,10 +225,10 @@ def _pairs(case: Case, stretch: Stretch, cross: Cross) -> Statement | None:
     if not (added > 0).any():
         return None
     at = int(added.argmax())
-    within = case.seen.ids(stretch) == at
+    there = case.seen.ids(stretch) == at
     usual = float(case.usual(stretch)[at])
     values = one_after_another(_in_order(case, cross, at))
-    return case.share_of(within, case.seen.length, usual, "after", field=case.topic.column, values=values)
+    return case.share_of(there, case.seen.length, usual, "after", field=case.topic.column, values=values)
 
 
 def _in_order(case: Case, cross: Cross, pair: int) -> list[str]:
@@ -284,9 +259,9 @@ def _words(case: Case) -> Statement:
     at = np.flatnonzero(np.isin(ids, most))
     order = sorted(at.tolist(), key=lambda k: most.index(int(ids[k])))
     words = list(dict.fromkeys(_word(case, k) for k in order))
-    within = np.isin(seen.owner, seen.encoded.belongs[seen.pieces[at]])
+    there = np.isin(seen.owner, seen.encoded.belongs[seen.pieces[at]])
     text = "word" if not learned else "words_known" if case.against else "words_genuine"
-    return case.share_of(within, seen.length, None, text, values=listed([f"“{w}”" for w in words]))
+    return case.share_of(there, seen.length, None, text, values=listed([f"“{w}”" for w in words]))
 
 
 def _word(case: Case, at: int) -> str:
@@ -317,10 +292,10 @@ def _shape(case: Case) -> Statement:
         case.usual(stretch),
     )
     at = int((counts - usual).argmax())
-    within = np.isin(case.seen.owner, case.seen.encoded.belongs[case.seen.pieces[ids == at]])
+    there = np.isin(case.seen.owner, case.seen.encoded.belongs[case.seen.pieces[ids == at]])
     said = TEXTS["shape"].format(count=int((ids == at).sum()), all=len(ids), value=stretch.field.label(at))
     said = USUAL.format(text=said, usual=share(float(usual[at])))
-    return Statement(said, case.seen.events(within), round(float(counts[at]), 4), round(float(usual[at]), 6))
+    return Statement(said, case.seen.events(there), round(float(counts[at]), 4), round(float(usual[at]), 6))
 
 
 KINDS: dict[str, Callable[[Case], Statement]] = {
