@@ -12,6 +12,9 @@ from tests.support.logs import click, genuine_log, sequences
 from tests.support.problems import assert_problem
 from tests.support.service import Service, Starter, sample, score
 
+SCORED: tuple[str, dict[str, str]] = ("recguard_anomaly_score_count", {})
+COMPOSED = ("recguard_stage_duration_seconds_count", {"stage": "compose"})
+
 
 @pytest.fixture(scope="module")
 def everybody(attacked: Path) -> list[dict[str, Any]]:
@@ -127,11 +130,13 @@ def test_too_many_sequences_and_other_forms_are_refused_and_a_late_search_leaves
     assert_problem(score(service, {"sequences": many, "counterfactual": True}), 413, says)
     assert len(asked(service, *many, trial=True)) == 17
     assert score(service, {"sequences": many[:1], "counterfactual": 1}).status_code == 422
-    before = sample(service, "recguard_anomaly_score_count")
-    long = [{"id": str(k), "events": [e for _ in range(60) for e in flagged[0]["events"]][:4000]} for k in range(16)]
-    answer = score(service, {"sequences": long, "counterfactual": True}, **{"X-Request-Timeout-Ms": "1500"})
-    assert answer.status_code in (429, 504)
-    assert sample(service, "recguard_anomaly_score_count") == before
+    before, composed = (sample(service, name, **labels) for name, labels in (SCORED, COMPOSED))
+    events = [e for _ in range(200) for e in flagged[0]["events"]][:1200]
+    long = [{"id": str(k), "events": events} for k in range(12)]
+    answer = score(service, {"sequences": long, "counterfactual": True}, **{"X-Request-Timeout-Ms": "3000"})
+    assert answer.status_code == 504, answer.text
+    assert sample(service, COMPOSED[0], **COMPOSED[1]) == composed + 1, "it was late only because of what it tried"
+    assert sample(service, SCORED[0]) == before
 
 
 def test_a_crowd_judges_the_shortened_sequence_too_and_hears_of_the_whole_one_only(
