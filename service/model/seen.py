@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.encoder import EVENT, PIECE, Encoded, Encoder
-from service.encoding.events import MOST_SHOWN
+from service.encoding.events import MOST_SHOWN, joined_texts
 from service.encoding.fields import FIRST, MISSING, UNKNOWN
 from service.encoding.layout import Stretch
 from service.encoding.remembered import Given
@@ -54,6 +54,21 @@ class Seen:
     def pieces(self) -> NDArray[np.int64]:
         """The positions of word pieces."""
         return np.flatnonzero(self.encoded.rows[:, 0] == PIECE)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The events' texts in the caller's order."""
+        return joined_texts(self.given[0], self.length, self.encoder.text_columns, self.encoder.reading)
+
+    def word(self, piece: int) -> str:
+        """The word, as it is written, that a piece is a part of; `piece` is its place among all of the sequence."""
+        belongs = self.encoded.belongs[self.pieces]
+        event = int(belongs[piece])
+        text, at = self._texts[event], piece - int(np.flatnonzero(belongs == event)[0])
+        assert self.encoder.tokenizer is not None
+        cut = self.encoder.tokenizer.encode(text, add_special_tokens=False)
+        start, end = cut.word_to_chars(cut.token_to_word(at)) or (0, 0)
+        return text[start:end][:MOST_SHOWN]
 
     @property
     def length(self) -> int:

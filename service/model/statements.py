@@ -49,7 +49,7 @@ from service.model.topics import Topic
 
 PACES = 1.5  # how many times as fast or slow as usual a pace must be to be named
 LEAST_PAUSE = 0.1  # seconds; times are seldom told more exactly
-MOST_WORDS = 5
+MOST_WORDS, MOST_LOOKED_AT = 5, 10  # word pieces that a sentence names, and places at which their words are read
 LED, MORE_LED = 0.3, 1.5  # share of the most frequent value that is named, and how many times the usual it must be
 
 
@@ -258,29 +258,10 @@ def _words(case: Case) -> Statement:
     most = [i for i in np.argsort(-added, kind="stable")[:MOST_WORDS].tolist() if added[i] > 0]
     at = np.flatnonzero(np.isin(ids, most))
     order = sorted(at.tolist(), key=lambda k: most.index(int(ids[k])))
-    words = list(dict.fromkeys(_word(case, k) for k in order))
+    words = list(dict.fromkeys(seen.word(k) for k in order[:MOST_LOOKED_AT]))
     there = np.isin(seen.owner, seen.encoded.belongs[seen.pieces[at]])
     text = "word" if not learned else "words_known" if case.against else "words_genuine"
     return case.share_of(there, seen.length, None, text, values=listed([f"“{w}”" for w in words]))
-
-
-def _word(case: Case, at: int) -> str:
-    """The word that a piece is a part of; `at` is its place among the sequence's pieces."""
-    tokenizer, seen = case.encoder.tokenizer, case.seen
-    stretch = case.main(Word)
-    assert tokenizer is not None
-    assert stretch is not None
-    ids, belongs = seen.ids(stretch), seen.encoded.belongs[seen.pieces]
-
-    def piece(k: int) -> str:
-        return tokenizer.id_to_token(int(ids[k])) or "?" if 0 <= k < len(ids) and belongs[k] == belongs[at] else ""
-
-    first, last = at, at
-    while piece(first).startswith("##") and piece(first - 1):
-        first -= 1
-    while piece(last + 1).startswith("##"):
-        last += 1
-    return "".join(piece(k).removeprefix("##") for k in range(first, last + 1))
 
 
 def _shape(case: Case) -> Statement:
