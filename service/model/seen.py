@@ -67,7 +67,8 @@ class Seen:
         text, at = self._texts[event], piece - int(np.flatnonzero(belongs == event)[0])
         assert self.encoder.tokenizer is not None
         cut = self.encoder.tokenizer.encode(text, add_special_tokens=False)
-        start, end = cut.word_to_chars(cut.token_to_word(at)) or (0, 0)
+        number = cut.token_to_word(at)
+        start, end = (None if number is None else cut.word_to_chars(number)) or cut.offsets[at]
         return text[start:end][:MOST_SHOWN]
 
     @property

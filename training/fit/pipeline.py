@@ -142,8 +142,7 @@ def fit_apart(
     Args:
         parts: what to learn from, and what to choose thresholds on.
     """
-    seconds: dict[str, float] = {}
-    config = config.settled
+    seconds, config = dict[str, float](), config.settled
     with stage("encoder", seconds):
         known, encoder = labels.subset(parts.others), old.encoder if old else None
         data = encode(log.subset(parts.others), known, config, encoder, len(parts.aside))
