@@ -68,23 +68,25 @@ TEXTS = {
     "unlike": "the latest {all} events are unlike this account's own past",
     "like": "the latest {all} events are like this account's own past",
     # texts
-    "word": "the words {values} in {count} of {all} events",
-    "words_known": "the words {values} in {count} of {all} events: more in anomalous histories than in genuine ones",
-    "words_genuine": "the words {values} in {count} of {all} events: more in genuine histories than in anomalous ones",
-    "shape": "{count} of {all} pieces of words are written in {value}",
+    "word": "the words {values}{where}",
+    "words_known": "the words {values}{where}: more in anomalous histories than in others",
+    "words_genuine": "the words {values}{where}: more in genuine histories than in others",
+    "shape": "{count} of {all} words and signs are {value}",
     # the whole
-    "length": "the history has {all} events",
+    "length": "how many events there are: {all}",
     "network": "the network finds the events and their order like those of an anomalous history",
     "network_genuine": "the network finds the events and their order like those of a genuine history",
     "company": "accounts that had the same {field} {values} look anomalous",
     "company_genuine": "accounts that had the same {field} {values} look genuine",
+    "company_words": "texts with the same words {values} look anomalous",
+    "company_words_genuine": "texts with the same words {values} look genuine",
     "distance": "{times} times as far from genuine users as these are from one another, most of all by {values}",
     "near": "as near to genuine users as these are to one another",
     "surge": "{what} named by {count} other {who} {within}; usual are {usual}",
     "breadth": "{times:.1f} deviations more accounts than usual name the same at this time, many values at once",
     "copy": "{share} of it is the same, beyond chance, as in another account's history",
     "lockstep": "{share} of it is in the same order, beyond chance, as in another account's history",
-    "rest": "all else: how common anomalies are, and {count} smaller reasons",
+    "rest": "all else: how common anomalies are, and smaller reasons ({count})",
 }
 TOPICS = {  # what is unusual, by kind of topic
     "values": "its {field}",
@@ -106,6 +108,15 @@ STEPS = {  # how a step through a catalogue is said
     "same": "the same again",
     "far on": "far ahead",
 }
+SHAPES = {  # how words are written
+    "lower case": "in lower case",
+    "Capitalised": "capitalised",
+    "UPPER CASE": "in capitals",
+    "digits": "digits",
+    "other": "signs",
+}
+WHERE = " in {count} of {all} events"  # left out where there is only one
+QUOTED = "“{word}”"
 WITHIN = {"an hour": "within an hour", "a day": "within a day", "a week": "within a week"}
 WHO = {True: "new accounts", False: "older accounts"}
 THEN = ", then "

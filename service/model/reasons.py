@@ -30,6 +30,7 @@ from service.model.topics import Part, Topic, Topics
 
 SUREST = 1e-12  # a score nearer to 0 or 1 is taken to be as near, so that its log odds are finite
 BLAMED = 0.5  # event score from which on the network blames an event
+MOST_COMPANY = 6  # values that others who hold them make suspicious
 MOST_STRAYING = 3  # topics that a distance names
 LEAST_STRAYING = 0.1  # share of what the first of them adds that another one must add to be named
 
@@ -111,7 +112,8 @@ class Explainer:
             phrases.CROWD: 0.0,
         }
         of_parts[of_alarm] += total - learned
-        lacking = {name for name, lacks in zip(self.encoder.read, encoded.missing.tolist(), strict=True) if lacks}
+        read = self.encoder.read
+        lacking = {name for name, lacks in zip(read, encoded.missing.tolist(), strict=True) if lacks} | {"ts"} - {*read}
         found = [
             Weight(sum(p.amount for p in parts), topic, parts, "")
             for topic, parts in of_topics.items()
@@ -199,14 +201,19 @@ class Explainer:
         used = np.unique(rows[rows > MASK])
         added = (association.weight * association.suspicion)[used] * (1 if against else -1)
         used = used[np.argsort(-added, kind="stable")][: int((added > 0).sum())]
+        used = used[:MOST_COMPANY]
+        there = np.isin(rows, used)
+        events = np.unique(seen.encoded.belongs[there.any(axis=1) & (seen.encoded.belongs >= 0)]).tolist()
         named: dict[str, list[str]] = {}
-        for row in used[: 2 * phrases.MOST_LISTED].tolist():
+        for row in used.tolist():
             name, value = self.encoder.meaning(row)
             named.setdefault(name, []).append(value)
         name, values = max(named.items(), key=lambda item: len(item[1]))
-        within = np.isin(rows, used[: 2 * phrases.MOST_LISTED]).any(axis=1) & (seen.encoded.belongs >= 0)
-        text = TEXTS["company" if against else "company_genuine"].format(field=name, values=phrases.listed(values))
-        return Statement(text, np.unique(seen.encoded.belongs[within]).tolist())
+        pieces = np.flatnonzero(there[seen.pieces].any(axis=1)).tolist()
+        suffix = "" if against else "_genuine"
+        if len(pieces) >= len(values):  # parts of words say little by themselves
+            return Statement(TEXTS["company_words" + suffix].format(values=seen.words(pieces[:MOST_COMPANY])), events)
+        return Statement(TEXTS["company" + suffix].format(field=name, values=phrases.listed(values)), events)
 
     def _of_crowd(self, one: Weight, alarm: str, evidence: Evidence, seen: Seen) -> Reason:
         """What other accounts do at the same time."""

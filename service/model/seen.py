@@ -15,6 +15,7 @@ from service.encoding.layout import Stretch
 from service.encoding.remembered import Given
 from service.encoding.values import Floats
 from service.encoding.vocabulary import Vocabulary
+from service.model.phrases import QUOTED, listed
 
 LEAST_USUAL = 1e-4  # a share that training saw more seldom is taken to be so
 
@@ -70,6 +71,11 @@ class Seen:
         number = cut.token_to_word(at)
         start, end = (None if number is None else cut.word_to_chars(number)) or cut.offsets[at]
         return text[start:end][:MOST_SHOWN]
+
+    def words(self, pieces: Sequence[int]) -> str:
+        """The words of pieces, each once and without mere signs where there are others, as a sentence lists them."""
+        found = list(dict.fromkeys(map(self.word, pieces)))
+        return listed([QUOTED.format(word=w) for w in [w for w in found if any(map(str.isalnum, w))] or found])
 
     @property
     def length(self) -> int:

@@ -34,9 +34,11 @@ from service.model.lengths import bins
 from service.model.own_past import of_past
 from service.model.phrases import (
     GENUINE,
+    SHAPES,
     STEPS,
     TEXTS,
     USUAL,
+    WHERE,
     listed,
     number,
     one_after_another,
@@ -258,10 +260,10 @@ def _words(case: Case) -> Statement:
     most = [i for i in np.argsort(-added, kind="stable")[:MOST_WORDS].tolist() if added[i] > 0]
     at = np.flatnonzero(np.isin(ids, most))
     order = sorted(at.tolist(), key=lambda k: most.index(int(ids[k])))
-    words = list(dict.fromkeys(seen.word(k) for k in order[:MOST_LOOKED_AT]))
     there = np.isin(seen.owner, seen.encoded.belongs[seen.pieces[at]])
     text = "word" if not learned else "words_known" if case.against else "words_genuine"
-    return case.share_of(there, seen.length, None, text, values=listed([f"“{w}”" for w in words]))
+    where = WHERE.format(count=int(there.sum()), all=seen.length) if seen.length > 1 else ""
+    return case.share_of(there, seen.length, None, text, values=seen.words(order[:MOST_LOOKED_AT]), where=where)
 
 
 def _shape(case: Case) -> Statement:
@@ -274,7 +276,7 @@ def _shape(case: Case) -> Statement:
     )
     at = int((counts - usual).argmax())
     there = np.isin(case.seen.owner, case.seen.encoded.belongs[case.seen.pieces[ids == at]])
-    said = TEXTS["shape"].format(count=int((ids == at).sum()), all=len(ids), value=stretch.field.label(at))
+    said = TEXTS["shape"].format(count=int((ids == at).sum()), all=len(ids), value=SHAPES[stretch.field.label(at)])
     said = USUAL.format(text=said, usual=share(float(usual[at])))
     return Statement(said, case.seen.events(there), round(float(counts[at]), 4), round(float(usual[at]), 6))
 
