@@ -189,7 +189,7 @@ class Explainer:
         parts = novelty.parts(description, length).tolist()
         for topic, part in zip([t for some in self.topics.of_fields for t in some], parts, strict=True):
             found[topic] = found.get(topic, 0.0) + part
-        strayed = float(np.nan_to_num(description[fields:]).min(initial=0.0))
+        strayed = min((of_habit for of_habit in description[fields:].tolist() if of_habit < 0), default=0.0)
         found[Topic("habit", "")] = found.get(Topic("habit", ""), 0.0) + strayed * strayed / 2
         most = sorted(found, key=lambda t: -found[t])[:MOST_STRAYING]
         largest = found[most[0]]

@@ -88,15 +88,23 @@ class Seen:
 
     def ids(self, stretch: Stretch) -> NDArray[np.int64]:
         """Int64 (T,), the ids of the events in time order, or of the pieces; negative where they have none."""
-        at = self.pieces if stretch.field.of == "piece" else self._at
-        return np.asarray(self.encoded.rows[at, stretch.slot] - stretch.start, dtype=np.int64)
+        if stretch.start not in self._ids:
+            at = self.pieces if stretch.field.of == "piece" else self._at
+            found = self.encoded.rows[at, stretch.slot] - stretch.start
+            self._ids[stretch.start] = np.asarray(found, dtype=np.int64)
+        return self._ids[stretch.start]
+
+    @cached_property
+    def _ids(self) -> dict[int, NDArray[np.int64]]:
+        """The ids that were asked for, by where the field's stretch starts."""
+        return {}
 
     def codes(self, stretch: Stretch) -> tuple[NDArray[np.int64], Callable[[int], str]]:
         """Int64 (T,), a number for each value of a vocabulary, also where training did not hold it, else negative.
 
         Returns also what says a number in words.
         """
-        vocabulary, codes = stretch.field, self.ids(stretch)
+        vocabulary, codes = stretch.field, self.ids(stretch).copy()
         assert isinstance(vocabulary, Vocabulary)
         fresh: dict[str, int] = {}
         values = self.values(vocabulary.name) if (codes == UNKNOWN).any() else []

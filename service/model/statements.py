@@ -122,8 +122,8 @@ def _spread(case: Case) -> Statement:
         return case.mixed()
     most, count, named = int(values[counts.argmax()]), int(counts.max()), int(counts.sum())
     usual = float(case.ordinary.leader[int(bins(np.array([seen.length]))[0]), at])
-    if count > 1 and count / named >= max(LED, MORE_LED * np.nan_to_num(usual)):
-        known = None if np.isnan(usual) else usual
+    known = None if np.isnan(usual) else usual
+    if count > 1 and count / named >= max(LED, MORE_LED * (known or 0.0)):
         return case.share_of(codes == most, named, known, "leader", field=name, value=said(most))
     repeat = case.main(Repeat)
     again = case.found(repeat) if repeat else None
