@@ -155,6 +155,7 @@ def test_any_sequence_is_explained_in_plain_sentences(
 def test_each_kind_of_topic_is_told(explainers: list[Explainer]) -> None:
     told = set()
     for one in explainers:
+        assert {topic.kind for topic in one.topics.of_stretches} <= KINDS.keys()
         topics = {
             s.field.name: topic.kind for s, topic in zip(one.encoder.stretches, one.topics.of_stretches, strict=True)
         }
