@@ -17,6 +17,9 @@ EXAMPLE_REASON = {
 }
 
 
+EXAMPLE_COUNTERFACTUAL = {"without": [1, 3, 5], "decision": "allow", "score": 0.021031}
+
+
 class ScoreReason(BaseModel):
     """One part of a score, as evidence. What tells the same of a sequence is one reason."""
 
@@ -51,6 +54,8 @@ class Counterfactual(BaseModel):
     The blamed events are taken out first. Each way was really scored, beside the same crowd and past, so the sequence
     without these events gets this answer.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_COUNTERFACTUAL)]})
 
     without: list[int] = Field(description="Indices of the events to leave out, in the request's order.")
     decision: Literal["allow", "review"]
