@@ -15,8 +15,6 @@ EXAMPLE_REASON = {
     "observed": 0.6667,
     "usual": 0.166667,
 }
-
-
 EXAMPLE_COUNTERFACTUAL = {"without": [1, 3, 5], "decision": "allow", "score": 0.021031}
 
 
