@@ -66,6 +66,15 @@ class Reason:
         return {**found, **{name: value for name, value in more.items() if value not in (None, [])}}
 
 
+def blamed(reasons: Sequence[Reason], length: int) -> Floats:
+    """Float64 (T,): what reasons that speak for an anomaly add, each divided among the events that it names."""
+    found = np.zeros(length)
+    for reason in reasons:
+        if reason.events and reason.contribution > 0:
+            found[list(reason.events)] += reason.contribution / len(reason.events)
+    return found
+
+
 class Weight(NamedTuple):
     """What one topic or part of a model adds, and how it is told once it is among the largest."""
 

@@ -7,15 +7,19 @@ other, so that others see how much waits and overload control holds; those of al
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from service.encoding.values import Columns
 from service.model.counterfactual import MOST_TRIED, Search, fewest
 from service.model.policy import Policy
+from service.model.reasons import blamed
 from service.model.scorer import Judged, Model
 from service.schemas.parsing import Asked
 from service.schemas.problems import Problem
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.steps import Prepared, Result, decided
 
+REASONS = 5  # that say which events to blame
 MILDER: Mapping[Decision, Sequence[Decision]] = {d: DECISIONS[:k] for k, d in enumerate(DECISIONS)}
 
 
@@ -75,12 +79,19 @@ async def explain(
             continue
         result["counterfactual"] = None
         if result["decision"] != "allow" and "listed" not in result and prepared.length > 1:
-            search = fewest((-judged.score.events).argsort(kind="stable").tolist())
+            search = fewest(_most_blamed(judged, prepared, model))
             searching.append(_Open(result, prepared, search, next(search), {}))
     while searching:
         shortened = [Shortened(one.prepared, out) for one in searching for out in one.asks]
         found = iter(await judge(shortened))
         searching = [again for one in searching if (again := _next(one, found, model, policy, asked)) is not None]
+
+
+def _most_blamed(judged: Judged, prepared: Prepared, model: Model) -> list[int]:
+    """All events, first those to which reasons point most; of equal ones, those with the largest scores."""
+    by_reasons = blamed(model.reasons(judged, prepared.given, REASONS), prepared.length)
+    order: list[int] = np.lexsort((-judged.score.events, -by_reasons)).tolist()
+    return order
 
 
 def _next(one: _Open, found: Any, model: Model, policy: Policy, asked: Asked) -> _Open | None:

@@ -15,7 +15,7 @@ from service.encoding.usage import Usage
 from service.encoding.values import Columns, Floats
 from service.model.calibration import CHANNELS, Evidence, logit
 from service.model.lengths import bins
-from service.model.reasons import Explainer
+from service.model.reasons import Explainer, blamed
 from service.model.scorer import Score, evidence
 from service.model.topics import Topics
 from training.data.log import Log
@@ -46,7 +46,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
     found = evidence(encoded, run_torch(fitted.model), fitted.tabular)
     answers = fitted.scorer.scores(found)
-    blamed = {
+    blames = {
         "event scores": [answer.events for answer in answers],
         "reasons": by_reasons(fitted, sequences, encoded, found, answers),
         "integrated gradients": [integrated_gradients(fitted, e) for e in encoded],
@@ -55,7 +55,7 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
     curves = {}
     for name in ORDERS:
         reduced = []
-        for (columns, length), blame in zip(sequences, blamed[name], strict=True):
+        for (columns, length), blame in zip(sequences, blames[name], strict=True):
             ranked = np.argsort(-blame, kind="stable")
             for share in SHARES:
                 left = np.sort(ranked[round(share * length) :])
@@ -75,14 +75,11 @@ def by_reasons(
 ) -> list[Floats]:
     """Float64 (T,) of each sequence: what the reasons that speak against it add, divided among the events they name."""
     explainer = Explainer(fitted.encoder, fitted.tabular, fitted.calibration, fitted.ordinary, Topics(fitted.encoder))
-    blamed = []
-    for at, (given, one, answer) in enumerate(zip(sequences, encoded, answers, strict=True)):
-        blame = np.zeros(one.length)
-        for reason in explainer.reasons(one, found.take(np.array([at])), answer.score, given, TOLD):
-            if reason.events and reason.contribution > 0:
-                blame[list(reason.events)] += reason.contribution / len(reason.events)
-        blamed.append(blame)
-    return blamed
+    told = zip(sequences, encoded, answers, strict=True)
+    return [
+        blamed(explainer.reasons(one, found.take(np.array([at])), answer.score, given, TOLD), one.length)
+        for at, (given, one, answer) in enumerate(told)
+    ]
 
 
 def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
