@@ -1,9 +1,11 @@
 """How an answer explains a score: reasons as evidence, and the events that a decision hangs on."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.model.bundle import Bundle
@@ -157,3 +159,19 @@ def test_a_crowd_judges_the_shortened_sequence_too_and_hears_of_the_whole_one_on
     [again] = asked(service, without({**people[110], "id": "last"}, told["without"]), trial=True)
     assert again["decision"] == told["decision"]
     assert again["score"] == pytest.approx(told["score"], abs=0.01)
+
+
+def test_what_is_tried_waits_in_the_queue_where_others_see_it(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path, queue_tokens=8000, timeout_ms=30_000, max_wait_ms=30_000)
+    service.client.put("/v1/thresholds", json={"review": 0.0, "block": 1.0})  # so that nothing changes a decision
+    long = {"id": "long", "events": [click(k) for k in range(2000)]}
+    small = {"sequences": [{"id": "small", "events": [click(0)]}], "trial": True}
+    for more, seen in (({}, {200}), ({"counterfactual": True}, {200, 429})):
+        with ThreadPoolExecutor(1) as pool:
+            heavy = pool.submit(score, service, {"sequences": [long], "trial": True, **more})
+            codes = {200}
+            while not heavy.done():
+                codes.add(httpx.post(f"{service.client.base_url}/v1/score", json=small, timeout=30).status_code)
+        [result] = heavy.result().json()["results"]
+        assert (result["decision"], result.get("counterfactual")) == ("review", None)
+        assert codes == seen
