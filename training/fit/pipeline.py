@@ -306,8 +306,8 @@ def sample_of(data: EncodedLog) -> Sample:
 
 def ordinary_of(data: EncodedLog, sample: Sample, fold: NDArray[np.int64]) -> Ordinary:
     """What the genuine histories have, each as an encoder that was learned without its fold would have it."""
-    genuine = np.flatnonzero(data.label[: len(data.log)] == 0)
-    unseen = as_unseen(sample, fold)
+    whole, genuine = np.arange(len(data.log)), np.flatnonzero(data.label[: len(data.log)] == 0)
+    unseen = as_unseen(sample.take(whole), fold[whole])
     return fit_ordinary(data.encoder, [unseen[i] for i in genuine.tolist()], data.log.subset(genuine))
 
 
