@@ -84,7 +84,7 @@ def explainer(log: Log, encoder: Encoder, ordinary: Ordinary, seed: int) -> Expl
     association = GuiltByAssociation(rng.normal(size=rows), holding)
     bins, none = len(LEAST), [[0.0] * len(LEAST)] * 5
     calibration = Calibration(
-        rng.normal(size=(bins, 4)).tolist(), [0.1] * bins, 0.2, 0.05, [[2.0] * bins] * 5, none, (0.9,) * 5
+        np.abs(rng.normal(size=(bins, 4))).tolist(), [0.1] * bins, 0.2, 0.05, [[2.0] * bins] * 5, none, (0.9,) * 5
     )
     return Explainer(encoder, Tabular(novelty, linear, association), calibration, ordinary, Topics(encoder))
 
