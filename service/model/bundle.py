@@ -4,6 +4,7 @@ manifest.json       name, version, schema version, feature spec, metrics, thresh
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
 statistics.npz      novelty, linear part and guilt by association
+ordinary.npz        what genuine histories have, with which reasons compare
 promise.npz         thresholds by false-alarm rate, length and what is missing, and what attackers score
 crowd.npz           optional: how common identifiers are among training's accounts, against which a crowd is measured
 together.npz        beside it: as promise.npz, for sequences that are judged with the crowd
@@ -29,6 +30,7 @@ from service.model.cascade import Cascade
 from service.model.drift import FieldValues
 from service.model.false_alarms import RATES, FalseAlarms
 from service.model.lengths import LEAST
+from service.model.ordinary import Ordinary
 from service.model.policy import Thresholds
 from service.model.support import Support
 from service.model.tabular import Tabular
@@ -117,7 +119,14 @@ class Bundle:
                 raise BundleError(f"{file}: missing from the bundle")
             if sha256(file) != expected:
                 raise BundleError(f"{file}: damaged, its SHA-256 is not the manifest's")
-        needed = {"encoder.json", "model.onnx", "statistics.npz", "promise.npz", "golden.jsonl"} - files.keys()
+        needed = {
+            "encoder.json",
+            "model.onnx",
+            "statistics.npz",
+            "ordinary.npz",
+            "promise.npz",
+            "golden.jsonl",
+        } - files.keys()
         if needed:
             raise BundleError(f"{path}: the manifest lists no {', '.join(sorted(needed))}")
         return cls(path, manifest)
@@ -159,6 +168,19 @@ class Bundle:
         if len(tabular.linear.idf) != self.encoder.rows:
             raise BundleError(f"{path}: made for {len(tabular.linear.idf)} rows, the encoder has {self.encoder.rows}")
         return tabular
+
+    @cached_property
+    def ordinary(self) -> Ordinary:
+        """What genuine histories have."""
+        path = self.path / "ordinary.npz"
+        try:
+            ordinary = Ordinary.load(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        shapes = (self.encoder.rows,), (len(LEAST), len(self.encoder.vocabularies))
+        if (ordinary.share.shape, ordinary.leader.shape) != shapes:
+            raise BundleError(f"{path}: made for other rows or columns than those of the encoder")
+        return ordinary
 
     @cached_property
     def field_values(self) -> FieldValues:

@@ -46,9 +46,8 @@ class Linear:
         of_rows = usage.sum(self._by_row[usage.rows]) / self._norms(usage)[:, None]
         return np.asarray(of_rows + dense(description) @ self.dense_weights.T + self.bias)
 
-    def contributions(self, encoded: Encoded) -> Floats:
-        """Float64 (Q, slots): what each value at each position adds to the label's logit."""
-        usage = Usage.of([encoded])
+    def contributions(self, encoded: Encoded, usage: Usage) -> Floats:
+        """Float64 (Q, slots): what each value at each position adds to the label's logit; `usage` is of it alone."""
         of_row = (
             self.weights[0][usage.rows] / self._norms(usage) / usage.counts
         )  # a row's part is divided among its uses

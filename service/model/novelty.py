@@ -99,6 +99,22 @@ class Novelty:
         strayed = np.nan_to_num(habit).min(axis=1, initial=0.0)
         return np.asarray(found + strayed * strayed / 2)
 
+    def parts(self, description: Floats, length: int) -> Floats:
+        """Float64 (2 F,): what each measure of fields adds to the squared distance of one sequence.
+
+        A part is negative where a measure makes the others more likely. Those of habit are not among them.
+
+        Args:
+            description: float64 (2 F + S,), its standardised measures.
+        """
+        of_fields = description[: 2 * len(self.fields)]
+        there = ~np.isnan(of_fields)
+        found = np.zeros(len(of_fields))
+        if there.any():
+            root = self._whitening(int(bins(np.array([length]))[0]), there.tobytes())
+            found[there] = of_fields[there] * (root @ (of_fields[there] @ root)) / there.sum()
+        return found
+
     @cachedmethod(lambda self: self._cache)
     def _whitening(self, bin_: int, used: bytes) -> Floats:
         """Inverse square root of the covariance of the measures that are used."""

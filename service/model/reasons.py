@@ -1,24 +1,38 @@
-"""Why a sequence scored as it did: what each value of each event, and the sequence as a whole, adds to the log odds."""
+"""Why a sequence scored as it did, as evidence: what was seen, what is usual, where, and what it adds to the log odds.
 
+`topics` puts together what tells the same, `statements` says what was seen of each topic, and `phrases` has the words.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from service.encoding.encoder import MASK, Encoded, Encoder
+from service.encoding.events import MOST_SHOWN
 from service.encoding.habit import compared
+from service.encoding.remembered import Given
 from service.encoding.usage import Usage
-from service.model.calibration import ALARMS, CHANNELS, Calibration, Evidence, log, logit
+from service.encoding.values import Floats
+from service.model import phrases
+from service.model.calibration import ALARMS, CHANNELS, Calibration, Evidence, log, logit, sigmoid
+from service.model.case import Case, Statement
 from service.model.lengths import bins
 from service.model.linear import dense
+from service.model.ordinary import Ordinary
+from service.model.phrases import TEXTS
+from service.model.seen import Seen
+from service.model.statements import state
 from service.model.tabular import Tabular
 from service.model.togetherness import MEASURES
+from service.model.topics import Part, Topic, Topics
 
-NETWORK = "events in their order"
-FOREIGN = "another account's"
-ASSOCIATION = "company"  # as callers know guilt by association
-NOVELTY = "distance from normal"
-HABIT = "habit"
-CROWD = "crowd"
+SUREST = 1e-12  # a score nearer to 0 or 1 is taken to be as near, so that its log odds are finite
+BLAMED = 0.5  # event score from which on the network blames an event
+MOST_COMPANY = 6  # values that others who hold them make suspicious
+MOST_STRAYING = 3  # topics that a distance names
+LEAST_STRAYING = 0.1  # share of what the first of them adds that another one must add to be named
 
 
 @dataclass(frozen=True)
@@ -26,102 +40,233 @@ class Reason:
     """One part of a score.
 
     Attributes:
-        event: the event's index in the caller's order; None for what the sequence as a whole adds.
-        field: the field.
+        event: the event's index in the caller's order, the first of `events`; None for the sequence as a whole.
+        field: the field that adds most to it.
         value: its value, in words.
         contribution: natural log odds added to the score; a negative one makes the sequence look more normal.
+        text: what was seen and what is usual, as a sentence.
+        events: all events that show it, in the caller's order, ascending; empty for the sequence as a whole.
+        observed, usual: what was seen, and what genuine histories have, in one unit; None where nothing is compared.
     """
 
     event: int | None
     field: str
     value: str
     contribution: float
+    text: str
+    events: Sequence[int] = ()
+    observed: float | None = None
+    usual: float | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As an answer has it: without what it does not tell."""
+        found = {"event": self.event, "field": self.field, "value": self.value, "contribution": self.contribution}
+        more = {"text": self.text, "events": list(self.events), "observed": self.observed, "usual": self.usual}
+        return {**found, **{name: value for name, value in more.items() if value not in (None, [])}}
 
 
-def reasons(
-    encoded: Encoded,
-    evidence: Evidence,
-    encoder: Encoder,
-    tabular: Tabular,
-    calibration: Calibration,
-    most: int | None = None,
-) -> list[Reason]:
-    """At most `most` reasons, the largest first; all reasons together sum to the score's log odds up to a constant.
-
-    `evidence` holds only this sequence.
-    """
-    weight = dict(zip(CHANNELS, calibration.weights[int(bins(evidence.lengths)[0])], strict=True))
-    found = [
-        *_of_values(encoded, encoder, tabular, weight["linear"], most),
-        *_of_measures(encoded, tabular, weight["linear"]),
-        Reason(None, NETWORK, "as the network reads them", weight["network"] * float(evidence.network[0])),
-        Reason(None, FOREIGN, "events that do not belong together", weight["foreign"] * float(evidence.foreign[0])),
-        Reason(
-            None,
-            ASSOCIATION,
-            "how they look who hold the same values",
-            weight["association"] * float(evidence.association[0]),
-        ),
-        Reason(
-            None,
-            NOVELTY,
-            f"{evidence.novelty[0]:.1f} times a normal sequence's",
-            weight["novelty"] * float(log(evidence.novelty)[0]),
-        ),
-    ]
-    learned, score = float(calibration.learned(evidence)[0]), float(calibration.score(evidence)[0])
-    if 0 < learned < score < 1:
-        surest = ALARMS[int(calibration.alarms(evidence)[0].argmax())]
-        found.append(Reason(*_of_alarm(surest, evidence), logit(score) - logit(learned)))
-    return sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))[:most]
-
-
-def _of_alarm(alarm: str, evidence: Evidence) -> tuple[int | None, str, str]:
-    """Event, field and value, in words, of what raised one of ALARMS."""
-    together = evidence.together
-    measure, most = dict(zip(MEASURES, together.measures[0].tolist(), strict=True)), together.most[0]
-    if alarm == "surge" and most is not None:
-        who = "new accounts" if most.fresh else "older accounts"
-        named = f"named by {most.holders:.0f} other {who} within {most.within}; usual are {most.usual:.2g}"
-        return most.event, CROWD, named
-    if alarm == "breadth":
-        return None, CROWD, f"its values surge by {measure['breadth']:.1f} deviations in the mean, many of them at once"
-    if alarm == "copy":
-        return None, CROWD, f"{measure['copy']:.0%} the same, beyond chance, as another account's history"
-    if alarm == "lockstep":
-        return None, CROWD, f"{measure['lockstep']:.0%} in the same order, beyond chance, as another account's history"
-    return None, NOVELTY, "an alarm: nothing normal is like it"
-
-
-def _of_values(encoded: Encoded, encoder: Encoder, tabular: Tabular, weight: float, most: int | None) -> list[Reason]:
-    """One reason for each value of each event, largest first; the two uses of a value in one event are added up."""
-    contributions = weight * tabular.linear.contributions(encoded)
-    at, slot = np.nonzero((encoded.rows > MASK) & (contributions != 0))
-    keys = np.stack((encoded.belongs[at], encoded.rows[at, slot]))
-    (events, rows), which = np.unique(keys, axis=1, return_inverse=True)
-    sums = np.bincount(which.ravel(), contributions[at, slot], len(rows))
-    largest = np.argsort(-np.abs(sums), kind="stable")[:most]  # choose first, since putting a row into words takes time
-    events, rows, sums = events[largest], rows[largest], sums[largest]
-    return [
-        Reason(None if event < 0 else event, *encoder.meaning(row), total)
-        for event, row, total in zip(events.tolist(), rows.tolist(), sums.tolist(), strict=True)
-    ]
-
-
-def _of_measures(encoded: Encoded, tabular: Tabular, weight: float) -> list[Reason]:
-    """Two reasons for each field, how rare its values are and how varied; one for each comparison with the past."""
-    of_one = Usage.of([encoded]), encoded.habit[None], np.array([encoded.length])
-    [description] = np.nan_to_num(tabular.novelty.describe(*of_one))
-    parts = weight * tabular.linear.dense_weights[0] * dense(description)
-    parts = parts.reshape(2, -1).sum(axis=0)  # the measure as it is and squared
-    fields = len(tabular.novelty.fields)
-    rarity, variety, habit = np.split(description, (fields, 2 * fields))
-    found = [
-        Reason(None, HABIT, f"{'un' if habit[i] < 0 else ''}like the account's own past: {compared(i)}", float(part))
-        for i, part in enumerate(parts[2 * fields :])
-    ]
-    parts = parts[: 2 * fields].reshape(2, -1)
-    for i, name in enumerate(tabular.novelty.fields):
-        found.append(Reason(None, name, f"values {'rarer' if rarity[i] > 0 else 'commoner'} than usual", parts[0, i]))
-        found.append(Reason(None, name, f"{'more' if variety[i] > 0 else 'less'} varied than usual", parts[1, i]))
+def blamed(reasons: Sequence[Reason], length: int) -> Floats:
+    """Float64 (T,): what reasons that speak for an anomaly add, each divided among the events that it names."""
+    found = np.zeros(length)
+    for reason in reasons:
+        if reason.events and reason.contribution > 0:
+            found[list(reason.events)] += reason.contribution / len(reason.events)
     return found
+
+
+class Weight(NamedTuple):
+    """What one topic or part of a model adds, and how it is told once it is among the largest."""
+
+    amount: float
+    topic: Topic | None  # None for what is not of the linear part
+    parts: Sequence[Part]
+    name: str
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Finds the reasons for the scores of one bundle."""
+
+    encoder: Encoder
+    tabular: Tabular
+    calibration: Calibration
+    ordinary: Ordinary
+    topics: Topics
+
+    def reasons(self, encoded: Encoded, evidence: Evidence, score: float, given: Given, most: int) -> list[Reason]:
+        """The largest reasons, at most `most`, and then one for all the rest.
+
+        All of them together, the last one included, sum to the log odds of the score.
+
+        Args:
+            evidence: for this sequence alone.
+            score: its score.
+            given: the sequence as it was encoded.
+        """
+        at = int(bins(evidence.lengths)[0])
+        weight = dict(zip(CHANNELS, self.calibration.weights[at], strict=True))
+        usage = Usage.of([encoded])
+        contributions = weight["linear"] * self.tabular.linear.contributions(encoded, usage)
+        description = np.asarray(self.tabular.novelty.describe(usage, encoded.habit[None], evidence.lengths)[0])
+        measures = weight["linear"] * self._of_measures(description)
+        of_topics = self.topics.parts(encoded, contributions, measures)
+        learned, total = _log_odds(float(self.calibration.learned(evidence)[0])), _log_odds(score)
+        alarm = ALARMS[int(self.calibration.alarms(evidence)[0].argmax())] if total > learned else "novelty"
+        of_alarm = phrases.NOVELTY if alarm == "novelty" else phrases.CROWD
+        of_parts = {
+            phrases.NETWORK: weight["network"] * float(evidence.network[0]),
+            phrases.FOREIGN: weight["foreign"] * float(evidence.foreign[0]),
+            phrases.ASSOCIATION: weight["association"] * float(evidence.association[0]),
+            phrases.NOVELTY: weight["novelty"] * float(log(evidence.novelty)[0]),
+            phrases.CROWD: 0.0,
+        }
+        of_parts[of_alarm] += total - learned
+        read = self.encoder.read
+        lacking = {name for name, lacks in zip(read, encoded.missing.tolist(), strict=True) if lacks} | {"ts"} - {*read}
+        found = [
+            Weight(sum(p.amount for p in parts), topic, parts, "")
+            for topic, parts in of_topics.items()
+            if topic.told_by not in lacking  # what is not there is no evidence, and is among the rest
+        ]
+        found += [Weight(amount, None, (), name) for name, amount in of_parts.items()]
+        found = sorted((one for one in found if one.amount), key=lambda one: -abs(one.amount))
+        seen = Seen(encoded, self.encoder, given)
+        reasons = []
+        for one in found[:most]:
+            if one.topic is not None:
+                reasons.append(self._of_topic(one, seen, contributions, description))
+            elif one.name == phrases.CROWD:
+                reasons.append(self._of_crowd(one, alarm, evidence, seen))
+            else:
+                reasons.append(self._of_part(one, evidence, description, seen))
+        rest = TEXTS["rest"].format(count=len(found) - len(reasons))
+        left = total - sum(r.contribution for r in reasons)
+        return [*reasons, Reason(None, phrases.REST, phrases.REST_VALUE, left, rest)]
+
+    def _of_measures(self, description: Floats) -> Floats:
+        """Float64 (2 F + S,): what each measure adds to the linear part's logit, as it is and squared."""
+        parts = self.tabular.linear.dense_weights[0] * dense(description)
+        return np.asarray(parts.reshape(2, -1).sum(axis=0))
+
+    def _of_topic(self, one: Weight, seen: Seen, contributions: Floats, description: Floats) -> Reason:
+        assert one.topic is not None
+        against = one.amount > 0
+        lead = max(one.parts, key=lambda p: p.amount if against else -p.amount)
+        case = Case(one.topic, one.parts, lead, against, contributions, seen, self.topics, self.ordinary)
+        name, value = self._named(lead, against, seen, contributions, description)
+        return _reason(name, value, one.amount, state(case))
+
+    def _named(
+        self, lead: Part, against: bool, seen: Seen, contributions: Floats, description: Floats
+    ) -> tuple[str, str]:
+        """The field and the value, in words, of the part that adds most."""
+        if lead.of == "habit":
+            fields = len(self.tabular.novelty.fields)
+            like = bool(description[2 * fields + lead.at] >= 0)
+            return phrases.HABIT, phrases.PAST[like].format(what=compared(lead.at))
+        if lead.of in ("rarity", "variety"):
+            fields = len(self.tabular.novelty.fields)
+            beyond, words = (0, phrases.RARITY) if lead.of == "rarity" else (fields, phrases.VARIETY)
+            return self.tabular.novelty.fields[lead.at], words[bool(description[beyond + lead.at] > 0)]
+        stretch = self.encoder.stretches[lead.at]
+        if stretch.field.of == "sequence":
+            return self.encoder.meaning(int(seen.encoded.rows[0, stretch.slot]))
+        added = seen.by_id(stretch, contributions)
+        return self.encoder.meaning(stretch.start + int((added if against else -added).argmax()))
+
+    def _of_part(self, one: Weight, evidence: Evidence, description: Floats, seen: Seen) -> Reason:
+        """What a part of the model besides the linear one says."""
+        against = one.amount > 0
+        if one.name == phrases.NETWORK:
+            text = TEXTS["network" if against else "network_genuine"]
+            blamed = sigmoid(self.calibration.event_weight * evidence.events + self.calibration.event_bias)
+            events = np.flatnonzero(blamed >= BLAMED).tolist() if against and (blamed < BLAMED).any() else []
+            return _reason(one.name, phrases.AS_READ, one.amount, Statement(text, events))
+        if one.name == phrases.FOREIGN:
+            return _reason(one.name, phrases.DO_NOT_BELONG, one.amount, _foreign(evidence, against))
+        if one.name == phrases.ASSOCIATION:
+            return _reason(one.name, phrases.OTHERS_WITH_SAME, one.amount, self._company(seen, against))
+        times = float(evidence.novelty[0])
+        text = TEXTS["distance" if times > 1 else "near"].format(
+            times=phrases.number(times), values=phrases.listed(self._straying(description, seen.length))
+        )
+        value = phrases.TIMES_NORMAL.format(times=times)
+        return _reason(one.name, value, one.amount, Statement(text, [], round(times, 3), 1.0))
+
+    def _straying(self, description: Floats, length: int) -> list[str]:
+        """What is farthest from normal, in words, farthest first."""
+        novelty = self.tabular.novelty
+        fields, found = 2 * len(novelty.fields), dict[Topic, float]()
+        parts = novelty.parts(description, length).tolist()
+        for topic, part in zip([t for some in self.topics.of_fields for t in some], parts, strict=True):
+            found[topic] = found.get(topic, 0.0) + part
+        strayed = min((of_habit for of_habit in description[fields:].tolist() if of_habit < 0), default=0.0)
+        found[Topic("habit", "")] = found.get(Topic("habit", ""), 0.0) + strayed * strayed / 2
+        most = sorted(found, key=lambda t: -found[t])[:MOST_STRAYING]
+        largest = found[most[0]]
+        return [phrases.TOPICS[t.kind].format(field=t.column) for t in most if found[t] >= LEAST_STRAYING * largest]
+
+    def _company(self, seen: Seen, against: bool) -> Statement:
+        """Which values others held who look anomalous, or genuine."""
+        rows, association = seen.encoded.rows, self.tabular.association
+        used = np.unique(rows[rows > MASK])
+        added = (association.weight * association.suspicion)[used] * (1 if against else -1)
+        used = used[np.argsort(-added, kind="stable")][: int((added > 0).sum())]
+        used = used[:MOST_COMPANY]
+        there = np.isin(rows, used)
+        events = np.unique(seen.encoded.belongs[there.any(axis=1) & (seen.encoded.belongs >= 0)]).tolist()
+        named: dict[str, list[str]] = {}
+        for row in used.tolist():
+            name, value = self.encoder.meaning(row)
+            named.setdefault(name, []).append(value)
+        name, values = max(named.items(), key=lambda item: len(item[1]))
+        pieces = np.flatnonzero(there[seen.pieces].any(axis=1)).tolist()
+        suffix = "" if against else "_genuine"
+        if len(pieces) >= len(values):  # parts of words say little by themselves
+            return Statement(TEXTS["company_words" + suffix].format(values=seen.words(pieces[:MOST_COMPANY])), events)
+        return Statement(TEXTS["company" + suffix].format(field=name, values=phrases.listed(values)), events)
+
+    def _of_crowd(self, one: Weight, alarm: str, evidence: Evidence, seen: Seen) -> Reason:
+        """What other accounts do at the same time."""
+        together = evidence.together
+        measure, most = dict(zip(MEASURES, together.measures[0].tolist(), strict=True))[alarm], together.most[0]
+        events, usual = [], None
+        if alarm == "surge" and most is not None:
+            events, measure, usual = [most.event], most.holders, most.usual
+            identifiers = [v for v in self.encoder.vocabularies if v.identifier]
+            values = [(v.name, seen.given[0].get(v.name)) for v in identifiers]
+            told = [
+                f"{n} {str(given[most.event])[:MOST_SHOWN]}"
+                for n, given in values
+                if given and given[most.event] is not None
+            ]
+            text = TEXTS["surge"].format(
+                what=" / ".join(told),
+                count=f"{most.holders:.0f}",
+                who=phrases.WHO[most.fresh],
+                within=phrases.WITHIN[most.within],
+                usual=phrases.number(most.usual),
+            )
+        else:
+            text = TEXTS[alarm].format(times=measure, share=phrases.share(measure))
+        return _reason(phrases.CROWD, text, one.amount, Statement(text, events, round(measure, 4), usual))
+
+
+def _foreign(evidence: Evidence, against: bool) -> Statement:
+    """Which events are another account's, where they are some of all."""
+    events = np.flatnonzero(evidence.foreign_events > 0).tolist()
+    if not against:
+        return Statement(TEXTS["foreign_genuine"], [])
+    if not 0 < len(events) < len(evidence.foreign_events):
+        return Statement(TEXTS["foreign_some"], [])
+    return Statement(TEXTS["foreign"].format(count=len(events), all=len(evidence.foreign_events)), events)
+
+
+def _log_odds(p: float) -> float:
+    return logit(min(max(p, SUREST), 1 - SUREST))
+
+
+def _reason(name: str, value: str, amount: float, said: Statement) -> Reason:
+    event = said.events[0] if said.events else None
+    return Reason(event, name, value, amount, said.text, said.events, said.observed, said.usual)

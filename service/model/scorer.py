@@ -25,9 +25,10 @@ from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.policy import Reach
 from service.model.pooling import NetworkLogits, combine
-from service.model.reasons import Reason, reasons
+from service.model.reasons import Explainer, Reason
 from service.model.tabular import Reading, Tabular
 from service.model.togetherness import Together
+from service.model.topics import Topics
 from service.schemas.terms import Decision
 
 UNKNOWN_TYPE = "unknown"  # anomalous, but like none of the types in training
@@ -184,13 +185,15 @@ class Model:
         return model
 
     def check_golden(self) -> None:
-        """Raises BundleError if a golden sample's score is off; this also warms the engine up."""
+        """Raises BundleError if a golden sample's score is off, or it has no reasons; this also warms the engine up."""
         for number, sample in enumerate(self.bundle.golden(), 1):
-            [read] = self.read([columns_of(sample["events"])])
+            given = columns_of(sample["events"])
+            [read] = self.read([given])
             if isinstance(read, EventError):
                 raise BundleError(f"{self.bundle.path}: golden sample {number} cannot be read: {read}")
             outputs = self.engine.run(pad(read.chunks))
             [judged] = self.judge([read], [(outputs, k) for k in range(len(read.chunks))])
+            self.reasons(judged, given, 1)
             found, expected = judged.score, sample["expected"][self.engine.precision]
             errors = np.abs(np.array([found.score, *found.events]) - [expected["score"], *expected["events"]])
             if not errors.max() <= expected["tolerance"]:
@@ -283,10 +286,14 @@ class Model:
         alarms = self.bundle.support_of(score.together).false_alarms
         return alarms.live_rate(score.score, len(score.events), score.missing)
 
-    def reasons(self, judged: Judged, most: int) -> list[Reason]:
-        """Why a sequence scored as it did, the largest reason first."""
+    @cached_property
+    def explainer(self) -> Explainer:
         b = self.bundle
-        return reasons(judged.encoded, judged.own, b.encoder, b.tabular, b.calibration, most)
+        return Explainer(b.encoder, b.tabular, b.calibration, b.ordinary, Topics(b.encoder))
+
+    def reasons(self, judged: Judged, given: Given, most: int) -> list[Reason]:
+        """Why a sequence, as it was given, scored as it did: the largest reasons first, and one for the rest."""
+        return self.explainer.reasons(judged.encoded, judged.own, judged.score.score, given, most)
 
     def scores(
         self, sequences: Iterable[Given], ahead: int = 2048, together: Sequence[Together] = ()

@@ -6,6 +6,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from service.schemas.explanations import Counterfactual, ScoreReason
+
 EVENT_SCHEMA = {
     "type": "object",
     "description": "Every field that the model's feature spec names is used; others are ignored and counted.",
@@ -114,7 +116,21 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [cast(JsonDict, EXAMPLE_REQUEST)]})
 
     sequences: list[Sequence] = Field(min_length=1)
-    reasons: int = Field(0, ge=0, le=100, strict=True, description="How many reasons to give with each score, at most.")
+    reasons: int = Field(
+        0,
+        ge=0,
+        le=100,
+        strict=True,
+        description="How many reasons to give with each score, at most. One more, `rest`, has what these leave: all "
+        "together, they sum to the log odds of the score.",
+    )
+    counterfactual: bool = Field(
+        False,
+        strict=True,
+        description="Whether each result that is reviewed or blocked says without which events it would be judged more "
+        "mildly. Up to 64 shortened sequences are scored for each, and it costs as much as these; such a request may "
+        "have a 64th of the sequences that others may.",
+    )
     repair: bool = Field(
         False, strict=True, description="Whether each result says what a recommender may still learn from the sequence."
     )
@@ -211,15 +227,6 @@ class Support(BaseModel):
     interval: list[float] | None = Field(description="Its 95 % interval, low and high.")
 
 
-class ScoreReason(BaseModel):
-    """One part of a score."""
-
-    event: int | None = Field(description="Index of the event; null for what the sequence as a whole adds.")
-    field: str
-    value: str = Field(description="The field's value, in words.")
-    contribution: float = Field(description="Natural log odds added to the score; negative for normal.")
-
-
 class UnreadableValue(BaseModel):
     """A value that is no finite number, in a field where the model reads numbers; it counts as missing."""
 
@@ -291,7 +298,12 @@ class Result(BaseModel):
         description="Values taken for missing, since they are no numbers; only where there are some.",
     )
     reasons: list[ScoreReason] = Field(
-        default_factory=list, description="If asked for; the largest reason comes first."
+        default_factory=list, description="If asked for; the largest reason comes first, `rest` last."
+    )
+    counterfactual: Counterfactual | None = Field(
+        None,
+        description="If asked for: without which events the decision would be milder. Null where it is allow or made "
+        "by a list, for a single event, and where nothing that was tried changes it. Else absent.",
     )
     repair: RepairAdvice | None = Field(None, description="If asked for.")
 

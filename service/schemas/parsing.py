@@ -34,7 +34,7 @@ class Asked:
 
     Attributes:
         sequences: each as it was sent, or an answer that says why it cannot be scored.
-        reasons, repair, trial, observe, alone: see `messages.ScoreRequest`.
+        reasons, repair, trial, observe, alone, counterfactual: see `messages.ScoreRequest`.
         live: whether the sequences are live windows, which are scored again and again.
         reviews_kept: whether reviews of these keep their rate over all looks at an account, as blocks do.
         pasts: for each live window the summary of the past of its key, as the windows keep it; else nothing.
@@ -46,6 +46,7 @@ class Asked:
     trial: bool = False
     observe: bool = True
     alone: bool = False
+    counterfactual: bool = False
     live: bool = False
     reviews_kept: bool = False
     pasts: Sequence[bytes] = ()
@@ -67,7 +68,8 @@ def parse(body: bytes, most: int) -> Asked:
         Problem: 400 not JSON, 413 too many sequences, 422 no list of sequences.
     """
     members, content = _members(body, messages.ScoreRequest, messages.Sequence, "sequences", "id", most)
-    said = {name: content[name] for name in ("reasons", "repair", "trial", "observe", "alone") if name in content}
+    names = ("reasons", "repair", "trial", "observe", "alone", "counterfactual")
+    said = {name: content[name] for name in names if name in content}
     return Asked(members, **{"reasons": 0, "repair": False, **said})
 
 

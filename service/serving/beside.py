@@ -21,6 +21,21 @@ async def judged_beside(
     asking: Asking,
     metrics: Metrics,
 ) -> list[Judged | Exception]:
+    """The same sequences, judged beside the crowd as by `looked_at`; counts those that are judged alone."""
+    found = await looked_at(crowd, model, accounts, judged, asking, metrics)
+    metrics.crowd_age.set(time.monotonic() - crowd.began)
+    metrics.judged_alone.inc(sum(isinstance(one, Judged) and not one.score.together for one in found))
+    return found
+
+
+async def looked_at(
+    crowd: LiveCrowd,
+    model: Model,
+    accounts: Sequence[str],
+    judged: Sequence[Judged | Exception],
+    asking: Asking,
+    metrics: Metrics,
+) -> list[Judged | Exception]:
     """The same sequences, judged beside the crowd; where it is too young, alone. Other requests go on in between.
 
     Args:
@@ -44,8 +59,6 @@ async def judged_beside(
                 raise late(metrics, asking.timeout_ms)
     if looks:
         found = model.beside(found, Together.joined(looks))
-    metrics.crowd_age.set(time.monotonic() - crowd.began)
-    metrics.judged_alone.inc(sum(not one.score.together for one in found))
     rest = iter(found)
     return [next(rest) if isinstance(one, Judged) else one for one in judged]
 

@@ -23,7 +23,13 @@ from service.telemetry.logs import CALL
 from service.telemetry.metrics import UNLISTED, Metrics
 
 RECENT = 10_000  # how many of the latest sequences new thresholds are tried on
-UNTOLD = ("events", "unreadable", "reasons", "repair")  # parts of a result that are not sent to the webhook
+UNTOLD = (
+    "events",
+    "unreadable",
+    "reasons",
+    "counterfactual",
+    "repair",
+)  # parts of a result that are not sent to the webhook
 
 
 class Publisher:

@@ -22,9 +22,11 @@ from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
 from service.serving.admission import EVENTS, SCORE, WARM, Admission, Asking, full, late
 from service.serving.bare_graph import BareGraph
-from service.serving.beside import judged_beside, take_in
+from service.serving.beside import judged_beside, looked_at, take_in
 from service.serving.cache import Cache
 from service.serving.campaigns import Campaigns
+from service.serving.counterfactual import Shortened, explain, refuse_many
+from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.exemptions import Exemptions
@@ -154,6 +156,7 @@ class Serving:
         """
         asking = Asking(SCORE, size, time.perf_counter(), timeout_ms, body)
         active, asked = self._admitted(), parse(body, self.settings.max_sequences)
+        refuse_many(asked, self.settings.max_sequences)
         results = await self._results(active, asked, asking)
         failures = [result["error"] for result in results if "error" in result]
         if len(failures) == len(results) and all(error["status"] == 422 for error in failures):
@@ -270,11 +273,12 @@ class Serving:
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         # what the crowd says changes with every request, so an answer of before may be wrong by now
         crowd = self.crowd if model.bundle.usual and not asked.alone else None
-        cache = active.cache if not (crowd or asked.reasons or asked.repair or asked.trial) else None
+        in_full = bool(asked.reasons or asked.repair or asked.trial or asked.counterfactual)
+        cache = active.cache if not (crowd or in_full) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
-        in_full, reach = bool(asked.reasons or asked.repair or asked.trial), active.shortcut.reach
+        reach = active.shortcut.reach
         of_all = [Sent(*one.given, in_full) for _, one in waiting]
         self.admission.learn(asking.route, asking.size, sum(one.positions for _, one in waiting))
         if (call := CALL.get()) and call.spans is not None:
@@ -287,18 +291,21 @@ class Serving:
         judged = await self._settled(active, of_all, judged, reach, asking)
         policy = self.registry.policy_for(active)  # at once, as they are settled by no later one
         stages["infer"].observe(alone - parsed + (settled := time.perf_counter()) - beside)
-        if crowd:  # only now, so that nobody enters by a request that is refused
-            if asked.observe and not asked.trial:
-                await take_in(crowd, accounts, judged, self.metrics)
-            stages["crowd"].observe(beside - alone + time.perf_counter() - settled)
-        answered = time.perf_counter()
         for (i, one), found in zip(waiting, judged, strict=True):
             result = results[i] = compose(i, one, found, model, policy, asked, self.listed, bool(crowd))
             if cache is not None and "error" not in result:
                 cache[keys[i]] = result
         composed = [result for result in results if result is not None]
         whole = self.exemptions.applied(asked.sequences, composed, model.bundle.version)
-        stages["compose"].observe(time.perf_counter() - answered)
+        stages["compose"].observe((composed_at := time.perf_counter()) - settled)
+        if asked.counterfactual:
+            some = [(one, found, whole[i]) for (i, one), found in zip(waiting, judged, strict=True)]
+            await explain(some, partial(self._shortened, active, crowd, asking), model, policy, asked)
+            stages["counterfactual"].observe(-composed_at + (composed_at := time.perf_counter()))
+        if crowd:  # only now, so that nobody enters by a request that is refused
+            if asked.observe and not asked.trial:
+                await take_in(crowd, accounts, judged, self.metrics)
+            stages["crowd"].observe(beside - alone + time.perf_counter() - composed_at)
         if call:
             call.sequences = len(whole)
         if not asked.trial:
@@ -333,6 +340,16 @@ class Serving:
             raise full() from None
         except DeadlineExceeded:
             raise late(self.metrics, asking.timeout_ms) from None
+
+    async def _shortened(
+        self, active: Active, crowd: LiveCrowd | None, asking: Asking, shortened: Sequence[Shortened]
+    ) -> list[Judged | Exception]:
+        """What the model says of shortened sequences, beside the crowd as it is; raises as `_answers`."""
+        judged = await self._answers(active, [Sent(*one.given, in_full=True) for one in shortened], asking)
+        if crowd:
+            accounts = [one.of.account for one in shortened]
+            return await looked_at(crowd, active.model, accounts, judged, asking, self.metrics)
+        return judged
 
     async def _settled(
         self,

@@ -1,7 +1,7 @@
 """The steps of a scoring request that are pure functions: prepare its sequences, compose its results."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ class Prepared:
     def positions(self) -> int:
         """What it costs, in positions of the network."""
         return self.length + 1 - (-length_of(self.sequence.past) // PAST_OF_POSITION)
+
+    def as_sent(self, events: Collection[int]) -> list[int]:
+        """Where events that were kept were sent, with all that repeat them; ascending."""
+        kept = set(events)
+        return sorted(kept) if self.places is None else [at for at, place in enumerate(self.places) if place in kept]
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -157,10 +162,8 @@ def compose(
         return failed(sequence.id, 500, "the model failed on this sequence; the log has the reason")
     score, on_list = judged.score, listed.get(sequence.user_id) if sequence.user_id else None
     bundle, encoded = model.bundle, judged.encoded
-    thresholds = policy.of_bundle(sequence.segment, encoded.length)
-    live_rate = model.live_rate(score, asked.live)
-    rates = score.false_alarm_rate, live_rate
-    decision = LISTED[on_list] if on_list else thresholds.decide(score.score, *rates, asked.reviews_kept)
+    thresholds, live_rate = policy.of_bundle(sequence.segment, encoded.length), model.live_rate(score, asked.live)
+    decision = LISTED[on_list] if on_list else decided(judged, prepared, model, policy, asked)
     found = bundle.support_of(score.together).of(thresholds, encoded.length, score.missing)
     result = {
         "id": sequence.id,
@@ -183,12 +186,20 @@ def compose(
     if on_list:
         result["listed"] = on_list
     if asked.reasons:
-        result["reasons"] = [asdict(reason) for reason in model.reasons(judged, asked.reasons)]
+        result["reasons"] = [reason.told for reason in model.reasons(judged, prepared.given, asked.reasons)]
     if asked.repair:
         result["repair"] = asdict(repair(score, decision, bundle.partial_types))
     if places:
-        _as_sent(result, places)
+        _as_sent(result, prepared, places)
     return result
+
+
+def decided(judged: Judged, prepared: Prepared, model: Model, policy: Policy, asked: Asked) -> Decision:
+    """The decision on a sequence by the thresholds in force, whoever is on a list."""
+    score = judged.score
+    rates = score.false_alarm_rate, model.live_rate(score, asked.live)
+    thresholds = policy.of_bundle(prepared.sequence.segment, judged.encoded.length)
+    return thresholds.decide(score.score, *rates, asked.reviews_kept)
 
 
 def _support(found: Bounds | None) -> Result:
@@ -210,7 +221,7 @@ def _missing(judged: Judged, remembered: Remembered | None, encoder: Encoder, wa
     return found
 
 
-def _as_sent(result: Result, places: Sequence[int]) -> None:
+def _as_sent(result: Result, prepared: Prepared, places: Sequence[int]) -> None:
     """Restores the events that were left out as repeats: `places` says which kept event stands for each sent one."""
     result["events"] = [result["events"][place] for place in places]
     for value in result.get("unreadable", ()):
@@ -218,9 +229,10 @@ def _as_sent(result: Result, places: Sequence[int]) -> None:
     for reason in result.get("reasons", ()):
         if reason["event"] is not None:
             reason["event"] = places.index(reason["event"])
+        if "events" in reason:
+            reason["events"] = prepared.as_sent(reason["events"])
     if "repair" in result:
-        dropped = set(result["repair"]["drop"])
-        result["repair"]["drop"] = [at for at, place in enumerate(places) if place in dropped]
+        result["repair"]["drop"] = prepared.as_sent(result["repair"]["drop"])
 
 
 def user_lists(settings: Settings) -> dict[str, str]:

@@ -30,6 +30,7 @@ STAGES = (
     "judge",
     "crowd",
     "compose",
+    "counterfactual",
     "respond",
 )  # encode and judge are timed for several sequences at once
 SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # where prometheus_client keeps values of several workers

@@ -186,13 +186,9 @@ class Usage:
                 cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
-        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("recguard_padding_ratio_"))
-        return cls(
-            cpu,
-            resident,
-            float(values["recguard_padding_ratio_sum"]),
-            float(values["recguard_padding_ratio_count"]),
-        )
+        ratio = "recguard_padding_ratio"
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(f"{ratio}_"))
+        return cls(cpu, resident, float(values[f"{ratio}_sum"]), float(values[f"{ratio}_count"]))
 
     def since(self, before: "Usage", elapsed: float) -> dict[str, float]:
         return {

@@ -167,9 +167,9 @@ def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path
     body = {"sequences": sequences(attacked / "events.csv", 3), "reasons": 4}
     results = service.client.post("/v1/score", json=body).json()["results"]
     for sequence, result in zip(body["sequences"], results, strict=True):
-        assert 1 <= len(result["reasons"]) <= 4
+        assert 2 <= len(result["reasons"]) <= 5  # the last one is the rest
         for reason in result["reasons"]:
-            assert set(reason) == {"event", "field", "value", "contribution"}
+            assert {"event", "field", "value", "contribution", "text"} <= set(reason)
             assert reason["event"] is None or 0 <= reason["event"] < len(sequence["events"])
     plain = service.client.post("/v1/score", json={"sequences": body["sequences"]}).json()["results"]
     assert all("reasons" not in result for result in plain)
@@ -177,7 +177,7 @@ def test_reasons_come_with_a_score_if_asked_for(service: Service, attacked: Path
     assert service.client.post("/v1/score", json={**body, "reasons": "5"}).status_code == 422
     one_bad = {"sequences": [*body["sequences"], {"id": "bad"}], "reasons": 2}
     *good, bad = service.client.post("/v1/score", json=one_bad).json()["results"]
-    assert all(len(result["reasons"]) == 2 for result in good)
+    assert all([r["field"] == "rest" for r in result["reasons"]] == [False, False, True] for result in good)
     assert "error" in bad
 
 
@@ -215,7 +215,7 @@ def test_a_sequence_sent_again_is_answered_from_memory_until_something_changes(
         assert new["score_id"] != old["score_id"]
         assert {**new, "id": "", "score_id": ""} == {**old, "id": "", "score_id": ""}
     reasons = score(service, {"sequences": some[:1], "reasons": 3}).json()["results"]
-    assert len(reasons[0]["reasons"]) == 3
+    assert len(reasons[0]["reasons"]) == 3 + 1
     service.client.put("/v1/thresholds", json={"review": 0.0, "block": 1.0})
     decided = score(service, {"sequences": some[:4]}).json()["results"]
     assert {r["decision"] for r in decided if r["score"] < 1} == {"review"}

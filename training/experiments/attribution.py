@@ -3,7 +3,7 @@
 The curve is the deletion metric of Petsiuk, Das and Saenko, "RISE", BMVC 2018.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +11,13 @@ import torch
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
-from service.encoding.values import Floats
-from service.model.calibration import CHANNELS, logit
+from service.encoding.usage import Usage
+from service.encoding.values import Columns, Floats
+from service.model.calibration import CHANNELS, Evidence, logit
 from service.model.lengths import bins
-from service.model.scorer import evidence
+from service.model.reasons import Explainer, blamed
+from service.model.scorer import Score, evidence
+from service.model.topics import Topics
 from training.data.log import Log
 from training.network.finetune import run_torch
 
@@ -25,6 +28,8 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of a sequence's events taken away
 SHORTEST = 10  # shorter sequences are not tried
 MOST = 40  # sequences tried
 STEPS = 16  # of the integral
+TOLD = 5  # reasons of each sequence
+ORDERS = ("event scores", "reasons", "integrated gradients", "at random")  # in which events are taken away
 
 
 def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[str, list[float]]:
@@ -34,23 +39,24 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
         tried: positions in the log of detected sequences; the first MOST that are long enough are used.
     """
     rng = np.random.default_rng(0)
-    orders: dict[str, Callable[[Encoded, Floats], Floats]] = {
-        "event scores": lambda _, own: own,
-        "integrated gradients": lambda encoded, _: integrated_gradients(fitted, encoded),
-        "at random": lambda encoded, _: rng.random(encoded.length),
-    }
     long = [i for i in tried if log.offsets[i + 1] - log.offsets[i] >= SHORTEST][:MOST]
     sequences = [log.sequence(i) for i in long]
     if not long:
-        return {name: [] for name in orders}
+        return {name: [] for name in ORDERS}
     encoded = [fitted.encoder.encode(columns, length) for columns, length in sequences]
-    answers = fitted.scorer.scores(evidence(encoded, run_torch(fitted.model), fitted.tabular))
-    own = [answer.events for answer in answers]
+    found = evidence(encoded, run_torch(fitted.model), fitted.tabular)
+    answers = fitted.scorer.scores(found)
+    blames = {
+        "event scores": [answer.events for answer in answers],
+        "reasons": by_reasons(fitted, sequences, encoded, found, answers),
+        "integrated gradients": [integrated_gradients(fitted, e) for e in encoded],
+        "at random": [rng.random(e.length) for e in encoded],
+    }
     curves = {}
-    for name, order in orders.items():
+    for name in ORDERS:
         reduced = []
-        for (columns, length), e, blame in zip(sequences, encoded, own, strict=True):
-            ranked = np.argsort(-order(e, blame), kind="stable")
+        for (columns, length), blame in zip(sequences, blames[name], strict=True):
+            ranked = np.argsort(-blame, kind="stable")
             for share in SHARES:
                 left = np.sort(ranked[round(share * length) :])
                 reduced.append(fitted.encoder.encode({n: [v[i] for i in left] for n, v in columns.items()}, len(left)))
@@ -58,6 +64,22 @@ def deletion_curves(fitted: "Fitted", log: Log, tried: Sequence[int]) -> dict[st
         odds = np.array([logit(s) for s in np.clip(scores, 1e-9, 1 - 1e-9)])
         curves[name] = odds.reshape(-1, len(SHARES)).mean(axis=0).tolist()
     return curves
+
+
+def by_reasons(
+    fitted: "Fitted",
+    sequences: Sequence[tuple[Columns, int]],
+    encoded: Sequence[Encoded],
+    found: Evidence,
+    answers: Sequence[Score],
+) -> list[Floats]:
+    """Float64 (T,) of each sequence: what the reasons that speak against it add, divided among the events they name."""
+    explainer = Explainer(fitted.encoder, fitted.tabular, fitted.calibration, fitted.ordinary, Topics(fitted.encoder))
+    told = zip(sequences, encoded, answers, strict=True)
+    return [
+        blamed(explainer.reasons(one, found.take(np.array([at])), answer.score, given, TOLD), one.length)
+        for at, (given, one, answer) in enumerate(told)
+    ]
 
 
 def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
@@ -83,7 +105,6 @@ def integrated_gradients(fitted: "Fitted", encoded: Encoded) -> Floats:
         at = np.flatnonzero(owner >= 0)
         np.add.at(blame, owner[at], weight["network"] * part * row[at])
     at = np.flatnonzero(encoded.belongs >= 0)
-    np.add.at(
-        blame, encoded.belongs[at], weight["linear"] * fitted.tabular.linear.contributions(encoded).sum(axis=1)[at]
-    )
+    of_linear = fitted.tabular.linear.contributions(encoded, Usage.of([encoded])).sum(axis=1)
+    np.add.at(blame, encoded.belongs[at], weight["linear"] * of_linear[at])
     return blame

@@ -191,6 +191,7 @@ def _write_parts(fitted: Fitted, folder: Path) -> None:
     if fitted.masked is not None:
         (folder / MASKED).write_bytes(save(fitted.masked.state_dict()))
     fitted.tabular.save(folder / "statistics.npz")
+    fitted.ordinary.save(folder / "ordinary.npz")
     fitted.support.save(folder / "promise.npz")
     if fitted.usual is not None and fitted.together is not None:
         fitted.usual.save(folder / "crowd.npz")

@@ -17,6 +17,7 @@ from service.model.calibration import Calibration, Evidence
 from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.lengths import LEAST, bins
+from service.model.ordinary import Ordinary
 from service.model.policy import Thresholds
 from service.model.scorer import Scorer, evidence
 from service.model.support import Support
@@ -36,9 +37,10 @@ from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, fold_of, taught, untrained
+from training.fit.ordinary import fit_ordinary
 from training.fit.replacing import shown_of
 from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
-from training.fit.tabular import FittedTabular, Sample, fit_tabular, row_counts
+from training.fit.tabular import FittedTabular, Sample, as_unseen, fit_tabular, row_counts
 from training.network.finetune import Example, run_torch
 from training.network.model import BehaviourBert
 from training.network.pretrain import MaskedEvents, pretrain
@@ -68,6 +70,7 @@ class Fitted:
     support: Support
     usual: Usual | None
     together: Support | None
+    ordinary: Ordinary
     thresholds: Thresholds
     parts: SetAside
     f1_threshold: float
@@ -140,8 +143,7 @@ def fit_apart(
     Args:
         parts: what to learn from, and what to choose thresholds on.
     """
-    seconds: dict[str, float] = {}
-    config = config.settled
+    seconds, config = dict[str, float](), config.settled
     with stage("encoder", seconds):
         known, encoder = labels.subset(parts.others), old.encoder if old else None
         data = encode(log.subset(parts.others), known, config, encoder, len(parts.aside))
@@ -176,6 +178,7 @@ def fit_apart(
         support=support,
         usual=usual if of_crowd else None,
         together=of_crowd,
+        ordinary=ordinary_of(data, sample, fold),
         thresholds=judged.thresholds,
         parts=parts,
         f1_threshold=judged.f1_threshold,
@@ -302,6 +305,13 @@ def sample_of(data: EncodedLog) -> Sample:
     types = np.array([e.type for e in data.examples])
     counts = row_counts(data.encoder, data.encoded)
     return Sample(data.encoder, data.encoded, data.of, whole, data.weight, data.label, types, counts)
+
+
+def ordinary_of(data: EncodedLog, sample: Sample, fold: NDArray[np.int64]) -> Ordinary:
+    """What the genuine histories have, each as an encoder that was learned without its fold would have it."""
+    whole, genuine = np.arange(len(data.log)), np.flatnonzero(data.label[: len(data.log)] == 0)
+    unseen = as_unseen(sample.take(whole), fold[whole])
+    return fit_ordinary(data.encoder, [unseen[i] for i in genuine.tolist()], data.log.subset(genuine))
 
 
 def with_offsets(data: EncodedLog, tabular: FittedTabular, config: FitConfig) -> list[Example]:

@@ -38,6 +38,13 @@ def shift_golden(path: Path) -> None:
     rewrite(path, "golden.jsonl", json.dumps(sample) + "\n")
 
 
+def fewer_shares(path: Path) -> None:
+    with np.load(path / "ordinary.npz") as kept:
+        arrays = {**kept, "share": kept["share"][1:]}
+    np.savez(path / "ordinary.npz", **arrays)
+    edit_manifest(path, lambda m: m["files"].update({"ordinary.npz": sha256(path / "ordinary.npz")}))  # type: ignore[attr-defined]
+
+
 def fewer_rates(path: Path) -> None:
     with np.load(path / "promise.npz") as kept:
         arrays = {**kept, "thresholds": kept["thresholds"][:, :, 1:]}
@@ -54,14 +61,15 @@ def fewer_rates(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 7; fit it again with `recguard-train fit`",
+            "schema version 2, this release reads 8; fit it again with `recguard-train fit`",
         ),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=9)),
-            "schema version 8, this release reads 7; upgrade recguard",
+            "schema version 9, this release reads 8; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),
+        (fewer_shares, "ordinary.npz: made for other rows or columns"),
         (fewer_rates, "promise.npz: made for other columns, lengths or rates"),
         (lambda p: rewrite(p, "model.onnx", "no graph"), "ONNX Runtime cannot load it"),
         (lambda p: edit_manifest(p, lambda m: m["types"].append("one_more")), "encoder and manifest say"),

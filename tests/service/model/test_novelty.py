@@ -36,6 +36,10 @@ def test_the_distance_is_the_mahalanobis_distance_over_what_is_there() -> None:
     expected = one[0, used] @ np.linalg.solve(covariance, one[0, used]) / used.sum()
     assert found.distance(one, length) == pytest.approx([expected])
     assert found.distance(one * np.nan, length) == [1.0]
+    parts = found.parts(one[0], 10)
+    assert parts.sum() == pytest.approx(expected)
+    assert (parts[~used] == 0).all()
+    assert (found.parts(one[0] * np.nan, 10) == 0).all()
 
 
 def test_a_caller_who_leaves_out_other_fields_each_time_fills_no_memory() -> None:

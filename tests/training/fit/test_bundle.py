@@ -19,6 +19,7 @@ def test_the_bundle_holds_what_the_contract_names(bundle: Bundle) -> None:
             "encoder.json",
             "model.onnx",
             "statistics.npz",
+            "ordinary.npz",
             "promise.npz",
             "crowd.npz",
             "together.npz",
