@@ -98,7 +98,8 @@ def explained(one: Explainer, sent: Given, together: Together | None = None) -> 
     """All reasons, the log odds of the score, and the number of events."""
     encoded = one.encoder.encode(*sent)
     count = encoded.length
-    said = NetworkLogits(np.array([0.3]), np.zeros((1, 1)), np.linspace(-2, 2, count, dtype=np.float32))
+    of_events = np.linspace(-2, 2, count, dtype=np.float32)
+    said = NetworkLogits(np.array([0.3]), np.zeros((1, 1)), of_events, of_events[::-1])
     told = gather([encoded], said, one.tabular.read([encoded]), together or Together.unknown([count]))
     score = float(one.calibration.score(told)[0])
     reasons = one.reasons(encoded, told, score, sent, EVERY)
