@@ -18,10 +18,8 @@ from training.data.log import Log
 
 FEWEST = 4  # events of a history of which some can be replaced
 SHARE = 0.1, 0.6  # of its events are replaced, at least and at most
-TO_THE_END, AMID = (
-    0.5,
-    0.3,
-)  # how often all from some event on are replaced, and a stretch amid others; else here and there
+TO_THE_END = 0.5  # how often all from some event on are replaced
+AMID = 0.3  # how often a stretch with others around it; else some here and there
 
 
 def replaced(
