@@ -13,7 +13,7 @@ from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoder
 from service.encoding.fields import FIRST
 from service.encoding.remembered import Given
-from service.model.calibration import Calibration, logit
+from service.model.calibration import CHANNELS, Calibration, logit
 from service.model.guilt_by_association import GuiltByAssociation
 from service.model.lengths import LEAST
 from service.model.linear import Linear
@@ -84,7 +84,13 @@ def explainer(log: Log, encoder: Encoder, ordinary: Ordinary, seed: int) -> Expl
     association = GuiltByAssociation(rng.normal(size=rows), holding)
     bins, none = len(LEAST), [[0.0] * len(LEAST)] * 5
     calibration = Calibration(
-        np.abs(rng.normal(size=(bins, 4))).tolist(), [0.1] * bins, 0.2, 0.05, [[2.0] * bins] * 5, none, (0.9,) * 5
+        np.abs(rng.normal(size=(bins, len(CHANNELS)))).tolist(),
+        [0.1] * bins,
+        0.2,
+        0.05,
+        [[2.0] * bins] * 5,
+        none,
+        (0.9,) * 5,
     )
     return Explainer(encoder, Tabular(novelty, linear, association), calibration, ordinary, Topics(encoder))
 
