@@ -29,6 +29,7 @@ from service.model.togetherness import MEASURES
 from service.model.topics import Part, Topic, Topics
 
 SUREST = 1e-12  # a score nearer to 0 or 1 is taken to be as near, so that its log odds are finite
+RAISED = 0.01  # an alarm that is less sure rests, and says nothing
 BLAMED = 0.5  # event score from which on the network blames an event
 MOST_COMPANY = 6  # values that others who hold them make suspicious
 MOST_STRAYING = 3  # topics that a distance names
@@ -112,7 +113,8 @@ class Explainer:
         measures = weight["linear"] * self._of_measures(description)
         of_topics = self.topics.parts(encoded, contributions, measures)
         learned, total = _log_odds(float(self.calibration.learned(evidence)[0])), _log_odds(score)
-        alarm = ALARMS[int(self.calibration.alarms(evidence)[0].argmax())] if total > learned else "novelty"
+        alarms = self.calibration.alarms(evidence)[0]
+        alarm = ALARMS[int(alarms.argmax())]
         of_alarm = phrases.NOVELTY if alarm == "novelty" else phrases.CROWD
         of_parts = {
             phrases.NETWORK: weight["network"] * float(evidence.network[0]),
@@ -121,7 +123,8 @@ class Explainer:
             phrases.NOVELTY: weight["novelty"] * float(log(evidence.novelty)[0]),
             phrases.CROWD: 0.0,
         }
-        of_parts[of_alarm] += total - learned
+        if alarms.max() >= RAISED:  # else it is among the rest
+            of_parts[of_alarm] += total - learned
         read = self.encoder.read
         lacking = {name for name, lacks in zip(read, encoded.missing.tolist(), strict=True) if lacks} | {"ts"} - {*read}
         found = [
@@ -256,10 +259,10 @@ class Explainer:
 def _foreign(evidence: Evidence, against: bool) -> Statement:
     """Which events are another account's, where they are some of all."""
     events = np.flatnonzero(evidence.foreign_events > 0).tolist()
-    if not against:
-        return Statement(TEXTS["foreign_genuine"], [])
-    if not 0 < len(events) < len(evidence.foreign_events):
-        return Statement(TEXTS["foreign_some"], [])
+    if not events:
+        return Statement(TEXTS["foreign_some" if against else "foreign_genuine"], [])
+    if len(events) == len(evidence.foreign_events):
+        return Statement(TEXTS["foreign_all"], [])
     return Statement(TEXTS["foreign"].format(count=len(events), all=len(evidence.foreign_events)), events)
 
 

@@ -202,8 +202,8 @@ def _change(case: Case) -> Statement:
     assert stretch is not None
     odds = Change.log_odds(case.seen.ids(stretch))
     after = odds > 0
-    if not case.against or not after.any():
-        return Statement(TEXTS["no_change"])
+    if not after.any():
+        return case.mixed() if case.against else Statement(TEXTS["no_change"])
     likely = float(1 / (1 + np.exp(-odds.max())))
     there = after & (odds >= odds.max() / 2)
     said = TEXTS["change"].format(count=int(there.sum()), all=case.seen.length, likely=share(min(likely, 0.99)))

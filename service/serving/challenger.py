@@ -159,6 +159,7 @@ def answers(
             with suppress(EventError):  # events that repeat an `event_id` count once, as in the champion's answer
                 columns, length, _ = distinct(*columns_of(sequence.events), encoder.reading)
                 given.append((at, sequence, (columns, length, remembered_of(sequence, summary, encoder))))
+    crowd = None if asked.alone else crowd
     beside = _beside(crowd, model, given, asked.observe) if crowd else []
     found: list[Answer | None] = [None] * len(asked.sequences)
     scores = model.scores([one for *_, one in given], together=beside)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.encoding.values import Columns
-from service.model.counterfactual import MOST_TRIED, Search, fewest
+from service.model.counterfactual import AT_ONCE, MOST_TRIED, Search, fewest
 from service.model.policy import Policy
 from service.model.reasons import blamed
 from service.model.scorer import Judged, Model
@@ -48,6 +48,13 @@ def refuse_many(asked: Asked, most: int) -> None:
         raise Problem(
             413, f"{len(asked.sequences)} sequences in a request with counterfactual; at most {most} may be sent"
         )
+
+
+def refuse_large(asked: Asked, some: Sequence[Prepared], most: int) -> None:
+    """Raises Problem 413 where what is asked at once would be more than `most` positions, those that may wait."""
+    positions = AT_ONCE * sum(one.positions for one in some)
+    if asked.counterfactual and positions > most:
+        raise Problem(413, f"counterfactual asks for {positions} positions at once; at most {most}: send fewer events")
 
 
 class _Open(NamedTuple):

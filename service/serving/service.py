@@ -25,7 +25,7 @@ from service.serving.bare_graph import BareGraph
 from service.serving.beside import judged_beside, looked_at, take_in
 from service.serving.cache import Cache
 from service.serving.campaigns import Campaigns
-from service.serving.counterfactual import Shortened, explain, refuse_many
+from service.serving.counterfactual import Shortened, explain, refuse_large, refuse_many
 from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
@@ -272,11 +272,13 @@ class Serving:
         prepared = prepare(asked, model, self.settings)
         results: list[Result | None] = [one if isinstance(one, dict) else None for one in prepared]
         # what the crowd says changes with every request, so an answer of before may be wrong by now
-        crowd = self.crowd if model.bundle.usual and not asked.alone else None
+        expected = self.crowd is not None and model.bundle.usual is not None
+        crowd = self.crowd if expected and not asked.alone else None
         in_full = bool(asked.reasons or asked.repair or asked.trial or asked.counterfactual)
         cache = active.cache if not (crowd or in_full) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
+        refuse_large(asked, [one for _, one in waiting], self.settings.queue_tokens)
         stages["parse"].observe((parsed := time.perf_counter()) - asking.start)
         reach = active.shortcut.reach
         of_all = [Sent(*one.given, in_full) for _, one in waiting]
@@ -292,7 +294,7 @@ class Serving:
         policy = self.registry.policy_for(active)  # at once, as they are settled by no later one
         stages["infer"].observe(alone - parsed + (settled := time.perf_counter()) - beside)
         for (i, one), found in zip(waiting, judged, strict=True):
-            result = results[i] = compose(i, one, found, model, policy, asked, self.listed, bool(crowd))
+            result = results[i] = compose(i, one, found, model, policy, asked, self.listed, expected)
             if cache is not None and "error" not in result:
                 cache[keys[i]] = result
         composed = [result for result in results if result is not None]

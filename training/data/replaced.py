@@ -23,7 +23,12 @@ AMID = 0.3  # how often a stretch with others around it; else some here and ther
 
 
 def replaced(
-    log: Log, at: NDArray[np.int64], group: NDArray[np.int64], draws: int, rng: Generator
+    log: Log,
+    at: NDArray[np.int64],
+    group: NDArray[np.int64],
+    account: NDArray[np.int64],
+    draws: int,
+    rng: Generator,
 ) -> tuple[Log, NDArray[np.int64]]:
     """Histories some of whose events are another account's, with an `event_label` of 1 where they are.
 
@@ -34,6 +39,7 @@ def replaced(
         log: N histories in time order (`in_time_order`).
         at: int64 (M,), those that take part.
         group: int64 (N,); only those of one group are mixed.
+        account: int64 (N,); those of one account are never mixed.
         draws: how many times each takes part.
 
     Returns:
@@ -41,20 +47,24 @@ def replaced(
     """
     lengths, ts = np.diff(log.offsets), log.events["ts"].to_numpy().astype(np.float64)
     able = at[lengths[at] >= FEWEST]
-    latest = np.nanmax(ts, initial=-np.inf)  # nothing may happen after it
+    latest = ts[~np.isnan(ts)].max(initial=0.0)  # nothing may happen after it
+    timed = ~np.isnan(np.add.reduceat(ts, log.offsets[:-1]))
     of: list[int] = []
     found = []
     for victim, other in _pairs(able, group, ts[log.offsets[:-1]], draws, rng):
+        if account[victim] == account[other]:
+            continue
         own = log.offsets[victim] + np.arange(lengths[victim])
         mark, theirs, stretch = _drawn(int(lengths[victim]), int(lengths[other]), rng)
         rows = own.copy()
         rows[mark] = log.offsets[other] + theirs
         gaps = np.diff(ts[own])
-        if stretch:
+        if stretch and timed[victim] and timed[other]:
             gaps = np.where(mark[1:] & mark[:-1], np.diff(ts[rows]), gaps)
-        when = ts[own[0]] + np.concatenate(([0.0], np.cumsum(gaps)))
+        # where any time is unknown, all stay as they are: that one is missing must not tell what is another's
+        when = ts[own[0]] + np.concatenate(([0.0], np.cumsum(gaps))) if timed[victim] else ts[own]
         of.append(victim)
-        found.append((own, rows, when - max(float(when[-1]) - latest, 0.0), mark))
+        found.append((own, rows, when - (np.nanmax(when, initial=latest) - latest), mark))
     if not of:
         return log.subset(np.zeros(0, dtype=np.int64)), np.zeros(0, dtype=np.int64)
     own, rows, when, mark = (np.concatenate(parts) for parts in zip(*found, strict=True))

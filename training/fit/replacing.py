@@ -31,7 +31,9 @@ def shown_of(data: EncodedLog, fold: NDArray[np.int64], config: FitConfig) -> Sh
         return shown
     rng = np.random.default_rng(config.seed)
     some = rng.permutation(genuine)[: -(-len(genuine) * MOST_EVENTS // events)]
-    mixed, of = replaced(data.log, some, fold, int(np.clip(MOST_EVENTS // events, 1, DRAWS)), rng)
+    named = [g if g is not None else f"sequence {i}" for i, g in enumerate(data.labels.split_group)]
+    account = np.unique(np.array(named, dtype=str), return_inverse=True)[1]
+    mixed, of = replaced(data.log, some, fold, account, int(np.clip(MOST_EVENTS // events, 1, DRAWS)), rng)
     if not len(of):
         return shown
     marks = np.split(mixed.events["event_label"].to_numpy(), mixed.offsets[1:-1])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
+from service.model.calibration import sigmoid
 from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds, which
 from service.model.lengths import LEAST, bins
 from service.model.policy import Thresholds
@@ -17,6 +18,7 @@ from training.data.log import Log
 from training.evaluation.quality import Labels, Scores
 
 logger = logging.getLogger(__name__)
+ROUNDING = 1e-4  # log odds by which a score may differ from one batch to another
 SELDOM = 0.1  # share of genuine histories up to which the lack of a column makes a class of its own
 MOST_LOOKED_AT = 500  # accounts that are scored again and again
 # scores of cuts (M,), NaN for those that do not count, and which of C columns each lacks (M, C)
@@ -110,6 +112,10 @@ def false_alarms(
         thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(near))
     thresholds[:, last + 1 :], accounts[last + 1 :] = thresholds[:, last : last + 1], accounts[last]
     thresholds = np.where(np.isneginf(thresholds), thresholds[0] if columns > 1 else np.inf, thresholds)
+    # a threshold is the score of an account, which is not flagged however that is rounded in another batch
+    thresholds = np.maximum(
+        thresholds, np.where(np.isinf(thresholds), np.inf, sigmoid(log_odds(thresholds) + ROUNDING))
+    )
     alarms = FalseAlarms(thresholds, accounts, usual, np.zeros(len(RATES)), 0)
     repeated, looks = _repeated(lengths, alarms, asked, score)
     return replace(alarms, repeated=repeated, looks=looks)

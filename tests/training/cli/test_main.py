@@ -80,7 +80,10 @@ def test_score_says_what_it_did_and_ends_with_1_or_2_where_much_could_not_be_sco
     scores, said = scored(bundle, spoilt, tmp_path, 1)
     assert f"{len(some)} not scored: {len(some)} all its rows were set aside as bad" in said
     assert scores["score"].is_null().sum() == len(some)
-    assert scores.filter(~pl.col("sequence_id").is_in(some)).equals(plain.filter(~pl.col("sequence_id").is_in(some)))
+    others, same = (t.filter(~pl.col("sequence_id").is_in(some)) for t in (scores, plain))
+    assert others.drop("score", "type").equals(same.drop("score", "type"))
+    # in another batch it may be rounded otherwise
+    assert others["score"].cast(float).to_numpy() == pytest.approx(same["score"].cast(float).to_numpy(), rel=1e-4)
     scores, said = scored(bundle, events.with_columns(ts=pl.lit("-7")), tmp_path, 2)
     assert f"{len(ids)} sequences read, 0 scored" in said
     assert scores["score"].is_null().all()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -29,7 +31,7 @@ def test_what_is_marked_is_one_others_and_nothing_else_changes(
 ) -> None:
     log, everybody = log_of(lengths, timed), np.arange(len(lengths))
     group = everybody % 2
-    found, of = replaced(log, everybody, group, draws, np.random.default_rng(seed))
+    found, of = replaced(log, everybody, group, everybody, draws, np.random.default_rng(seed))
     able = [i for i, n in enumerate(lengths) if n >= 4]
     mixing = [i for i in able if sum(j % 2 == i % 2 for j in able) > 1]
     assert sorted(of.tolist()) == sorted(mixing * draws)
@@ -53,7 +55,7 @@ def test_what_is_marked_is_one_others_and_nothing_else_changes(
 
 def test_a_stretch_goes_on_in_the_rhythm_of_the_other_account() -> None:
     log = log_of([20, 20])
-    found, of = replaced(log, np.arange(2), np.zeros(2, dtype=int), 40, np.random.default_rng(0))
+    found, of = replaced(log, np.arange(2), np.zeros(2, dtype=int), np.arange(2), 40, np.random.default_rng(0))
     seen = set()
     for i, (columns, _) in zip(of.tolist(), found.sequences(), strict=True):
         marks, gaps = np.array(columns["event_label"]), np.diff(np.array(columns["ts"], dtype=float))
@@ -66,7 +68,29 @@ def test_a_stretch_goes_on_in_the_rhythm_of_the_other_account() -> None:
     assert seen == {0, 1}
 
 
+def test_histories_of_one_account_are_never_mixed() -> None:
+    log = log_of([8] * 6)
+    account = np.array([0, 0, 0, 1, 1, 2])
+    found, of = replaced(log, np.arange(6), np.zeros(6, dtype=int), account, 20, np.random.default_rng(0))
+    assert set(of) == set(range(6))
+    for i, (columns, _) in zip(of.tolist(), found.sequences(), strict=True):
+        marked = zip(columns["item_id"], columns["event_label"], strict=True)
+        assert {account[int(str(item).split("-")[0])] for item, mark in marked if mark} & {account[i]} == set()
+
+
+def test_that_a_time_is_missing_does_not_tell_what_is_anothers() -> None:
+    log = log_of([20] * 12)
+    missing = np.random.default_rng(1).random(240) < 0.05
+    ts = log.events["ts"].to_numpy().copy()
+    ts[missing] = np.nan
+    log = replace(log, events=log.events.with_columns(pl.Series("ts", ts).fill_nan(None)))
+    found, of = replaced(log, np.arange(12), np.zeros(12, dtype=int), np.arange(12), 8, np.random.default_rng(0))
+    for i, (columns, _) in zip(of.tolist(), found.sequences(), strict=True):
+        own, _ = log.sequence(i)
+        assert [t is None for t in columns["ts"]] == [t is None for t in own["ts"]]
+
+
 def test_nobody_is_mixed_where_nobody_can_be() -> None:
     log = log_of([3, 9])
-    found, of = replaced(log, np.arange(2), np.zeros(2, dtype=int), 2, np.random.default_rng(0))
+    found, of = replaced(log, np.arange(2), np.zeros(2, dtype=int), np.arange(2), 2, np.random.default_rng(0))
     assert len(found) == len(of) == 0

@@ -86,6 +86,7 @@ document.addEventListener("keydown", (event) => {
   if (
     !act ||
     event.defaultPrevented ||
+    event.repeat ||
     event.ctrlKey ||
     event.metaKey ||
     event.altKey ||

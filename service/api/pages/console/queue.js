@@ -19,7 +19,8 @@ let asked = { order: "teaching", decision: "", type: "", segment: "" },
 let waiting = [],
   at = 0,
   asking = 0, // of how many attempts to read the list the last one counts
-  shown = null,
+  shown = null, // what is on the page, and of which answer
+  busy = false,
   place = null,
   menus = null;
 const skipped = new Set(),
@@ -27,10 +28,10 @@ const skipped = new Set(),
 const reasons = new Map(); // the field that counts most for an anomaly, by score id
 
 export const keys = {
-  a: () => say("anomalous"),
-  n: () => say("normal"),
-  s: skip,
-  u: undo,
+  a: () => once(() => say("anomalous")),
+  n: () => once(() => say("normal")),
+  s: () => once(skip),
+  u: () => once(undo),
   j: () => go(at + 1),
   k: () => go(at - 1),
 };
@@ -204,8 +205,21 @@ function nothing() {
   );
 }
 
+// One verdict after another, each on the answer that is on the page: a key that is held must not judge what nobody has seen.
+async function once(act) {
+  if (busy) return;
+  busy = true;
+  try {
+    await act();
+  } finally {
+    busy = false;
+  }
+}
+
 async function go(to) {
   if (!waiting[to]) return;
+  shown = null;
+  place.answer.replaceChildren();
   at = to;
   [...place.list.children].forEach((item, i) =>
     i === at ? item.firstChild.setAttribute("aria-current", "true") : item.firstChild.removeAttribute("aria-current"),
@@ -221,7 +235,7 @@ async function go(to) {
       one,
     );
     if (waiting[at] !== one) return; // somebody went on meanwhile
-    shown = found;
+    shown = { ...found, one };
     place.answer.replaceChildren(...found.root.children);
     found.redraw();
   });
@@ -235,8 +249,8 @@ function buttons() {
     { class: "row", id: "verdict" },
     key("a", "anomalous", keys.a, { "data-verdict": "anomalous" }),
     key("n", "normal", keys.n, { "data-verdict": "normal" }),
-    key("s", "skip", skip),
-    key("u", given.length ? "undo the last verdict" : "undo", undo, { id: "undo", disabled: !given.length }),
+    key("s", "skip", keys.s),
+    key("u", given.length ? "undo the last verdict" : "undo", keys.u, { id: "undo", disabled: !given.length }),
     element("span", { class: "quiet" }, element("kbd", {}, "j"), " ", element("kbd", {}, "k"), " next, previous"),
   );
 }
@@ -251,7 +265,7 @@ async function next(gone) {
 
 async function say(verdict) {
   const one = waiting[at];
-  if (!one) return;
+  if (!one || shown?.one !== one) return;
   await attempt(place.problem, async () => {
     const said = await call("v1/feedback", { score_id: one.score_id, verdict });
     given.push({ one, verdict });
@@ -262,7 +276,7 @@ async function say(verdict) {
 
 async function skip() {
   const one = waiting[at];
-  if (!one) return;
+  if (!one || shown?.one !== one) return;
   skipped.add(one.score_id);
   place.said.textContent = "skipped; it waits for somebody else";
   await next(one);
