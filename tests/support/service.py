@@ -69,9 +69,10 @@ class Starter:
 
 
 def run_folder(service: Service) -> Path:
-    """What the workers of a service share, as one that still runs was told."""
+    """What the workers of a service share, as one that still runs was told; raises IndexError if none runs."""
     told = (environment(pid).get("RECGUARD_RUN_DIR") for pid in spawned(service.process.pid))
-    return Path(next(folder for folder in told if folder))
+    found = [folder for folder in told if folder]
+    return Path(found[0])
 
 
 def workers(service: Service) -> list[int]:
