@@ -1,7 +1,6 @@
-import time
-
 """Campaigns among the live traffic of a real service: found, told, judged again, and given one verdict."""
 
+import time
 from pathlib import Path
 from typing import Any
 
