@@ -19,6 +19,7 @@ from service.schemas.problems import Problem
 from service.schemas.terms import DECISIONS, Decision
 from service.serving.steps import Prepared, Result, decided
 
+QUEUES = 8  # while they are worked off, others are refused
 REASONS = 5  # that say which events to blame
 MILDER: Mapping[Decision, Sequence[Decision]] = {d: DECISIONS[:k] for k, d in enumerate(DECISIONS)}
 
@@ -51,8 +52,8 @@ def refuse_many(asked: Asked, most: int) -> None:
 
 
 def refuse_large(asked: Asked, some: Sequence[Prepared], most: int) -> None:
-    """Raises Problem 413 where what is asked at once would be more than `most` positions, those that may wait."""
-    positions = AT_ONCE * sum(one.positions for one in some)
+    """Raises Problem 413 where what is asked at once would fill the queue, of `most` positions, QUEUES times over."""
+    positions, most = AT_ONCE * sum(one.positions for one in some), QUEUES * most
     if asked.counterfactual and positions > most:
         raise Problem(413, f"counterfactual asks for {positions} positions at once; at most {most}: send fewer events")
 

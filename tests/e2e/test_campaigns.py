@@ -173,7 +173,7 @@ def test_an_account_that_is_forgotten_is_no_member(service: Service, people: lis
     wait_until(lambda: sample(service, "recguard_campaign_search_duration_seconds_count") > looks)
     [found] = campaigns(service)
     assert "f3" not in {member["user_id"] for member in found["members"]}
-    assert found["accounts"] == len(found["members"]) > SIZE - 1
+    assert found["accounts"] == len(found["members"]) >= SIZE - 1
 
 
 def test_only_reviewers_see_campaigns_and_names_are_pseudonyms(
