@@ -20,6 +20,7 @@ DEADLINE = {
     "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e9},
     "description": "Deadline.",
 }
+WAITS = {"parameters": [DEADLINE]}  # of a route that answers by a deadline
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:

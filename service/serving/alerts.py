@@ -1,7 +1,8 @@
 """The alerts that would fire by what one service knows of its last hour.
 
-Each is a rule of `deploy/prometheus/rules.yml`, under its name there, with the same condition and the same time for
-which it must hold. Prometheus remains the judge: it watches all replicas, and remembers days.
+Each is a rule of `deploy/prometheus/rules.yml`, under its name there, with the same limit and the same time for which
+it must hold. What a rule there watches by each series is watched here by the worst of them, or by all together.
+Prometheus remains the judge: it watches all replicas, and remembers days.
 """
 
 from collections.abc import Callable, Sequence

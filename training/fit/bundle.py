@@ -221,7 +221,7 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
     for name in ("int8", "fp16"):
         changes[name] = float(np.abs(scores[name] - scores["fp32"]).mean())
         moved[name] = float((decisions[name] != decisions["fp32"]).mean())
-        if changes[name] <= MAX_CHANGE and moved[name] <= max(MAX_MOVED, 1 / len(sequences)):
+        if changes[name] <= MAX_CHANGE and moved[name] <= max(MAX_MOVED, 1 / len(sequences)):  # or one of few
             close.add(name)
         else:
             logger.warning(

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 
 from service.api.auth import Access, needs
-from service.api.openapi import DEADLINE
+from service.api.openapi import WAITS
 from service.api.responses import ADMIN_PROBLEMS, leads_to, problems, verdict_on
 from service.api.routes.scoring import due
 from service.schemas import reviewing
@@ -14,7 +14,6 @@ from service.schemas.terms import Decision, Order
 from service.serving.service import Serving
 
 REVIEW_PROBLEMS = ADMIN_PROBLEMS | problems(404, 504)
-WAITS = {"parameters": [DEADLINE]}
 TEXT = r"^[^\x00]*$"  # PostgreSQL has no text with a NUL in it
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 
 from service.api.auth import Access, needs
-from service.api.openapi import DEADLINE
+from service.api.openapi import WAITS
 from service.api.responses import ADMIN_PROBLEMS, problems
 from service.api.routes.scoring import due, timeout_of
 from service.schemas import reviewing
@@ -13,7 +13,6 @@ from service.schemas.digest import digest
 from service.serving.service import Serving
 
 REVIEW_PROBLEMS = ADMIN_PROBLEMS | problems(404, 500, 504)
-WAITS = {"parameters": [DEADLINE]}
 SAID = ("score_id", "score", "decision", "type", "contradicts", "exempt_until")
 
 

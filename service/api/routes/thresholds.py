@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 
 from service.api.auth import Access, needs
-from service.api.openapi import DEADLINE
+from service.api.openapi import WAITS
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
 from service.api.routes.scoring import due
 from service.model.lengths import CLASSES, LEAST
@@ -17,8 +17,6 @@ from service.schemas.problems import Problem
 from service.serving.recalibrating import recalibrate
 from service.serving.service import Serving
 from service.serving.trying import tried_thresholds
-
-WAITS = {"parameters": [DEADLINE]}
 
 
 def router(serving: Serving, access: Access) -> APIRouter:

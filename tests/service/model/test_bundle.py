@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from service.model.bundle import Bundle, BundleError, sha256
 from service.model.scorer import Model, Read
 
 
-def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> None:
+def edit_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
@@ -22,7 +23,7 @@ def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> 
 def rewrite(path: Path, name: str, text: str) -> None:
     """Changes a file and its checksum, as someone would who means harm or knows no better."""
     (path / name).write_text(text)
-    edit_manifest(path, lambda m: m["files"].update({name: sha256(path / name)}))  # type: ignore[attr-defined]
+    edit_manifest(path, lambda m: m["files"].update({name: sha256(path / name)}))
 
 
 def flip_a_byte(path: Path) -> None:
@@ -42,14 +43,14 @@ def fewer_shares(path: Path) -> None:
     with np.load(path / "ordinary.npz") as kept:
         arrays = {**kept, "share": kept["share"][1:]}
     np.savez(path / "ordinary.npz", **arrays)
-    edit_manifest(path, lambda m: m["files"].update({"ordinary.npz": sha256(path / "ordinary.npz")}))  # type: ignore[attr-defined]
+    edit_manifest(path, lambda m: m["files"].update({"ordinary.npz": sha256(path / "ordinary.npz")}))
 
 
 def fewer_rates(path: Path) -> None:
     with np.load(path / "promise.npz") as kept:
         arrays = {**kept, "thresholds": kept["thresholds"][:, :, 1:]}
     np.savez(path / "promise.npz", **arrays)
-    edit_manifest(path, lambda m: m["files"].update({"promise.npz": sha256(path / "promise.npz")}))  # type: ignore[attr-defined]
+    edit_manifest(path, lambda m: m["files"].update({"promise.npz": sha256(path / "promise.npz")}))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What verdicts do to exemptions, in both databases."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,6 @@ from service.stores.audit import Audit
 from service.stores.verdicts import Store
 
 DAYS = 30.0
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
-    found = Store(url, tmp_path)
-    found.prune(0, 0)  # what a test before left
-    for one in found.exempt():
-        found.unexempt(one.account)
-    yield found
-    found.close()
 
 
 def keep(store: Store, score_id: str, score: float = 0.5, **more: Any) -> None:

@@ -1,25 +1,12 @@
 """What waits for a verdict: filtered, ordered, counted, and found again with its account; in both databases."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.model.intervals import wilson
 from service.stores.verdicts import Store
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
-    found = Store(url, tmp_path)
-    found.prune(0, 0)  # what a test before left
-    for one in found.exempt():
-        found.unexempt(one.account)
-    yield found
-    found.close()
 
 
 def answer(score_id: str, **more: Any) -> dict[str, Any]:

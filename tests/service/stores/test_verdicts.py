@@ -3,7 +3,6 @@
 import math
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,6 @@ from service.model.delivered import Counted
 from service.model.intervals import wilson
 from service.stores.quality import Quality
 from service.stores.verdicts import NAME, Store
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
-    found = Store(url, tmp_path)
-    found.prune(0, 0)  # what a test before left
-    yield found
-    found.close()
 
 
 def answer(

@@ -50,7 +50,7 @@ def test_what_is_marked_is_one_others_and_nothing_else_changes(
         ts = [t for t in columns["ts"] if t is not None]
         assert ts == sorted(ts)
         assert len(ts) == (length if timed else 0)
-        assert not timed or ts[-1] <= log.events["ts"].max()  # type: ignore[operator]
+        assert not timed or ts[-1] <= log.events["ts"].to_numpy().max()
 
 
 def test_a_stretch_goes_on_in_the_rhythm_of_the_other_account() -> None:

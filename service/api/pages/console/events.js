@@ -27,19 +27,11 @@ const ADVICE = {
   drop_events: ({ drop }) => `drop ${plural(drop.length, "event")}.`,
   drop_sequence: () => "drop it.",
 };
-let api = null; // asked for once while the page is open
 
 // The results of some sequences, as trials: not counted, not kept, told to nobody.
 export async function score(sequences, more = {}) {
   return (await call("v1/score", { sequences, trial: true, ...more })).results;
 }
-
-// Whether scoring can say with which events left out the decision would be another one.
-const tellsCounterfactual = () =>
-  (api ??= call("openapi.json").then(
-    (found) => "counterfactual" in (found.components.schemas.ScoreRequest?.properties ?? {}),
-    () => false,
-  ));
 
 // The places of the events that a reason names; none where it is about the sequence as a whole.
 export const eventsOf = (reason) => reason.events ?? (reason.event === null || reason.event === undefined ? [] : [reason.event]);
@@ -117,11 +109,8 @@ export function drawEvents(shown, columns) {
         place.removed.textContent = error.message;
       }
     },
-    { id: "counterfactual", hidden: true },
+    { id: "counterfactual", hidden: result.decision === "allow" },
   );
-  tellsCounterfactual().then((known) => {
-    least.hidden = !known || result.decision === "allow";
-  });
   const { repair } = result;
   return card(
     "Events",
