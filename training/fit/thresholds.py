@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
+from service.encoding.values import Floats
 from service.model.calibration import sigmoid
 from service.model.false_alarms import LOOKS, RATES, FalseAlarms, conformal, log_odds, which
 from service.model.lengths import LEAST, bins
@@ -112,13 +113,15 @@ def false_alarms(
         thresholds[0, bin_] = np.maximum(thresholds[0, bin_], conformal(near))
     thresholds[:, last + 1 :], accounts[last + 1 :] = thresholds[:, last : last + 1], accounts[last]
     thresholds = np.where(np.isneginf(thresholds), thresholds[0] if columns > 1 else np.inf, thresholds)
-    # a threshold is the score of an account, which is not flagged however that is rounded in another batch
-    thresholds = np.maximum(
-        thresholds, np.where(np.isinf(thresholds), np.inf, sigmoid(log_odds(thresholds) + ROUNDING))
-    )
-    alarms = FalseAlarms(thresholds, accounts, usual, np.zeros(len(RATES)), 0)
+    alarms = FalseAlarms(_above(thresholds), accounts, usual, np.zeros(len(RATES)), 0)
     repeated, looks = _repeated(lengths, alarms, asked, score)
     return replace(alarms, repeated=repeated, looks=looks)
+
+
+def _above(thresholds: Floats) -> Floats:
+    """Each is the score of an account, which is not flagged however that is rounded in another batch."""
+    above = np.where(np.isinf(thresholds), np.inf, sigmoid(log_odds(thresholds) + ROUNDING))
+    return np.maximum(thresholds, above)
 
 
 def _ways(columns: int, remembers: bool) -> list[tuple[Kind | None, int, int]]:
