@@ -69,7 +69,7 @@ function figures(at) {
 function said(name, step) {
   const { unit, values } = counts[name];
   const value = values[step];
-  if (unit === "score") return `from a score of ${value}`;
+  if (unit === "score") return `from a score of ${Number(value.toPrecision(4))}`;
   const percent = `${Number((100 * value).toPrecision(3))} %`;
   return name === "prevalence" ? percent : value ? `at most ${percent} of ${counts.whose}` : "nobody";
 }
