@@ -16,6 +16,7 @@ from training.evaluation.quality import rate
 from training.evaluation.words import hundred, in_words, kind_in_words, told, whole_number
 
 MOST_ROWS = 14  # of one picture
+MOST_BROKEN = 3  # ways to know less that break the promise
 HISTORY = "number of events"  # the group that `assessment.groups_of` makes of them
 Row = Mapping[str, Any]
 Share = Sequence[float]
@@ -66,7 +67,7 @@ def precision(recall: Share, false_alarms: Share, prevalence: float) -> list[flo
 def _asked(promise: Row) -> list[dict[str, Any]]:
     """The rates that thresholds were asked to keep, and whether that is a promise to genuine users."""
     return [
-        {"done": done, "whose": promise["of"], "genuine": promise["of"] == GENUINE, **promise[level]}
+        {"done": done, "genuine": promise["of"] == GENUINE, **promise[level]}
         for level, done in (("review", "reviewed or blocked"), ("block", "blocked"))
         if level in promise
     ]
@@ -205,8 +206,9 @@ def _unlike(groups: Sequence[Row], everybody: Share) -> list[dict[str, Any]]:
 
 
 def _broken(promise: Row, cuts: Sequence[Row]) -> list[dict[str, Any]]:
-    """Ways to show less of a history in which the test finds more genuine users flagged than was asked for."""
+    """Ways to show a history in which more genuine users are flagged than was asked for, the worst first."""
     if promise["of"] != GENUINE or "review" not in promise:
         return []
-    rows = [(row["cut"], row["genuine"]["flagged"]) for row in cuts]
-    return [{"cut": in_words(cut), "found": of} for cut, of in rows if of and of[1] > promise["review"]["asked"]]
+    rows = [{"cut": in_words(row["cut"]), "found": row["genuine"]["flagged"]} for row in cuts]
+    beyond = [row for row in rows if row["found"] and row["found"][1] > promise["review"]["asked"]]
+    return sorted(beyond, key=lambda row: -row["found"][0])[:MOST_BROKEN]

@@ -108,12 +108,13 @@ def _unpromised(promise: Row) -> list[str]:
     for level, done in (("review", "reviewed"), ("block", "blocked")):
         if level in promise and (lacking := promise[level]["lacking"]):
             said.append(
-                f"Nobody is {done} by a rate: to promise it at {promise[level]['asked']:.1%}, {lacking:,} more genuine "
-                "accounts are needed."
+                f"Nobody is {done} by a rate: to promise it at {promise[level]['asked']:.1%}, {lacking:,} more "
+                f"{promise['of'].removeprefix('all ')} are needed."
             )
     if promise["of"] != GENUINE:
         said.append(
-            "How many genuine users it bothers: nobody said who is genuine, so its rates are shares of all accounts."
+            "How many genuine users it bothers: nobody said who is genuine, so its rates are shares of "
+            f"{promise['of']}."
         )
     return said
 

@@ -71,8 +71,8 @@ def test_the_page_tells_what_is_found_whom_it_bothers_and_how_soon() -> None:
         "blocked without a review: 100 (18 to 545)",
         "40 of 100 (17 to 69) attackers are found after 5 events after 20 events 70 (40 to 89)",
         "70 of 100 (31 to 90) accounts that it flags are attackers if 5 of 100 accounts are attackers",
-        "At most 500 of 10,000 genuine accounts are to be reviewed or blocked; expected: 450, or 813 if",
-        "More than asked for where all that it knows is the latest 5 events: 2,000 (1,334 to 2,888).",
+        "At most 500 of 10,000 genuine users are to be reviewed or blocked; expected: 450, or 813 if",
+        "More than asked for in the test, where all that it knows is the latest 5 events: 2,000 (1,334 to 2,888).",
         "each time decided anew: 700 (343 to 1,375) of 10,000 are bothered at least once.",
         "country CH is bothered more than the others: 5,000 (2,366 to 7,634) of 10,000.",
     ):
