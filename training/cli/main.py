@@ -282,7 +282,7 @@ def repair(
 
 @app.command()
 def report(bundle: BundleDir, out: Annotated[Path, typer.Option("--out", help="HTML file.")]) -> None:
-    """Writes a bundle's evaluation report as one HTML page."""
+    """Writes a bundle's report as one HTML page: first for whoever must say yes, then in detail."""
     with session(quiet=False):
         from training.evaluation import report as page
 

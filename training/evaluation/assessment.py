@@ -57,6 +57,7 @@ def assess(
         "label": labels.label.tolist(),
         "type": labels.types,
         "score": score.tolist(),
+        "false_alarm_rate": [a.false_alarm_rate for a in answers],
         "decision": decisions,
         "cuts": by_cut(log, labels, columns, decide),
         "looks": over_looks(log, labels, scorer, thresholds, evidence),

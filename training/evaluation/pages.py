@@ -4,6 +4,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from training.evaluation.words import ends, told, whole_number
+
 
 def _number(value: float, spec: str = ",") -> str:
     """A number as `format` writes it; by default with separators between the thousands."""
@@ -18,7 +20,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters["number"] = _number
+_ENVIRONMENT.filters.update(number=_number, of=whole_number, told=told, ends=ends)
 
 
 def render(template: str, **values: Any) -> str:

@@ -6,18 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import early, pages, plots
+from training.evaluation import early, first_page, pages, plots, sliders
 from training.evaluation.quality import NAMES, Labels, Scores
 
 STRIP = 150  # cells
 
 
 def render(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-    """The page for a bundle's manifest and evaluation, both as they are stored."""
+    """The page for a bundle's manifest and evaluation, both as they are stored.
+
+    Its first page is for whoever must say yes, see `first_page`; the rest is for those who made the model.
+    """
     return pages.render(
         "report.html.j2",
         manifest=manifest,
         evaluation=evaluation,
+        page=first_page.prepare(manifest, evaluation),
+        sliders=sliders.prepare(manifest, evaluation) if evaluation.get("false_alarm_rate") else None,
         refit=manifest.get("refit"),
         chosen_by=_chosen_by(manifest["config"]),
         test=_test(evaluation) if evaluation["metrics"] else None,

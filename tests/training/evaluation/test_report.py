@@ -1,5 +1,6 @@
 """The report of a bundle: all that is stored is shown, as text, on a page that needs nothing else."""
 
+import json
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ MANIFEST: dict[str, Any] = {
     "preset": "tiny",
     "config": asdict(FitConfig()),
     "training_data": {"sequences": 1460, "events": 138190},
+    "types": ["crawler", "takeover"],
+    "thresholds": {"review_rate": 0.05, "block_rate": 0.01},
     "metrics": {"held_out": {"auc": 0.9}},
     "promise": {
         "kind": "false-alarm rate",
@@ -57,6 +60,7 @@ EVALUATION: dict[str, Any] = {
     "label": [0, 0, 0, 1, 1, 1],
     "type": [None, None, None, "crawler", "takeover", None],
     "score": [0.01, 0.1, 0.4, 0.05, 0.99, 0.7],
+    "false_alarm_rate": [1.0, 0.05, 0.01, 1.0, 0.0001, 0.001],
     "named": [None, None, "unknown", None, "takeover", "crawler"],
     "groups": [{"column": "country", "value": "NZ", "false_positive_rate": RATE, "recall": None}],
     "events": [
@@ -100,13 +104,26 @@ UNTESTED = {
     **{"metrics": None, "sequences": [], "label": [], "type": [], "score": [], "suspects": []},
     "split": {"how": "none", "train": 1460, "test": 0},
 }
+FIRST = [
+    "shop: what it finds, and whom it bothers",
+    "In pictures",
+    "Whom it bothers",
+    "What it cannot see",
+    "Other thresholds",
+]
 ALWAYS = ["Warnings", "The log and its cleaning", "How columns are read", "How an event is encoded", "Cost"]
 
 
+def read(html: str) -> Page:
+    """The page with its sliders, which are the counts that they move and the program that adds them up."""
+    return Page(html, scripts=2)
+
+
 def test_a_report_shows_what_is_stored() -> None:
-    page = Page(render({**MANIFEST, "refit": REFIT}, EVALUATION))
+    page = read(render({**MANIFEST, "refit": REFIT}, EVALUATION))
     assert page.headings == [
-        "Evaluation of shop 2026-01-01.abcd",
+        *FIRST,
+        "In detail: evaluation of shop 2026-01-01.abcd",
         "Quality",
         "The promise, and what the test shows",
         "How early",
@@ -119,7 +136,7 @@ def test_a_report_shows_what_is_stored() -> None:
         "Compared with the previous bundle: better",
         *ALWAYS,
     ]
-    assert page.plots == 5 + 1 + 2 + 2
+    assert page.plots == 5 + 5 + 1 + 2 + 2
     assert "from 1,460 sequences with 138,190 events, split by time" in page.text
     assert "Review and block are chosen by a false-alarm rate of 5.0% and" in page.text
     assert "2 of these accounts score like attackers. If they are, label them and fit again: u-7 (0.988)," in page.text
@@ -167,7 +184,7 @@ def test_a_strip_has_a_cell_for_each_event_or_for_the_highest_of_several() -> No
 
 
 def test_sections_without_data_are_absent() -> None:
-    page = Page(render(MANIFEST, {**EVALUATION, "groups": [], "events": []}))
+    page = read(render(MANIFEST, {**EVALUATION, "groups": [], "events": []}))
     assert not {"By group", "Which events"} & set(page.headings)
     assert not any("previous bundle" in h for h in page.headings)
     assert {"Quality", "By type", "Event by event", *ALWAYS} <= set(page.headings)
@@ -185,10 +202,11 @@ def test_a_model_without_a_test_says_that_nothing_is_known(
 ) -> None:
     promise = {**MANIFEST["promise"], "kind": kind, "of": whose}
     page = Page(render({**MANIFEST, "metrics": {"held_out": held_out}, "promise": promise}, UNTESTED))
-    assert page.headings == ["Evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
+    detail = ["In detail: evaluation of shop 2026-01-01.abcd", "Thresholds", *ALWAYS]
+    assert page.headings == [FIRST[0], "What it cannot see", *detail]
     assert page.plots == 0
     assert why in page.text
-    assert "run recguard-train evaluate --bundle." in page.text
+    assert "run recguard-train evaluate --bundle, or fit again." in page.text
     assert ["reviewed or blocked", "5.0%", "4.9%", "10.3%", "0"] in page.rows
     assert f"{kind}, {whose}, at most" in page.text
     assert ("not false-alarm rates" in page.text) == said
@@ -203,13 +221,13 @@ def test_a_model_without_a_test_says_that_nothing_is_known(
 )
 def test_a_report_says_how_the_thresholds_were_chosen(given: dict[str, float], said: str) -> None:
     config = {**MANIFEST["config"], **given}
-    assert said in Page(render({**MANIFEST, "config": config}, EVALUATION)).text
+    assert said in read(render({**MANIFEST, "config": config}, EVALUATION)).text
 
 
 def test_text_of_the_data_is_shown_as_text() -> None:
     evaluation, manifest = deepcopy(EVALUATION), {**MANIFEST, "name": SCRIPT, "refit": deepcopy(REFIT)}
     manifest["refit"]["types"][0]["type"] = manifest["refit"]["from"] = SCRIPT
-    evaluation["type"][3] = evaluation["named"][4] = SCRIPT
+    evaluation["type"][3] = evaluation["named"][4] = evaluation["cuts"][2]["cut"] = SCRIPT
     evaluation["groups"][0].update(column=SCRIPT, value=SCRIPT)
     evaluation["events"][0]["type"] = SCRIPT
     evaluation["strips"]["best finds"][0].update(sequence=SCRIPT, type=SCRIPT)
@@ -218,9 +236,10 @@ def test_text_of_the_data_is_shown_as_text() -> None:
     for counts in ("rejected", "missing", "clipped", "labels"):
         evaluation["cleaning"][counts] = {SCRIPT: 1}
     html = render(manifest, evaluation)
-    page = Page(html)  # which refuses a script
-    assert "<script" not in html
-    assert page.headings[0] == f"Evaluation of {SCRIPT} 2026-01-01.abcd"
+    page = read(html)  # which refuses any other script
+    assert html.count("<script") == 2
+    assert SCRIPT in json.loads(page.scripts[0])["types"]
+    assert page.headings[0] == f"{SCRIPT}: what it finds, and whom it bothers"
     assert f"Refitted from {SCRIPT} with" in page.text
     for row in (
         [SCRIPT, "1", "0.050", "1", "0", "0", "0%"],
@@ -237,7 +256,7 @@ def test_text_of_the_data_is_shown_as_text() -> None:
 def test_a_name_with_dollar_signs_is_no_formula() -> None:
     evaluation = deepcopy(EVALUATION)
     evaluation["type"][3] = evaluation["named"][4] = evaluation["importance"][0]["column"] = r"$\price$"
-    assert Page(render(MANIFEST, evaluation)).plots == 10
+    assert read(render(MANIFEST, evaluation)).plots == 15
 
 
 def test_the_same_evaluation_gives_the_same_page() -> None:
@@ -255,6 +274,6 @@ def test_the_command_writes_the_page_that_the_bundle_holds(bundle: Bundle, tmp_p
     assert page == (bundle.path / "report.html").read_text()
     strips = page.count('aria-label="highest score')
     assert strips == 18  # best finds, worst misses, worst false alarms
-    assert page.count("<svg") == 9 + strips
+    assert page.count("<svg") == 5 + 9 + strips
     for word in ("ROC", "Confusion matrix", "By type", "Which events", "Event by event", "rows read"):
         assert word in page
