@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from training.data.catalogue import InjectConfig
-from training.data.injection import inject
+import polars as pl
+from training.data.attacks import ATTACKS
+from training.data.catalogue import Catalogue, InjectConfig
+from training.data.injection import events_of
 from training.data.log import Log
 
-ACCOUNTS, EACH = 120, 20  # genuine accounts, and how many of the events that each of them began with
-MEMBERS, KIND = 12, "bandwagon_push"
+ACCOUNTS, EACH = 200, 6
+MEMBERS, KIND = 12, "shared_target"
+EACH2, POPULARITY = 15, (0.5, 0.6)
 ATTACK = 0.35, 0.85  # the share of the time in which the campaign attacks
 TURN_SECONDS = 0.25  # events that happen meanwhile are sent together
 
@@ -48,6 +51,7 @@ class Plan:
         target: the item that they push.
     """
 
+    past: list[Act]
     acts: list[Act]
     campaign: frozenset[str]
     target: str
@@ -68,36 +72,46 @@ def plan(log: Log, genuine: Collection[str], reads: Collection[str], seconds: fl
         LogError: the log has no `item_id`, so that there is nothing to push.
     """
     rng = np.random.default_rng(seed)
-    known = log.subset(np.flatnonzero([one in genuine for one in log.ids]))
-    config = InjectConfig(size=MEMBERS / len(known), campaigns=(MEMBERS,), seed=seed)
-    events, labels, sources = inject(known, None, config, [KIND])
-    attacks = Log.of(events)
-    attackers = set(labels.filter(labels["label"] == 1)["sequence_id"])
-    target = sources.filter(sources["sequence_id"].is_in(list(attackers)))["targets"][0][0]
-    acts = []
-    for k in rng.permutation(len(known))[:ACCOUNTS].tolist():
+    catalogue = Catalogue(log, InjectConfig(popularity=POPULARITY), rng)
+    profiles = ATTACKS[KIND](catalogue, MEMBERS)
+    target = catalogue.items[profiles[0].targets[0]]
+    past, acts = list[Act](), list[Act]()
+    known = [k for k, name in enumerate(log.ids) if name in genuine]
+    for k in rng.permutation(known)[:ACCOUNTS].tolist():
         start, end = np.sort(rng.uniform(0, seconds, 2))
-        acts += _acts(known, k, known.ids[k], reads, start, end, EACH)
-    members = [k for k, name in enumerate(attacks.ids) if name in attackers]
-    for number, k in enumerate(members):
+        before, now = _acts(log, k, log.ids[k], reads, start, end, EACH)
+        past += before
+        acts += now
+    names = [f"{run}-{number + 1}" for number in range(MEMBERS)]
+    base = log.events.drop("sequence_id", "event_label", "event_id", strict=False)
+    for name, profile in zip(names, profiles, strict=True):
         start, end = ATTACK[0] * seconds, ATTACK[1] * seconds
-        acts += _acts(attacks, k, f"{run}-{number + 1}", reads, start + rng.uniform(0, (end - start) / 2), end)
+        events = events_of(base, profile)
+        pushed = (events["item_id"] == target).to_numpy()
+        few = np.sort(np.append(np.flatnonzero(pushed)[:1], np.flatnonzero(~pushed)[: EACH2 - 1]))
+        made = Log.of(events[few].with_columns(sequence_id=pl.lit(name)))
+        acts += _acts(made, 0, name, reads, start + rng.uniform(0, (end - start) / 2), end, EACH2)[1]
     acts.sort(key=lambda act: act.due)
-    return Plan(acts, frozenset(f"{run}-{k + 1}" for k in range(len(members))), target)
+    return Plan(past, acts, frozenset(names), target)
 
 
 def _acts(
-    log: Log, k: int, account: str, reads: Collection[str], start: float, end: float, most: int | None = None
-) -> list[Act]:
-    """The first events of a sequence of a log, with the gaps that they have there, none ahead of when it is sent."""
+    log: Log, k: int, account: str, reads: Collection[str], start: float, end: float, most: int
+) -> tuple[list[Act], list[Act]]:
+    """What came before, and the latest events of a sequence of a log, with the gaps that they have there.
+
+    None is ahead of when it is sent.
+    """
     columns, _ = log.sequence(k)
     ts = np.array(columns["ts"], dtype=np.float64)
-    order = np.argsort(ts, kind="stable")[:most]
-    due = np.linspace(start, end, len(order))
+    order = np.argsort(ts, kind="stable")
+    due = np.full(len(order), start)
+    due[-most:] = np.linspace(start, end, len(due[-most:]))
     ago = np.nan_to_num(due - ts[order])
-    ago -= ago.min()
+    ago -= ago[-most:].min()
     used = [name for name in columns if name in reads and name != "ts"]
-    return [
+    acts = [
         Act(d, account, a, {name: columns[name][t] for name in used if columns[name][t] is not None})
         for d, a, t in zip(due.tolist(), ago.tolist(), order.tolist(), strict=True)
     ]
+    return acts[:-most], acts[-most:]
