@@ -9,7 +9,15 @@ import pytest
 
 from service.model.bundle import Bundle
 from tests.support.cli import TRAIN
+from tests.support.logs import genuine_log
 from tests.support.processes import free_port, start, wait_until
+from training.config import FitConfig
+from training.data.attacks import ATTACKS
+from training.data.catalogue import InjectConfig
+from training.data.clean import clean_events
+from training.data.injection import inject, write
+from training.data.lookalikes import LOOKALIKES
+from training.fit.bundle import fit_bundle
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
@@ -31,3 +39,54 @@ def test_the_demonstration_scores_serves_and_leaves_nothing_behind(
     assert process.wait(30) == 0, said.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/health/ready")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log and a bundle that holds back two hundred genuine users, so many that they make a crowd."""
+    folder = tmp_path_factory.mktemp("many")
+    genuine_log(400).write_csv(folder / "genuine.csv")
+    log, _ = clean_events(folder / "genuine.csv")
+    odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
+    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaigns=(3,)), odd))
+    config = FitConfig(preset="tiny", epochs=2, test_share=0.5, review_fpr=0.1, block_fpr=0.05)
+    fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", config, name="many")
+    return folder
+
+
+def test_the_traffic_makes_a_campaign_an_alert_and_a_queue_and_says_so(many: Path, tmp_path: Path) -> None:
+    port, said = free_port(), tmp_path / "said"
+    command = [*TRAIN, "demo", "--bundle", many / "bundle", "--port", str(port), "--events", many / "events.csv"]
+    env = {"RECGUARD_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "120", "RECGUARD_THREADS": "1"}
+    process = start([*command, "--traffic", "8"], said, env=env, own_group=True)
+    try:
+        wait_until(lambda: "Ctrl-C stops it" in said.read_text() or process.poll() is not None, 120)
+        text = said.read_text()
+        url = f"http://127.0.0.1:{port}"
+        for link in (f"{url}/console", f"{url}/docs", (many / "bundle" / "report.html").as_uri()):
+            assert link in text
+        [found] = httpx.get(f"{url}/v1/campaigns").json()["campaigns"]
+        attackers = [one["sequence_id"] for one in found["members"] if one["sequence_id"].startswith("push-")]
+        assert len(attackers) == 12
+        assert f"a campaign of {found['accounts']} accounts on item_id {found['pushed'][0]['value']}" in text
+        waiting = httpx.get(f"{url}/v1/review/progress").json()["waiting"]
+        assert waiting > 0
+        assert f"{waiting:,} answers wait for a verdict." in text
+        alerts = {one["name"] for one in httpx.get(f"{url}/v1/now").json()["alerts"]}
+        assert "RecguardCampaign" in alerts
+        assert "RecguardCampaign" in text
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0, said.read_text()
+
+
+def test_ctrl_c_during_the_traffic_ends_it(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
+    port, said = free_port(), tmp_path / "said"
+    command = [*TRAIN, "demo", "--bundle", bundle.path, "--port", str(port), "--events", attacked / "events.csv"]
+    process = start(
+        [*command, "--traffic", "60"], said, env={"RECGUARD_STATE_DIR": str(tmp_path / "s")}, own_group=True
+    )
+    wait_until(lambda: "Traffic of 60 s" in said.read_text() or process.poll() is not None, 60)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0, said.read_text()
+    assert "Traceback" not in said.read_text()

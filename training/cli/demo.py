@@ -9,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 from rich.box import SIMPLE
@@ -17,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from service.model.bundle import Bundle
-from training.cli.traffic import LOOK_SECONDS, Plan, ask, plan, said, send
+from training.cli.traffic import LOOK_SECONDS, Plan, ask, detail, plan, said, send
 from training.data.clean import clean_events
 from training.data.log import Log
 from training.data.read import AS_FOUND, ReadOptions
@@ -25,8 +26,12 @@ from training.data.to_score import events_to_score
 
 GENUINE = 5  # genuine users in the table, next to one attack user of each type
 START_SECONDS = 60.0
-# so that a campaign shows within the minute, under the names that its accounts have here
-TRAFFIC = {"RECGUARD_CAMPAIGN_SECONDS": str(LOOK_SECONDS), "RECGUARD_LOG_IDS": "true"}
+# so that a campaign shows within the minute, under the names that its accounts have here, and few who are genuine do
+TRAFFIC = {
+    "RECGUARD_CAMPAIGN_SECONDS": str(LOOK_SECONDS),
+    "RECGUARD_LOG_IDS": "true",
+    "RECGUARD_LIVE_REVIEWS_KEPT": "true",
+}
 
 
 def run(
@@ -38,7 +43,7 @@ def run(
         seconds: how long traffic goes through the service; 0 for none.
 
     Raises:
-        ValueError: the service did not start.
+        ValueError: the service did not start, or refuses what is asked.
         ConnectionError: it ended during the traffic.
     """
     bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
@@ -64,6 +69,8 @@ def run(
         return server.wait()
     except KeyboardInterrupt:
         return 0
+    except HTTPError as error:
+        raise ValueError(f"the service refuses {error.url}: {error.code}, {detail(error)}") from error
     finally:
         if server.poll() is None:
             server.terminate()
@@ -103,6 +110,7 @@ def _sequence(log: Log, bundle: Bundle, sequence_id: str) -> dict[str, Any]:
 
 
 def _planned(events: Path, bundle: Bundle, evaluation: dict[str, Any], how: ReadOptions, seconds: float) -> Plan:
+    """What happens in the traffic: genuine users of the test part go on; an attack has names of this run alone."""
     log, _ = clean_events(events, reading=bundle.encoder.reading, how=how)
     genuine = {one for one, label in zip(evaluation["sequences"], evaluation["label"], strict=True) if not label}
     return plan(log, genuine, bundle.encoder.columns, seconds, f"push-{time.strftime('%H%M%S')}")
@@ -112,7 +120,7 @@ def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:
     """Puts traffic through the service, and says what it came to."""
     waited = ask(url, "/v1/review/progress")["waiting"]
     console.print(
-        f"\nTraffic of {seconds:g} s: genuine users go on, and {len(planned.campaign)} accounts push one item amid them.",
+        f"\nTraffic of {seconds:g} s: genuine users go on, and {len(planned.campaign)} accounts push one item.",
         soft_wrap=True,
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -14,7 +14,6 @@ from http.client import HTTPException
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
@@ -86,7 +85,7 @@ def plan(log: Log, genuine: Collection[str], reads: Collection[str], seconds: fl
     known = [k for k, one in enumerate(log.ids) if one in genuine]
     for k in rng.permutation(known)[:ACCOUNTS].tolist():
         first, last = np.sort(rng.uniform(0, seconds, 2)).tolist()
-        columns, length = log.sequence(k)
+        columns, _ = log.sequence(k)
         ts = np.array(columns["ts"], dtype=np.float64)
         order = np.argsort(ts, kind="stable")
         old, new = order[:-EACH], order[-EACH:]
@@ -182,12 +181,13 @@ def _sent(
     try:
         results: list[dict[str, Any]] = ask(url, route, {"events": events})["results"]
     except urllib.error.HTTPError as error:
-        refused[f"{error.code}: {_detail(error)}"] += len(acts)
+        refused[f"{error.code}: {detail(error)}"] += len(acts)
         return None
     return results
 
 
-def _detail(error: urllib.error.HTTPError) -> str:
+def detail(error: urllib.error.HTTPError) -> str:
+    """What a refusal says, where it is one of recguard's."""
     try:
         return str(json.load(error)["detail"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -232,8 +232,10 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
         worst = Counter(one for account, one in found.worst.items() if (account in planned.campaign) == attacks)
         lines.append(f"Of {worst.total()} {who}, {worst['review']} came to review, and {worst['block']} were blocked.")
     lines += [f"{count:,} events were refused: {why}" for why, count in found.refused.items()]
-    alerts = [f"{one['name']} {'fires' if one['fires'] else 'is pending'}" for one in ask(url, "/v1/now")["alerts"]]
-    lines.append(f"Alerts: {', '.join(alerts) or 'none'}. {url}/console#now")
+    alerts = ask(url, "/v1/now")["alerts"]
+    for words, fires in (("Alerts that fire", True), ("Alerts that will fire if it stays so", False)):
+        names = [one["name"] for one in alerts if one["fires"] == fires]
+        lines.append(f"{words}: {', '.join(names) or 'none'}. {url}/console#now")
     for one in campaigns:
         pushed = ", ".join(" ".join(filter(None, (p["column"], p["value"]))) for p in one["pushed"][:2])
         lines.append(f"Found: a campaign of {one['accounts']} accounts on {pushed}. {url}/console#campaigns")

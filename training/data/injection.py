@@ -155,6 +155,7 @@ def _group_columns(log: Log, labels: pl.DataFrame | None) -> list[dict[str, obje
 
 
 def events_of(base: pl.DataFrame, profile: Profile) -> pl.DataFrame:
+    """The events of one account, from the rows of a log and what its profile changes; with `event_label`."""
     events = base[profile.rows]
     if profile.ts is not None:
         events = events.with_columns(pl.Series("ts", profile.ts))
