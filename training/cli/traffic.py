@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.values import Floats
 from training.data.attacks import ATTACKS
 from training.data.catalogue import Catalogue, InjectConfig
 from training.data.injection import events_of
@@ -110,8 +109,8 @@ def _acts(
     rows: NDArray[np.int64],
     account: str,
     reads: Collection[str],
-    due: Floats,
-    ago: Floats,
+    due: NDArray[np.float64],
+    ago: NDArray[np.float64],
 ) -> list[Act]:
     """Some rows (T,) of columns as the acts of an account, with their `due` (T,) and `ago` (T,)."""
     used = [name for name in columns if name in reads and name != "ts"]
