@@ -39,7 +39,7 @@ $(DEMO)/bundle/manifest.json: $(DEMO)/events.csv | install
 	$(BIN)/recguard-train fit --events $(DEMO)/events.csv --labels $(DEMO)/labels.csv --out $(DEMO)/bundle --name demo --prevalence 0.05
 
 run: $(DEMO)/bundle/manifest.json
-	RECGUARD_STATE_DIR=$(DEMO)/state $(BIN)/recguard-train demo --bundle $(DEMO)/bundle --events $(DEMO)/events.csv --port $(PORT)
+	RECGUARD_STATE_DIR=$(DEMO)/state $(BIN)/recguard-train demo --bundle $(DEMO)/bundle --events $(DEMO)/events.csv --port $(PORT) --traffic 60
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -9,42 +9,68 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from service.model.bundle import Bundle
+from training.cli.traffic import LOOK_SECONDS, Plan, ask, detail, plan, said, send
+from training.data.clean import clean_events
 from training.data.log import Log
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.to_score import events_to_score
 
 GENUINE = 5  # genuine users in the table, next to one attack user of each type
 START_SECONDS = 60.0
+# so that a campaign shows within the minute, under the names that its accounts have here, and few who are genuine do
+TRAFFIC = {
+    "RECGUARD_CAMPAIGN_SECONDS": str(LOOK_SECONDS),
+    "RECGUARD_LOG_IDS": "true",
+    "RECGUARD_LIVE_REVIEWS_KEPT": "true",
+}
 
 
-def run(path: Path, events: Path, port: int, console: Console, how: ReadOptions = AS_FOUND) -> int:
+def run(
+    path: Path, events: Path, port: int, console: Console, how: ReadOptions = AS_FOUND, seconds: float = 0.0
+) -> int:
     """Runs the demonstration; returns the server's exit code, or 0 if the user stops it with Ctrl-C.
 
+    Args:
+        seconds: how long traffic goes through the service; 0 for none.
+
     Raises:
-        ValueError: the service did not start.
+        ValueError: the service did not start, or refuses what is asked.
+        ConnectionError: it ended during the traffic.
     """
-    bundle = Bundle.open(path)
-    held_back = _pick(json.loads((path / "evaluation.json").read_text()))
+    bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
+    held_back = _pick(evaluation)
     log = events_to_score(events, bundle.encoder, how=how).log
+    planned = _planned(events, bundle, evaluation, how, seconds) if seconds else None
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]
-    server = subprocess.Popen(command, env={"RECGUARD_LOG_FORMAT": "text", **os.environ})
+    server = subprocess.Popen(
+        command, env={**(TRAFFIC if planned else {}), "RECGUARD_LOG_FORMAT": "text", **os.environ}
+    )
     try:
         _wait_until_ready(server, url)
         body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}
-        console.print(_table(_post(f"{url}/v1/score", body), held_back))
-        console.print(f"\nServing {bundle.name} {bundle.version} on {url} (API page: {url}/docs). Ctrl-C stops it.")
+        console.print(_table(ask(url, "/v1/score", body), held_back))
+        links = {"console": f"{url}/console", "report": (path / "report.html").resolve().as_uri(), "API": f"{url}/docs"}
+        for name, link in links.items():
+            console.print(f"{name:8} {link}", soft_wrap=True)
+        if planned:
+            _traffic(url, planned, seconds, console)
+        console.print(f"\nServing {bundle.name} {bundle.version} on {url}. Ctrl-C stops it.", soft_wrap=True)
         return server.wait()
     except KeyboardInterrupt:
         return 0
+    except HTTPError as error:
+        raise ValueError(f"the service refuses {error.url}: {error.code}, {detail(error)}") from error
     finally:
         if server.poll() is None:
             server.terminate()
@@ -83,13 +109,25 @@ def _sequence(log: Log, bundle: Bundle, sequence_id: str) -> dict[str, Any]:
     return {"id": sequence_id, "events": events}
 
 
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json", "X-Request-Timeout-Ms": "30000"}
+def _planned(events: Path, bundle: Bundle, evaluation: dict[str, Any], how: ReadOptions, seconds: float) -> Plan:
+    """What happens in the traffic: genuine users of the test part go on; an attack has names of this run alone."""
+    log, _ = clean_events(events, reading=bundle.encoder.reading, how=how)
+    genuine = {one for one, label in zip(evaluation["sequences"], evaluation["label"], strict=True) if not label}
+    return plan(log, genuine, bundle.encoder.columns, seconds, f"push-{time.strftime('%H%M%S')}")
+
+
+def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:
+    """Puts traffic through the service, and says what it came to."""
+    waited = ask(url, "/v1/review/progress")["waiting"]
+    console.print(
+        f"\nTraffic of {seconds:g} s: genuine users go on, and {len(planned.campaign)} accounts push one item.",
+        soft_wrap=True,
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer: dict[str, Any] = json.load(response)
-        return answer
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("traffic", total=len(planned.past) + len(planned.live))
+        found = send(url, planned, lambda count: bar.update(task, advance=count))
+    for line in said(url, planned, found, waited):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:

@@ -297,13 +297,16 @@ def demo(
     bundle: BundleDir,
     events: EventsFile,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    traffic: Annotated[
+        float, typer.Option(min=0, help="Seconds of live traffic, with a campaign in it; 0: none. It needs item_id.")
+    ] = 0.0,
     how: ReadOptions = AS_FOUND,
 ) -> None:
     """Serves a bundle, scores some of its held-back sequences over HTTP, and keeps serving until Ctrl-C."""
     with session(quiet=False):
         from training.cli.demo import run
 
-        raise typer.Exit(run(bundle, events, port, console, how))
+        raise typer.Exit(run(bundle, events, port, console, how, traffic))
 
 
 for command in (describe, inject, actions, movielens, campaigns, evaluate, compare, study, impact, stream):

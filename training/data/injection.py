@@ -72,7 +72,7 @@ def inject(
         else:
             one = faked[place - len(genuine)]
             own_name = {"user_id": pl.lit(new_id)} if "user_id" in base.columns else {}
-            parts.append(_events(base, one.profile).with_columns(sequence_id=pl.lit(new_id), **own_name))
+            parts.append(events_of(base, one.profile).with_columns(sequence_id=pl.lit(new_id), **own_name))
             label_rows.append({"sequence_id": new_id, **one.label(groups[one.profile.template])})
             sources.append({"sequence_id": new_id, **one.source(catalogue)})
     columns = ["sequence_id", *base.columns, "event_label"]
@@ -154,7 +154,8 @@ def _group_columns(log: Log, labels: pl.DataFrame | None) -> list[dict[str, obje
     return joined.drop("sequence_id").with_columns(pl.col("label").cast(pl.Int64).fill_null(0)).to_dicts()
 
 
-def _events(base: pl.DataFrame, profile: Profile) -> pl.DataFrame:
+def events_of(base: pl.DataFrame, profile: Profile) -> pl.DataFrame:
+    """The events of one account, from the rows of a log and what its profile changes; with `event_label`."""
     events = base[profile.rows]
     if profile.ts is not None:
         events = events.with_columns(pl.Series("ts", profile.ts))
