@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.model.bundle import Bundle
+from training.config import FitConfig
 from training.data.log import Log
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.to_score import events_to_score
@@ -33,6 +34,8 @@ def run(path: Path, events: Path, port: int, console: Console, how: ReadOptions 
     bundle = Bundle.open(path)
     held_back = _pick(json.loads((path / "evaluation.json").read_text()))
     log = events_to_score(events, bundle.encoder, how=how).log
+    if FitConfig(**bundle.manifest["config"]).anonymous:
+        log = log.numbered  # as the evaluation calls them
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]
