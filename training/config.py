@@ -132,6 +132,11 @@ class FitConfig:
         return self.min_holders > 2
 
     @property
+    def fewest(self) -> int:
+        """Fewest accounts of all that a bundle tells beside its vocabularies and pairs."""
+        return self.min_holders if self.anonymous else 1
+
+    @property
     def told(self) -> dict[str, str]:
         """The kinds of columns that a user tells; raises ValueError where one is not written like that."""
         pairs = [part.rpartition("=")[::2] for part in self.kinds.split(",") if part]

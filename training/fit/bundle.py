@@ -284,7 +284,7 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
             fitted.f1_threshold,
             fitted.encoder.read,
             fitted.evidence,
-            fitted.config.min_holders if fitted.config.anonymous else 1,
+            fitted.config.fewest,
         )
         if fitted.usual is not None:
             answers = fitted.scorer.scores(fitted.evidence(test, test))

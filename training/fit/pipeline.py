@@ -157,8 +157,8 @@ def fit_apart(
         attackers_told = len(np.unique(data.of[data.weight == 0]))
         spared = min(max(attackers_told // ENOUGH_TOLD, 1), SPARED)
         asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
-        least = config.min_holders if config.anonymous else 1
-        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed, least)
+        whole = held[: len(data.log)]
+        usual, together = fit_crowd(whole, held, data.of, genuine, asked, config.seed, config.fewest)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):

@@ -76,7 +76,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     encoder = fit_encoder(log, tokenizer, config.max_positions, old, least)
     log = in_time_order(log)
     everything = encoded_log(encoder, log)
-    rare = rare_rows(everything, encoder.rows, least if config.anonymous else 0)
+    rare = rare_rows(everything, encoder.rows, config.fewest)
     everything = blanked(everything, rare)
     presumed, told = not labels.known.any(), labels.known & (labels.label == 1)
     labels = presume(encoder, everything, labels, config)

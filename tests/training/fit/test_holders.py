@@ -1,4 +1,3 @@
-import csv
 import io
 import struct
 from pathlib import Path
@@ -7,43 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.support.logs import genuine_log
-from training.config import FitConfig
+from service.encoding.encoder import PAD
+from service.encoding.usage import Usage
+from service.model.bundle import Bundle
+from tests.support.named import ANONYMOUS, LEAST, named_log
+from training.data.log import Log
 from training.fit.bundle import fit_bundle
-
-ACCOUNTS, LEAST = 320, 5
-
-
-def named_log(folder: Path, seed: int) -> pl.DataFrame:
-    """A labelled log whose values are told from any other text, many of them of one account or a few."""
-    rng = np.random.default_rng(seed)
-    events = genuine_log(ACCOUNTS, seed).drop("rating").rename({"category": "shelf"})
-    who = events["sequence_id"].rle_id().to_numpy()
-    anomalous = np.arange(ACCOUNTS) % 5 == 0
-
-    def rarely(name: str, commons: int, share: float) -> list[str]:
-        """Mostly common values, and some that one account or up to seven have."""
-        rare = [f"{name}-{w // int(rng.integers(1, 8))}-rare" for w in who]
-        return [rare[i] if rng.random() < share else f"{name}-common-{rng.integers(commons)}" for i in range(len(who))]
-
-    events = events.with_columns(
-        sequence_id=pl.Series([f"account-{seed}-{w}" for w in who]),
-        item_id=pl.Series(rarely("item", 40, 0.2)),
-        device=pl.Series(rarely("device", 4, 0.03)),
-        town=pl.Series([f"town-{w // 3}-small" if w % 4 == 0 else f"town-common-{w % 3}" for w in who]),
-        text=pl.Series([f"bought it for {name} and it was fine again" for name in rarely("person", 30, 0.2)]),
-        price=events["price"] + 200.0 * anomalous[who],
-    )
-    events.write_csv(folder / "events.csv")
-    with (folder / "labels.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["sequence_id", "label", "type", "branch"])
-        for w in range(ACCOUNTS):
-            kind = ("alone-type" if w == 0 else "known-type") if anomalous[w] else ""
-            rows.writerow(
-                [f"account-{seed}-{w}", int(anomalous[w]), kind, f"branch-{w // 2 if w % 9 == 0 else 'main'}"]
-            )
-    return events
+from training.fit.encoder import fit_encoder
+from training.fit.holders import blanked, rare_rows
+from training.fit.sequences import encoded_log
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -70,21 +41,49 @@ def strings(events: pl.DataFrame) -> dict[str, int]:
     return dict(pl.concat(held).unique().group_by("value").len().iter_rows())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_an_anonymous_bundle_names_nothing_that_few_accounts_hold(seed: int, tmp_path: Path) -> None:
-    events = named_log(tmp_path, seed)
-    rare = [value for value, holders in strings(events).items() if holders < LEAST]
+def check(folder: Path, bundle: Bundle) -> None:
+    """A bundle names nothing that few accounts of the log in a folder hold."""
+    rare = [value for value, holders in strings(pl.read_csv(folder / "events.csv")).items() if holders < LEAST]
     assert len(rare) > 300
-    config = FitConfig(preset="tiny", epochs=1, folds=1, min_holders=LEAST, test_share=0.2)
-    told = "device=categorical,town=categorical,shelf=categorical"
-    bundle = fit_bundle(
-        tmp_path / "events.csv", tmp_path / "labels.csv", tmp_path / "b", FitConfig(**vars(config) | {"kinds": told})
-    )
-    found = contents(bundle.path)
+    found = {name: content.lower() for name, content in contents(bundle.path).items()}
     assert {"crowd.npz", "report.html", "evaluation.json", "golden.jsonl"} <= found.keys()
-    text = {name: content.lower() for name, content in found.items()}
-    assert "item-common-1" in text["encoder.json"].decode()
-    hits = {(name, value) for name, content in text.items() for value in rare if value.encode() in content}
-    assert hits == set()
-    assert b"known-type" in text["evaluation.json"]
-    assert not any(b"alone-type" in content for content in text.values())
+    assert b"item-common-1" in found["encoder.json"]
+    assert {(name, value) for name, content in found.items() for value in rare if value.encode() in content} == set()
+    assert b"known-type" in found["evaluation.json"]
+    assert not any(b"alone-type" in content for content in found.values())
+
+
+def test_an_anonymous_bundle_names_nothing_that_few_accounts_hold(anonymous: Path) -> None:
+    check(anonymous, Bundle.open(anonymous / "bundle"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_that_holds_for_any_log(seed: int, tmp_path: Path) -> None:
+    named_log(tmp_path, seed)
+    check(tmp_path, fit_bundle(tmp_path / "events.csv", tmp_path / "labels.csv", tmp_path / "b", ANONYMOUS))
+
+
+def test_the_same_log_is_named_by_a_bundle_that_is_not_anonymous(anonymous: Path, tmp_path: Path) -> None:
+    """The search above finds what is there."""
+    log = pl.read_csv(anonymous / "events.csv")
+    encoder = fit_encoder(Log.of(log), None, 128)
+    told = str(encoder.to_json()).lower()
+    assert any(value in told for value, holders in strings(log).items() if holders < LEAST)
+
+
+def test_rows_that_few_use_are_blank_and_no_others_change(anonymous: Path) -> None:
+    log = Log.of(pl.read_csv(anonymous / "events.csv").head(2000))
+    encoder = fit_encoder(log, None, 128)
+    encoded = encoded_log(encoder, log)
+    rare = rare_rows(encoded, encoder.rows, LEAST)
+    assert 0 < rare.sum() < encoder.rows
+    holders = np.bincount(Usage.of(blanked(encoded, rare)).rows, minlength=encoder.rows)
+    assert (
+        holders[MASK + 1 :]
+        == np.where(rare, 0, np.bincount(Usage.of(encoded).rows, minlength=encoder.rows))[MASK + 1 :]
+    ).all()
+    assert not rare_rows(encoded, encoder.rows, 1).any()
+    for e, blank in zip(encoded, blanked(encoded, rare), strict=True):
+        assert ((blank.rows == e.rows) | ((blank.rows == PAD) & rare[e.rows])).all()
+        assert all(((a == b) | ((a == PAD) & rare[b])).all() for a, b in zip(blank.chunks, e.chunks, strict=True))
