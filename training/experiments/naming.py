@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
-from service.encoding.fields import Bins, Neighbourhood
+from service.encoding.fields import FIRST, Bins, Neighbourhood
 from service.encoding.usage import Usage
 from service.encoding.values import canonical
 from service.encoding.vocabulary import Vocabulary, key_of, spelling
@@ -89,6 +89,8 @@ def _of_rows(bundle: Bundle, encoded: Sequence[Encoded], least: int) -> Iterator
     for s in encoder.stretches:
         is_pair[s.start : s.end] = s.field.learned and not isinstance(s.field, Vocabulary)
         is_piece[s.start : s.end] = s.field.kind == "word"
+        if s.field.of == "event" or s.field.learned:
+            rare[s.start : s.start + FIRST] = False  # unknown and missing are no values
         for row in bundle.manifest["field_values"].get(s.field.name, {"rows": []})["rows"]:
             told[s.start + row] = s.field.of == "event"
 
