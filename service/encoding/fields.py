@@ -37,6 +37,7 @@ class Kind:
         leads: whether its slot comes before those of the fields that stand before it in the table.
         learned: whether its rows from FIRST on are values that training's sequences hold, and any other is UNKNOWN.
         is_value: whether a row is one value as it came, which sequences can have in common.
+        graded: whether its rows from FIRST on stand in an order, of little and much.
     """
 
     of: ClassVar[Of] = "event"
@@ -44,6 +45,7 @@ class Kind:
     leads: ClassVar[bool] = False
     learned: ClassVar[bool] = False
     is_value: ClassVar[bool] = False
+    graded: ClassVar[bool] = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class Field(Protocol):
     leads: ClassVar[bool]
     learned: ClassVar[bool]
     is_value: ClassVar[bool]
+    graded: ClassVar[bool]
 
     @property
     def name(self) -> str:
@@ -103,6 +106,7 @@ class Bins(Kind):
     """A numeric column cut at training quantiles; what lies beyond the training range falls in the end bins."""
 
     kind: ClassVar[str] = "bins"
+    graded: ClassVar[bool] = True
     name: str
     edges: list[float]
     exact: list[float] = field(default_factory=list)  # the values, where they are few enough for a bin each
@@ -127,6 +131,7 @@ class Gap(Kind):
     """Seconds since the event before, on a logarithmic scale."""
 
     kind: ClassVar[str] = "gap"
+    graded: ClassVar[bool] = True
     name: str = "time gap"
     size: int = FIRST + len(GAP_EDGES) + 1
 
@@ -145,6 +150,7 @@ class Rhythm(Kind):
     """
 
     kind: ClassVar[str] = "rhythm"
+    graded: ClassVar[bool] = True
     name: str = "time rhythm"
     size: int = FIRST + len(RHYTHM_EDGES) + 1
 
@@ -177,6 +183,7 @@ class Repeat(Kind):
     """How many events ago the same value of an identifier was last seen: first time, 1, 2, 3-4, 5-8, ... events."""
 
     kind: ClassVar[str] = "repeat"
+    graded: ClassVar[bool] = True
     name: str
     column: str
     size: int = FIRST + 12
@@ -205,6 +212,7 @@ class Popularity(Kind):
     """How many training sequences hold the event's identifier, on a base-2 logarithmic scale."""
 
     kind: ClassVar[str] = "popularity"
+    graded: ClassVar[bool] = True
     name: str
     column: str
     levels: list[int]  # floor(log2(sequences)) for each value of the column's vocabulary
@@ -234,6 +242,7 @@ class Deviation(Kind):
     """
 
     kind: ClassVar[str] = "deviation"
+    graded: ClassVar[bool] = True
     name: str
     column: str
     by: str
@@ -267,6 +276,7 @@ class Step(Kind):
     """Distance in the catalogue from the event before: a crawler walks by ones, a person jumps."""
 
     kind: ClassVar[str] = "step"
+    graded: ClassVar[bool] = True
     name: str
     column: str
     size: int = FIRST + 9

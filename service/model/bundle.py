@@ -36,7 +36,7 @@ from service.model.support import Support
 from service.model.tabular import Tabular
 from service.model.togetherness import Usual
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 

@@ -14,6 +14,7 @@ from service.model.calibration import beside
 from service.model.guilt_by_association import GuiltByAssociation
 from service.model.linear import Linear
 from service.model.novelty import Novelty
+from service.model.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Reading:
     """What the tabular parts say of N sequences.
 
     Attributes:
-        logits: float64 (N, 1 + K), the linear part's logits for the label and for each type.
+        logits: float64 (N, 1 + K), the linear part's logits for the label and for each type, the latter with what the
+            shape adds.
         association: float64 (N,), see `guilt_by_association`.
         novelty: float64 (N,), see `novelty`.
     """
@@ -47,23 +49,26 @@ class Reading:
 
 @dataclass(frozen=True)
 class Tabular:
-    """Novelty, linear part and guilt by association of one model."""
+    """Novelty, linear part, guilt by association and shape of one model."""
 
     novelty: Novelty
     linear: Linear
     association: GuiltByAssociation
+    shape: Shape
 
     def read(self, sequences: Sequence[Encoded]) -> Reading:
         usage, lengths = Usage.of(sequences), np.array([e.length for e in sequences])
         description = self.novelty.describe(usage, np.stack([e.habit for e in sequences]), lengths)
+        logits = self.linear.logits(usage, description)
+        logits[:, 1:] += self.shape.logits(usage)
         return Reading(
-            self.linear.logits(usage, description),
+            logits,
             self.association.read(usage),
             self.novelty.distance(description, lengths),
         )
 
     def save(self, path: Path) -> None:
-        p, linear = self.novelty, self.linear
+        p, linear, shape = self.novelty, self.linear, self.shape
         np.savez(
             path,
             fields=np.array(p.fields),
@@ -78,6 +83,7 @@ class Tabular:
             bias=linear.bias,
             suspicion=self.association.suspicion.astype(np.float32),
             weight=self.association.weight.astype(np.float32),
+            **{f"shape_{f.name}": getattr(shape, f.name) for f in fields(shape)},
         )
 
     @classmethod
@@ -89,4 +95,5 @@ class Tabular:
             tuple(a.pop("fields").tolist()), *(a.pop(n) for n in ("field", "surprise", "mean", "scale", "covariance"))
         )
         association = GuiltByAssociation(a.pop("suspicion"), a.pop("weight"))
-        return cls(novelty, Linear(**a), association)
+        shape = Shape(**{f.name: a.pop(f"shape_{f.name}") for f in fields(Shape)})
+        return cls(novelty, Linear(**a), association, shape)

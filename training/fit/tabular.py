@@ -25,6 +25,7 @@ from service.model.guilt_by_association import GuiltByAssociation
 from service.model.lengths import LEAST, bins
 from service.model.linear import Linear, dense
 from service.model.novelty import LIMIT, Novelty, measure
+from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.encoder import SEVERAL
@@ -110,18 +111,18 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
         at = np.flatnonzero((fold != k) & fitting)
         rest = sample.take(at)
         novelty, described = fit_novelty(rest, rest.label == 0)
-        linear = _fit_linear(rest, described, count)
+        linear, shape = _fit_linear(rest, described, count)
         # logits of the other sequences, from neither their own labels nor those of this fold
         logits = _crossed_logits(rest, seen[at], described, fold[at])
-        part = Tabular(novelty, linear, _fit_association(rest, logits))
+        part = Tabular(novelty, linear, _fit_association(rest, logits), shape)
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
     reading = Reading.joined(found).take(np.argsort(np.concatenate(order)))
     fitted = sample.take(np.flatnonzero(fitting))
     novelty, described = fit_novelty(fitted, fitted.label == 0)
-    linear = _fit_linear(fitted, described, count)
+    linear, shape = _fit_linear(fitted, described, count)
     association = _fit_association(fitted, reading.logits[fitting, 0])
-    return FittedTabular(Tabular(novelty, linear, association), reading)
+    return FittedTabular(Tabular(novelty, linear, association, shape), reading)
 
 
 def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
@@ -311,24 +312,35 @@ def _scale(sample: Sample, described: Floats) -> Floats:
     return np.tile(np.where(is_habit, OF_HABIT, 1.0), 2)
 
 
-def _fit_linear(sample: Sample, described: Floats, count: int) -> Linear:
+def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, Shape]:
+    """The linear part; which type it is, it weighs together with the shape."""
     counts, types = sample.counts, sample.types
     idf = _idf(counts[sample.whole])
     scale = _scale(sample, described)
     features = _features(counts, idf, described, scale)
-    coefficients, bias = np.zeros((1 + count, features.shape[1])), np.zeros(1 + count)
+    shape = _unweighed(sample)
+    told = sp.hstack((features, shape.describe(Usage.of(sample.sequences))), format="csr")
+    coefficients, bias = np.zeros((1 + count, told.shape[1])), np.zeros(1 + count)
     model = _logistic(features, sample.label, sample.weight)
-    coefficients[0], bias[0] = model.coef_[0], model.intercept_[0]
+    coefficients[0, : features.shape[1]], bias[0] = model.coef_[0], model.intercept_[0]
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
-        model = _logistic(features[named], types[named], sample.weight[named])
+        model = _logistic(told[named], types[named], sample.weight[named])
         two = len(model.classes_) == 2  # then there is only one logit for both; each class gets half of it
         coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
         bias[1 + model.classes_] = (
             np.concatenate((-model.intercept_, model.intercept_)) / 2 if two else model.intercept_
         )
-    rows = counts.shape[1]
-    return Linear(idf, coefficients[:, :rows] * idf, coefficients[:, rows:] * scale, bias)
+    of_rows, of_measures, of_shape = np.split(coefficients, [counts.shape[1], features.shape[1]], axis=1)
+    return Linear(idf, of_rows * idf, of_measures * scale, bias), replace(shape, weights=of_shape[1:])
+
+
+def _unweighed(sample: Sample) -> Shape:
+    """What the shapes of sequences are measured against; it says nothing yet of any type."""
+    field, grade, fields = graded(sample.encoder)
+    found = moments(Usage.of(sample.sequences), field, grade, fields)
+    mean, scale = _mean_and_scale(found)
+    return Shape(field, grade, mean, scale, np.zeros((0, 4 * fields)))
 
 
 def _logistic(features: sp.csr_matrix, target: NDArray[np.integer], weight: Floats) -> LogisticRegression:

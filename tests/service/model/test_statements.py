@@ -21,6 +21,7 @@ from service.model.ordinary import Ordinary
 from service.model.pooling import NetworkLogits
 from service.model.reasons import SUREST, Explainer, Reason
 from service.model.scorer import gather
+from service.model.shape import Shape, graded
 from service.model.statements import KINDS
 from service.model.tabular import Tabular
 from service.model.togetherness import Surge, Together
@@ -82,6 +83,8 @@ def explainer(log: Log, encoder: Encoder, ordinary: Ordinary, seed: int) -> Expl
     for start, end in encoder.values:
         holding[start + FIRST : end] = 1.0
     association = GuiltByAssociation(rng.normal(size=rows), holding)
+    field, grade, fields = graded(encoder)
+    shape = Shape(field, grade, np.zeros(2 * fields), np.ones(2 * fields), rng.normal(size=(1, 4 * fields)))
     bins, none = len(LEAST), [[0.0] * len(LEAST)] * 5
     calibration = Calibration(
         np.abs(rng.normal(size=(bins, len(CHANNELS)))).tolist(),
@@ -92,7 +95,7 @@ def explainer(log: Log, encoder: Encoder, ordinary: Ordinary, seed: int) -> Expl
         none,
         (0.9,) * 5,
     )
-    return Explainer(encoder, Tabular(novelty, linear, association), calibration, ordinary, Topics(encoder))
+    return Explainer(encoder, Tabular(novelty, linear, association, shape), calibration, ordinary, Topics(encoder))
 
 
 @pytest.fixture(scope="module")

@@ -58,3 +58,19 @@ def test_a_measure_that_only_long_sequences_tell_is_normal_for_short_ones_that_c
     assert (description[:, 7] == 0).all(), "nobody was compared so"
     distance = novelty.distance(description[:, :6], lengths[:2000])
     assert abs(distance.mean() - 1) < 0.15
+
+
+def test_types_that_differ_in_how_far_their_ratings_spread_are_told_apart(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["sequence_id,ts,item_id,rating"]
+    kind = np.arange(240) % 3 - 1  # genuine, wide, narrow
+    for user, of in enumerate(kind.tolist()):
+        ratings = rng.normal(5, 2 if of < 1 else 1.4, 60).clip(1, 10)
+        rows += [f"u{user},{1.7e9 + 90 * t},i{rng.integers(40)},{rating:.0f}" for t, rating in enumerate(ratings)]
+    (tmp_path / "events.csv").write_text("\n".join(rows))
+    log, _ = clean_events(tmp_path / "events.csv")
+    of = kind[[int(name[1:]) for name in log.ids]]
+    encoder = fit_encoder(log, None, 128)
+    sequences = [encoder.encode(columns, length) for columns, length in log.sequences()]
+    sample = replace(Sample.unlabelled(encoder, sequences), label=(of >= 0).astype(np.int8), types=of)
+    logits = fit_tabular(sample, 2, np.arange(240) % 5).reading.logits[of >= 0, 1:]
+    assert (logits.argmax(axis=1) == of[of >= 0]).mean() > 0.85
