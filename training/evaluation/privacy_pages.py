@@ -26,7 +26,7 @@ def verdict(found: Mapping[str, Any]) -> str:
             "of further accounts with --others."
         )
     best = max((of["found"][rate] for of in found["attacks"].values()), key=lambda share: float(share[0]))
-    what = f"where {float(rate):.1%} of strangers are taken for members, the best attack finds {best[0]:.2%} of the members"
+    what = f"where {float(rate):.1%} of strangers are taken for members, the best attack finds {best[0]:.2%} of members"
     told = best[1] > CLEARLY * float(rate)
     said = "The scores tell of some who was in training" if told else "The scores hardly tell who was in training"
     return f"{said}: {what} ({best[1]:.2%} to {best[2]:.2%})."

@@ -46,11 +46,7 @@ def privacy(
     Raises:
         LogError: the log is not the one that the bundle was fitted on, or nobody else is known.
     """
-    if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
-        raise LogError(
-            f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; only these "
-            "tell who was in its training"
-        )
+    _check_same(bundle, events, label_file)
     config = FitConfig(**bundle.manifest["config"])
     data = Dataset.read(events, label_file, config, columns, how=how)
     parts = set_aside(data.log, data.labels, data.training, config.seed)
@@ -84,10 +80,23 @@ def privacy(
         "holders": holders,
         "named": named(bundle, data.log, parts.others, holders),
     }
+    _write(out, found)
+    return found
+
+
+def _check_same(bundle: Bundle, events: Path, label_file: Path) -> None:
+    """Raises LogError unless a bundle was fitted on these files."""
+    if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
+        raise LogError(
+            f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; only these "
+            "tell who was in its training"
+        )
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "privacy.json").write_text(json.dumps(found, indent=1))
     (out / "privacy.html").write_text(privacy_pages.render(found))
-    return found
 
 
 def _further(

@@ -154,8 +154,7 @@ def fit_apart(
     examples = with_offsets(data, tabular, config)
     with stage("crowd", seconds):
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
-        attackers_told = len(np.unique(data.of[data.weight == 0]))
-        spared = min(max(attackers_told // ENOUGH_TOLD, 1), SPARED)
+        spared = min(max(len(np.unique(data.of[data.weight == 0])) // ENOUGH_TOLD, 1), SPARED)
         asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
         whole = held[: len(data.log)]
         usual, together = fit_crowd(whole, held, data.of, genuine, asked, config.seed, config.fewest)
