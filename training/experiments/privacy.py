@@ -15,10 +15,8 @@ from training.data.log import Log, LogError
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import set_aside
 from training.evaluation import privacy_pages
-from training.experiments.membership import FEWEST_TAKEN, RATES, by_loss, by_shadows, log_odds, shadows, success
+from training.experiments.membership import FEWEST_TAKEN, by_loss, by_shadows, log_odds, shadows, success
 from training.experiments.naming import named
-
-LOSS, SHADOWS = "loss", "shadow models"
 
 
 def privacy(
@@ -37,9 +35,7 @@ def privacy(
     """Attacks a bundle, looks for what it names, and writes `privacy.json` and `privacy.html` into a folder.
 
     Args:
-        events, label_file: what it was fitted on.
-        others: a log of accounts that it was not fitted on; without `other_labels`, all of them count as genuine, and
-            are compared with genuine ones alone.
+        others: further accounts; without `other_labels`, all count as genuine, and are compared with genuine ones alone.
         holders: accounts that must hold what may be named.
         pairs: pairs of shadow models; 0 leaves their attack out.
 
@@ -49,8 +45,8 @@ def privacy(
     _check_same(bundle, events, label_file)
     config = FitConfig(**bundle.manifest["config"])
     data = Dataset.read(events, label_file, config, columns, how=how)
-    parts = set_aside(data.log, data.labels, data.training, config.seed)
-    ours = np.concatenate((parts.others[data.labels.known[parts.others]], data.split.test))
+    parts, split = set_aside(data.log, data.labels, data.training, config.seed), data.split
+    ours = np.concatenate((parts.others[data.labels.known[parts.others]], split.test))
     if others is not None and other_labels is None:
         ours = ours[data.labels.label[ours] == 0]
     asked, label = [(data.log.subset(ours), ours)], [data.labels.label[ours]]
@@ -63,18 +59,18 @@ def privacy(
         raise LogError(f"{bundle.path}: held nobody back for a test; name a log of further accounts with --others")
     truth = np.concatenate(label)
     surely = by_loss(np.concatenate([log_odds(bundle, log) for log, _ in asked]), truth)
-    attacks = {LOSS: success(surely, member)}
+    attacks = {"loss": success(surely, member)}
     if pairs:
         without = np.concatenate(shadows(data.log, data.labels, parts, asked, config, pairs, advance))
-        attacks[SHADOWS] = success(by_shadows(surely, by_loss(without, truth[:, None])), member)
+        attacks["shadow models"] = success(by_shadows(surely, by_loss(without, truth[:, None])), member)
     found = {
         "bundle": {"name": bundle.name, "version": bundle.version, "min_holders": config.min_holders},
         "members": int(member.sum()),
         "strangers": int((~member).sum()),
         "held_back": int((~member[: len(ours)]).sum()),
-        "split": data.split.how,
+        "split": split.how,
         "least_rate": FEWEST_TAKEN / int((~member).sum()),
-        "rates": [f"{rate:g}" for rate in RATES],
+        "rates": list(attacks["loss"]["found"]),
         "shadow_models": 2 * pairs,
         "attacks": attacks,
         "holders": holders,
