@@ -35,7 +35,7 @@ def privacy(
     """Attacks a bundle, looks for what it names, and writes `privacy.json` and `privacy.html` into a folder.
 
     Args:
-        others: further accounts; without `other_labels`, all count as genuine, and are compared with genuine ones alone.
+        others: further accounts; without `other_labels`, all count as genuine, and are compared with genuine ones.
         holders: accounts that must hold what may be named.
         pairs: pairs of shadow models; 0 leaves their attack out.
 
