@@ -111,6 +111,10 @@ class FitConfig:
         float | None, Option("Share of anomalies in live traffic; by default as in the log.", 1e-6, 0.999999)
     ] = None
     missing: Annotated[str, Option("Texts that stand for a missing value, separated by commas.")] = ",".join(MARKERS)
+    # beyond 2, nothing that fewer hold is in the bundle, nor the name of an account; see `training.fit.holders`
+    min_holders: Annotated[
+        int, Option("Fewest accounts that hold a value for it to be named; from 3 on, the bundle is anonymous.", low=2)
+    ] = 2
     kinds: Annotated[
         str, Option("What columns are, where it is not what is found: price=numeric,zip=categorical,note=text,x=ignore")
     ] = ""
@@ -121,6 +125,16 @@ class FitConfig:
     def reading(self) -> Reading:
         """What stands for a missing value."""
         return Reading.of(self.missing.split(","))
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the bundle names no account, and tells nothing that fewer than `min_holders` of them hold."""
+        return self.min_holders > 2
+
+    @property
+    def fewest(self) -> int:
+        """Fewest accounts of all that a bundle tells beside its vocabularies and pairs."""
+        return self.min_holders if self.anonymous else 1
 
     @property
     def told(self) -> dict[str, str]:

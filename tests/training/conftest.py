@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from service.encoding.encoder import Encoder
+from tests.support.named import ANONYMOUS, named_log
 from training.data.clean import clean_events
 from training.data.labels import UNLABELLED, Labels, read_labels
 from training.data.log import Log
+from training.fit.bundle import fit_bundle
 from training.fit.encoder import fit_encoder
 from training.network.finetune import Example
 
@@ -30,3 +32,12 @@ def learned(labelled: tuple[Log, Labels]) -> tuple[Encoder, list[Example]]:
         Example(encoder.encode(c, n), int(y), UNLABELLED, np.repeat(unknown, n))
         for (c, n), y in zip(log.sequences(), labels.label, strict=True)
     ]
+
+
+@pytest.fixture(scope="session")
+def anonymous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a log of many rare values and its labels, and an anonymous bundle fitted on it."""
+    folder = tmp_path_factory.mktemp("anonymous")
+    named_log(folder, 0)
+    fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", ANONYMOUS)
+    return folder

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from service.model.bundle import Bundle
 from training.cli.traffic import LOOK_SECONDS, Plan, ask, detail, plan, said, send
+from training.config import FitConfig
 from training.data.clean import clean_events
 from training.data.log import Log
 from training.data.read import AS_FOUND, ReadOptions
@@ -48,7 +49,7 @@ def run(
     """
     bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
     held_back = _pick(evaluation)
-    log = events_to_score(events, bundle.encoder, how=how).log
+    log = _named(events_to_score(events, bundle.encoder, how=how).log, bundle)
     planned = _planned(events, bundle, evaluation, how, seconds) if seconds else None
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
@@ -113,7 +114,12 @@ def _planned(events: Path, bundle: Bundle, evaluation: dict[str, Any], how: Read
     """What happens in the traffic: genuine users of the test part go on; an attack has names of this run alone."""
     log, _ = clean_events(events, reading=bundle.encoder.reading, how=how)
     genuine = {one for one, label in zip(evaluation["sequences"], evaluation["label"], strict=True) if not label}
-    return plan(log, genuine, bundle.encoder.columns, seconds, f"push-{time.strftime('%H%M%S')}")
+    return plan(_named(log, bundle), genuine, bundle.encoder.columns, seconds, f"push-{time.strftime('%H%M%S')}")
+
+
+def _named(log: Log, bundle: Bundle) -> Log:
+    """The log, whose sequences are called as the bundle's evaluation calls them."""
+    return log.numbered if FitConfig(**bundle.manifest["config"]).anonymous else log
 
 
 def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:

@@ -33,7 +33,7 @@ from training.cli.common import (
     session,
 )
 from training.cli.logs import actions, describe, inject, movielens
-from training.cli.measure import compare, evaluate, impact, stream, study
+from training.cli.measure import compare, evaluate, impact, privacy, stream, study
 from training.cli.options import configure, reads_log, with_fit_options
 from training.config import FitConfig
 from training.data.read import AS_FOUND, ReadOptions, parse_columns
@@ -309,7 +309,7 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console, how, traffic))
 
 
-for command in (describe, inject, actions, movielens, campaigns, evaluate, compare, study, impact, stream):
+for command in (describe, inject, actions, movielens, campaigns, evaluate, compare, study, impact, stream, privacy):
     app.command()(command)
 
 

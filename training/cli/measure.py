@@ -9,6 +9,7 @@ from rich.table import Table
 
 from service.model.bundle import Bundle
 from training.cli.common import (
+    BundleDir,
     ColumnMap,
     EventsFile,
     GroupBy,
@@ -246,3 +247,47 @@ def stream(
                 table.add_row(kind, way, *when, spent, f"{steps[-1]['flagged'][0]:.3f}")
         console.print(table)
         console.print(f"wrote {out / 'stream.html'} and {out / 'stream.json'}", soft_wrap=True)
+
+
+@reads_log
+def privacy(
+    bundle: BundleDir,
+    events: Annotated[Path, typer.Option("--events", help="The log that the bundle was fitted on.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Its labels.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory for privacy.html and privacy.json.")],
+    others: Annotated[
+        Path | None,
+        typer.Option("--others", help="Log of accounts that the bundle was not fitted on, the more the better."),
+    ] = None,
+    other_labels: Annotated[
+        Path | None, typer.Option("--other-labels", help="Their labels; without these, all count as genuine.")
+    ] = None,
+    holders: Annotated[int, typer.Option(min=2, help="Accounts that must hold what may be named.")] = 5,
+    shadows: Annotated[
+        int, typer.Option(min=0, help="Pairs of shadow models; each takes two fits on half of the log, 0 needs none.")
+    ] = 4,
+    columns: ColumnMap = None,
+    how: ReadOptions = AS_FOUND,
+    quiet: Quiet = False,
+) -> None:
+    """Measures what a bundle gives away: who was in its training, and what it names that hardly anybody holds."""
+    with session(quiet) as show:
+        from training.evaluation.privacy_pages import verdict
+        from training.experiments.privacy import privacy as run
+
+        if shadows == 1:
+            raise ValueError("--shadows 1: one pair does not tell how much models differ; give 2 or more, or 0")
+        opened, names = Bundle.open(bundle), parse_columns(columns)
+        with bar(show, "attacking", 2 * shadows) as advance:
+            found = run(opened, events, labels, out, others, other_labels, holders, shadows, names, how, advance)
+        table = Table("attack", "AUC", *(f"found at {float(rate):.1%}" for rate in found["rates"]))
+        for name, attack in found["attacks"].items():
+            shown = [attack["auc"], *(attack["found"][rate] for rate in found["rates"])]
+            table.add_row(name, *("{:.4f} ({:.4f} to {:.4f})".format(*of) if of else "" for of in shown))
+        console.print(table)
+        console.print(verdict(found), soft_wrap=True, markup=False, highlight=False)
+        table = Table("file", f"what fewer than {holders} accounts hold", "number")
+        for row in found["named"]:
+            table.add_row(row["file"], row["what"], f"{row['count']:,}")
+        console.print(table)
+        console.print(f"wrote {out / 'privacy.html'} and {out / 'privacy.json'}", soft_wrap=True)

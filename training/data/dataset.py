@@ -81,6 +81,8 @@ class Dataset:
                     events, columns, config.max_bad_share, aside, config.reading, how, told=config.told
                 )
             truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
+            if config.anonymous:
+                truth = truth.with_types_of(config.min_holders)
             for doubt in doubts(log, truth) if encoder is None else ():
                 logger.warning("%s: %s", events, doubt)
         if labels is None:

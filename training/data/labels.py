@@ -1,6 +1,7 @@
 """What is known of a log's sequences: reads label tables and aligns them with the log."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class Labels:
             [self.split_group[i] for i in indices],
             self.groups[indices] if self.groups.width else self.groups,
         )
+
+    def with_types_of(self, least: int) -> "Labels":
+        """The labels without the names of types that fewer than `least` sequences have."""
+        holders = Counter(self.types)
+        return replace(self, types=[t if holders[t] >= least else None for t in self.types])
 
     @classmethod
     def none(cls, count: int) -> "Labels":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -111,6 +111,13 @@ class Log:
             for i, count in zip(of.tolist(), events.tolist(), strict=True):
                 a = int(log.offsets[i])
                 yield {name: values[a : a + count] for name, values in log._columns.items()}, count
+
+    @property
+    def numbered(self) -> "Log":
+        """The same log, whose sequences are called by their places in it: #1, #2, ..."""
+        ids = [f"#{place}" for place in range(1, len(self) + 1)]
+        names = pl.Series("sequence_id", np.repeat(np.array(ids, dtype=np.str_), np.diff(self.offsets)), pl.String)
+        return replace(self, events=self.events.with_columns(names), ids=ids)
 
     def subset(self, indices: NDArray[np.int64]) -> "Log":
         """The sequences at the given positions, in that order."""

@@ -31,6 +31,7 @@ def assess(
     threshold: float,
     columns: Sequence[str],
     evidence: Callable[[Log], Evidence],
+    least: int = 1,
 ) -> dict[str, Any]:
     """Quality, and what it depends on.
 
@@ -41,6 +42,7 @@ def assess(
         threshold: score from which a sequence counts as flagged.
         columns: those that a sequence may lack.
         evidence: function that gives what the model says of another log; called once for each column.
+        least: fewest sequences of a group that is named.
     """
 
     def decide(shown: Log) -> list[str]:
@@ -62,21 +64,26 @@ def assess(
         "cuts": by_cut(log, labels, columns, decide),
         "looks": over_looks(log, labels, scorer, thresholds, evidence),
         "named": [a.type_if(decision) for a, decision in zip(answers, decisions, strict=True)],
-        "groups": group_rates(log, labels, flagged),
+        "groups": group_rates(log, labels, flagged, least),
         "events": event_quality(log, labels, events),
         "strips": _strips(log, labels, score, events),
         "importance": importance(log, labels, scorer.calibration, score, evidence),
     }
 
 
-def group_rates(log: Log, labels: Labels, flagged: Flags) -> list[dict[str, Any]]:
-    """False-positive rate and recall for each value of each group column, with 95 % Wilson intervals."""
+def group_rates(log: Log, labels: Labels, flagged: Flags, least: int = 1) -> list[dict[str, Any]]:
+    """False-positive rate and recall for each value of each group column, with 95 % Wilson intervals.
+
+    Groups of fewer than `least` sequences are left out.
+    """
     rows = []
     for column in (groups := groups_of(log, labels)).columns:
         values = groups[column].to_numpy()
         if not 1 < groups[column].n_unique() <= MOST_GROUPS:
             continue
         for value in groups[column].unique().sort().to_list():
+            if (values == value).sum() < least:
+                continue
             among = labels.known & (values == value)
             row: dict[str, Any] = {"column": column, "value": value}
             for name, y in (("false_positive_rate", 0), ("recall", 1)):

@@ -33,6 +33,8 @@ from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
 from training.evaluation.promise import BESIDE, GENUINE, promised, shares, shown
+from training.fit import golden
+from training.fit.holders import blanked
 from training.fit.networks import WEIGHTS
 from training.fit.pipeline import Fitted, fit_model, stage
 from training.network import export
@@ -40,7 +42,6 @@ from training.network.checkpoints import begin, note_settings, rank_and_size, re
 
 logger = logging.getLogger(__name__)
 MASKED = "masked.safetensors"  # the masked-event model, if there was pretraining; it corrects events
-GOLDEN, GOLDEN_EVENTS = 8, 200
 MOST_DESCRIBED = 20_000  # training sequences that live traffic is compared with
 TOLERANCE = {"fp32": 1e-3, "int8": 2e-2, "fp16": 1e-2}  # of probabilities, across processors and providers
 MAX_CHANGE = 0.01  # largest mean change of a probability by a smaller precision
@@ -146,6 +147,9 @@ def write_bundle(
 def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of a model and its training."""
     train = data.log.subset(data.split.train)
+    described = fitted.encode(train.subset(_spread(np.arange(len(train)))))
+    if fitted.config.anonymous:  # a row that counts for nothing is held by too few
+        described = blanked(described, fitted.tabular.linear.idf == 0)
     return {
         "feature_spec": data.log.kinds,
         "preset": fitted.config.preset,
@@ -164,7 +168,7 @@ def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> 
             "held_out": fitted.held_out.to_json() if data.labels.known.any() else None,
             "test": evaluation["metrics"],
         },
-        "field_values": FieldValues.learn(fitted.encoder, fitted.encode(train.subset(_spread(np.arange(len(train)))))),
+        "field_values": FieldValues.learn(fitted.encoder, described),
         "validation_scores": np.histogram(fitted.held_out_scores, bins=SCORE_BINS, range=(0, 1))[0].tolist(),
         "thresholds": fitted.thresholds.given,
         "promise": {
@@ -242,20 +246,12 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
 
 
 def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
-    """Keeps a few sequences without ids, with the answer of each variant to them."""
-    reads = fitted.encoder.columns
-    order = np.argsort(np.diff(log.offsets), kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN, len(order))).astype(int)]
-    samples: list[dict[str, Any]] = []
-    for i in chosen:
-        columns, length = log.sequence(int(i))
-        shown = range(min(length, GOLDEN_EVENTS))
-        samples.append(
-            {
-                "events": [{c: v[t] for c, v in columns.items() if c in reads and v[t] is not None} for t in shown],
-                "expected": {},
-            }
-        )
+    """Writes a few sequences without ids, with the answer of each variant to them."""
+    if fitted.config.anonymous:
+        chosen = golden.made_up(fitted.encoder, fitted.tabular.linear.idf, fitted.config.seed)
+    else:
+        chosen = golden.kept(log, fitted.encoder)
+    samples: list[dict[str, Any]] = [{"events": events, "expected": {}} for events in chosen]
     for precision, file in VARIANTS.items():
         engine = Engine(folder / file)
         encoded = [fitted.encoder.encode(*columns_of(s["events"])) for s in samples]
@@ -270,8 +266,12 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
 
 
 def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
-    """Everything that the report shows, as plain data."""
-    parts = data.split
+    """Everything that the report shows, as plain data; accounts are called by their places where it is anonymous."""
+    parts, held, warnings = data.split, {n: h._asdict() for n, h in data.log.held.items()}, data.warnings
+    if fitted.config.anonymous:
+        # what looks odd is said of single values and accounts
+        data, warnings = replace(data, log=data.log.numbered), []
+        held = {name: of | {"doubt": ""} for name, of in held.items()}
     test, of_test = data.log.subset(parts.test), data.labels.subset(parts.test)
     quality: dict[str, Any] = {"metrics": None, "sequences": [], "label": [], "type": [], "score": [], "cuts": []}
     if len(test):
@@ -284,6 +284,7 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
             fitted.f1_threshold,
             fitted.encoder.read,
             fitted.evidence,
+            fitted.config.fewest,
         )
         if fitted.usual is not None:
             answers = fitted.scorer.scores(fitted.evidence(test, test))
@@ -291,8 +292,8 @@ def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
             quality["cuts"].append({"cut": BESIDE, **shares(decisions, of_test)})
     return {
         **quality,
-        "warnings": data.warnings,
-        "columns": {name: held._asdict() for name, held in data.log.held.items()},
+        "warnings": warnings,
+        "columns": held,
         "cleaning": asdict(replace(data.cleaning, clipped=fitted.clipped)),
         "split": {"how": parts.how, "train": len(parts.train), "test": len(parts.test)},
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],

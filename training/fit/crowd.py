@@ -14,10 +14,11 @@ from training.data.replay import read_crowd
 SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity
 
 
-def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
+def fit_usual(histories: Sequence[Held], rng: np.random.Generator, least: int = 1) -> Usual:
     """How common each identifier is, and how steady that is from one half of the histories to the other.
 
     The halves are the earlier and the later one of those that have times, or drawn at random where none has.
+    Identifiers that fewer than `least` hold are not named.
     """
     keys, sided, rows = _held(histories)
     holders = np.bincount(rows[1], minlength=len(keys)).astype(np.float64)
@@ -28,7 +29,8 @@ def fit_usual(histories: Sequence[Held], rng: np.random.Generator) -> Usual:
     before, after = (np.bincount(rows[1][np.isin(rows[0], half)], minlength=len(keys)) for half in halves)
     totals = np.array([holders[~sided].sum(), holders[sided].sum()])
     values = np.array([(~sided).sum(), sided.sum()], dtype=np.float64)
-    return Usual(keys, holders, totals, values, len(histories), _steadiness(before[~sided], after[~sided]))
+    named, steadiness = holders >= least, _steadiness(before[~sided], after[~sided])
+    return Usual(keys[named], holders[named], totals, values, len(histories), steadiness)
 
 
 def fit_crowd(
@@ -38,6 +40,7 @@ def fit_crowd(
     genuine: NDArray[np.bool_],
     asked: NDArray[np.bool_],
     seed: int,
+    least: int = 1,
 ) -> tuple[Usual | None, list[Together]]:
     """What is usual among genuine accounts, and what the crowd says of each look, measured by what others show.
 
@@ -49,6 +52,7 @@ def fit_crowd(
         of: int64 (M,), the history that each look belongs to.
         genuine: bool (N,).
         asked: bool (M,), of which looks to ask; of the others, nothing is known.
+        least: fewest genuine accounts that hold an identifier which is named.
 
     Returns:
         None if there are too few accounts, or nothing that they could share.
@@ -62,11 +66,11 @@ def fit_crowd(
     for k in (0, 1):
         theirs = [histories[i] for i in np.flatnonzero(genuine & (half != k)).tolist()]
         ours, at = np.flatnonzero(half == k), np.flatnonzero(asked & (half[of] == k))
-        usual, place = fit_usual(theirs, rng), np.searchsorted(ours, of[at])
+        usual, place = fit_usual(theirs, rng, -(-least // 2)), np.searchsorted(ours, of[at])
         told = read_crowd(usual, [histories[i] for i in ours.tolist()], [looks[i] for i in at.tolist()], place, theirs)
         for i, one in zip(at.tolist(), told, strict=True):
             found[i] = one
-    usual = fit_usual([histories[i] for i in np.flatnonzero(genuine).tolist()], rng)
+    usual = fit_usual([histories[i] for i in np.flatnonzero(genuine).tolist()], rng, least)
     return usual, found
 
 

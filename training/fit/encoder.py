@@ -1,5 +1,6 @@
 """Learns the encoder from a training log: the fields that read its columns, by the kinds that `training.data` found."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,6 +36,7 @@ from service.encoding.vocabulary import Vocabulary, spelling
 from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
 from training.data.log import Log, LogError
 
+SEVERAL = 2  # sequences that hold what is learned by default; what one alone holds tells of no other
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
 MAX_PAIRS = 100_000  # most pairs in one cross; those that most sequences hold are kept
@@ -45,9 +47,12 @@ LEAST_LONG = 20  # sequences that are long enough to have a past
 STRETCH = 8  # fewest values of a catalogue that form a stretch of neighbours
 MAX_STRETCHES = 8192
 BINS = 32  # bins of a number that has more distinct values than this
+NEARLY_ALL = 0.9  # share of a number's events that hold a common value, from which its bins are made for these
 
 
-def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: Encoder | None = None) -> Encoder:
+def fit_encoder(
+    log: Log, tokenizer: Tokenizer | None, max_positions: int, old: Encoder | None = None, least: int = SEVERAL
+) -> Encoder:
     """Learns vocabularies, bins, popularity, means and pairs from training sequences only.
 
     Args:
@@ -55,27 +60,29 @@ def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: 
         tokenizer: tokenizer for the columns of text; needed if the log has some.
         max_positions: most positions in one pass.
         old: an encoder whose bins and known values are kept; the log adds to them.
+        least: fewest sequences that hold a value or a pair which is learned. If they are more than SEVERAL, nothing
+            else that fewer hold is told either: no number as the edge of a bin, no share of a value.
 
     Raises:
         LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
     kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
-    numbers = [_number(name, log, known.get(name)) for name, kind in kinds.items() if kind == NUMERIC]
+    numbers = [_number(name, log, known.get(name), least) for name, kind in kinds.items() if kind == NUMERIC]
     vocabularies = [
-        _vocabulary(name, log, kind == IDENTIFIER, known.get(name))
+        _vocabulary(name, log, kind == IDENTIFIER, known.get(name), least)
         for name, kind in kinds.items()
         if kind in (CATEGORICAL, IDENTIFIER)
     ]
     fields: list[Field] = [*numbers, *vocabularies]
     for v in vocabularies:
         if v.identifier:
-            fields.extend(_of_identifier(v, log, [n.name for n in numbers]))
+            fields.extend(_of_identifier(v, log, [n.name for n in numbers], least))
     if log.events["ts"].is_not_null().any():
         fields.extend((Gap(), Rhythm(), Hour()))
-    fields.extend(_change(fields, log))
-    fields.extend(_habit(fields, log))
-    fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies)))
+    fields.extend(_change(fields, log, least))
+    fields.extend(_habit(fields, log, least))
+    fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies), least))
     fields.extend(_transitions(log, fields))
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not texts:
@@ -85,19 +92,19 @@ def fit_encoder(log: Log, tokenizer: Tokenizer | None, max_positions: int, old: 
             "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
             f"each row ({', '.join(name for name in log.events.columns if name not in ROLES)})"
         )
-    pairs = _piece_pairs(log, texts, tokenizer) if tokenizer else []
+    pairs = _piece_pairs(log, texts, tokenizer, least) if tokenizer else []
     return Encoder(fields, log.reading, texts, tokenizer, max_positions, pairs)
 
 
-def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str]) -> list[Field]:
+def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str], least: int) -> list[Field]:
     """Fields made from an identifier besides its value; for an item also how far numbers are from the item's mean."""
     fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
     if vocabulary.values:
         fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
         fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
-        fields.extend(_neighbourhood(vocabulary, log))
+        fields.extend(_neighbourhood(vocabulary, log, least))
         if vocabulary.name == "item_id":
-            fields.extend(_deviation(vocabulary, number, log) for number in numbers)
+            fields.extend(_deviation(vocabulary, number, log, least) for number in numbers)
     return fields
 
 
@@ -114,8 +121,31 @@ def _wanted_crosses(numbers: Sequence[Bins], vocabularies: Sequence[Vocabulary])
     return wanted
 
 
-def _number(name: str, log: Log, old: Field | None) -> Bins:
-    return old if isinstance(old, Bins) else _bins(name, log.events[name])
+def _number(name: str, log: Log, old: Field | None, least: int) -> Bins:
+    if isinstance(old, Bins):
+        return old
+    return _shared_bins(name, log, least) if least > SEVERAL else _bins(name, log.events[name])
+
+
+def _shared_bins(name: str, log: Log, least: int) -> Bins:
+    """Bins whose edges are each the mean of what several sequences hold (microaggregation).
+
+    After Domingo-Ferrer and Mateo-Sanz, "Practical data-oriented microaggregation for statistical disclosure control",
+    IEEE TKDE 2002. Where nearly all values are among a few common ones, the edges lie between these.
+    """
+    told = log.events.select("sequence_id", value=name).drop_nulls().sort("value")
+    holders = told.unique().group_by("value").len("holders").sort("value")
+    common = holders.filter(pl.col("holders") >= least)["value"].to_numpy()
+    if len(common) <= BINS and told["value"].is_in(common).mean() > NEARLY_ALL:  # type: ignore[operator]  # of bools
+        exact = common.tolist() if len(common) == holders.height else []
+        return Bins(name, ((common[1:] + common[:-1]) / 2).tolist(), exact)
+    rows, edges = told.height, []
+    for k in range(1, BINS):  # around each quantile, as much as lies between two of them
+        low, high = (round((k + side) * rows / BINS) for side in (-0.5, 0.5))
+        around = told[low:high]
+        if around["sequence_id"].n_unique() >= least:
+            edges.append(float(around["value"].mean()))  # type: ignore[arg-type]  # of numbers
+    return Bins(name, np.unique(edges).tolist())
 
 
 def _bins(name: str, column: pl.Series) -> Bins:
@@ -141,9 +171,9 @@ def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[s
     return Counter(dict(held[column].alias("value").value_counts(name="sequences").iter_rows()))
 
 
-def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None) -> Vocabulary:
+def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None, least: int) -> Vocabulary:
     holders = _holders(log, name, partial(spelling, identifier=identifier))
-    values = {value for value, count in holders.most_common(MAX_VALUES) if count > 1}
+    values = {value for value, count in holders.most_common(MAX_VALUES) if count >= least}
     if isinstance(old, Vocabulary):
         values |= set(old.values)
     return Vocabulary(name, sorted(values, key=catalogue_order), identifier)
@@ -154,14 +184,15 @@ def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
     return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
 
 
-def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
-    pairs = log.events.select(vocabulary.name, number).drop_nulls()
+def _deviation(vocabulary: Vocabulary, number: str, log: Log, least: int) -> Deviation:
+    pairs = log.events.select("sequence_id", vocabulary.name, number).drop_nulls()
     pairs = pairs.with_columns(_spelt(pairs[vocabulary.name], vocabulary.known_as))
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # four imaginary events at the overall mean pull an item with few numbers towards it
-    sums = pairs.group_by(vocabulary.name).agg(pl.col(number).sum(), pl.len().alias(f"{number} {vocabulary.name}"))
-    means = {k: (t + 4 * overall) / (c + 4) for k, t, c in sums.iter_rows()}
+    of_value = pairs.rename({vocabulary.name: "value", number: "number"}).group_by("value")
+    sums = of_value.agg(pl.col("number").sum(), pl.len().alias("events"), pl.col("sequence_id").n_unique())
+    means = {k: (t + 4 * overall) / (c + 4) for k, t, c, holders in sums.iter_rows() if holders >= least}
     return Deviation(
         f"{number} against {vocabulary.name}",
         number,
@@ -171,20 +202,20 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log) -> Deviation:
     )
 
 
-def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
+def _neighbourhood(vocabulary: Vocabulary, log: Log, least: int) -> list[Neighbourhood]:
     """The field, if two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
     seen = _spelt(column[vocabulary.name], vocabulary.known_as)
     values = sorted({*seen.unique(), *vocabulary.values}, key=catalogue_order)
-    size = max(STRETCH, -(-len(values) // MAX_STRETCHES))
-    if len(values) < 4 * size:
+    named = vocabulary.values if least > SEVERAL else values  # of which the first of each stretch is told
+    size = max(STRETCH, -(-len(named) // MAX_STRETCHES))
+    if len(named) < 4 * size:
         return []
-    stretch_of = {value: i // size for i, value in enumerate(values)}
+    starts = named[::size]
+    first = [catalogue_order(value) for value in starts]
+    stretch_of = {value: max(bisect_right(first, catalogue_order(value)) - 1, 0) for value in values}
     found = Neighbourhood(
-        f"{vocabulary.name} neighbourhood",
-        vocabulary.name,
-        values[::size],
-        [stretch_of[v] for v in vocabulary.values],
+        f"{vocabulary.name} neighbourhood", vocabulary.name, starts, [stretch_of[v] for v in vocabulary.values]
     )
     # compare pairs of different values from one sequence with pairs from the whole log
     at = np.array([stretch_of[value] for value in seen])
@@ -197,7 +228,7 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log) -> list[Neighbourhood]:
     return [found] if together.sum() >= 10 and together.mean() > 2 * chance else []
 
 
-def _change(fields: Sequence[Field], log: Log) -> list[Change]:
+def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
     """The change point over the fields that are stable, which means that most sequences do not change in them."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
     events = Events(*log.subset(np.array(drawn)).whole, log.reading)
@@ -205,8 +236,7 @@ def _change(fields: Sequence[Field], log: Log) -> list[Change]:
     stable, frequencies = [], []
     for f in fields:
         ids = events.ids[f.name] = f.encode(events)
-        counts = np.bincount(ids, minlength=f.size) + 0.5
-        shares = (counts / counts.sum()).tolist()
+        shares = _frequencies(ids, events, f.size, least)
         support = Change(f.name, [f.name], [shares]).support(ids[None], events)
         odds = np.logaddexp.reduceat(support, events.starts)[several] - np.log(events.lengths[several] - 1)
         if several.any() and np.median(odds) < 0:
@@ -215,7 +245,7 @@ def _change(fields: Sequence[Field], log: Log) -> list[Change]:
     return [Change("point of change", stable, frequencies)] if stable else []
 
 
-def _habit(fields: Sequence[Field], log: Log) -> list[Habit]:
+def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
     """What an account does as it used to: the fields, first-hand, that its past predicts better than the log does."""
     long = np.flatnonzero(np.diff(log.offsets) > LAG + LEAST_PAST)
     if len(long) < LEAST_LONG:
@@ -229,26 +259,41 @@ def _habit(fields: Sequence[Field], log: Log) -> list[Habit]:
         if not isinstance(f, Vocabulary | Bins | Gap | Hour):
             continue
         ids = events.ids[f.name] = f.encode(events)
-        counts = np.bincount(ids, minlength=f.size) + 0.5
-        shares = counts / counts.sum()
+        shares = _frequencies(ids, events, f.size, least)
         if f.name in events.codes:  # of one unknown value
             shares[UNKNOWN] /= 1 + len(np.unique(events.codes[f.name][ids == UNKNOWN]))
         gains = {s: float(Past(events, f.name, s, shares).log_ratio(before)[told].mean()) for s in STRENGTHS}
         best = max(gains, key=gains.__getitem__)
         if gains[best] > LEAST_GAIN:
-            kept.append((f.name, best, shares.tolist()))
+            kept.append((f.name, best, shares))
     if not kept:
         return []
     sources, strengths, frequencies = map(list, zip(*kept, strict=True))
     return [Habit("habit", sources, strengths, frequencies)]
 
 
-def _shared(holders: Counter[int]) -> list[list[int]]:
-    """The pairs that at least two training sequences hold, unpacked from their keys and sorted."""
-    return [[key >> 32, key & 0xFFFFFFFF] for key in sorted(k for k, n in holders.most_common(MAX_PAIRS) if n > 1)]
+def _frequencies(ids: NDArray[np.integer], events: Events, size: int, least: int) -> list[float]:
+    """The share of each of `size` ids among the events; of what few sequences hold, as if none did."""
+    counts = np.bincount(ids, minlength=size)
+    if least > SEVERAL:
+        counts[_holding(ids, events, size) < least] = 0
+    smoothed = counts + 0.5
+    found: list[float] = (smoothed / smoothed.sum()).tolist()
+    return found
 
 
-def _piece_pairs(log: Log, texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+def _holding(ids: NDArray[np.integer], events: Events, size: int) -> NDArray[np.int64]:
+    """How many sequences hold each id, int64 (size,)."""
+    return np.bincount(np.unique(events.owner * size + ids) % size, minlength=size)
+
+
+def _shared(holders: Counter[int], least: int) -> list[list[int]]:
+    """The pairs that at least so many training sequences hold, unpacked from their keys and sorted."""
+    common = sorted(k for k, n in holders.most_common(MAX_PAIRS) if n >= least)
+    return [[key >> 32, key & 0xFFFFFFFF] for key in common]
+
+
+def _piece_pairs(log: Log, texts: Sequence[str], tokenizer: Tokenizer, least: int) -> list[list[int]]:
     holders: Counter[int] = Counter()
     for columns, length in log.sequences():
         keys: set[int] = set()
@@ -257,10 +302,10 @@ def _piece_pairs(log: Log, texts: Sequence[str], tokenizer: Tokenizer) -> list[l
             ids = np.array(encoding.ids, dtype=np.int64)
             keys.update(pair_keys(ids, ids, 1, np.arange(len(ids)))[1:].tolist())
         holders.update(keys)
-    return _shared(holders)
+    return _shared(holders, least)
 
 
-def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str, int]]) -> list[Cross]:
+def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str, int]], least: int) -> list[Cross]:
     """One cross for each wanted (left, right, lag); a cross may build on one before it."""
     crosses: list[Cross] = []
     for left, right, lag in wanted:
@@ -276,7 +321,7 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
         pairs, counts = np.unique(once[once >= 0], return_counts=True)
         holders = Counter(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
         name = f"{left} after {right}" if lag else f"{left} with {right}"
-        crosses.append(Cross(name, left, right, _shared(holders), lag))
+        crosses.append(Cross(name, left, right, _shared(holders, least), lag))
     return crosses
 
 
@@ -321,8 +366,7 @@ def _transitions(log: Log, fields: Sequence[Field]) -> list[Transition]:
 def _others_counts(ids: NDArray[np.integer], events: Events, size: int) -> Floats:
     """How often each id is there, float64 (size,), less what one of the sequences that hold it has on average."""
     uses = np.bincount(ids, minlength=size)
-    holders = np.bincount(np.unique(events.owner * size + ids) % size, minlength=size)
-    return uses * (1 - 1 / np.maximum(holders, 1))
+    return uses * (1 - 1 / np.maximum(_holding(ids, events, size), 1))
 
 
 def _with_sources(fields: Sequence[Field], names: set[str]) -> list[Field]:

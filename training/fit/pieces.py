@@ -1,6 +1,9 @@
 """The tokenizer that cuts texts into pieces: that of pretrained weights, or one learned from the log."""
 
+import json
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -10,6 +13,7 @@ from service.encoding.events import joined_texts
 from training.config import pretrained_directory
 from training.data.kinds import TEXT
 from training.data.log import Log
+from training.fit.encoder import SEVERAL
 
 logger = logging.getLogger(__name__)
 UNKNOWN = "[UNK]"
@@ -18,12 +22,15 @@ LOOKED_AT = 2_000  # texts from which that share is found
 PIECES = 8_000  # of a vocabulary that is learned
 
 
-def tokenizer_for(log: Log, pretrained: str | None, old: Encoder | None = None) -> Tokenizer | None:
+def tokenizer_for(
+    log: Log, pretrained: str | None, old: Encoder | None = None, least: int = SEVERAL
+) -> Tokenizer | None:
     """The tokenizer for a log's texts; None for a log without text.
 
     Args:
         pretrained: directory or hub id of BERT weights, see `pretrained_directory`.
         old: an encoder whose tokenizer is kept.
+        least: fewest sequences whose texts a learned piece is in.
     """
     columns = [name for name, kind in log.kinds.items() if kind == TEXT]
     if not columns:
@@ -40,7 +47,13 @@ def tokenizer_for(log: Log, pretrained: str | None, old: Encoder | None = None) 
     if share <= MOST_UNKNOWN:
         return tokenizer
     logger.info("%.0f%% of the text's pieces are in no vocabulary at hand, so one is learned from the log", 100 * share)
-    return learned(texts)
+    found = learned(texts)
+    return found if least <= SEVERAL else common(found, _by_sequence(log, columns), least)
+
+
+def _by_sequence(log: Log, columns: list[str]) -> Iterable[list[str]]:
+    for given, length in log.sequences():
+        yield joined_texts(given, length, columns, log.reading)
 
 
 def learned(texts: list[str]) -> Tokenizer:
@@ -56,3 +69,27 @@ def learned(texts: list[str]) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def common(tokenizer: Tokenizer, texts: Iterable[list[str]], least: int) -> Tokenizer:
+    """A learned tokenizer without the pieces that the texts of fewer than `least` sequences are cut into.
+
+    Pieces of which a common one is made are common too, and stay.
+
+    Args:
+        texts: those of each sequence.
+    """
+    holders: Counter[str] = Counter()
+    for own in texts:
+        holders.update({p for e in tokenizer.encode_batch(own, add_special_tokens=False) for p in e.tokens})
+    written = json.loads(tokenizer.to_str())
+    kept = {UNKNOWN, *(piece for piece, count in holders.items() if count >= least)}
+    merges = []
+    for left, right in reversed(written["model"]["merges"]):  # what a piece is made of was there before it
+        if left + right in kept:
+            merges.append((left, right))
+            kept |= {left, right}
+    pieces = [piece for piece in written["model"]["vocab"] if piece in kept]
+    written["model"]["vocab"] = {piece: i for i, piece in enumerate(pieces)}
+    written["model"]["merges"] = merges[::-1]
+    return Tokenizer.from_str(json.dumps(written))

@@ -148,16 +148,16 @@ def fit_apart(
         known, encoder = labels.subset(parts.others), old.encoder if old else None
         data = encode(log.subset(parts.others), known, config, encoder, len(parts.aside))
     with stage("linear part", seconds):
-        sample = sample_of(data)
+        sample = sample_of(data, config.min_holders)
         fold = fold_numbers(data.labels, LINEAR_FOLDS, config.seed)[data.of]
         tabular = fit_tabular(sample, max(len(data.types), 1), fold)
     examples = with_offsets(data, tabular, config)
     with stage("crowd", seconds):
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
-        attackers_told = len(np.unique(data.of[data.weight == 0]))
-        spared = min(max(attackers_told // ENOUGH_TOLD, 1), SPARED)
+        spared = min(max(len(np.unique(data.of[data.weight == 0])) // ENOUGH_TOLD, 1), SPARED)
         asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
-        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed)
+        whole = held[: len(data.log)]
+        usual, together = fit_crowd(whole, held, data.of, genuine, asked, config.seed, config.fewest)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
@@ -299,12 +299,12 @@ def _say_what_is_lacking(alarms: FalseAlarms, chosen: Thresholds, whose: str) ->
             )
 
 
-def sample_of(data: EncodedLog) -> Sample:
-    """The same sequences in the form that the tabular parts take."""
+def sample_of(data: EncodedLog, least: int) -> Sample:
+    """The same sequences in the form that the tabular parts take; `least` as the encoder was learned."""
     whole = np.arange(len(data.encoded)) < len(data.log)
     types = np.array([e.type for e in data.examples])
     counts = row_counts(data.encoder, data.encoded)
-    return Sample(data.encoder, data.encoded, data.of, whole, data.weight, data.label, types, counts)
+    return Sample(data.encoder, data.encoded, data.of, whole, data.weight, data.label, types, counts, least)
 
 
 def ordinary_of(data: EncodedLog, sample: Sample, fold: NDArray[np.int64]) -> Ordinary:

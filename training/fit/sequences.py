@@ -18,6 +18,7 @@ from training.data.labels import UNLABELLED, Labels
 from training.data.log import Log
 from training.data.split import FEW_ANOMALIES, check_enough
 from training.fit.encoder import fit_encoder
+from training.fit.holders import blanked, rare_rows
 from training.fit.pieces import tokenizer_for
 from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
@@ -70,9 +71,13 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     Raises:
         LogError: there are too few labels to learn from.
     """
-    encoder = fit_encoder(log, tokenizer_for(log, config.pretrained, old), config.max_positions, old)
+    least = config.min_holders
+    tokenizer = tokenizer_for(log, config.pretrained, old, least)
+    encoder = fit_encoder(log, tokenizer, config.max_positions, old, least)
     log = in_time_order(log)
     everything = encoded_log(encoder, log)
+    rare = rare_rows(everything, encoder.rows, config.fewest)
+    everything = blanked(everything, rare)
     presumed, told = not labels.known.any(), labels.known & (labels.label == 1)
     labels = presume(encoder, everything, labels, config)
     known = np.flatnonzero(labels.known)
@@ -83,7 +88,7 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     cut = cuts.of_log(log, encoder.read)
     of_cut = labels_of(cuts, cut, labels)
     examples = examples_of(log, labels, whole, types)
-    examples += examples_of(cut, of_cut, encoded_log(encoder, cut), types)
+    examples += examples_of(cut, of_cut, blanked(encoded_log(encoder, cut), rare), types)
     there = np.concatenate((np.ones(len(log), dtype=bool), of_cut.known))
     examples = [examples[i] for i in np.flatnonzero(there).tolist()]
     of = np.concatenate((np.arange(len(log)), cuts.of))[there]

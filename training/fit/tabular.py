@@ -28,6 +28,7 @@ from service.model.novelty import LIMIT, Novelty, measure
 from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
+from training.fit.encoder import SEVERAL
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels does not count as normal
@@ -65,6 +66,7 @@ class Sample:
         label: int8 (M,), with both classes.
         types: int64 (M,), index of the anomaly type, UNLABELLED if there is none.
         counts: (M, rows), how often each uses each row.
+        least: fewest histories that hold a value for an encoder to learn it.
     """
 
     encoder: Encoder
@@ -75,6 +77,7 @@ class Sample:
     label: NDArray[np.int8]
     types: NDArray[np.int64]
     counts: sp.csr_matrix
+    least: int = SEVERAL
 
     @classmethod
     def unlabelled(cls, encoder: Encoder, sequences: Sequence[Encoded]) -> "Sample":
@@ -88,8 +91,8 @@ class Sample:
     def take(self, at: NDArray[np.integer]) -> "Sample":
         """The sequences at the given positions."""
         some = [self.sequences[i] for i in at.tolist()]
-        rest = (getattr(self, f.name)[at] for f in dataclasses.fields(self)[2:])
-        return Sample(self.encoder, some, *rest)
+        rest = {f.name: getattr(self, f.name)[at] for f in dataclasses.fields(self)[2:-1]}
+        return replace(self, sequences=some, **rest)
 
 
 def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTabular:
@@ -224,8 +227,8 @@ def _mean_and_scale(measures: Floats) -> tuple[Floats, Floats]:
 def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
     """Encodes each sequence as an encoder learned from the other folds would.
 
-    The table has values and pairs that only a training sequence and one other hold. If the training sequence were new,
-    they would be unknown. The fit must see sequences in that way, or all new sequences will look strange.
+    The table has values and pairs that just enough training sequences hold. If one of these sequences were new, they
+    would be unknown. The fit must see sequences in that way, or all new sequences will look strange.
 
     Args:
         fold: int64 (M,), 0 or more; a sequence of fold -1 stays as it is and counts as one of the others.
@@ -240,7 +243,9 @@ def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
     total = np.asarray((sample.counts[whole] > 0).sum(axis=0)).ravel()
     seen: list[Encoded] = list(sample.sequences)
     for k in range(len(holders)):
-        lookup = np.where(learned & (total - holders[k] < 2), unknown, np.arange(encoder.rows, dtype=np.int32))
+        lookup = np.where(
+            learned & (total - holders[k] < sample.least), unknown, np.arange(encoder.rows, dtype=np.int32)
+        )
         for i in np.flatnonzero(fold == k).tolist():
             e = sample.sequences[i]
             seen[i] = replace(e, rows=lookup[e.rows], chunks=[lookup[w] for w in e.chunks])

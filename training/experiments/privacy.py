@@ -1,0 +1,104 @@
+"""What a bundle gives away: of whom it was fitted on, and of what hardly anybody holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.model.bundle import Bundle
+from training.config import FitConfig
+from training.data.dataset import WHOLE, Dataset, files_fingerprint
+from training.data.labels import Labels
+from training.data.log import Log, LogError
+from training.data.read import AS_FOUND, ReadOptions
+from training.data.split import set_aside
+from training.evaluation import privacy_pages
+from training.experiments.membership import FEWEST_TAKEN, by_loss, by_shadows, log_odds, shadows, success
+from training.experiments.naming import named
+
+
+def privacy(
+    bundle: Bundle,
+    events: Path,
+    label_file: Path,
+    out: Path,
+    others: Path | None = None,
+    other_labels: Path | None = None,
+    holders: int = 5,
+    pairs: int = 4,
+    columns: dict[str, str] | None = None,
+    how: ReadOptions = AS_FOUND,
+    advance: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Attacks a bundle, looks for what it names, and writes `privacy.json` and `privacy.html` into a folder.
+
+    Args:
+        others: further accounts; without `other_labels`, all count as genuine, and are compared with genuine ones.
+        holders: accounts that must hold what may be named.
+        pairs: pairs of shadow models; 0 leaves their attack out.
+
+    Raises:
+        LogError: the log is not the one that the bundle was fitted on, or nobody else is known.
+    """
+    _check_same(bundle, events, label_file)
+    config = FitConfig(**bundle.manifest["config"])
+    data = Dataset.read(events, label_file, config, columns, how=how)
+    parts, split = set_aside(data.log, data.labels, data.training, config.seed), data.split
+    ours = np.concatenate((parts.others[data.labels.known[parts.others]], split.test))
+    if others is not None and other_labels is None:
+        ours = ours[data.labels.label[ours] == 0]
+    asked, label = [(data.log.subset(ours), ours)], [data.labels.label[ours]]
+    if others is not None:
+        further, of_further = _further(bundle, others, other_labels, columns, how)
+        asked.append((further, np.full(len(further), -1)))
+        label.append(of_further.label)
+    member = np.concatenate([np.isin(of, parts.others) for _, of in asked])
+    if member.all():
+        raise LogError(f"{bundle.path}: held nobody back for a test; name a log of further accounts with --others")
+    truth = np.concatenate(label)
+    surely = by_loss(np.concatenate([log_odds(bundle, log) for log, _ in asked]), truth)
+    attacks = {"loss": success(surely, member)}
+    if pairs:
+        without = np.concatenate(shadows(data.log, data.labels, parts, asked, config, pairs, advance))
+        attacks["shadow models"] = success(by_shadows(surely, by_loss(without, truth[:, None])), member)
+    found = {
+        "bundle": {"name": bundle.name, "version": bundle.version, "min_holders": config.min_holders},
+        "members": int(member.sum()),
+        "strangers": int((~member).sum()),
+        "held_back": int((~member[: len(ours)]).sum()),
+        "split": split.how,
+        "least_rate": FEWEST_TAKEN / int((~member).sum()),
+        "rates": list(attacks["loss"]["found"]),
+        "shadow_models": 2 * pairs,
+        "attacks": attacks,
+        "holders": holders,
+        "named": named(bundle, data.log, parts.others, holders),
+    }
+    _write(out, found)
+    return found
+
+
+def _check_same(bundle: Bundle, events: Path, label_file: Path) -> None:
+    """Raises LogError unless a bundle was fitted on these files."""
+    if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
+        raise LogError(
+            f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; only these "
+            "tell who was in its training"
+        )
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "privacy.json").write_text(json.dumps(found, indent=1))
+    (out / "privacy.html").write_text(privacy_pages.render(found))
+
+
+def _further(
+    bundle: Bundle, events: Path, label_file: Path | None, columns: dict[str, str] | None, how: ReadOptions
+) -> tuple[Log, Labels]:
+    """The accounts of a further log that have a label, or all of them, as genuine, where there are no labels."""
+    data = Dataset.read(events, label_file, WHOLE, columns, how=how, encoder=bundle.encoder)
+    some = np.flatnonzero(data.labels.known) if label_file else np.arange(len(data.log))
+    return data.log.subset(some), data.labels.subset(some)
