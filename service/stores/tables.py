@@ -50,12 +50,13 @@ verdicts = Table(
     Index("ix_verdicts_score_id_verdict", "score_id", "verdict"),
 )
 
-exemptions = Table(
+exemptions = Table(  # what each verdict gives; they outlive the answers
     "exemptions",
     metadata,
-    *(Column(name, String(size), primary_key=True) for name, size in (("account", 256), ("version", 128))),
-    Column("score_id", String(32), nullable=False),
+    *(Column(name, String(size), primary_key=True) for name, size in (("score_id", 32), ("who", 64))),
+    *(Column(name, String(size), nullable=False) for name, size in (("account", 256), ("version", 128))),
     *(Column(name, Float, nullable=False) for name in ("most", "since", "until")),
+    Index("ix_exemptions_account", "account"),
 )
 ACCOUNT = func.coalesce(answers.c.user_id, answers.c.sequence_id)  # whose an answer is
 UNDONE = "undone"
