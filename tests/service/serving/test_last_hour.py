@@ -51,7 +51,8 @@ def test_a_sample_is_what_the_metrics_say() -> None:
     assert found.within[2] == 100
     assert found.within[-1] == 102
     assert (found.queue, found.on_cpu, found.challenger_down) == (0.25, 1, 0)
-    assert found.excess == pytest.approx(0.01)
+    assert found.excess == {"review_rate  ": pytest.approx(0.01)}
+    assert found.live_errors["timeout"] == 0
 
 
 def test_curves_are_rates_over_the_time_between_samples() -> None:
