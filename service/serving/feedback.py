@@ -187,6 +187,7 @@ class Feedback:
             "type": result.get("exempt", result)["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
+            "retroactive": "retroactive" in result,
             "false_alarm_rate": rate,
             "length": result["support"]["events"],
             "segment": sequence.segment,

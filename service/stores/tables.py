@@ -1,6 +1,7 @@
 """The tables of the store of verdicts, as they are after the last step in `migrations`."""
 
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Float,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     func,
     select,
 )
@@ -35,6 +37,8 @@ answers = Table(
     Column("false_alarm_rate", Float),
     Column("length", Integer),  # events that were scored
     Column("segment", String(64)),
+    # flagged once a campaign was found; the others without a share came with their verdict
+    Column("retroactive", Boolean, nullable=False, server_default=false()),
 )
 
 verdicts = Table(

@@ -1,10 +1,10 @@
-"""Keeps what each verdict exempts by itself, so that it can be taken back.
+"""Keeps what each verdict exempts by itself, so that it can be taken back, and what was flagged in retrospect.
 
 A release before it takes a verdict that was undone for one that says anomalous, so it must not start on this schema.
 """
 
 from alembic import op
-from sqlalchemy import Column, Float, String, text
+from sqlalchemy import Boolean, Column, Float, String, false, text
 
 revision = "4"
 down_revision = "3"
@@ -18,7 +18,7 @@ WHO = """
 
 
 def upgrade() -> None:
-    """Makes the table anew; a replica of the release before, which names nobody, can still add to it."""
+    """Makes the table of exemptions anew; a replica of the release before, which names nobody, can still add to it."""
     rows = [dict(row._mapping) for row in op.get_bind().execute(text(WHO))]
     op.drop_table("exemptions")
     table = op.create_table(
@@ -33,3 +33,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_exemptions_account", "exemptions", ["account"])
     op.bulk_insert(table, rows)
+    op.add_column("answers", Column("retroactive", Boolean, nullable=False, server_default=false()))
+    # the others without a share came with their verdict
+    op.execute("UPDATE answers SET retroactive = (share = 0 AND score_id NOT IN (SELECT score_id FROM verdicts))")
