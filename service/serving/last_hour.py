@@ -178,10 +178,15 @@ class LastHour:
 
     async def _take(self) -> None:
         if not self.takes and self.run is not None:
-            if locked(self.run / LOCK, os.O_RDWR | os.O_CREAT) is None:
+            lock = locked(self.run / LOCK, os.O_RDWR | os.O_CREAT)
+            if lock is None:
                 return  # it is another worker's part; the lock is this process's until it ends
-            self.samples.extend(await self.apart(self._kept))
-            self.takes = True
+            try:
+                self.samples.extend(await self.apart(self._kept))
+                self.takes = True
+            finally:
+                if not self.takes:  # or nobody could try again
+                    os.close(lock)
         self.drift.show()
         self.samples.append(await self.apart(lambda: sampled(self._read())))
         if self.run is not None:

@@ -112,6 +112,21 @@ def test_a_worker_that_takes_over_goes_on_where_the_other_ended(tmp_path: Path) 
     assert len(found) == 4
 
 
+def test_a_worker_that_cannot_read_what_was_kept_leaves_the_lock_to_the_next_attempt(tmp_path: Path) -> None:
+    metrics, drift = watched()
+    (tmp_path / FILE).mkdir()
+
+    async def main() -> None:
+        one, two = (LastHour(metrics, drift, 2, tmp_path) for _ in range(2))
+        with pytest.raises(IsADirectoryError):
+            await one._take()
+        (tmp_path / FILE).rmdir()
+        await two._take()
+        assert two.takes
+
+    asyncio.run(main())
+
+
 def test_the_hour_is_bounded() -> None:
     metrics, drift = watched()
     found = LastHour(metrics, drift, 1, None)

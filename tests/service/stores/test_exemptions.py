@@ -217,7 +217,7 @@ def test_an_exemption_goes_with_the_verdict_that_carries_it(store: Store) -> Non
     before = store.exempt_stamp()
     assert undo(store, "a", note=lambda what, **details: told.append((what, details))) is None
     assert store.exempt() == []
-    assert told == [("exemption ended", {"score_id": "a", "version": "1"})]
+    assert told == [("verdict undone", {"score_id": "a"}), ("exemption ended", {"score_id": "a", "version": "1"})]
     assert store.exempt_stamp() != before
     assert say(store, "a", "normal") is not None, "and it may be given again"
 
