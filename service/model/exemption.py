@@ -15,12 +15,12 @@ DIGITS = 6  # of a score in an answer
 
 @dataclass(frozen=True)
 class Exemption:
-    """An account that a person has called genuine.
+    """What one verdict gives an account that a person has called genuine.
 
     Attributes:
         account: a pseudonym, as in the store.
         version: of the bundle whose answer was judged, the only one that it holds for.
-        score_id: that answer; the latest one, if several were judged.
+        score_id: that answer.
         most: the highest score that is still allowed.
         since, until: epoch seconds.
     """

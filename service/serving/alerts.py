@@ -1,13 +1,14 @@
 """The alerts that would fire by what one service knows of its last hour.
 
 Each is a rule of `deploy/prometheus/rules.yml`, under its name there, with the same limit and the same time for which
-it must hold. What a rule there watches by each series is watched here by the worst of them, or by all together.
+it must hold. Where a rule there has a series for each field, cause or group and waits, each has its own wait here, too.
 Prometheus remains the judge: it watches all replicas, and remembers days.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from service.telemetry.metrics import LATENCY
 
@@ -23,6 +24,9 @@ UNTOLD = (
 )
 
 
+Series = Mapping[str, float]  # one value for each field, cause or group
+
+
 @dataclass(frozen=True)
 class Sample:
     """The service's metrics at one moment, all workers together.
@@ -34,11 +38,11 @@ class Sample:
         allow, review, block: sequences by decision.
         within: requests of `/v1/score` that were answered within each of LATENCY, and in all.
         objective: seconds in which 99 in 100 of these should be answered.
-        engine_errors ... crowd_errors: how often each has happened.
+        engine_errors ... crowd_errors: how often each has happened; the last two by cause.
         queue: share of the positions that may wait which do.
-        score_drift, field_drift: population stability index of the scores, and of the field that moved most.
-        evidence: against the promise, of the class of length with the most.
-        excess: by how much a false-alarm rate surely exceeds the one in force; negative or 0 if none does.
+        score_drift, field_drift: population stability index of the scores, and of each field.
+        evidence: against the promise, of each class of length.
+        excess: by how much a false-alarm rate surely exceeds the one in force, by level and group; else it is negative.
         challenger_down, on_cpu: 1 if so, else 0.
         campaign: accounts of the largest campaign without a verdict.
     """
@@ -58,13 +62,13 @@ class Sample:
     worker_deaths: float
     webhook_dead: float
     state_errors: float
-    live_errors: float
-    crowd_errors: float
+    live_errors: Series
+    crowd_errors: Series
     queue: float
     score_drift: float
-    field_drift: float
-    evidence: float
-    excess: float
+    field_drift: Series
+    evidence: Series
+    excess: Series
     challenger_down: float
     on_cpu: float
     campaign: float
@@ -76,6 +80,12 @@ Window = Sequence[Sample]  # in the order of time, at least one
 def increase(window: Window, name: str) -> float:
     """By how much a count has grown; 0 if it began anew."""
     return max(float(getattr(window[-1], name) - getattr(window[0], name)), 0.0)
+
+
+def increases(window: Window, name: str) -> Series:
+    """By how much each of several counts has grown."""
+    before, after = getattr(window[0], name), getattr(window[-1], name)
+    return {key: max(float(count - before.get(key, 0.0)), 0.0) for key, count in after.items()}
 
 
 def share(window: Window, part: str, of: str) -> float:
@@ -99,8 +109,8 @@ def quantile(window: Window, at: float) -> float:
     return LATENCY[-1] if counts[-1] else 0.0
 
 
-def _latest(window: Window, name: str) -> float:
-    return float(getattr(window[-1], name))
+def _latest(window: Window, name: str) -> Any:
+    return getattr(window[-1], name)
 
 
 def _slowness(window: Window) -> float:
@@ -121,15 +131,25 @@ class Rule:
     """
 
     name: str
-    value: Callable[[Window], float]
+    value: Callable[[Window], float | Series]
     limit: float
     says: str
     over: float = 0.0
     lasts: float = 0.0
 
+    def above(self, samples: Window, at: int) -> Series:
+        """What is above the limit at the sample with an index; under the name "" where there is one value."""
+        found = self.value(back(samples, at, self.over))
+        series = found if isinstance(found, Mapping) else {"": found}
+        return {key: value for key, value in series.items() if value > self.limit}
+
 
 def _count(name: str, what: str, says: str, over: float, lasts: float = 0.0) -> Rule:
     return Rule(name, partial(increase, name=what), 0.0, says, over, lasts)
+
+
+def _counts(name: str, what: str, says: str, over: float, lasts: float) -> Rule:
+    return Rule(name, partial(increases, name=what), 0.0, says, over, lasts)
 
 
 def _level(name: str, what: str, limit: float, says: str, lasts: float = 0.0) -> Rule:
@@ -156,8 +176,8 @@ RULES = (
     _count("RecguardWebhookFails", "webhook_dead", "sequences that the webhook was not told of", 900),
     _count("RecguardWorkerDies", "worker_deaths", "workers that died", 900),
     _count("RecguardStateFails", "state_errors", "failures to keep what should be kept", 900),
-    _count("RecguardLiveStoreFails", "live_errors", "requests whose events could not be kept", 300, 120),
-    _count("RecguardCrowdNotShared", "crowd_errors", "failures to share the crowd", 300, 300),
+    _counts("RecguardLiveStoreFails", "live_errors", "requests whose events could not be kept, by one cause", 300, 120),
+    _counts("RecguardCrowdNotShared", "crowd_errors", "failures to share the crowd, by one cause", 300, 300),
     _level("RecguardCampaign", "campaign", 0.0, "accounts of the largest campaign without a verdict", 120),
 )
 
@@ -169,7 +189,7 @@ class Alert:
     Attributes:
         name, says: of the rule.
         value, limit: what is compared now, and with what.
-        since: epoch seconds since when it has held without a break.
+        since: epoch seconds since when it has held without a break; of several series, the worst of those that fire.
         fires: whether that is long enough.
     """
 
@@ -193,13 +213,16 @@ def alerts(samples: Window) -> list[Alert]:
     """The rules whose condition holds at the last sample; none without samples."""
     found = []
     for rule in RULES:
-        since = None
+        since = dict[str, float]()
+        held = values = rule.above(samples, len(samples) - 1) if samples else {}
         for at in range(len(samples) - 1, -1, -1):
-            if rule.value(back(samples, at, rule.over)) <= rule.limit:
+            above = rule.above(samples, at)
+            held = {key: value for key, value in held.items() if key in above}
+            if not held:
                 break
-            since = samples[at].time
-        if since is not None:
-            value = rule.value(back(samples, len(samples) - 1, rule.over))
-            fires = samples[-1].time - since >= rule.lasts
-            found.append(Alert(rule.name, rule.says, round(value, 4), rule.limit, since, fires))
+            since |= dict.fromkeys(held, samples[at].time)
+        fires = {key for key, start in since.items() if samples[-1].time - start >= rule.lasts}
+        if since:
+            worst = max(fires or since, key=lambda key: values[key])
+            found.append(Alert(rule.name, rule.says, round(values[worst], 4), rule.limit, since[worst], bool(fires)))
     return found

@@ -43,7 +43,7 @@ class Exemptions:
 
     def __init__(self, days: float, pseudonyms: Pseudonyms, audit: Audit, metrics: Metrics) -> None:
         self.days, self.pseudonyms, self.audit, self.metrics = days, pseudonyms, audit, metrics
-        self.known: dict[tuple[str, str], Exemption] = {}
+        self.known: dict[tuple[str, str], list[Exemption]] = {}  # by account and version
         self.stamp: Stamp | None = None  # of those known
         self.said = asyncio.Event()
 
@@ -55,9 +55,12 @@ class Exemptions:
             version: of the bundle that serves, the only one whose exemptions are in force.
         """
         if found is not None:
-            self.known, self.stamp = {(one.account, one.version): one for one in found}, stamp
+            self.known, self.stamp = {}, stamp
+            for one in found:
+                self.known.setdefault((one.account, one.version), []).append(one)
         now = time.time()
-        self.metrics.exemptions.set(sum(one.version == version and now < one.until for one in self.known.values()))
+        hold = (of == version and any(now < one.until for one in each) for (_, of), each in self.known.items())
+        self.metrics.exemptions.set(sum(hold))
 
     def applied(
         self, sequences: Sequence[messages.Sequence | Result], results: Sequence[Result], version: str
@@ -77,9 +80,12 @@ class Exemptions:
         # only what is flagged costs a hash
         if result.get("decision", "allow") == "allow" or "listed" in result:
             return result
-        found = self.known.get((self.pseudonyms.of(sequence.user_id or sequence.id), version))
-        if found is None or result["score"] > found.most or time.time() >= found.until:
+        mine = self.known.get((self.pseudonyms.of(sequence.user_id or sequence.id), version), ())
+        now = time.time()
+        hold = [one for one in mine if result["score"] <= one.most and now < one.until]
+        if not hold:
             return result
+        found = max(hold, key=lambda one: one.until)
         exempt = {**{n: result[n] for n in ("decision", "type")}, "since": found.since, "until": found.until}
         repaired = {"repair": WHOLE} if "repair" in result else {}
         return {**result, "decision": "allow", "type": None, "exempt": exempt, **repaired}

@@ -187,6 +187,7 @@ class Feedback:
             "type": result.get("exempt", result)["type"],
             "share": share,
             "events": to_json(sequence.events).decode(),
+            "retroactive": "retroactive" in result,
             "false_alarm_rate": rate,
             "length": result["support"]["events"],
             "segment": sequence.segment,
@@ -276,8 +277,7 @@ class Feedback:
         self, score_id: str, who: str, why: str | None, caller: str, until: float
     ) -> tuple[dict[str, Any], bool]:
         """Takes back what somebody said of an answer, as `Store.undo`; raises Problem as `say`."""
-        said_by = {"said_by": who} if who != caller else {}
-        note = partial(self.exemptions.audit.note, caller, **said_by)
+        note = partial(self.exemptions.audit.note, caller, verdict_of=who)
         days = self.exemptions.days
         found = await self._changed(lambda: self._opened().undo(score_id, who, why, days, note), until)
         if found is None:

@@ -59,6 +59,10 @@ class Reading:
         """The sum over all other labels."""
         return sum(sum(self.of(short, lambda has: labels.items() <= has.items())) for short in shorts)
 
+    def by(self, short: str, label: str) -> dict[str, float]:
+        """The values of a metric by a label, the only one it has."""
+        return {labels[label]: value for labels, value in self.samples.get(f"recguard_{short}", ())}
+
 
 def sampled(r: Reading) -> Sample:
     """The sample that a reading makes."""
@@ -66,7 +70,11 @@ def sampled(r: Reading) -> Sample:
     capacity = r.total("queue_capacity_tokens")
     limits = {(labels["level"], labels["segment"]): value for labels, value in r.samples["recguard_threshold"]}
     low = [(has, v) for has, v in r.samples["recguard_false_alarm_rate"] if has["bound"] == "low" and math.isfinite(v)]
-    excess = [v - limits[at] for has, v in low if (at := (has["level"], has["segment"])) in limits]
+    excess = {
+        " ".join((has["level"], has["events"], has["segment"])): v - limits[at]
+        for has, v in low
+        if (at := (has["level"], has["segment"])) in limits
+    }
     challenged = max(r.of("challenger_info"), default=0.0) == 1
     return Sample(
         time=r.time,
@@ -84,13 +92,13 @@ def sampled(r: Reading) -> Sample:
         worker_deaths=r.total("worker_deaths_total"),
         webhook_dead=r.total("webhook_sequences_total", outcome="dead"),
         state_errors=r.total("state_errors_total", "review_dropped_total"),
-        live_errors=r.total("live_store_errors_total"),
-        crowd_errors=r.total("crowd_errors_total"),
+        live_errors=r.by("live_store_errors_total", "cause"),
+        crowd_errors=r.by("crowd_errors_total", "cause"),
         queue=r.total("queue_tokens") / capacity if capacity else 0.0,
         score_drift=max(r.of("score_drift_psi"), default=0.0),
-        field_drift=max(r.of("field_drift_psi"), default=0.0),
-        evidence=max(r.of("promise_evidence"), default=0.0),
-        excess=max(excess, default=0.0),
+        field_drift=r.by("field_drift_psi", "field"),
+        evidence=r.by("promise_evidence", "events"),
+        excess=excess,
         challenger_down=float(challenged and r.one("challenger_up") == 0),
         on_cpu=float(any(_is_on_cpu(labels) and value == 1 for labels, value in r.samples["recguard_model_info"])),
         campaign=max(r.of("campaign_members"), default=0.0),
@@ -170,10 +178,15 @@ class LastHour:
 
     async def _take(self) -> None:
         if not self.takes and self.run is not None:
-            if locked(self.run / LOCK, os.O_RDWR | os.O_CREAT) is None:
+            lock = locked(self.run / LOCK, os.O_RDWR | os.O_CREAT)
+            if lock is None:
                 return  # it is another worker's part; the lock is this process's until it ends
-            self.samples.extend(await self.apart(self._kept))
-            self.takes = True
+            try:
+                self.samples.extend(await self.apart(self._kept))
+                self.takes = True
+            finally:
+                if not self.takes:  # or nobody could try again
+                    os.close(lock)
         self.drift.show()
         self.samples.append(await self.apart(lambda: sampled(self._read())))
         if self.run is not None:

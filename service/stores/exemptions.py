@@ -1,19 +1,21 @@
-"""The accounts that verdicts exempt from being flagged, as the store of verdicts keeps them."""
+"""The accounts that verdicts exempt from being flagged, as the store of verdicts keeps them.
+
+There is a row for each verdict that exempts, so that taking one back takes what it gave and nothing else.
+"""
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select
 
 from service.model.exemption import Exemption, most_allowed
-from service.stores.tables import ACCOUNT, answers, exemptions, standing, verdicts
+from service.stores.tables import ACCOUNT, answers, exemptions
 
 logger = logging.getLogger(__name__)
-MOST_EXEMPT = 10_000  # accounts; the one judged longest ago gives way
+MOST_EXEMPT = 10_000  # verdicts that exempt; the one said longest ago gives way
 DAY = 86_400.0  # seconds
 Stamp = tuple[int, float, float]  # how many exemptions there are, the time of the latest, and the sum of the times
 
@@ -29,47 +31,23 @@ def take(connection: Connection, answer: Any, verdict: dict[str, Any], days: flo
     most = most_allowed(answer.score)
     if not days or answer.decision == "allow" or most is None:
         return
-    mine = (exemptions.c.account == account) & (exemptions.c.version == answer.version)
     new = Exemption(account, answer.version, answer.score_id, most, now, now + DAY * days)
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(exemptions), asdict(new))
-    except IntegrityError:  # there is one, maybe by a verdict that was said at the same time
-        # what was judged before is not taken back by a verdict on something that looks better
-        holds = select(exemptions.c.most).where(mine, exemptions.c.until > now).with_for_update()
-        new = replace(new, most=max(most, connection.execute(holds).scalar() or 0.0))
-        if not connection.execute(update(exemptions).where(mine).values(asdict(new))).rowcount:
-            return  # somebody has called the account anomalous meanwhile
-    note("exemption", **told, most=new.most, until=new.until)
+    connection.execute(delete(exemptions).where(_of(answer, verdict["who"])))
+    connection.execute(insert(exemptions), {**asdict(new), "who": verdict["who"]})
+    note("exemption", **told, most=most, until=new.until)
 
 
-def take_back(connection: Connection, answer: Any, days: float, note: Callable[..., None]) -> None:
-    """Leaves of an account's exemption what other verdicts carry, once one that called an answer normal is undone."""
-    account, now = answer.user_id or answer.sequence_id, time.time()
-    mine = (exemptions.c.account == account) & (exemptions.c.version == answer.version)
-    held = connection.execute(select(exemptions).where(mine).with_for_update()).one_or_none()
-    if held is None:
+def take_back(connection: Connection, answer: Any, who: str, note: Callable[..., None]) -> None:
+    """Ends what a verdict gave, once it is undone; what other verdicts gave the account holds on."""
+    if not connection.execute(delete(exemptions).where(_of(answer, who))).rowcount:
         return
-    of_account = verdicts.join(answers, answers.c.score_id == verdicts.c.score_id)
-    said = select(verdicts.c.time, answers.c.score, answers.c.score_id).select_from(of_account)
-    said = said.where(account == ACCOUNT, standing())
-    ended = select(func.max(verdicts.c.number)).select_from(of_account).where(account == ACCOUNT, standing())
-    last = connection.execute(ended.where(verdicts.c.verdict == "anomalous")).scalar() or 0
-    genuine = (verdicts.c.verdict == "normal") & (answers.c.decision != "allow") & (verdicts.c.number > last)
-    left = connection.execute(
-        said.where(genuine, answers.c.version == answer.version, verdicts.c.time > now - DAY * days)
-    ).all()
     told = {"score_id": answer.score_id, "version": answer.version}
-    allowed = [most for row in left if (most := most_allowed(row.score)) is not None]
-    if not allowed:
-        connection.execute(delete(exemptions).where(mine))
+    left = select(func.max(exemptions.c.most).label("most"), func.max(exemptions.c.until).label("until"))
+    held = connection.execute(left.where(*_mine(answer), _holds())).one()
+    if held.until is None:
         note("exemption ended", **told)
-        return
-    latest = max(left, key=lambda row: row.time)
-    # a new `since`, by which other processes notice
-    new = {"score_id": latest.score_id, "most": max(allowed), "since": now, "until": latest.time + DAY * days}
-    connection.execute(update(exemptions).where(mine).values(new))
-    note("exemption", **told, most=new["most"], until=new["until"])
+    else:
+        note("exemption", **told, **held._mapping)
 
 
 def end(connection: Connection, account: str) -> bool:
@@ -79,8 +57,8 @@ def end(connection: Connection, account: str) -> bool:
 
 def until(connection: Connection, answer: Any) -> float | None:
     """Until when the account of an answer is exempt by its version, in epoch seconds; None if it is not."""
-    mine = exemptions.c.account == (answer.user_id or answer.sequence_id), exemptions.c.version == answer.version
-    found: float | None = connection.execute(select(exemptions.c.until).where(*mine, _holds())).scalar()
+    latest = select(func.max(exemptions.c.until)).where(*_mine(answer), _holds())
+    found: float | None = connection.execute(latest).scalar()
     return found
 
 
@@ -94,7 +72,12 @@ def stamp(connection: Connection) -> Stamp:
 
 def known(connection: Connection) -> list[Exemption]:
     """The exemptions that have not lapsed, MOST_EXEMPT at most, those by the latest verdicts."""
-    which = select(exemptions).where(_holds()).order_by(exemptions.c.since.desc()).limit(MOST_EXEMPT)
+    which = (
+        select(*(exemptions.c[one.name] for one in fields(Exemption)))
+        .where(_holds())
+        .order_by(exemptions.c.since.desc())
+        .limit(MOST_EXEMPT)
+    )
     return [Exemption(**row._mapping) for row in connection.execute(which)]
 
 
@@ -113,6 +96,15 @@ def bound(connection: Connection) -> None:
     if edge is not None:
         gone = connection.execute(delete(exemptions).where(exemptions.c.since <= edge)).rowcount
         logger.warning("%d exemptions gave way to later ones, as at most %d are kept", gone, MOST_EXEMPT)
+
+
+def _of(answer: Any, who: str) -> ColumnElement[bool]:
+    return and_(exemptions.c.score_id == answer.score_id, exemptions.c.who == who)
+
+
+def _mine(answer: Any) -> tuple[ColumnElement[bool], ...]:
+    account = answer.user_id or answer.sequence_id
+    return exemptions.c.account == account, exemptions.c.version == answer.version
 
 
 def _holds() -> ColumnElement[bool]:

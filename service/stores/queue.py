@@ -19,7 +19,7 @@ MOST_OTHERS = 50  # answers to the same account that are told
 def waiting(
     connection: Connection, most: int, exempting: bool, order: Order, only: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Answers without a standing verdict.
+    """Answers without a standing verdict, but for those that came with one that was taken back.
 
     Args:
         most: how many.
@@ -47,12 +47,13 @@ def waiting(
 
 def _waits(exempting: bool) -> Any:
     said = select(verdicts.c.number).where(verdicts.c.score_id == answers.c.score_id, standing()).exists()
-    return ~said & ~exemptions.covered() if exempting else ~said
+    open_ones = ~said & (answers.c.retroactive | (answers.c.share > 0))
+    return open_ones & ~exemptions.covered() if exempting else open_ones
 
 
 def told(row: Any) -> dict[str, Any]:
     """An answer as it is told, with its events as they came."""
-    return {**row._mapping, "events": from_json(row.events), "retroactive": not row.share}
+    return {**row._mapping, "events": from_json(row.events)}
 
 
 def _to_teach(open_ones: Sequence[Any], most: int) -> list[str]:

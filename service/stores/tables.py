@@ -1,6 +1,7 @@
 """The tables of the store of verdicts, as they are after the last step in `migrations`."""
 
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Float,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     func,
     select,
 )
@@ -35,6 +37,8 @@ answers = Table(
     Column("false_alarm_rate", Float),
     Column("length", Integer),  # events that were scored
     Column("segment", String(64)),
+    # flagged once a campaign was found; the others without a share came with their verdict
+    Column("retroactive", Boolean, nullable=False, server_default=false()),
 )
 
 verdicts = Table(
@@ -50,12 +54,13 @@ verdicts = Table(
     Index("ix_verdicts_score_id_verdict", "score_id", "verdict"),
 )
 
-exemptions = Table(
+exemptions = Table(  # what each verdict gives; they outlive the answers
     "exemptions",
     metadata,
-    *(Column(name, String(size), primary_key=True) for name, size in (("account", 256), ("version", 128))),
-    Column("score_id", String(32), nullable=False),
+    *(Column(name, String(size), primary_key=True) for name, size in (("score_id", 32), ("who", 64))),
+    *(Column(name, String(size), nullable=False) for name, size in (("account", 256), ("version", 128))),
     *(Column(name, Float, nullable=False) for name in ("most", "since", "until")),
+    Index("ix_exemptions_account", "account"),
 )
 ACCOUNT = func.coalesce(answers.c.user_id, answers.c.sequence_id)  # whose an answer is
 UNDONE = "undone"

@@ -147,8 +147,8 @@ class Store:
         Args:
             who: gave the verdict.
             why: a note.
-            exempt_days, note: as for `say`. An exemption goes unless other verdicts carry it. One that a verdict
-                `anomalous` has ended does not come back.
+            exempt_days, note: as for `say`; `note` hears of every undo. What the verdict exempted goes, and what other
+                verdicts exempted holds on. An exemption that a verdict `anomalous` has ended does not come back.
         """
         which = select(answers).where(answers.c.score_id == score_id).with_for_update()
         stands = select(verdicts).where(verdicts.c.score_id == score_id, standing()).order_by(verdicts.c.number.desc())
@@ -160,8 +160,9 @@ class Store:
             if said:
                 row = {"score_id": score_id, "time": time.time(), "verdict": UNDONE, "note": why, "who": who}
                 connection.execute(insert(verdicts), row)
-            if any(verdict.verdict == "normal" for verdict in said):
-                exemptions.take_back(connection, one, exempt_days, note or (lambda *_, **__: None))
+                note = note or (lambda *_, **__: None)
+                note("verdict undone", score_id=score_id)
+                exemptions.take_back(connection, one, who, note)
             left = connection.execute(stands.limit(1)).one_or_none()
             until = exemptions.until(connection, one) if exempt_days else None
             return {**one._mapping, "verdict": left and left.verdict, "exempt_until": until}, bool(said)

@@ -223,6 +223,23 @@ def test_contradicting_verdicts_are_both_kept_and_shown(
     assert (kept["verdict"], bool(kept["conflict"])) == ("anomalous", True)
 
 
+def test_the_audit_names_who_took_a_verdict_back_and_whose_it_was(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    first, second = "a-secret-for-ann", "a-secret-for-bob"
+    keys = f"ann:score+review+admin:{first},bob:review:{second}"
+    service = start_service(bundle.path, api_keys=keys, review_share=1, state_dir=tmp_path / "audited")
+    ann, bob = ({"Authorization": f"Bearer {secret}"} for secret in (first, second))
+    scored = service.client.post("/v1/score", json={"sequences": some[:1]}, headers=ann).json()["results"][0]
+    told = {"score_id": scored["score_id"]}
+    service.client.post("/v1/feedback", json={**told, "verdict": "anomalous"}, headers=ann).raise_for_status()
+    undone = service.client.post("/v1/feedback/undo", json={**told, "who": "ann"}, headers=bob)
+    assert undone.json()["undone"]
+    lines = [json.loads(line) for line in (tmp_path / "audited" / "audit.jsonl").read_text().splitlines()]
+    [line] = [line for line in lines if line["what"] == "verdict undone"]
+    assert (line["who"], line["verdict_of"], line["score_id"]) == ("bob", "ann", scored["score_id"])
+
+
 def test_one_users_data_is_deleted_by_a_command(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], tmp_path: Path
 ) -> None:

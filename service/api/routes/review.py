@@ -49,7 +49,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
     async def undo(request: Request, who: Annotated[str, reviewer], body: reviewing.UndoBody) -> reviewing.UndoAnswer:
         """What one person said of an answer counts no more, as if it had not been said. The record of it stays.
 
-        An exemption goes, unless other verdicts carry it. One that a verdict `anomalous` ended does not come back.
+        What it exempted goes. What other verdicts exempted holds on; what `anomalous` ended does not come back.
         """
         found, undone = await serving.feedback.undo(
             body.score_id, body.who or who, body.note, who, due(request, serving)

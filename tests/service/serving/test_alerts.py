@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,9 @@ OF_OTHERS = {
     "RecguardChallengerDown",
     "RecguardOnCpu",
 }  # compared with no number
-NOTHING = Sample(0.0, *[0.0] * 7, (0.0,) * (len(LATENCY) + 1), 0.1, *[0.0] * 15)
+NONE = {"within": (0.0,) * (len(LATENCY) + 1), "objective": 0.1}
+NONE |= {name: {} for name in ("live_errors", "crowd_errors", "field_drift", "evidence", "excess")}
+NOTHING = Sample(**{one.name: 0.0 for one in fields(Sample)} | NONE)
 Change = Callable[[float], dict[str, Any]]
 
 
@@ -72,6 +74,34 @@ def test_an_alert_is_pending_until_it_has_held_for_its_time_and_ends_when_it_hol
     assert state(samples, "RecguardQueueFills") is None
 
 
+SERIES = {
+    "RecguardFieldDrifts": "field_drift",
+    "RecguardPromiseBroken": "excess",
+    "RecguardPromiseDoubtful": "evidence",
+    "RecguardLiveStoreFails": "live_errors",
+    "RecguardCrowdNotShared": "crowd_errors",
+}
+
+
+@pytest.mark.parametrize(("name", "what"), SERIES.items())
+def test_each_series_waits_for_itself(name: str, what: str) -> None:
+    samples = hour(lambda m: {what: {"a": 1e7 * m * (m <= 89), "b": 1e7 * m * (m > 89)}})
+    alone, after = state(samples[: 4 * 89 + 1], name), state(samples, name)
+    assert alone
+    assert alone.fires
+    assert after
+    assert (after.since, after.fires) == (60 * 89.25, False), "the other one has only begun"
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_of_several_series_one_that_fires_is_told(name: str) -> None:
+    samples = hour(lambda m: {SERIES[name]: {"long": 1e7 * m, "new": 9e9 * m * (m > 89)}})
+    found = state(samples, name)
+    assert found
+    assert found.fires
+    assert found.since < 60 * 10, "not the higher one, which waits"
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -79,10 +109,10 @@ def test_an_alert_is_pending_until_it_has_held_for_its_time_and_ends_when_it_hol
         ("RecguardEngineFails", lambda m: {"engine_errors": float(m > 88)}),
         ("RecguardSlow", lambda m: {"within": (0.0,) * 8 + (98 * m,) * 5 + (100 * m,)}),
         ("RecguardRefuses", lambda m: {"asked": 1000 * m, "refused": 11 * m}),
-        ("RecguardFieldDrifts", lambda m: {"field_drift": 0.26}),
-        ("RecguardPromiseBroken", lambda m: {"excess": 0.01}),
+        ("RecguardFieldDrifts", lambda m: {"field_drift": {"price": 0.26}}),
+        ("RecguardPromiseBroken", lambda m: {"excess": {"review  ": 0.01}}),
         ("RecguardReloadFailed", lambda m: {"reloads_failed": float(m > 80)}),
-        ("RecguardLiveStoreFails", lambda m: {"live_errors": m}),
+        ("RecguardLiveStoreFails", lambda m: {"live_errors": {"timeout": m}}),
         ("RecguardCampaign", lambda m: {"campaign": 12.0}),
     ],
 )

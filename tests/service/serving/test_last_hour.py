@@ -51,7 +51,8 @@ def test_a_sample_is_what_the_metrics_say() -> None:
     assert found.within[2] == 100
     assert found.within[-1] == 102
     assert (found.queue, found.on_cpu, found.challenger_down) == (0.25, 1, 0)
-    assert found.excess == pytest.approx(0.01)
+    assert found.excess == {"review_rate  ": pytest.approx(0.01)}
+    assert found.live_errors["timeout"] == 0
 
 
 def test_curves_are_rates_over_the_time_between_samples() -> None:
@@ -109,6 +110,21 @@ def test_a_worker_that_takes_over_goes_on_where_the_other_ended(tmp_path: Path) 
     found = asyncio.run(main())
     assert found[:3] == samples
     assert len(found) == 4
+
+
+def test_a_worker_that_cannot_read_what_was_kept_leaves_the_lock_to_the_next_attempt(tmp_path: Path) -> None:
+    metrics, drift = watched()
+    (tmp_path / FILE).mkdir()
+
+    async def main() -> None:
+        one, two = (LastHour(metrics, drift, 2, tmp_path) for _ in range(2))
+        with pytest.raises(IsADirectoryError):
+            await one._take()
+        (tmp_path / FILE).rmdir()
+        await two._take()
+        assert two.takes
+
+    asyncio.run(main())
 
 
 def test_the_hour_is_bounded() -> None:

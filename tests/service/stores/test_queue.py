@@ -65,6 +65,20 @@ def test_what_was_taken_back_waits_again_and_stays_on_record(store: Store) -> No
     assert store.queue(10) == [], "the same may be said again"
 
 
+def test_what_came_with_a_verdict_waits_for_none_once_that_is_taken_back(store: Store) -> None:
+    verdict = {"verdict": "normal", "type": None, "note": None, "who": "ann"}
+    assert store.say("pasted", verdict, answer("pasted", share=0.0))
+    store.keep([answer("late", share=0.0, retroactive=True), answer("flagged", retroactive=False)])
+    say(store, "late", "normal")
+    for score_id in ("pasted", "late"):
+        assert store.undo(score_id, "ann")
+    assert {one["score_id"]: one["retroactive"] for one in store.queue(10)} == {"late": True, "flagged": False}
+    assert store.progress(0.0, False)["waiting"] == 2
+    told = store.of_account("pasted")
+    assert told
+    assert not told["answer"]["retroactive"]
+
+
 def test_one_takes_back_what_oneself_said_and_what_others_said_stands(store: Store) -> None:
     store.keep([answer("a")])
     say(store, "a", "anomalous", "ann")

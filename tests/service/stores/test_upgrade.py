@@ -18,8 +18,8 @@ from service.stores.tables import metadata
 from service.stores.upgrade import STEPS, VERSION_TABLE, upgrade
 from service.stores.verdicts import Store
 
-NEWEST = "3"
-LATER = "4"  # of a release to come
+NEWEST = "4"
+LATER = "5"  # of a release to come
 UNVERSIONED = """
 CREATE TABLE answers (
     score_id VARCHAR(32) NOT NULL,
@@ -126,7 +126,7 @@ def test_a_store_from_before_there_were_versions_opens_with_nothing_lost(
     with caplog.at_level(logging.INFO):
         store = Store(url, tmp_path)
     assert caplog.messages == [f"verdict store: schema 0 -> {NEWEST}"]
-    kept = [(*row, None, None, None) for row in before["answers"]]  # what later steps added
+    kept = [(*row, None, None, None, False) for row in before["answers"]]  # what later steps added
     assert rows(engine) == {**before, "answers": kept, "exemptions": [], VERSION_TABLE: [(NEWEST,)]}
     assert differences(store) == []
 
@@ -146,6 +146,38 @@ def test_a_store_from_before_there_were_versions_opens_with_nothing_lost(
     assert caplog.messages == []
     assert rows(engine) == after
     store.close()
+    engine.dispose()
+
+
+def test_what_verdicts_gave_goes_by_who_said_so_and_what_came_with_one_is_told_from_the_rest(
+    url: str, tmp_path: Path
+) -> None:
+    make_unversioned(url)
+    engine = create_engine(url)
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in sorted(STEPS.glob("step_0[123]*.py")):
+        shutil.copy(path, before)
+    given = (
+        "INSERT INTO exemptions (account, version, score_id, most, since, until) VALUES ('{}', '1', '{}', 0.9, 7, 8)"
+    )
+    with engine.begin() as connection:
+        assert upgrade(connection, before) == ("0", "3")
+        for account, score_id in (("u1", "a"), ("u9", "pruned")):
+            connection.exec_driver_sql(given.format(account, score_id))
+        connection.exec_driver_sql("UPDATE answers SET share = 0 WHERE score_id in ('b', 'd')")
+    with engine.begin() as connection:
+        assert upgrade(connection) == ("3", NEWEST)
+        connection.exec_driver_sql(given.format("u2", "d"))  # a replica of the release before
+    assert {row[0]: bool(row[-1]) for row in rows(engine)["answers"]} == {"a": False, "b": True, "c": False, "d": False}
+    kept = rows(engine)["exemptions"]
+    assert kept == [
+        ("a", "bob", "u1", "1", 0.9, 7.0, 8.0),
+        ("d", "", "u2", "1", 0.9, 7.0, 8.0),
+        ("pruned", "", "u9", "1", 0.9, 7.0, 8.0),
+    ]
+    with pytest.raises(ValueError, match="its schema is 4, and this release knows none after 3"), engine.begin() as old:
+        upgrade(old, before)
     engine.dispose()
 
 

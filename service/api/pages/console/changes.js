@@ -71,8 +71,8 @@ export async function drawAudit(place) {
   }
 }
 
-function changed({ what, old, new: made, bundle, score_id: scoreId }) {
+function changed({ what, old, new: made, bundle, score_id: scoreId, verdict_of: whose }) {
   if (typeof made === "object" && made !== null) return `${what}: from ${words(old)} to ${words(made)}`;
   if (made) return `${what}: from ${old} to ${made}`;
-  return [what, bundle, scoreId && `of answer ${scoreId.slice(0, 8)}`].filter(Boolean).join(" ");
+  return [what, whose && `of ${whose}`, bundle, scoreId && `of answer ${scoreId.slice(0, 8)}`].filter(Boolean).join(" ");
 }
