@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -44,8 +45,8 @@ def run(
         seconds: how long traffic goes through the service; 0 for none.
 
     Raises:
-        ValueError: the service did not start, or refuses what is asked.
-        ConnectionError: it ended during the traffic.
+        ValueError: the service did not start, ended by itself during the traffic, or refuses what is asked.
+        ConnectionError: it runs, but does not answer.
     """
     bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
     held_back = _pick(evaluation)
@@ -59,19 +60,24 @@ def run(
     )
     try:
         _wait_until_ready(server, url)
+        waited = ask(url, "/v1/review/progress")["waiting"]
         body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}
         console.print(_table(ask(url, "/v1/score", body), held_back))
         links = {"console": f"{url}/console", "report": (path / "report.html").resolve().as_uri(), "API": f"{url}/docs"}
         for name, link in links.items():
             console.print(f"{name:8} {link}", soft_wrap=True)
         if planned:
-            _traffic(url, planned, seconds, console)
+            _traffic(url, planned, seconds, waited, console)
         console.print(f"\nServing {bundle.name} {bundle.version} on {url}. Ctrl-C stops it.", soft_wrap=True)
         return server.wait()
     except KeyboardInterrupt:
         return 0
     except HTTPError as error:
         raise ValueError(f"the service refuses {error.url}: {error.code}, {detail(error)}") from error
+    except ConnectionError as error:
+        with suppress(subprocess.TimeoutExpired):  # it may still be about to end
+            raise ValueError(f"the service stopped with code {server.wait(1)}; its message is above") from error
+        raise
     finally:
         if server.poll() is None:
             server.terminate()
@@ -122,9 +128,8 @@ def _named(log: Log, bundle: Bundle) -> Log:
     return log.numbered if FitConfig(**bundle.manifest["config"]).anonymous else log
 
 
-def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:
+def _traffic(url: str, planned: Plan, seconds: float, waited: int, console: Console) -> None:
     """Puts traffic through the service, and says what it came to."""
-    waited = ask(url, "/v1/review/progress")["waiting"]
     console.print(
         f"\nTraffic of {seconds:g} s: genuine users go on, and {len(planned.campaign)} accounts push one item.",
         soft_wrap=True,

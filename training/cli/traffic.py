@@ -21,7 +21,8 @@ from training.data.catalogue import Catalogue, InjectConfig
 from training.data.injection import events_of
 from training.data.log import Log
 
-ACCOUNTS, EACH = 200, 8  # genuine accounts at most, and how many of their events are live
+ACCOUNTS = 200  # genuine ones, at most
+EACH = 4  # of their events that are live; many within the minute would look like a sale, and the campaign a part of it
 KIND, MEMBERS, FAKED = "random_push", 12, 15  # the campaign: its accounts, and about how many events each sends
 SEED = 1  # of all that is drawn
 ATTACK = 0.35, 0.85  # the share of the time in which it attacks
@@ -216,7 +217,7 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
     """What the traffic came to, in words, by what the service tells now: each line ends with where to look.
 
     Args:
-        waited: how many answers waited for a verdict before it.
+        waited: how many answers waited for a verdict when the service was ready.
 
     Raises:
         HTTPError, ConnectionError: as `ask`.
@@ -241,6 +242,6 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
     if not campaigns:
         lines.append(f"No campaign was found, though {len(planned.campaign)} accounts pushed {planned.target}.")
     waiting = ask(url, "/v1/review/progress")["waiting"]
-    before = f", {waited:,} of them from before" if waited else ""
+    before = f", {waited:,} of them from before the demonstration" if waited else ""
     lines.append(f"{waiting:,} answers wait for a verdict{before}. {url}/console#queue")
     return lines
