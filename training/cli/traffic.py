@@ -223,7 +223,8 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
         HTTPError, ConnectionError: as `ask`.
     """
     end, campaigns = time.monotonic() + 2 * LOOK_SECONDS, ask(url, "/v1/campaigns")["campaigns"]
-    while not campaigns and time.monotonic() < end:  # the latest events may not have been looked at yet
+    # the latest events may not have been looked at yet
+    while sum(one["accounts"] for one in campaigns) < len(planned.campaign) and time.monotonic() < end:
         time.sleep(TURN_SECONDS)
         campaigns = ask(url, "/v1/campaigns")["campaigns"]
     decisions = ", ".join(f"{found.decisions[one]:,} {one}" for one in DECISIONS)
@@ -234,8 +235,8 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
     lines += [f"{count:,} events were refused: {why}" for why, count in found.refused.items()]
     alerts = ask(url, "/v1/now")["alerts"]
     for words, fires in (("Alerts that fire", True), ("Alerts that will fire if it stays so", False)):
-        names = [one["name"] for one in alerts if one["fires"] == fires]
-        lines.append(f"{words}: {', '.join(names) or 'none'}. {url}/console#now")
+        named = [f"{one['name']} ({one['says']})" for one in alerts if one["fires"] == fires]
+        lines.append(f"{words}: {', '.join(named) or 'none'}. {url}/console#now")
     for one in campaigns:
         pushed = ", ".join(" ".join(filter(None, (p["column"], p["value"]))) for p in one["pushed"][:2])
         lines.append(f"Found: a campaign of {one['accounts']} accounts on {pushed}. {url}/console#campaigns")
