@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -44,8 +46,8 @@ def run(
         seconds: how long traffic goes through the service; 0 for none.
 
     Raises:
-        ValueError: the service did not start, or refuses what is asked.
-        ConnectionError: it ended during the traffic.
+        ValueError: the service did not start, ended by itself during the traffic, or refuses what is asked.
+        ConnectionError: it runs, but does not answer.
     """
     bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
     held_back = _pick(evaluation)
@@ -59,19 +61,26 @@ def run(
     )
     try:
         _wait_until_ready(server, url)
-        body = {"sequences": [_sequence(log, bundle, sequence_id) for sequence_id in held_back]}
-        console.print(_table(ask(url, "/v1/score", body), held_back))
+        waited = ask(url, "/v1/review/progress")["waiting"]
+        # one by one, as a recommender asks: many in one request would be an alert for slow ones
+        bodies = [{"sequences": [_sequence(log, bundle, sequence_id)]} for sequence_id in held_back]
+        results = [ask(url, "/v1/score", body)["results"][0] for body in bodies]
+        console.print(_table(results, held_back))
         links = {"console": f"{url}/console", "report": (path / "report.html").resolve().as_uri(), "API": f"{url}/docs"}
         for name, link in links.items():
             console.print(f"{name:8} {link}", soft_wrap=True)
         if planned:
-            _traffic(url, planned, seconds, console)
+            _traffic(url, planned, seconds, waited, console)
         console.print(f"\nServing {bundle.name} {bundle.version} on {url}. Ctrl-C stops it.", soft_wrap=True)
         return server.wait()
     except KeyboardInterrupt:
         return 0
     except HTTPError as error:
         raise ValueError(f"the service refuses {error.url}: {error.code}, {detail(error)}") from error
+    except ConnectionError as error:
+        with suppress(subprocess.TimeoutExpired):  # it may still be about to end
+            raise ValueError(f"the service stopped with code {server.wait(1)}; its message is above") from error
+        raise
     finally:
         if server.poll() is None:
             server.terminate()
@@ -122,9 +131,8 @@ def _named(log: Log, bundle: Bundle) -> Log:
     return log.numbered if FitConfig(**bundle.manifest["config"]).anonymous else log
 
 
-def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:
+def _traffic(url: str, planned: Plan, seconds: float, waited: int, console: Console) -> None:
     """Puts traffic through the service, and says what it came to."""
-    waited = ask(url, "/v1/review/progress")["waiting"]
     console.print(
         f"\nTraffic of {seconds:g} s: genuine users go on, and {len(planned.campaign)} accounts push one item.",
         soft_wrap=True,
@@ -136,12 +144,12 @@ def _traffic(url: str, planned: Plan, seconds: float, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _table(answer: dict[str, Any], truth: dict[str, str]) -> Table:
+def _table(results: Sequence[dict[str, Any]], truth: dict[str, str]) -> Table:
     table = Table(title="Held-back users, scored over HTTP", title_justify="left", box=SIMPLE)
     for head in ("user", "truth", "events", "score", "decision", "type given", "worst"):
         table.add_column(head, justify="right" if head in ("events", "score", "worst") else "left", no_wrap=True)
     colours = {"allow": "green", "review": "yellow", "block": "red"}
-    for result in answer["results"]:
+    for result in results:
         events = np.array([e["score"] for e in result["events"]])
         table.add_row(
             result["id"],

@@ -21,7 +21,8 @@ from training.data.catalogue import Catalogue, InjectConfig
 from training.data.injection import events_of
 from training.data.log import Log
 
-ACCOUNTS, EACH = 200, 8  # genuine accounts at most, and how many of their events are live
+ACCOUNTS = 200  # genuine ones, at most
+EACH = 4  # of their events that are live; many within the minute would look like a sale, and the campaign a part of it
 KIND, MEMBERS, FAKED = "random_push", 12, 15  # the campaign: its accounts, and about how many events each sends
 SEED = 1  # of all that is drawn
 ATTACK = 0.35, 0.85  # the share of the time in which it attacks
@@ -216,13 +217,14 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
     """What the traffic came to, in words, by what the service tells now: each line ends with where to look.
 
     Args:
-        waited: how many answers waited for a verdict before it.
+        waited: how many answers waited for a verdict when the service was ready.
 
     Raises:
         HTTPError, ConnectionError: as `ask`.
     """
     end, campaigns = time.monotonic() + 2 * LOOK_SECONDS, ask(url, "/v1/campaigns")["campaigns"]
-    while not campaigns and time.monotonic() < end:  # the latest events may not have been looked at yet
+    # the latest events may not have been looked at yet
+    while sum(one["accounts"] for one in campaigns) < len(planned.campaign) and time.monotonic() < end:
         time.sleep(TURN_SECONDS)
         campaigns = ask(url, "/v1/campaigns")["campaigns"]
     decisions = ", ".join(f"{found.decisions[one]:,} {one}" for one in DECISIONS)
@@ -233,14 +235,14 @@ def said(url: str, planned: Plan, found: Answers, waited: int) -> list[str]:
     lines += [f"{count:,} events were refused: {why}" for why, count in found.refused.items()]
     alerts = ask(url, "/v1/now")["alerts"]
     for words, fires in (("Alerts that fire", True), ("Alerts that will fire if it stays so", False)):
-        names = [one["name"] for one in alerts if one["fires"] == fires]
-        lines.append(f"{words}: {', '.join(names) or 'none'}. {url}/console#now")
+        named = [f"{one['name']} ({one['says']})" for one in alerts if one["fires"] == fires]
+        lines.append(f"{words}: {', '.join(named) or 'none'}. {url}/console#now")
     for one in campaigns:
         pushed = ", ".join(" ".join(filter(None, (p["column"], p["value"]))) for p in one["pushed"][:2])
         lines.append(f"Found: a campaign of {one['accounts']} accounts on {pushed}. {url}/console#campaigns")
     if not campaigns:
         lines.append(f"No campaign was found, though {len(planned.campaign)} accounts pushed {planned.target}.")
     waiting = ask(url, "/v1/review/progress")["waiting"]
-    before = f", {waited:,} of them from before" if waited else ""
+    before = f", {waited:,} of them from before the demonstration" if waited else ""
     lines.append(f"{waiting:,} answers wait for a verdict{before}. {url}/console#queue")
     return lines
