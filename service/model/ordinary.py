@@ -20,8 +20,8 @@ class Ordinary:
         share: float32 (rows,), the mean share of a history's events that hold each row of the encoder's table; for rows
             of word pieces, of its pieces, and for rows of the whole sequence, of all histories.
         pause: float64 (), the median of their median seconds between two events; NaN where a log has no times.
-        leader: float64 (B, V), the median share of events that hold the most frequent value of each of the encoder's
-            vocabularies, by bin of `lengths`; NaN where too few histories are so long.
+        leader: float64 (B, V), the median share that the most frequent value of each of the encoder's vocabularies has
+            of the events with any, by bin of `lengths`; NaN where too few histories are so long and have values.
     """
 
     share: NDArray[np.float32]

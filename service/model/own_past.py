@@ -20,16 +20,15 @@ def of_past(case: Case) -> Statement:
     count, events = _latest(case), _events(case)
     latest = slice(case.seen.length - count, None)
     before, past, lost = _before(case, events, count)
-    ids = [events.ids[name][latest] for name in habit.sources]
-    means = []
-    for k, (strength, frequencies) in enumerate(zip(habit.strengths, habit.frequencies, strict=True)):
-        expected = np.asarray(frequencies)[ids[k]]
+    known = (events.tokens[latest] != 0) & ~lost  # values that are missing, or lost, tell nothing of a field
+    unlike, sign = case.against, -1 if case.against else 1
+    telling = np.full(len(habit.sources), -np.inf)
+    for k in np.flatnonzero(known.any(axis=0)).tolist():
+        expected, strength = np.asarray(habit.frequencies[k])[events.ids[habit.sources[k]][latest]], habit.strengths[k]
         ratio = np.log((before[:, k] / expected + strength) / (past + strength)).clip(-MOST, MOST)
-        means.append(float(np.where(lost[:, k], 0.0, ratio).mean()))
-    unlike = case.against
-    k = int(np.argmin(means) if unlike else np.argmax(means))
-    tokens, source = events.tokens[latest, k], case.topics.field(habit.sources[k])
-    there = (tokens != 0) & ~lost[:, k]
+        telling[k] = sign * np.where(known[:, k], ratio, 0.0).mean()
+    k = int(np.argmax(telling))
+    tokens, source, there = events.tokens[latest, k], case.topics.field(habit.sources[k]), known[:, k]
     if past < 1 or not there.any():
         return Statement(TEXTS["unlike" if unlike else "like"].format(all=count))
     never = there & (before[:, k] == 0)

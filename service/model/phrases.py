@@ -148,10 +148,12 @@ def number(x: float) -> str:
 
 
 def within(low: float | None, high: float | None, say: Callable[[float], str]) -> str:
-    """A range of numbers: under 4, 80 or more, 4 to 12; None where it has no end."""
+    """A range of numbers: under 4, 80 or more, 4 to 12, or 10 where both ends are said so; None where it has no end."""
     if low is None:
         return "any" if high is None else f"under {say(high)}"
-    return f"{say(low)} or more" if high is None else f"{say(low)} to {say(high)}"
+    if high is None:
+        return f"{say(low)} or more"
+    return say(low) if say(low) == say(high) else f"{say(low)} to {say(high)}"
 
 
 def signed(x: float) -> str:

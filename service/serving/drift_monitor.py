@@ -4,6 +4,7 @@ Recent traffic is kept in histograms that fade: after `MEMORY` more sequences, a
 its own histograms in gauges that add up, and drift is computed from their sum.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,35 +68,40 @@ class DriftMonitor:
             self._values *= 0.5 ** (WATCHED * len(some) / MEMORY)
             self._values += self._fields.count(some)
 
-    def moved(self) -> tuple[float, list[dict[str, Any]]]:
+    async def moved(self) -> tuple[float, list[dict[str, Any]]]:
         """How many recent sequences were looked at in all workers, and how the values of each field moved."""
         if self._fields is None:
             return 0.0, []
         self.fold()
-        found = self._recent_values(_collected(self.metrics))
-        return float(found.sum(axis=1).max(initial=0.0)), self._fields.moved(found, WATCHED_LEAST)
+        return await asyncio.to_thread(self._moved, self._fields)
 
-    def show(self) -> None:
-        """Brings the metrics of drift up to date, for a scrape."""
+    def _moved(self, fields: FieldValues) -> tuple[float, list[dict[str, Any]]]:
+        found = _recent_values(_collected(self.metrics), fields)
+        return float(found.sum(axis=1).max(initial=0.0)), fields.moved(found, WATCHED_LEAST)
+
+    async def show(self) -> None:
+        """Brings the metrics of drift up to date, for a scrape; they are read in a thread, as that takes long."""
         self.fold()
+        expected, fields = self.expected, self._fields
+        of_scores, of_fields = await asyncio.to_thread(self._drift, expected, fields)
+        if self._fields is not fields:
+            return  # another model serves now, and its traffic has just begun
+        self.metrics.drift.set(of_scores)
+        for name, psi in of_fields.items():
+            self.metrics.field_drift.labels(name).set(psi)
+
+    def _drift(self, expected: NDArray[np.float64], fields: FieldValues | None) -> tuple[float, dict[str, float]]:
+        """How far scores have moved, and the values of each field."""
         collected = _collected(self.metrics)
         found = np.zeros(SCORE_BINS)
         for sample in _samples(collected, "recguard_recent_scores"):
             found[int(sample.labels["bin"])] = sample.value
         enough = found.sum() > 0.99 * LEAST  # the first of them have faded a little
-        self.metrics.drift.set(population_stability(self.expected, found) if enough else 0.0)
-        if self._fields:
-            values = self._recent_values(collected)
-            for name, psi in zip(self._fields.names, self._fields.stability(values, WATCHED_LEAST), strict=True):
-                self.metrics.field_drift.labels(name).set(psi)
-
-    def _recent_values(self, collected: Mapping[str, Metric]) -> NDArray[np.float64]:
-        found = np.zeros_like(self._values)
-        at = {name: k for k, name in enumerate(self._fields.names)} if self._fields else {}
-        for sample in _samples(collected, "recguard_recent_values"):
-            if (field := at.get(sample.labels["field"])) is not None:
-                found[field, int(sample.labels["bin"])] = sample.value
-        return found
+        of_scores = population_stability(expected, found) if enough else 0.0
+        if fields is None:
+            return of_scores, {}
+        stability = fields.stability(_recent_values(collected, fields), WATCHED_LEAST)
+        return of_scores, dict(zip(fields.names, stability, strict=True))
 
     def fold(self) -> None:
         """Adds what came since the last call to the fading histograms, and puts these into the metrics."""
@@ -112,6 +118,15 @@ class DriftMonitor:
 def _collected(metrics: Metrics) -> dict[str, Metric]:
     """All metrics by name, read once, as that takes milliseconds."""
     return {metric.name: metric for metric in metrics.collected().collect()}
+
+
+def _recent_values(collected: Mapping[str, Metric], fields: FieldValues) -> NDArray[np.float64]:
+    """Float64 (fields, BINS), the recent values of all workers."""
+    found, at = np.zeros((len(fields.names), BINS)), {name: k for k, name in enumerate(fields.names)}
+    for sample in _samples(collected, "recguard_recent_values"):
+        if (field := at.get(sample.labels["field"])) is not None:
+            found[field, int(sample.labels["bin"])] = sample.value
+    return found
 
 
 def _samples(collected: Mapping[str, Metric], name: str) -> list[Sample]:

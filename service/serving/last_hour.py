@@ -187,7 +187,7 @@ class LastHour:
             finally:
                 if not self.takes:  # or nobody could try again
                     os.close(lock)
-        self.drift.show()
+        await self.drift.show()
         self.samples.append(await self.apart(lambda: sampled(self._read())))
         if self.run is not None:
             await self.apart(self._keep, self.run / FILE, [asdict(one) for one in self.samples])

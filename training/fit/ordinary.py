@@ -6,6 +6,7 @@ import numpy as np
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.events import Events
+from service.encoding.fields import MISSING
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.lengths import LEAST
@@ -13,7 +14,7 @@ from service.model.ordinary import Ordinary
 from training.data.log import Log
 
 MOST_TIMED = 5000  # histories from which pauses and leaders are told
-LEAST_LED = 20  # histories as long that tell what share the most frequent value has
+LEAST_LED = 20  # histories as long, with values, that tell what share the most frequent value has
 
 
 def fit_ordinary(encoder: Encoder, encoded: Sequence[Encoded], log: Log) -> Ordinary:
@@ -52,7 +53,10 @@ def _pause(events: Events) -> float:
 
 
 def _leaders(events: Events, encoder: Encoder, vocabulary: int) -> Floats:
-    """Float64 (B,): by fewest events of each bin, the median share of the most frequent value among the latest."""
+    """Float64 (B,): by fewest events of each bin, the median share of the most frequent value among the latest.
+
+    The share is of the events that have a value, as `statements` tells it; a history that has none tells none.
+    """
     name = encoder.vocabularies[vocabulary].name
     encoder.vocabularies[vocabulary].encode(events)
     found = np.full(len(LEAST), np.nan)
@@ -61,9 +65,10 @@ def _leaders(events: Events, encoder: Encoder, vocabulary: int) -> Floats:
         if long.sum() < LEAST_LED:
             break
         latest = long[events.owner] & (events.at >= events.lengths[events.owner] - least)
+        latest &= events.codes[name] != MISSING
         keys = events.owner[latest] << 32 | events.codes[name][latest]
         values, counts = np.unique(keys, return_counts=True)
-        owner = values >> 32
-        first = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
-        found[bin_] = np.median(np.maximum.reduceat(counts, first) / least)
+        _, first = np.unique(values >> 32, return_index=True)
+        if len(first) >= LEAST_LED:
+            found[bin_] = np.median(np.maximum.reduceat(counts, first) / np.add.reduceat(counts, first))
     return found

@@ -1,5 +1,6 @@
 """Routes for operating the service: health, metrics, and forgetting a live window."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -35,8 +36,10 @@ def router(serving: Serving, access: Access) -> APIRouter:
         dependencies=needs(access, "metrics"),
     )
     async def metrics() -> Response:
-        serving.drift.show()
-        return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        await serving.drift.show()
+        return Response(
+            await asyncio.to_thread(serving.metrics.text), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @routes.delete(
         EVENTS,

@@ -36,7 +36,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
     )
     async def drift() -> operations.DriftAnswer:
         """Each field with the shares of its values in training and in recent traffic; what moved most comes first."""
-        sequences, fields = serving.drift.moved()
+        sequences, fields = await serving.drift.moved()
         fields.sort(key=lambda field: -field["psi"])
         return operations.DriftAnswer.model_validate({"sequences": sequences, "fields": fields})
 

@@ -29,6 +29,7 @@ def test_ranges_and_lists_have_ends() -> None:
     assert phrases.within(None, 4.0, phrases.number) == "under 4"
     assert phrases.within(80.0, None, phrases.number) == "80 or more"
     assert phrases.within(1.0, 2.5, phrases.signed) == "+1 to +2.5"
+    assert phrases.within(10.1, 10.4, phrases.number) == "10"  # both ends are said alike
     assert phrases.listed(["a", "b"]) == "a, b"
     assert phrases.listed(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
     assert phrases.one_after_another(["a", "b"]) == "a, then b"

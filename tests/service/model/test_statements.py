@@ -187,6 +187,16 @@ def test_what_an_account_never_did_before_is_told_with_its_values(explainers: li
     assert {never.format(32), never.format(64)} & found, found
 
 
+def test_values_that_are_missing_are_not_what_an_account_never_did_before(explainers: list[Explainer]) -> None:
+    events = history(3, 100)
+    for k, event in enumerate(events):
+        event |= {"action": "a1" if k < 68 else None, "ts": 1.7e9 + 40.0 * k + 5 * 3600 * (k >= 68)}
+    texts = [r.text for one in explainers for r in explained(one, (*columns_of(events), None))[0]]
+    told = [text for text in texts if "never before in this account" in text or "account's own past" in text]
+    assert told
+    assert all(text.startswith("hour of day") for text in told), told
+
+
 @pytest.mark.parametrize(
     ("measures", "says"),
     [

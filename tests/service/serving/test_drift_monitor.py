@@ -1,8 +1,14 @@
 """Drift of single fields: what moved, and what only came in another order."""
 
+import asyncio
+import threading
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
 
 from service.encoding.encoder import Encoded
 from service.encoding.values import EventError
@@ -20,7 +26,7 @@ def described(bundle: Bundle, seed: int, users: int = 300, **moved: str) -> list
 
 
 def psi(monitor: DriftMonitor) -> dict[str, float]:
-    monitor.show()
+    asyncio.run(monitor.show())
     found = {}
     for family in monitor.metrics.registry.collect():
         if family.name == "recguard_field_drift_psi":
@@ -54,9 +60,33 @@ def test_a_field_that_moved_is_named_and_the_others_are_not(bundle: Bundle) -> N
     assert found["category"] > 0.25
     assert found["action"] < 0.25
     assert found["price"] < 0.25
-    sequences, fields = monitor.moved()
+    sequences, fields = asyncio.run(monitor.moved())
     assert sequences > LEAST / WATCHED
     [category] = [f for f in fields if f["field"] == "category"]
     grown = max(category["values"], key=lambda v: v["now"] - v["expected"])
     assert grown["value"] == "c3"
     assert sum(v["now"] for v in category["values"]) == pytest.approx(1, abs=0.01)
+
+
+def test_metrics_are_not_read_where_requests_are_served(bundle: Bundle) -> None:
+    class Watching(Collector):
+        def __init__(self) -> None:
+            self.threads: list[int] = []
+
+        def collect(self) -> Iterable[Metric]:
+            self.threads.append(threading.get_ident())
+            return ()
+
+    monitor = DriftMonitor(Metrics())
+    monitor.serving([1] * SCORE_BINS, bundle.field_values)
+    watching = Watching()
+    monitor.metrics.registry.register(watching)
+    watching.threads.clear()
+
+    async def main() -> None:
+        await monitor.show()
+        await monitor.moved()
+
+    asyncio.run(main())
+    assert len(watching.threads) == 2
+    assert threading.get_ident() not in watching.threads

@@ -1,3 +1,5 @@
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def test_stability_index_is_positive_symmetric_and_zero_for_the_same(a: np.ndarr
 
 
 def drift(monitor: DriftMonitor) -> float:
-    monitor.show()
+    asyncio.run(monitor.show())
     return float(monitor.metrics.registry.get_sample_value("recguard_score_drift_psi") or 0.0)
 
 

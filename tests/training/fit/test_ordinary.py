@@ -64,6 +64,20 @@ def test_pauses_and_leaders_are_medians(tmp_path: Path) -> None:
     assert np.isnan(fit_ordinary(encoder, encoded_log(encoder, few), few).leader).all()
 
 
+def test_missing_values_lead_nothing(tmp_path: Path) -> None:
+    """Shares are of the events that have a value, as reasons tell them, and of the histories that have any."""
+    rows = [
+        {"sequence_id": f"u{user}", "action": "buy", "item_id": [None, None, "a", "b"][k] if user % 2 else None}
+        for user in range(2 * USERS)
+        for k in range(4)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "e.csv")
+    encoder, ordinary = fitted(clean_events(tmp_path / "e.csv")[0])
+    leader = dict(zip([v.name for v in encoder.vocabularies], ordinary.leader.T, strict=True))
+    assert leader["item_id"][LEAST.index(4)] == pytest.approx(0.5)
+    assert leader["item_id"][LEAST.index(3)] == pytest.approx(0.5)  # as what is missing counts for none
+
+
 def test_a_log_without_times_has_no_pause(tmp_path: Path) -> None:
     _, ordinary = fitted(log_of(tmp_path, timed=False))
     assert np.isnan(ordinary.pause)
