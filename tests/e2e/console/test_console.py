@@ -8,7 +8,7 @@ import pytest
 
 from service.api.routes.console import OF_CONSOLE, PAGES
 from tests.support.browser import axe, seen_as, texts, violations
-from tests.support.console import HOSTILE, SCORER, VIEWS, complaints, put, says
+from tests.support.console import HOSTILE, KEY, SCORER, VIEWS, complaints, put, says
 from tests.support.processes import wait_until
 from tests.support.service import Service
 
@@ -116,3 +116,46 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[...
                 browser.find_element("css selector", "#samples button").click()
                 wait_until(lambda: texts(browser, "#legend") != [])
             assert browser.execute_script("return document.documentElement.scrollWidth") == 390, view
+
+
+def test_the_link_past_the_menu_leaves_the_view_and_its_address(browser: Any, visit: Callable[..., None]) -> None:
+    visit("drift", ".problem:not(:empty)", key="")
+    browser.find_element("css selector", ".skip").send_keys("\n")
+    wait_until(lambda: browser.switch_to.active_element.get_attribute("id") == "view")
+    assert browser.current_url.endswith("#drift")
+    browser.find_element("id", "key").send_keys(KEY + "\n")
+    wait_until(lambda: bool(browser.find_elements("css selector", VIEWS["drift"])))
+
+
+def test_an_address_that_nobody_can_read_is_refused_in_words(browser: Any, visit: Callable[..., None]) -> None:
+    visit("account/%zz", ".problem:not(:empty)")
+    assert says(browser, ".problem", "422")
+    visit("constructor", VIEWS["now"])
+    assert complaints(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "selector"),
+    [
+        ("now", ".scroll"),
+        ("queue", "#queue li:nth-child(2) button"),
+        ("campaigns", "#campaigns button"),
+        ("drift", "#fields summary"),
+    ],
+)
+def test_the_keyboard_stays_where_it_was_when_a_view_is_read_again(
+    browser: Any, view: str, selector: str, visit: Callable[..., None]
+) -> None:
+    visit(view, "#verdict" if view == "queue" else selector)
+    browser.execute_script(
+        """
+        window.before = document.querySelector(arguments[0]);
+        window.before.focus();
+        document.dispatchEvent(new Event("visibilitychange"));""",
+        selector,
+    )
+    wait_until(lambda: not browser.execute_script("return window.before.isConnected"))
+    name = "(one) => one.getAttribute('aria-label') ?? one.dataset.of"
+    same = f"const name = {name}; return [name(window.before), name(document.activeElement)]"
+    before, now = browser.execute_script(same)
+    assert before == now is not None
