@@ -34,3 +34,21 @@ def test_thresholds_are_tried_put_in_force_with_a_note_and_audited(
     back = {name: before[name] for name in ("review_rate", "block_rate", "segments")}
     desk.client.put("/v1/thresholds", json=back).raise_for_status()
     assert complaints(browser) == []
+
+
+def test_what_a_colleague_has_put_in_force_meanwhile_is_not_overwritten(
+    desk: Service, browser: Any, visit: Callable[..., None]
+) -> None:
+    before = {"review_rate": 0.1, "block_rate": 0.05, "segments": {}}
+    desk.client.put("/v1/thresholds", json=before).raise_for_status()
+    visit("thresholds")
+    theirs = {**before, "segments": {"new": {"review": 0.5, "block": 0.9}}}
+    desk.client.put("/v1/thresholds", json=theirs).raise_for_status()
+    browser.find_element("id", "apply").click()
+    wait_until(lambda: says(browser, ".problem", "409: other thresholds were put in force meanwhile"))
+    assert desk.client.get("/v1/thresholds").json()["segments"] == theirs["segments"]
+    wait_until(lambda: says(browser, ".card td", "new"))
+    browser.find_element("id", "apply").click()
+    wait_until(lambda: says(browser, "#applied", "In force now"))
+    assert desk.client.get("/v1/thresholds").json()["segments"] == theirs["segments"]
+    desk.client.put("/v1/thresholds", json=before).raise_for_status()
