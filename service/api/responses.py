@@ -17,7 +17,7 @@ PROBLEMS: Responses = {
         401: "No valid API key",
         403: "The API key does not allow this",
         404: "No such model, or no such answer",
-        409: "There is nothing to change",
+        409: "There is nothing to change, or something else is in force by now",
         413: "Body or number of sequences too large",
         415: "Another type than JSON, or another encoding than gzip and deflate",
         422: "The envelope, or every sequence, is bad",

@@ -47,6 +47,9 @@ class ThresholdsChange(ThresholdsBody):
     """Thresholds to put in force, and why."""
 
     note: str | None = Field(None, max_length=1000, description="Why; it stands in the audit.")
+    instead_of: ThresholdsBody | None = Field(
+        None, description="The thresholds that were read before: nothing changes if others are in force by now."
+    )
 
 
 class Curve(BaseModel):

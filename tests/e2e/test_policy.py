@@ -41,6 +41,17 @@ def test_thresholds_are_overridden_at_once_and_after_a_restart(
     assert second.client.get("/v1/thresholds").json() == {**wanted, "source": "override"}
 
 
+def test_thresholds_are_not_put_in_the_place_of_others_than_were_read(start_service: Starter, bundle: Bundle) -> None:
+    service = start_service(bundle.path)
+    read = {name: service.client.get("/v1/thresholds").json()[name] for name in ("review_rate", "block_rate")}
+    first, second = {"review": 0.5, "block": 0.9}, {"review": 0.6, "block": 0.9}
+    assert service.client.put("/v1/thresholds", json={**first, "instead_of": read}).status_code == 200
+    late = service.client.put("/v1/thresholds", json={**second, "instead_of": read})
+    assert_problem(late, 409, "other thresholds were put in force meanwhile")
+    assert service.client.get("/v1/thresholds").json()["review"] == 0.5
+    assert service.client.put("/v1/thresholds", json={**second, "instead_of": first}).status_code == 200
+
+
 def test_segments_have_thresholds_of_their_own(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
 ) -> None:

@@ -15,6 +15,7 @@ from service.model.policy import Policy
 from service.schemas import operations
 from service.schemas.problems import Problem
 from service.serving.recalibrating import recalibrate
+from service.serving.registry import Active
 from service.serving.service import Serving
 from service.serving.trying import tried_thresholds
 
@@ -36,7 +37,7 @@ def router(serving: Serving, access: Access) -> APIRouter:
 
     @routes.put(
         "/v1/thresholds",
-        responses=ADMIN_PROBLEMS,
+        responses=ADMIN_PROBLEMS | problems(409),
         response_model_exclude_none=True,
         summary="Override the bundle's thresholds",
     )
@@ -45,7 +46,14 @@ def router(serving: Serving, access: Access) -> APIRouter:
     ) -> operations.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and applies only to the bundle version being served."""
         new, why = _policy(body), {"note": body.note} if body.note else {}
-        await serving.registry.set_policy(lambda now: replace(new, recalibration=now.policy.recalibration), who, **why)
+        read = _policy(body.instead_of) if body.instead_of else None
+
+        def change(now: Active) -> Policy:
+            if read is not None and read != replace(now.policy, recalibration=None):
+                raise Problem(409, "other thresholds were put in force meanwhile: read them, and decide again")
+            return replace(new, recalibration=now.policy.recalibration)
+
+        await serving.registry.set_policy(change, who, **why)
         return _answer(serving)
 
     @routes.post(
@@ -100,6 +108,6 @@ def _answer(serving: Serving) -> operations.ThresholdsAnswer:
 
 def _policy(body: operations.ThresholdsBody) -> Policy:
     try:
-        return Policy.from_json(body.model_dump(exclude_none=True, exclude={"note"}))
+        return Policy.from_json(body.model_dump(exclude_none=True, exclude={"note", "instead_of"}))
     except ValueError as error:
         raise Problem(422, str(error), [{"pointer": "/block", "detail": str(error)}]) from None

@@ -1,7 +1,7 @@
 // Accounts that act together: who, what they push, when; and one verdict for all of them.
 
 import { width } from "./draw.js";
-import { button, call, card, cut, day, digits, element, lasting, percent, pill, plural, quiet, svg, table } from "./page.js";
+import { button, call, card, cut, day, digits, element, keepFocus, lasting, percent, pill, plural, quiet, svg, table } from "./page.js";
 
 export const title = "Campaigns",
   every = 15;
@@ -9,8 +9,7 @@ const ACCOUNTS = 40,
   VALUES = 12; // drawn in the graph; tables have them all
 let place = null,
   found = [],
-  chosen = null,
-  said = "";
+  chosen = null;
 const pushes = ({ column, value, side, copies, number }) =>
   copies ? "copies of one history" : [column ?? "value", value ?? number, side].filter(Boolean).join(" ");
 const nameOf = (m) => m.user_id ?? m.sequence_id ?? `number ${m.number}`;
@@ -18,8 +17,11 @@ const chance = (log10) => (log10 < -6 ? "practically never" : `${(10 ** log10).t
 
 export async function open(root, id) {
   chosen = id ?? null;
-  said = "";
-  place = { list: element("ul", { id: "campaigns" }), one: element("div", { class: "view", id: "campaign" }) };
+  place = {
+    list: element("ul", { id: "campaigns" }),
+    said: element("p", { id: "agreed", "aria-live": "polite" }), // what is said is only heard from an element that stays
+    one: element("div", { class: "view", id: "campaign" }),
+  };
   await refresh();
   root.append(
     element(
@@ -30,7 +32,7 @@ export async function open(root, id) {
         place.list,
         quiet("They are looked for now and then. Of several workers, the one that answers tells what it has found."),
       ),
-      place.one,
+      element("div", {}, place.said, place.one),
     ),
   );
   redraw();
@@ -44,7 +46,9 @@ export async function refresh() {
   if (place.one.isConnected && before !== JSON.stringify(found)) redraw();
 }
 
-export function redraw() {
+export const redraw = () => keepFocus(drawOne);
+
+function drawOne() {
   const one = found.find(({ id }) => id === chosen);
   place.one.replaceChildren(
     ...(one
@@ -80,46 +84,40 @@ export function redraw() {
 }
 
 function drawList() {
-  place.list.replaceChildren(
-    ...found.map((one) =>
-      element(
-        "li",
-        {},
-        element(
-          "button",
-          {
-            type: "button",
-            onclick: () => {
-              chosen = one.id;
-              said = "";
-              drawList();
-              redraw();
-            },
-            "aria-current": one.id === chosen ? "true" : null,
-          },
-          element("b", {}, `${one.accounts} accounts, ${one.pushed.slice(0, 2).map(pushes).join(", ")}`),
-          element("span", { class: "quiet" }, `since ${day(one.since)}, ${one.verdict ?? "no verdict"}`),
-        ),
-      ),
-    ),
+  keepFocus(() => place.list.replaceChildren(...found.map((one) => element("li", {}, choiceOf(one)))));
+}
+
+function choiceOf(one) {
+  return element(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        chosen = one.id;
+        place.said.textContent = "";
+        drawList();
+        redraw();
+      },
+      "aria-current": one.id === chosen ? "true" : null,
+      "data-of": one.id,
+    },
+    element("b", {}, `${one.accounts} accounts, ${one.pushed.slice(0, 2).map(pushes).join(", ")}`),
+    element("span", { class: "quiet" }, `since ${day(one.since)}, ${one.verdict ?? "no verdict"}`),
   );
 }
 
 function head(one) {
-  const told = element("span", { id: "agreed", "aria-live": "polite" }, said);
   const give = (verdict) =>
     button(
       verdict,
       async () => {
         try {
           const answer = await call(`v1/campaigns/${one.id}/verdict`, { verdict });
-          said = `recorded: ${verdict}, on ${answer.answers} of ${answer.accounts} accounts`;
+          place.said.textContent = `recorded: ${verdict}, on ${answer.answers} of ${answer.accounts} accounts`;
           await refresh();
         } catch (error) {
-          said = error.message;
+          place.said.textContent = error.message;
         }
-        told.textContent = said;
-        redraw();
       },
       { "data-all": verdict },
     );
@@ -136,7 +134,6 @@ function head(one) {
       element("span", { class: "quiet" }, one.verdict ? `Called ${one.verdict}. All of them are` : "All of them are"),
       give("anomalous"),
       give("normal"),
-      told,
     ),
   );
 }

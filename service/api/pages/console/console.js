@@ -16,8 +16,7 @@ let timer = 0;
 
 async function show() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  if (name === "view") return $("view").focus(); // the link past the menu
-  const view = views[name] ?? now;
+  const view = Object.hasOwn(views, name) ? views[name] : now;
   for (const link of document.querySelectorAll("nav a")) {
     if (views[link.hash.slice(1)] === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -25,9 +24,18 @@ async function show() {
   document.title = `${view.title} · recguard`;
   const place = problem();
   const root = element("div", { class: "view" });
-  current = { view, root, rest: rest.map(decodeURIComponent), place, opened: false };
+  current = { view, root, rest: rest.map(decoded), place, opened: false };
   $("view").replaceChildren(element("h2", { class: "hidden" }, view.title), place, root);
   await read();
+}
+
+// What an address says, or its own text where that is not how addresses are written.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 // Opens the view, or reads it again once that is done; and again later, unless the key does not open its door.
@@ -45,7 +53,7 @@ async function read() {
     mine.opened = true;
     place.textContent = "";
   } catch (error) {
-    place.textContent = error.message;
+    place.textContent = error.status === 0 && view.refresh ? `${error.message} This view asks again in ${view.every} s.` : error.message;
     if (!(error instanceof Refused)) throw error;
     shut = error.status === 401 || error.status === 403;
   }
@@ -70,6 +78,10 @@ $("key").addEventListener("change", () => {
   show();
 });
 addEventListener("hashchange", show);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address goes on naming the view
+  $("view").focus();
+});
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(timer);
   else if (current?.view.refresh) read();

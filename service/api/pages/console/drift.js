@@ -1,6 +1,6 @@
 // Which fields have moved since training, and from what to what.
 
-import { call, card, cut, element, percent, quiet, table } from "./page.js";
+import { call, card, cut, element, keepFocus, percent, quiet, table } from "./page.js";
 
 export const title = "Drift",
   every = 30;
@@ -26,23 +26,22 @@ export async function refresh() {
       .map(({ field }) => field),
   );
   const major = fields.filter(({ psi }) => psi > MAJOR).length;
-  place.replaceChildren(
-    card(
-      "What has moved since training",
-      element(
-        "p",
-        { id: "moved" },
-        sequences < 1
-          ? "Nothing was looked at yet."
-          : `${major ? `${major} of ${fields.length} fields` : "No field"} moved much, by ${Math.round(sequences).toLocaleString("en")} recent sequences; one in four is looked at.`,
-      ),
-      sequences >= 1 &&
-        fields.every(({ psi }) => psi === 0) &&
-        quiet("With so few sequences, a shift would be noise: it stays at 0 until 50 were looked at."),
-      quiet("The population stability index (PSI) is 0 if nothing moved; above 0.1 something has, above 0.25 the shift is major."),
-      element("div", { id: "fields" }, ...fields.map(one)),
+  const told = card(
+    "What has moved since training",
+    element(
+      "p",
+      { id: "moved" },
+      sequences < 1
+        ? "Nothing was looked at yet."
+        : `${major ? `${major} of ${fields.length} fields` : "No field"} moved much, by ${Math.round(sequences).toLocaleString("en")} recent sequences; one in four is looked at.`,
     ),
+    sequences >= 1 &&
+      fields.every(({ psi }) => psi === 0) &&
+      quiet("With so few sequences, a shift would be noise: it stays at 0 until 50 were looked at."),
+    quiet("The population stability index (PSI) is 0 if nothing moved; above 0.1 something has, above 0.25 the shift is major."),
+    element("div", { id: "fields" }, ...fields.map(one)),
   );
+  keepFocus(() => place.replaceChildren(told));
 }
 
 function one({ field, psi, values }) {
@@ -55,7 +54,7 @@ function one({ field, psi, values }) {
     { class: level, open: opened.has(field), ontoggle: () => (box.open ? opened.add(field) : opened.delete(field)) },
     element(
       "summary",
-      {},
+      { "data-of": field },
       element("b", {}, field),
       element("span", { class: "psi" }, bar),
       element("span", { class: "figure" }, `PSI ${psi.toFixed(2)}`),

@@ -1,7 +1,7 @@
 // How the service is now, and has been for an hour.
 
 import { bars, curves, legend } from "./draw.js";
-import { bounds, call, card, clock, day, element, lasting, percent, plural, quiet, refill, table } from "./page.js";
+import { bounds, call, card, clock, day, element, keepFocus, lasting, percent, plural, quiet, refill, table } from "./page.js";
 
 export const title = "Now",
   every = 10;
@@ -34,12 +34,14 @@ export async function open(root) {
 export async function refresh() {
   const [now, model] = await Promise.all([call("v1/now"), call("v1/model").catch(() => null)]);
   last = now;
-  drawAlerts(now);
-  drawTiles(now);
-  drawCurves(now.curves, now.objective_seconds);
-  drawPromise(now, model);
-  drawModel(now, model);
-  if (place.alerts.isConnected) redraw();
+  keepFocus(() => {
+    drawAlerts(now);
+    drawTiles(now);
+    drawCurves(now.curves, now.objective_seconds);
+    drawPromise(now, model);
+    drawModel(now, model);
+    if (place.alerts.isConnected) redraw();
+  });
 }
 
 export function redraw() {

@@ -14,6 +14,16 @@ export function svg(tag, attributes = {}, ...children) {
 export function refill(place, ...children) {
   place.replaceChildren(...children.filter((child) => child || child === 0));
 }
+// Draws a place anew and leaves the keyboard where it was: on what has the same name there now, else on the view.
+export function keepFocus(draw) {
+  const before = document.activeElement;
+  draw();
+  if (before.isConnected) return;
+  const name = nameFor(before),
+    heir = [...document.querySelectorAll(before.tagName)].find((one) => nameFor(one) === name);
+  (heir ?? $("view")).focus({ preventScroll: true });
+}
+const nameFor = (one) => one.dataset.of ?? one.getAttribute("aria-label") ?? one.getAttribute("href") ?? one.textContent;
 function fill(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
@@ -67,7 +77,7 @@ export async function call(path, body, method = body === undefined ? "GET" : "PO
   try {
     answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   } catch {
-    throw new Refused(0, "The service does not answer. It may be restarting; this page tries again.");
+    throw new Refused(0, "The service does not answer. It may be restarting.");
   }
   const type = answer.headers.get("content-type") ?? "";
   if (answer.ok) return answer.json();

@@ -2,30 +2,25 @@
 
 import { earlier, history } from "./account.js";
 import { showAnswer } from "./answer.js";
-import { score } from "./events.js";
-import { attempt, bounds, button, call, card, choice, count, digits, element, named, pill, plural, problem, quiet } from "./page.js";
+import { any, asked, drawFilters, findReasons, fits, reason } from "./filters.js";
+import { attempt, bounds, button, call, card, count, digits, element, keepFocus, named, pill, plural, problem, quiet } from "./page.js";
 
 export const title = "Queue",
   every = 60;
-const MOST = 200,
-  SHOWN = 60;
-const ORDERS = [
-  ["teaching", "teaches most first"],
-  ["newest", "newest first"],
-  ["score", "highest score first"],
-];
-let asked = { order: "teaching", decision: "", type: "", segment: "" },
-  field = "";
+const PAGE = 30, // answers that are asked for at once, with their events
+  MOST = 200; // which the service gives
 let waiting = [],
   at = 0,
-  asking = 0, // of how many attempts to read the list the last one counts
+  wanted = PAGE,
+  full = false, // whether more wait than were asked for
+  stale = true, // whether what is listed was asked for in another way
+  latest = null, // the reading of the list that counts
   shown = null, // what is on the page, and of which answer
   busy = false,
   place = null,
   menus = null;
 const skipped = new Set(),
   given = []; // while the page is open: what was skipped, and the verdicts that can be undone
-const reasons = new Map(); // the field that counts most for an anomaly, by score id
 
 export const keys = {
   a: () => once(() => say("anomalous")),
@@ -53,8 +48,9 @@ export async function open(root) {
     call("v1/thresholds").catch(() => ({ segments: {} })),
   ]);
   menus = { types: model.types, segments: Object.keys(thresholds.segments) };
+  [wanted, stale] = [PAGE, true];
   await read();
-  drawFilters();
+  filters();
   root.append(
     card("What waits for a verdict", place.progress, place.filters),
     element("div", { class: "split" }, card(null, place.more, place.list), element("div", {}, place.said, place.problem, place.answer)),
@@ -63,31 +59,26 @@ export async function open(root) {
   else nothing();
 }
 
-// New answers come in at the end, so that what is looked at stays where it is.
 export async function refresh() {
-  const [answers] = await Promise.all([ask(), drawProgress()]);
-  const known = new Set(waiting.map((one) => one.score_id));
-  const none = !waiting.length;
-  waiting.push(...answers.filter((one) => !known.has(one.score_id)));
-  drawList();
-  if (none && waiting.length) await go(0);
+  const before = waiting[at];
+  if (!(await read())) return;
+  if (!waiting.length) nothing();
+  else if (waiting[at] !== before) await go(at);
 }
 
-async function ask() {
-  const query = new URLSearchParams(Object.entries({ most: MOST, ...asked }).filter(([, value]) => value !== ""));
-  const { answers } = await call(`v1/review?${query}`);
-  const done = new Set([...skipped, ...given.map(({ one }) => one.score_id)]);
-  return answers.filter(({ score_id: id }) => !done.has(id) && (!field || reasons.get(id) === field));
-}
-
-// Whether the list was read anew; not so where it is being read in yet another way by now.
+// Reads the list, and says whether it did: another reading may have begun meanwhile. What was asked for in the same way
+// and is new comes in at the end, so that what is looked at stays where it is.
 async function read() {
-  const mine = (asking += 1);
-  const [answers] = await Promise.all([ask(), drawProgress()]);
-  if (mine !== asking) return false;
-  waiting = answers;
-  at = 0;
-  for (const one of answers) if (one.segment && !menus.segments.includes(one.segment)) menus.segments.push(one.segment);
+  const mine = (latest = {}),
+    most = Math.min(wanted + skipped.size, MOST);
+  const query = new URLSearchParams(Object.entries({ most, ...asked }).filter(([, value]) => value !== ""));
+  const [{ answers }] = await Promise.all([call(`v1/review?${query}`), drawProgress()]);
+  if (mine !== latest) return false;
+  if (stale) [waiting, at, stale] = [[], 0, false];
+  const known = new Set([...skipped, ...[...waiting, ...given.map(({ one }) => one)].map(({ score_id: id }) => id)]);
+  waiting.push(...answers.filter((one) => !known.has(one.score_id) && fits(one)));
+  full = answers.length === most;
+  for (const { segment } of answers) if (segment && !menus.segments.includes(segment)) menus.segments.push(segment);
   drawList();
   return true;
 }
@@ -107,94 +98,58 @@ async function drawProgress() {
   );
 }
 
-function drawFilters() {
-  const any = [["", "any"]],
-    of = (values) => [...any, ...values.map((value) => [value, named(value)])];
-  const menu = (name, label, options) => {
-    const made = choice(label, options, (value) => {
-      asked[name] = value;
-      again();
-    });
-    made.querySelector("select").value = asked[name];
-    return made;
-  };
-  const why = choice("Main reason", of([...new Set(reasons.values())].sort()), (value) => {
-    field = value;
-    again();
-  });
-  why.querySelector("select").value = field;
-  place.filters.replaceChildren(
-    menu("order", "Order", ORDERS),
-    menu("decision", "Decision", of(["block", "review", "allow"])),
-    menu("type", "Type", of(menus.types)),
-    menu("segment", "Segment", of(menus.segments)),
-    why,
-    button("Find main reasons", findReasons, { id: "why", title: "scores what is listed again, as trials, and asks for reasons" }),
+function filters() {
+  drawFilters(place.filters, menus, again, () =>
+    attempt(place.problem, async () => {
+      await findReasons(waiting);
+      filters();
+      drawList();
+    }),
   );
 }
 
-async function again() {
-  await attempt(place.problem, async () => {
-    if (!(await read())) return;
-    if (waiting.length) await go(0);
-    else nothing();
-  });
-}
-
-async function findReasons() {
-  await attempt(place.problem, async () => {
-    const unknown = waiting.slice(0, SHOWN).filter(({ score_id: id }) => !reasons.has(id));
-    for (let k = 0; k < unknown.length; k += 10) {
-      const some = unknown.slice(k, k + 10);
-      const results = await score(
-        some.map((one) => ({ id: one.sequence_id, segment: one.segment, events: one.events })),
-        { reasons: 1, alone: true },
-      );
-      some.forEach((one, i) => reasons.set(one.score_id, results[i].reasons?.[0]?.field ?? "none"));
-    }
-    drawFilters();
-    drawList();
-  });
-}
+const again = () => {
+  [wanted, stale] = [PAGE, true];
+  return attempt(place.problem, refresh);
+};
+const more = () => {
+  wanted += PAGE;
+  return attempt(place.problem, refresh);
+};
 
 function drawList() {
-  const more = waiting.length === MOST ? "200 or more" : waiting.length;
-  place.more.textContent = waiting.length
-    ? `${more} wait${waiting.length === 1 ? "s" : ""}${waiting.length > SHOWN ? `; the first ${SHOWN} are listed` : ""}`
-    : "";
-  place.list.replaceChildren(
-    ...waiting.slice(0, SHOWN).map((one, i) =>
-      element(
-        "li",
-        {},
-        button("", () => go(i), { "aria-current": i === at ? "true" : null }),
-      ),
-    ),
-  );
-  [...place.list.children].forEach((item, i) =>
-    item.firstChild.append(
-      pill(waiting[i].decision),
-      element("b", {}, digits(waiting[i].score)),
-      element("span", {}, named(waiting[i].type) || (waiting[i].decision === "allow" ? "random sample" : "unknown")),
-      element(
-        "span",
-        { class: "quiet" },
-        [plural(count(waiting[i].events), "event"), waiting[i].segment, reasons.get(waiting[i].score_id)].filter(Boolean).join(", "),
-      ),
+  keepFocus(() => {
+    const words = `${full ? "The first " : ""}${waiting.length} ${full ? "are listed." : waiting.length === 1 ? "waits." : "wait."} `;
+    place.more.replaceChildren(waiting.length ? words : "", full && wanted < MOST ? button("List more", more, { id: "more" }) : "");
+    place.list.replaceChildren(...waiting.map(listed));
+  });
+}
+
+function listed(one, i) {
+  const what = [plural(count(one.events), "event"), one.segment, reason(one)].filter(Boolean).join(", ");
+  return element(
+    "li",
+    {},
+    element(
+      "button",
+      { type: "button", onclick: () => go(i), "aria-current": i === at ? "true" : null, "data-of": one.score_id },
+      pill(one.decision),
+      element("b", {}, digits(one.score)),
+      element("span", {}, named(one.type) || (one.decision === "allow" ? "random sample" : "unknown")),
+      element("span", { class: "quiet" }, what),
     ),
   );
 }
 
 function nothing() {
   shown = null;
-  const all = Object.entries(asked).every(([name, value]) => name === "order" || !value) && !field;
   place.answer.replaceChildren(
     card(
       null,
       element(
         "p",
         { class: "good" },
-        all
+        any()
           ? skipped.size
             ? `Only what you skipped waits: ${skipped.size}.`
             : "Nothing waits for a verdict."
@@ -260,6 +215,7 @@ async function next(gone) {
   at = Math.min(at, Math.max(waiting.length - 1, 0));
   drawList();
   if (waiting.length) await go(at);
+  else if (full) await attempt(place.problem, refresh);
   else nothing();
 }
 

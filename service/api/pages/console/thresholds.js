@@ -217,10 +217,21 @@ function costs() {
   );
 }
 
+// What a colleague has put in force meanwhile is shown and kept: nobody overwrites what they have not seen.
+async function readAgain(error) {
+  if (error.status === 409) {
+    inForce = await call("v1/thresholds");
+    wanted.segments = inForce.segments;
+    drawInForce(place.force, inForce);
+  }
+  throw error;
+}
+
 async function apply() {
   place.applied.textContent = "";
   await attempt(place.problem, async () => {
-    inForce = await call("v1/thresholds", { ...wanted, ...(place.note.value.trim() ? { note: place.note.value.trim() } : {}) }, "PUT");
+    const note = place.note.value.trim() || undefined;
+    inForce = await call("v1/thresholds", { ...wanted, note, instead_of: body(inForce) }, "PUT").catch(readAgain);
     place.applied.textContent = `In force now: ${words(inForce)}.`;
     place.note.value = "";
     baseline = tried = await call("v1/thresholds/preview", body(inForce));
