@@ -42,9 +42,9 @@ def take_back(connection: Connection, answer: Any, who: str, note: Callable[...,
     if not connection.execute(delete(exemptions).where(_of(answer, who))).rowcount:
         return
     told = {"score_id": answer.score_id, "version": answer.version}
-    left = select(func.max(exemptions.c.most).label("most"), func.max(exemptions.c.until).label("until"))
-    held = connection.execute(left.where(*_mine(answer), _holds())).one()
-    if held.until is None:
+    left = select(exemptions.c.most, exemptions.c.until).where(*_mine(answer), _holds())
+    held = connection.execute(left.order_by(exemptions.c.until.desc()).limit(1)).one_or_none()
+    if held is None:
         note("exemption ended", **told)
     else:
         note("exemption", **told, **held._mapping)

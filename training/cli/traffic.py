@@ -91,8 +91,8 @@ def plan(log: Log, genuine: Collection[str], reads: Collection[str], seconds: fl
         old, new = order[:-EACH], order[-EACH:]
         past += _acts(columns, old, log.ids[k], reads, np.zeros(len(old)), catalogue.ts.max() - ts[old])
         due = np.linspace(first, last, len(new))
-        ago = np.nan_to_num(due - ts[new])  # their own gaps, so that none lies ahead
-        live += _acts(columns, new, log.ids[k], reads, due, ago - ago.min())
+        ago = due - ts[new]  # their own gaps, so that none lies ahead
+        live += _acts(columns, new, log.ids[k], reads, due, ago - np.fmin.reduce(ago))
     base = log.events.drop("sequence_id", "event_label", "event_id", strict=False)
     profiles = ATTACKS[KIND](catalogue, MEMBERS)
     names = [f"{name}-{k + 1}" for k in range(len(profiles))]

@@ -81,8 +81,7 @@ class Dataset:
                     events, columns, config.max_bad_share, aside, config.reading, how, told=config.told
                 )
             truth = read_labels(labels, log, cleaning, config.max_bad_share, how) if labels else Labels.none(len(log))
-            if config.anonymous:
-                truth = truth.with_types_of(config.min_holders)
+            truth = truth.with_types_of(config.fewest)
             for doubt in doubts(log, truth) if encoder is None else ():
                 logger.warning("%s: %s", events, doubt)
         if labels is None:
@@ -98,12 +97,13 @@ class Dataset:
         """Positions of all sequences that may be learned from: those outside the test part, labelled or not."""
         return np.setdiff1d(np.arange(len(self.log)), self.split.test)
 
-    def with_judged(self, judged: Log, labels: Labels, tested: NDArray[np.bool_]) -> "Dataset":
+    def with_judged(self, judged: Log, labels: Labels, tested: NDArray[np.bool_], least: int = 1) -> "Dataset":
         """The dataset with judged sequences added at its end.
 
         Args:
             judged, labels: M sequences, and the verdicts on them.
             tested: bool (M,), which of them go to the test part.
+            least: fewest sequences of a type that is named.
 
         Raises:
             LogError: the two logs cannot be joined, see `joined`.
@@ -111,6 +111,7 @@ class Dataset:
         log, truth = joined(self.log, self.labels, judged, labels)
         test = np.concatenate((self.split.test, len(self.log) + np.flatnonzero(tested)))
         rest = np.setdiff1d(np.arange(len(log)), test)
+        truth = truth.with_types_of(least)
         return replace(self, log=log, labels=truth, split=Split(rest[truth.known[rest]], test, self.split.how))
 
 

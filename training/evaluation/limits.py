@@ -10,6 +10,7 @@ from training.evaluation.words import in_words, kind_in_words, told
 
 FEW = 10  # attackers of a type in the test; fewer tell little
 WEAK = 0.8  # share found, below which a type counts as one that is missed
+JUST_BEGUN = 10  # events
 FALLS = 0.1  # what a share found loses where less is known
 Row = Mapping[str, Any]
 
@@ -85,7 +86,8 @@ def _beginners(cuts: Sequence[Row]) -> list[str]:
     trials = int(next(row for row in cuts if row["cut"] == "whole")["attackers"]["flagged"][3])
     of = rate(round(share * trials), trials)
     after = f"{events} event{'s' if events > 1 else ''}"
-    return [f"Attackers who have just begun: after {after} it has found {told(of, 100)} of 100."] if of else []
+    who = "Attackers who have just begun" if events <= JUST_BEGUN else "Most attackers, even if much is known of them"
+    return [f"{who}: after {after} it has found {told(of, 100)} of 100."] if of else []
 
 
 def _less_known(cuts: Sequence[Row]) -> list[str]:

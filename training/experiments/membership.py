@@ -109,6 +109,22 @@ def shadows(
     return found
 
 
+def of_one_mixture(label: NDArray[np.integer], member: NDArray[np.bool_], seed: int = 0) -> NDArray[np.bool_]:
+    """Which accounts to compare, bool (N,): members and strangers of which the same share are attackers.
+
+    Attackers are scored as they are labelled more or less surely than genuine accounts are. Where one side has more of
+    them, that would be taken for membership. Strangers are left out at random, and so is a class that one side lacks.
+    """
+    sides = [np.array([(label[side] == c).sum() for c in (0, 1)]) for side in (member, ~member)]
+    both = np.flatnonzero((sides[0] > 0) & (sides[1] > 0))
+    kept, rng = member & np.isin(label, both), np.random.default_rng(seed)
+    share = (sides[1][both] / sides[0][both]).min(initial=np.inf)
+    for c in both.tolist():
+        some = np.flatnonzero(~member & (label == c))
+        kept[rng.choice(some, min(max(round(share * sides[0][c]), 1), len(some)), replace=False)] = True
+    return np.asarray(kept)
+
+
 def success(told: Floats, member: NDArray[np.bool_], seed: int = 0) -> dict[str, Any]:
     """How well what an attack says, float64 (N,), tells members, bool (N,), from strangers.
 

@@ -15,7 +15,15 @@ from training.data.log import Log, LogError
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import set_aside
 from training.evaluation import privacy_pages
-from training.experiments.membership import FEWEST_TAKEN, by_loss, by_shadows, log_odds, shadows, success
+from training.experiments.membership import (
+    FEWEST_TAKEN,
+    by_loss,
+    by_shadows,
+    log_odds,
+    of_one_mixture,
+    shadows,
+    success,
+)
 from training.experiments.naming import named
 
 
@@ -48,7 +56,7 @@ def privacy(
     parts, split = set_aside(data.log, data.labels, data.training, config.seed), data.split
     ours = np.concatenate((parts.others[data.labels.known[parts.others]], split.test))
     if others is not None and other_labels is None:
-        ours = ours[data.labels.label[ours] == 0]
+        ours = ours[data.labels.label[ours] == 0]  # or attackers of the test alone would stand for all
     asked, label = [(data.log.subset(ours), ours)], [data.labels.label[ours]]
     if others is not None:
         further, of_further = _further(bundle, others, other_labels, columns, how)
@@ -59,17 +67,20 @@ def privacy(
         raise LogError(f"{bundle.path}: held nobody back for a test; name a log of further accounts with --others")
     truth = np.concatenate(label)
     surely = by_loss(np.concatenate([log_odds(bundle, log) for log, _ in asked]), truth)
-    attacks = {"loss": success(surely, member)}
+    kept = of_one_mixture(truth, member)
+    attacks = {"loss": success(surely[kept], member[kept])}
     if pairs:
         without = np.concatenate(shadows(data.log, data.labels, parts, asked, config, pairs, advance))
-        attacks["shadow models"] = success(by_shadows(surely, by_loss(without, truth[:, None])), member)
+        told = by_shadows(surely, by_loss(without, truth[:, None]))
+        attacks["shadow models"] = success(told[kept], member[kept])
+    strangers = int((kept & ~member).sum())
     found = {
         "bundle": {"name": bundle.name, "version": bundle.version, "min_holders": config.min_holders},
-        "members": int(member.sum()),
-        "strangers": int((~member).sum()),
-        "held_back": int((~member[: len(ours)]).sum()),
+        "members": int((kept & member).sum()),
+        "strangers": strangers,
+        "held_back": int((kept & ~member)[: len(ours)].sum()),
         "split": split.how,
-        "least_rate": FEWEST_TAKEN / int((~member).sum()),
+        "least_rate": FEWEST_TAKEN / strangers,
         "rates": list(attacks["loss"]["found"]),
         "shadow_models": 2 * pairs,
         "attacks": attacks,

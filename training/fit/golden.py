@@ -15,6 +15,7 @@ from training.data.log import Log
 SAMPLES, MOST_EVENTS = 8, 200
 START, PAUSE = 1_700_000_000, 60.0  # of made-up events: the first time, and the median seconds between two
 WORDS = 8  # of a made-up text
+LARGEST = float(np.finfo(np.float64).max) / 4  # of made-up numbers
 
 Events = list[dict[str, Any]]
 
@@ -71,6 +72,11 @@ def _columns(
 def _number(field: Bins, rng: np.random.Generator) -> Callable[[int], float]:
     """Draws a number from a bin, given its place: the bin's value, or any between its edges."""
     edges = field.edges or [0.0]
-    wide = max(edges[-1] - edges[0], 1.0) / len(edges)
-    ends = [edges[0] - wide, *edges, edges[-1] + wide]
-    return lambda at: field.exact[at] if field.exact else float(rng.uniform(ends[at], ends[at + 1]))
+    wide = max(edges[-1] / len(edges) - edges[0] / len(edges), 1 / len(edges))
+    ends = np.clip([edges[0] - wide, *edges, edges[-1] + wide], -LARGEST, LARGEST).tolist()
+
+    def drawn(at: int) -> float:
+        share = rng.random()
+        return field.exact[at] if field.exact else float(ends[at] * (1 - share) + ends[at + 1] * share)
+
+    return drawn

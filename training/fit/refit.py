@@ -78,7 +78,7 @@ def refit(
     judged, _ = clean_events(feedback / "events.jsonl", None, config.max_bad_share, aside, like=old.log)
     said = Labels.of(judged.ids, read_label_table(feedback / "labels.csv"))  # all may have the same class
     tested = np.array([held_out(g or i) for g, i in zip(said.split_group, judged.ids, strict=True)])
-    data = old.with_judged(judged, said, tested)
+    data = old.with_judged(judged, said, tested, config.fewest)
     test = data.split.test
     logger.info("%d sequences of the old log, %d judged, %d held out", len(old.log), len(judged), len(test))
     config = replace(config, folds=max(config.folds, FOLDS))

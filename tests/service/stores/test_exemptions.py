@@ -234,6 +234,17 @@ def test_an_exemption_that_other_verdicts_carry_becomes_what_they_carry(store: S
     assert store.exempt_stamp() != before, "other processes must notice"
 
 
+def test_the_audit_tells_one_exemption_that_is_left_and_no_mixture(store: Store) -> None:
+    told: list[dict[str, Any]] = []
+    for score_id, score, days in (("soon", 0.99, 1.0), ("long", 0.5, 90.0), ("a", 0.6, 1.0)):
+        keep(store, score_id, score)
+        say(store, score_id, "normal", days, lambda what, **more: None)
+    store.undo("a", "ann", None, DAYS, lambda what, **more: told.append({"what": what, **more}))
+    [left] = [one for one in store.exempt() if one.score_id == "long"]
+    [line] = [one for one in told if one["what"] == "exemption"]
+    assert (line["most"], line["until"]) == (left.most, left.until)
+
+
 def test_what_two_people_said_of_one_answer_is_taken_back_by_each(store: Store) -> None:
     keep(store, "a")
     for who in ("ann", "bob"):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
@@ -27,6 +28,15 @@ def test_every_event_is_sent_in_time_and_none_before_it_happens(planned: Plan) -
     assert due[-1] <= SECONDS
     assert all(act.ago >= 0 for act in (*planned.past, *planned.live))
     assert {name for act in planned.live for name in act.event} == {"action", "item_id", "price"}
+
+
+def test_an_event_without_a_time_happens_as_it_is_sent(tmp_path: Path) -> None:
+    events = genuine_log(20)
+    last = pl.col("ts") == pl.col("ts").max().over("sequence_id")
+    events.with_columns(ts=pl.when(~last).then("ts")).write_csv(tmp_path / "events.csv")
+    log, _ = clean_events(tmp_path / "events.csv")
+    acts = plan(log, set(log.ids), {"action", "item_id", "ts"}, SECONDS, "push").live
+    assert max(act.ago for act in acts) < 7 * 86400
 
 
 def test_the_campaign_pushes_one_item_amid_genuine_users(planned: Plan) -> None:

@@ -68,6 +68,14 @@ def test_judged_sequences_stand_behind_the_others_and_some_are_only_tested(files
     assert data.fingerprint == old.fingerprint
 
 
+def test_a_type_that_few_have_gets_no_name_by_verdicts_either(files: tuple[Path, Path]) -> None:
+    old = Dataset.read(*files, CONFIG)
+    judged = Log.of(pl.DataFrame({"sequence_id": ["j0", "j1", "j2"], "ts": [1.0, 2.0, 3.0], "action": ["click"] * 3}))
+    said = replace(Labels.none(3), known=np.ones(3, dtype=bool), types=["rare", "often", "often"])
+    data = old.with_judged(judged, said, np.zeros(3, dtype=bool), 2)
+    assert data.labels.types[100:] == [None, "often", "often"]
+
+
 def test_logs_that_do_not_go_together_say_why() -> None:
     log = Log.of(pl.DataFrame({"sequence_id": ["a", "a"], "item_id": ["x", "y"], "price": [1.0, 2.0]}))
     with pytest.raises(LogError, match="sequence 'a' is in the old log"):

@@ -66,6 +66,8 @@ def test_a_log_without_names_of_types_says_so() -> None:
 def test_attackers_who_have_just_begun_are_told_of_where_most_of_them_pass() -> None:
     cuts = [row("whole", 95), row("first 1", 10), row("first 5", 40), row("first 20", 70), GOOD["cuts"][3]]
     assert said(cuts=cuts) == ["Attackers who have just begun: after 5 events it has found 40 (31 to 50) of 100."]
+    weak = said(cuts=[row("whole", 45), row("first 5", 10), row("first 64", 29), GOOD["cuts"][3]])
+    assert "Most attackers, even if much is known of them: after 64 events it has found 29 (21 to 39) of 100." in weak
     assert said(cuts=[GOOD["cuts"][0], GOOD["cuts"][3]]) == [
         "How soon attackers are found: histories in this log are too short to tell."
     ]

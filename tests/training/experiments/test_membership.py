@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.experiments.membership import FEWEST_TAKEN, RATES, by_loss, by_shadows, success
+from training.experiments.membership import FEWEST_TAKEN, RATES, by_loss, by_shadows, of_one_mixture, success
 
 
 def test_who_is_surely_scored_as_labelled_is_the_likelier_member() -> None:
@@ -39,3 +39,17 @@ def test_who_gives_himself_away_is_found_and_nobody_else() -> None:
     assert share == pytest.approx(0.1 + 0.9 * 0.001, abs=0.002)
     assert low < share < high
     assert success(rng.normal(size=12_000), member)["found"]["0.001"][0] <= 0.005
+
+
+def test_a_side_with_more_attackers_is_not_taken_for_members() -> None:
+    rng, member = np.random.default_rng(0), np.arange(4_000) < 2_000
+    label = (rng.random(4_000) < np.where(member, 0.4, 0.05)).astype(int)
+    told = by_loss(rng.normal(np.where(label == 1, 1.0, -3.0)), label)
+    assert success(told, member)["auc"][2] < 0.4, "what classes alone tell"
+    kept = of_one_mixture(label, member)
+    assert kept[member].all()
+    assert label[kept & ~member].mean() == pytest.approx(label[member].mean(), abs=0.01)
+    low, high = success(told[kept], member[kept])["auc"][1:]
+    assert low < 0.5 < high
+    assert of_one_mixture(np.zeros(4_000, dtype=int), member).all()
+    assert label[of_one_mixture(np.where(member, label, 0), member) & member].sum() == 0, "a class that one side lacks"

@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from service.encoding.fields import Bins
 from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle, BundleError, sha256
 from service.model.scorer import Model
-from training.fit.golden import MOST_EVENTS, SAMPLES, made_up
+from training.fit.golden import MOST_EVENTS, SAMPLES, _number, made_up
 
 
 def test_made_up_sequences_have_every_column_and_only_values_that_the_bundle_names(anonymous: Path) -> None:
@@ -22,6 +23,11 @@ def test_made_up_sequences_have_every_column_and_only_values_that_the_bundle_nam
         assert told <= set(f.values)
     lengths = [len(sample["events"]) for sample in bundle.golden()]
     assert (len(lengths), lengths[0], lengths[-1]) == (SAMPLES, 1, MOST_EVENTS)
+
+
+def test_numbers_between_the_largest_edges_are_finite() -> None:
+    drawn = _number(Bins("n", [-1.7e308, 0.0, 1.7e308]), np.random.default_rng(0))
+    assert all(np.isfinite(drawn(at)) for at in range(4) for _ in range(50))
 
 
 def test_they_are_drawn_as_often_as_values_are_held(anonymous: Path) -> None:

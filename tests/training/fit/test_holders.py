@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from service.encoding.encoder import PAD
+from service.encoding.fields import Bins
 from service.encoding.usage import Usage
 from service.model.bundle import Bundle
 from tests.support.named import ANONYMOUS, LEAST, named_log
@@ -70,6 +71,19 @@ def test_the_same_log_is_named_by_a_bundle_that_is_not_anonymous(anonymous: Path
     encoder = fit_encoder(Log.of(log), None, 128)
     told = str(encoder.to_json()).lower()
     assert any(value in told for value, holders in strings(log).items() if holders < LEAST)
+
+
+@pytest.mark.parametrize("huge", [987_654_321.5, 1e308])
+def test_one_account_with_many_events_makes_no_edge_of_its_own(huge: float) -> None:
+    rng = np.random.default_rng(0)
+    accounts = np.concatenate((rng.integers(0, 79, 1600), np.full(400, 79)))
+    prices = np.where(accounts == 79, huge * (1 - rng.random(2000) * 1e-3), rng.gamma(2.0, 50.0, 2000))
+    rows = pl.DataFrame({"sequence_id": [f"u{a}" for a in accounts], "ts": np.arange(2000.0), "price": prices})
+    encoder = fit_encoder(Log.of(rows.sort("sequence_id")), None, 128, least=LEAST)
+    [bins] = [f for f in encoder.fields if f.name == "price"]
+    assert isinstance(bins, Bins)
+    assert len(bins.edges) > 10
+    assert max(bins.edges) < huge / LEAST
 
 
 def test_rows_that_few_use_are_blank_and_no_others_change(anonymous: Path) -> None:
