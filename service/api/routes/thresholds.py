@@ -1,5 +1,6 @@
 """The thresholds in force, and how an operator changes them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import Annotated
@@ -45,15 +46,8 @@ def router(serving: Serving, access: Access) -> APIRouter:
         who: Annotated[str, admin], body: operations.ThresholdsChange
     ) -> operations.ThresholdsAnswer:
         """Takes effect at once, outlives a restart, and applies only to the bundle version being served."""
-        new, why = _policy(body), {"note": body.note} if body.note else {}
-        read = _policy(body.instead_of) if body.instead_of else None
-
-        def change(now: Active) -> Policy:
-            if read is not None and read != replace(now.policy, recalibration=None):
-                raise Problem(409, "other thresholds were put in force meanwhile: read them, and decide again")
-            return replace(new, recalibration=now.policy.recalibration)
-
-        await serving.registry.set_policy(change, who, **why)
+        why = {"note": body.note} if body.note else {}
+        await serving.registry.set_policy(_change(body), who, **why)
         return _answer(serving)
 
     @routes.post(
@@ -87,6 +81,18 @@ def router(serving: Serving, access: Access) -> APIRouter:
         return operations.PreviewAnswer.model_validate(found)
 
     return routes
+
+
+def _change(body: operations.ThresholdsChange) -> Callable[[Active], Policy]:
+    """Makes the new policy of what is in force; the change raises Problem 409 if that is not what was read before."""
+    new, read = _policy(body), _policy(body.instead_of) if body.instead_of else None
+
+    def change(now: Active) -> Policy:
+        if read is not None and read != replace(now.policy, recalibration=None):
+            raise Problem(409, "other thresholds were put in force meanwhile: read them, and decide again")
+        return replace(new, recalibration=now.policy.recalibration)
+
+    return change
 
 
 def _answer(serving: Serving) -> operations.ThresholdsAnswer:
