@@ -1,11 +1,12 @@
 """What a bundle gives away: of whom it was fitted on, and of what hardly anybody holds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.model.bundle import Bundle
 from training.config import FitConfig
@@ -62,9 +63,7 @@ def privacy(
         further, of_further = _further(bundle, others, other_labels, columns, how)
         asked.append((further, np.full(len(further), -1)))
         label.append(of_further.label)
-    member = np.concatenate([np.isin(of, parts.others) for _, of in asked])
-    if member.all():
-        raise LogError(f"{bundle.path}: held nobody back for a test; name a log of further accounts with --others")
+    member = _members(bundle, asked, parts.others)
     truth = np.concatenate(label)
     surely = by_loss(np.concatenate([log_odds(bundle, log) for log, _ in asked]), truth)
     kept = of_one_mixture(truth, member)
@@ -89,6 +88,16 @@ def privacy(
     }
     _write(out, found)
     return found
+
+
+def _members(
+    bundle: Bundle, asked: Sequence[tuple[Log, NDArray[np.integer]]], ours: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which of all accounts that are asked of the bundle was fitted on; raises LogError if there are no others."""
+    member = np.concatenate([np.isin(of, ours) for _, of in asked])
+    if member.all():
+        raise LogError(f"{bundle.path}: held nobody back for a test; name a log of further accounts with --others")
+    return member
 
 
 def _check_same(bundle: Bundle, events: Path, label_file: Path) -> None:

@@ -13,7 +13,7 @@ def test_the_command_says_who_can_be_found_and_what_is_named(attacked: Path, bun
     said = command("privacy", *given, "--shadows", 0, "--out", tmp_path)
     found = json.loads((tmp_path / "privacy.json").read_text())
     test = len(json.loads((bundle.path / "evaluation.json").read_text())["sequences"])
-    assert found["strangers"] == found["held_back"] == test
+    assert 0.8 * test < found["strangers"] == found["held_back"] <= test, "as many attackers as among the members"
     assert found["members"] > test
     assert found["attacks"]["loss"]["found"] == {"0.001": None, "0.01": None, "0.1": None}
     assert "too few" in said
