@@ -49,4 +49,4 @@ def says(browser: Any, selector: str, words: str) -> bool:
 def complaints(browser: Any) -> list[str]:
     """What the browser warned of, but for the refusals that a test brings about."""
     serious = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
-    return [message for message in serious if not any(f"status of {code} " in message for code in (401, 403, 422))]
+    return [message for message in serious if not any(f"status of {code} " in message for code in (401, 403, 409, 422))]

@@ -106,7 +106,7 @@ def in_our_names(table: pl.DataFrame, columns: Mapping[str, str], path: Path) ->
     """The table with its columns renamed, {ours: theirs}, and moments only in `ts`; others are texts.
 
     Raises:
-        LogError: a renamed column is missing, or its new name is taken; `path` names the file.
+        LogError: a renamed column is missing, its new name is taken, or a name is a pattern; `path` names the file.
     """
     for ours, theirs in columns.items():
         if theirs not in table.columns:
@@ -114,7 +114,11 @@ def in_our_names(table: pl.DataFrame, columns: Mapping[str, str], path: Path) ->
             raise LogError(f"{path}: --columns {ours}={theirs}: no column {theirs!r}; present: {present}")
         if ours in table.columns and ours not in columns.values():
             raise LogError(f"{path}: --columns {ours}={theirs}: a column {ours!r} exists already")
-    return moments_as_text(table.rename({theirs: ours for ours, theirs in columns.items()}))
+    table = table.rename({theirs: ours for ours, theirs in columns.items()})
+    for name in table.columns:
+        if name == "*" or (name.startswith("^") and name.endswith("$")):  # polars would take it for several columns
+            raise LogError(f"{path}: column {name!r}: a name that is a pattern; give it another: --columns new={name}")
+    return moments_as_text(table)
 
 
 def first_row(path: Path) -> int:

@@ -144,10 +144,12 @@ def _shared_bins(name: str, log: Log, least: int) -> Bins:
         low, high = (round((k + side) * rows / BINS) for side in (-0.5, 0.5))
         # each account counts once, or one with many events would be told nearly as it is
         of_each = told[low:high].group_by("sequence_id").agg(pl.col("value").median())["value"].sort().to_numpy()
-        first = (len(of_each) - least) // 2
+        count = max(least, len(of_each) // 2)
+        first = (len(of_each) - count) // 2
         if first >= 0:
-            edges.append(float((of_each[first : first + least] / least).sum()))
-    return Bins(name, np.unique(edges).tolist())
+            edges.append(float((of_each[first : first + count] / count).sum()))
+    # such a mean can be what somebody alone holds, by chance
+    return Bins(name, np.setdiff1d(edges, holders.filter(pl.col("holders") < least)["value"]).tolist())
 
 
 def _bins(name: str, column: pl.Series) -> Bins:

@@ -51,4 +51,5 @@ def test_what_a_colleague_has_put_in_force_meanwhile_is_not_overwritten(
     browser.find_element("id", "apply").click()
     wait_until(lambda: says(browser, "#applied", "In force now"))
     assert desk.client.get("/v1/thresholds").json()["segments"] == theirs["segments"]
+    assert complaints(browser) == []
     desk.client.put("/v1/thresholds", json=before).raise_for_status()

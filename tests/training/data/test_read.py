@@ -2,6 +2,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -172,3 +173,12 @@ def test_any_text_is_read_or_refused_in_few_words(tmp_path: Path, kind: str, tex
     head = "sequence_id,ts,action\n" if kind == "csv" else '{"sequence_id": "a", "ts": 5, "action": "x"}\n'
     path.write_bytes((head + text).encode("utf-8", "surrogatepass"))
     survives(path)
+
+
+@pytest.mark.parametrize("name", ["*", "^$", "^item_.*$"])
+def test_a_column_whose_name_is_a_pattern_is_refused_until_it_is_renamed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"sequence_id": ["a"], "item_id": ["x"], name: [date(2026, 1, 2)]}).write_parquet(path)
+    with pytest.raises(LogError, match=r"log\.parquet: column .*a name that is a pattern; give it another"):
+        read_table(path, {})
+    assert read_table(path, {"day": name})["day"].to_list() == ["2026-01-02"]
