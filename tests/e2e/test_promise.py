@@ -72,7 +72,7 @@ def test_a_promise_that_customers_break_is_seen_and_kept_again_after_a_recalibra
     assert flagged(before) > 3 * 0.1, "or the test shows nothing"
     call_normal(service, before)
     wait_until(lambda: estimate(service) == pytest.approx(flagged(before)))
-    assert estimate(service, "low") > 0.1, "so the alert fires"
+    wait_until(lambda: estimate(service, "low") > 0.1)  # so the alert fires; a worker may still tell of fewer verdicts
     assert sample(service, "recguard_promise_evidence", events="6-20") > ALERT, "and so does the one by scores"
 
     dry = recguard_serve("recalibrate", "--url", address, "--dry-run")
