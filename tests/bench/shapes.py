@@ -7,7 +7,9 @@ python tests/bench/shapes.py --events events.csv --labels labels.csv
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -28,13 +30,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without", action="store_true")
     asked = parser.parse_args()
-    if asked.without:
-        Shape.describe = lambda self, usage: np.zeros((usage.length, 2 * len(self.mean)))  # type: ignore[method-assign]
     config = FitConfig(seed=asked.seed).settled
     dataset = Dataset.read(asked.events, asked.labels, config)
     data = encode(dataset.log.subset(dataset.training), dataset.labels.subset(dataset.training), config)
-    sample, fold = sample_of(data), fold_numbers(data.labels, LINEAR_FOLDS, asked.seed)[data.of]
-    said = tabular.fit_tabular(sample, len(data.types), fold).reading.logits[:, 1:].argmax(axis=1)
+    sample, fold = sample_of(data, config.min_holders), fold_numbers(data.labels, LINEAR_FOLDS, asked.seed)[data.of]
+    silent = patch.object(Shape, "describe", lambda self, usage: np.zeros((usage.length, 2 * len(self.mean))))
+    with silent if asked.without else nullcontext():
+        said = tabular.fit_tabular(sample, len(data.types), fold).reading.logits[:, 1:].argmax(axis=1)
     family = np.unique([name.removesuffix("_push").removesuffix("_nuke") for name in data.types], return_inverse=True)[
         1
     ]

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import FIRST, Bins, Neighbourhood
-from service.encoding.usage import Usage
 from service.encoding.values import canonical
 from service.encoding.vocabulary import Vocabulary, key_of, spelling
 from service.model.bundle import Bundle
 from training.data.kinds import ROLES
 from training.data.log import Log
 from training.data.split import Indices
+from training.fit.holders import rare_rows
 from training.fit.sequences import encoded_log
 
 EXAMPLES = 5
@@ -83,8 +83,7 @@ def _of_encoder(encoder: Encoder, rare: dict[str, set[str]]) -> Iterator[tuple[s
 def _of_rows(bundle: Bundle, encoded: Sequence[Encoded], least: int) -> Iterator[tuple[str, str, list[str]]]:
     """Rows of the table that hardly anybody uses, and of which a file tells something."""
     encoder, tabular = bundle.encoder, bundle.tabular
-    holders = np.bincount(Usage.of(encoded).rows, minlength=encoder.rows)
-    rare = (holders > 0) & (holders < least)
+    rare = rare_rows(encoded, encoder.rows, least)
     is_pair, is_piece, told = (np.zeros(encoder.rows, dtype=bool) for _ in range(3))
     for s in encoder.stretches:
         is_pair[s.start : s.end] = s.field.learned and not isinstance(s.field, Vocabulary)

@@ -136,7 +136,7 @@ def _shared_bins(name: str, log: Log, least: int) -> Bins:
     told = log.events.select("sequence_id", value=name).drop_nulls().sort("value")
     holders = told.unique().group_by("value").len("holders").sort("value")
     common = holders.filter(pl.col("holders") >= least)["value"].to_numpy()
-    if len(common) <= BINS and told["value"].is_in(common).mean() > NEARLY_ALL:  # type: ignore[operator]  # of bools
+    if len(common) <= BINS and told["value"].is_in(common).sum() > NEARLY_ALL * told.height:
         exact = common.tolist() if len(common) == holders.height else []
         return Bins(name, ((common[1:] + common[:-1]) / 2).tolist(), exact)
     rows, edges = told.height, []

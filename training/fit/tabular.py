@@ -318,8 +318,9 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     idf = _idf(counts[sample.whole])
     scale = _scale(sample, described)
     features = _features(counts, idf, described, scale)
-    shape = _unweighed(sample)
-    told = sp.hstack((features, shape.describe(Usage.of(sample.sequences))), format="csr")
+    usage = Usage.of(sample.sequences)
+    shape = _unweighed(sample.encoder, usage)
+    told = sp.hstack((features, shape.describe(usage)), format="csr")
     coefficients, bias = np.zeros((1 + count, told.shape[1])), np.zeros(1 + count)
     model = _logistic(features, sample.label, sample.weight)
     coefficients[0, : features.shape[1]], bias[0] = model.coef_[0], model.intercept_[0]
@@ -335,11 +336,10 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     return Linear(idf, of_rows * idf, of_measures * scale, bias), replace(shape, weights=of_shape[1:])
 
 
-def _unweighed(sample: Sample) -> Shape:
+def _unweighed(encoder: Encoder, usage: Usage) -> Shape:
     """What the shapes of sequences are measured against; it says nothing yet of any type."""
-    field, grade, fields = graded(sample.encoder)
-    found = moments(Usage.of(sample.sequences), field, grade, fields)
-    mean, scale = _mean_and_scale(found)
+    field, grade, fields = graded(encoder)
+    mean, scale = _mean_and_scale(moments(usage, field, grade, fields))
     return Shape(field, grade, mean, scale, np.zeros((0, 4 * fields)))
 
 
