@@ -153,14 +153,17 @@ class Scene:
         return found
 
     def repaired(self, detectors: Sequence[tuple[Fitted, Detector]]) -> dict[str, Floats]:
-        """For each strategy, what each event counts for after the repair, float64 (T,)."""
+        """For each strategy, what each event counts for after the repair, float64 (T,).
+
+        Each half is judged beside the whole log, as a campaign's accounts, and those that they copy, are in both.
+        """
         half = np.append(self.ground.half, np.arange(self.attacker.sum()) % 2)[self.place]
         found: dict[str, list[Floats]] = {name: [np.zeros(0)] * len(self.log) for name in STRATEGIES}
         for number, (fitted, rival) in enumerate(detectors):
             at = np.flatnonzero(half == number)
             part = self.log.subset(at)
             partial_types = fitted.calibration.partial_types(fitted.types)
-            answers = fitted.scorer.scores(fitted.evidence(part, part, hindsight=True))
+            answers = fitted.scorer.scores(fitted.evidence(part, self.log, hindsight=True))
             dropped = rival.scores(part) >= rival.threshold
             for i, answer, drop in zip(at.tolist(), answers, dropped.tolist(), strict=True):
                 decision = fitted.thresholds.decide(answer.score, answer.false_alarm_rate)

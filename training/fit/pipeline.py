@@ -89,14 +89,16 @@ class Fitted:
         """What the parts say of a log's sequences.
 
         Args:
-            beside: the log whose accounts are the crowd, the same one or of strangers; None if each is judged alone.
+            beside: the log whose accounts are the crowd; nobody sees his own history there, which has the same id. None
+                if each is judged alone.
             hindsight: whether a sequence is judged beside what happened later, too.
         """
         encoded, together = self.encode(log), None
         if beside is not None and self.usual is not None:
             held = [e.held for e in encoded]
             crowd = held if beside is log else [e.held for e in self.encode(beside)]
-            of = np.arange(len(held)) + (0 if beside is log else len(crowd))
+            place = {name: i for i, name in enumerate(beside.ids)}
+            of = np.array([place.get(name, len(crowd) + i) for i, name in enumerate(log.ids)], dtype=np.int64)
             together = Together.joined(read_crowd(self.usual, crowd, held, of, hindsight=hindsight))
         return evidence(encoded, run_torch(self.model), self.tabular, together)
 

@@ -73,6 +73,18 @@ def test_with_all_parts_the_calibration_is_that_of_the_fit(first: tuple[Fitted, 
     assert np.array(without.calibration(None).weights)[:, CHANNELS.index("linear")].max() == 0
 
 
+def test_some_of_a_log_is_judged_beside_all_of_it_as_it_is_within(
+    some: tuple[Log, Labels], first: tuple[Fitted, np.ndarray]
+) -> None:
+    """Nobody is a copy of himself, whoever asks."""
+    fitted, fold = first
+    log, every_third = some[0].subset(fold), np.arange(0, len(fold), 3)
+    within = fitted.evidence(log, log, hindsight=True).together.measures[every_third]
+    beside = fitted.evidence(log.subset(every_third), log, hindsight=True).together.measures
+    np.testing.assert_array_equal(beside, within)
+    assert np.nanmax(beside[:, 1:]) > 0
+
+
 def test_each_part_is_measured_alone_and_left_out_on_each_slice(
     some: tuple[Log, Labels], first: tuple[Fitted, np.ndarray], tmp_path: Path
 ) -> None:
