@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import SchemaValidator, ValidationError, core_schema
+from pydantic_core import SchemaValidator, core_schema, to_json
 
 from service.encoding.values import EventError
 
@@ -69,21 +69,17 @@ class Codebook:
         there = ~np.isnan(half)
         return np.where(there, words.transpose(0, 2, 1), 0.0).copy(), np.where(there, half, np.inf)
 
-    def nearest(self, vectors: Vectors) -> NDArray[np.uint8]:
-        """Uint8 (R, M), the nearest codeword of each part, for float32 (R, D) as `scaled` gives them."""
+    def nearest(self, vectors: Vectors, lengths: Vectors) -> NDArray[np.uint8]:
+        """Uint8 (R, M), the nearest codeword of each part of vectors, float32 (R, D), whose lengths are not 0."""
         words, half = self._weights
         parts, d, _ = words.shape
         if vectors.shape[1] < parts * d:
             vectors = np.pad(vectors, ((0, 0), (0, parts * d - vectors.shape[1])))
-        # |x - w|^2 is least where x w - |w|^2 / 2 is greatest
+        # |x / s - w|^2 is least where x w - s |w|^2 / 2 is greatest, for s > 0
         scores = np.matmul(vectors.reshape(-1, parts, d).transpose(1, 0, 2), words)
-        scores -= half
+        scores -= half * (lengths[:, None] if self.normed else np.float32(self.scale))
         found: NDArray[np.uint8] = scores.argmax(axis=2).T.astype(np.uint8)
         return found
-
-    def scaled(self, vectors: Vectors, lengths: Vectors) -> Vectors:
-        """The vectors as the codewords are for, given their lengths, which are not 0."""
-        return vectors / (lengths[:, None] if self.normed else np.float32(self.scale))
 
     def read(
         self, values: Sequence[object], is_missing: Callable[[object], bool]
@@ -103,7 +99,7 @@ class Codebook:
         if not (good := (lengths > 0) & (lengths < np.inf)).all():
             unreadable = sorted(unreadable + at[~(lengths < np.inf)].tolist())
             vectors, at, lengths = vectors[good], at[good], lengths[good]
-        return self.nearest(self.scaled(vectors, lengths)), at, unreadable
+        return self.nearest(vectors, lengths), at, unreadable
 
     def vector(self, codes: Sequence[int]) -> Vectors:
         """Float32 (D,), the vector that its codewords, one for each part, stand for."""
@@ -171,8 +167,8 @@ def numbers_of_text(text: str) -> list[float]:
 def _decoded(texts: Sequence[object]) -> list[bytes] | None:
     """What base64 texts hold; None where one is no such text."""
     try:
-        return list(_BASE64.validate_json(json.dumps(texts)))
-    except ValidationError:
+        return list(_BASE64.validate_json(to_json(texts)))
+    except ValueError:
         return None
 
 

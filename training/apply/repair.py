@@ -142,8 +142,7 @@ def repair_log(
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows, present = records.deal(Path(folder), part_bytes)
         ours = {name: own for own, name in theirs.items()}
-        given = [ours.get(name, name) for name in names_together(present)]
-        check_columns(given, model.bundle.encoder, events, allow_missing)
+        check_columns([ours.get(n, n) for n in names_together(present)], model.bundle.encoder, events, allow_missing)
         how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
         run.judge_all(parts, crowd, track)

@@ -26,7 +26,7 @@ from service.encoding.times import seconds_of
 from service.encoding.values import quoted
 from training.data.log import LogError, brief
 from training.data.tables import as_words, clash, say_left_out, stacked
-from training.data.vectors import LISTS, lists
+from training.data.vectors import LISTS, is_lists, lists
 
 logger = logging.getLogger(__name__)
 COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ", ".zst": b"\x28\xb5\x2f\xfd"}  # their first bytes
@@ -284,8 +284,10 @@ def jsonl_table(text: str, path: Path) -> pl.DataFrame:
         )
         if not names:
             raise LogError(f"{path}: its objects have no keys that hold values")
+    table = stacked(tables)
+    left_out |= dict.fromkeys(c.name for c in table if is_lists(c.dtype) and not c.list.drop_nulls().list.len().sum())
     say_left_out(left_out, path)
-    return stacked(tables).drop(left_out, strict=False)
+    return table.drop(left_out, strict=False)
 
 
 def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> dict[str, Any]:

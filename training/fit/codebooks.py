@@ -68,9 +68,8 @@ def _codebook(name: str, log: Log, least: int) -> Codebook | None:
         return None
     normed = bool(lengths.std() <= ALIKE * lengths.mean())
     scale = 1.0 if normed else float(np.sqrt((lengths.astype(np.float64) ** 2).mean()))
-    empty = Codebook(name, width, normed, scale, np.zeros((1, 1, 1), dtype=np.float16))
     d = -(-width // min(PARTS, width))
-    scaled = empty.scaled(vectors, lengths)
+    scaled = vectors / (lengths[:, None] if normed else np.float32(scale))
     parts = [_words(scaled[:, k : k + d], owner, least) for k in range(0, width, d)]
     words = np.full((len(parts), max(map(len, parts)), d), np.nan, dtype=np.float16)
     for part, found in enumerate(parts):
