@@ -14,6 +14,7 @@ from tests.support.logs import click, genuine_log
 from tests.support.servers import RedisServer
 from tests.support.service import Service, Starter, score
 from tests.support.training import command
+from training.apply.repair import undo
 from training.config import FitConfig
 from training.fit.bundle import fit_bundle
 
@@ -121,7 +122,7 @@ def test_logs_are_scored_and_repaired_with_their_vectors_as_they_were(folder: Pa
         scores.append(pl.read_csv(tmp_path / f"{name}.csv")["score"].to_numpy())
         out = tmp_path / f"of-{name}"
         command("repair", "--bundle", folder / "bundle", "--events", tmp_path / name, "--out", out)
-        command("repair", "--undo", out / name, "--out", tmp_path / f"again-{name}")
+        undo(out / name, tmp_path / f"again-{name}")
         if name.endswith(".parquet"):
             assert pl.read_parquet(tmp_path / f"again-{name}").equals(lists)
             assert pl.read_parquet(out / name).schema == lists.schema
