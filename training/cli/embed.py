@@ -27,9 +27,9 @@ def embed(
     """Turns texts, images or sounds into vectors, a column that `fit` reads; after an interruption it goes on."""
     with session(quiet) as show:
         from service.model.files import write_whole
+        from training.apply.embeddings import BATCH, embed_column, parts_of
         from training.data.log import LogError
         from training.data.read import read_table
-        from training.network.embeddings import BATCH, embed_column, parts_of
 
         name = into or f"{column}_vector"
         if out.suffix != ".parquet":

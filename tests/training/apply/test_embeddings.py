@@ -21,8 +21,8 @@ from transformers import (
 
 from tests.support.processes import wait_until
 from tests.support.training import command, refused
+from training.apply.embeddings import BATCH, parts_of
 from training.config import pretrained_directory
-from training.network.embeddings import BATCH, parts_of
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
 
