@@ -29,7 +29,7 @@ PRESETS = {
     "base": Preset(layers=6, hidden=384, heads=12, pretrained=True),
 }
 
-COLUMN_KINDS = ("numeric", "categorical", "identifier", "text", "ignore")
+COLUMN_KINDS = ("numeric", "categorical", "identifier", "text", "vector", "ignore")
 LEAST_EPOCHS = 3  # fewest epochs of a network; if the budget is too small, each sees only a share of the log
 
 

@@ -21,60 +21,25 @@ from service.encoding.change import Change
 from service.encoding.chunks import cut
 from service.encoding.columns import joined
 from service.encoding.events import Events, Text, joined_texts
-from service.encoding.fields import (
-    FIRST,
-    MISSING,
-    UNKNOWN,
-    Bins,
-    Deviation,
-    Field,
-    Gap,
-    Hour,
-    Neighbourhood,
-    Of,
-    Popularity,
-    Repeat,
-    Rhythm,
-    Step,
-)
+from service.encoding.fields import FIRST, MISSING, UNKNOWN, Bins, Deviation, Field, Gap, Of
 from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
+from service.encoding.kinds import KINDS
 from service.encoding.layout import Stretch, between, lay_out
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
-from service.encoding.reading import NEEDED, Reading
+from service.encoding.reading import Reading
 from service.encoding.remembered import Given, Remembered, remembered
 from service.encoding.summaries import Leader, Length, Span, Variety
 from service.encoding.tokens import Tokens
-from service.encoding.transition import Transition
 from service.encoding.values import Columns, EventError, Ids
+from service.encoding.vectors import Codebook
 from service.encoding.vocabulary import Vocabulary
 
 PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a position, and the mask of pretraining
 ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words
 ROLE_OF: dict[Of, int] = {"event": EVENT, "sequence": CLS, "piece": PIECE}  # of the position that a field describes
 AT_ONCE = 512  # sequences encoded together
-
-# the fields that a bundle keeps, by the name of their kind
-KINDS: dict[str, type] = {
-    kind.kind: kind
-    for kind in (
-        Vocabulary,
-        Bins,
-        Gap,
-        Rhythm,
-        Hour,
-        Repeat,
-        Popularity,
-        Deviation,
-        Step,
-        Neighbourhood,
-        Change,
-        Habit,
-        Transition,
-        Cross,
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +137,7 @@ class Encoder:
     @cached_property
     def read(self) -> tuple[str, ...]:
         """Columns from which values come, in order of name; a log that lacks one is not of the kind trained on."""
-        found = {f.name for f in self.fields if isinstance(f, Bins | Vocabulary)}
+        found = {f.name for f in self.fields if isinstance(f, Bins | Vocabulary)} | self.reading.codebooks.keys()
         found |= {"ts"} if any(isinstance(f, Gap) for f in self.fields) else set()
         return tuple(sorted(found.union(self.text_columns)))
 
@@ -196,8 +161,8 @@ class Encoder:
         Raises EventError where `encode` would because of its values.
         """
         for name in self.columns & event.keys():
-            if isinstance(event[name], list | dict):
-                raise EventError(0, name, NEEDED)
+            if isinstance(event[name], dict if name in self.reading.codebooks else list | dict):
+                raise EventError(0, name, self.reading.needed(name))
         return float(self.reading.times([event.get("ts")])[0])
 
     def encode(self, columns: Columns, length: int, remembered: Remembered | None = None) -> Encoded:
@@ -312,6 +277,8 @@ class Encoder:
                 there[:, k] = ~np.isnan(events.ts)
             elif name in self.text_columns:
                 there[:, k] = list(map(bool, joined_texts(events.columns, events.length, [name], self.reading)))
+            elif name in self.reading.codebooks:
+                there[:, k] = events.codewords(name)[:, 0] >= 0
             else:
                 there[:, k] = events.ids[name] != MISSING
         return ~np.logical_or.reduceat(there, events.starts)
@@ -381,7 +348,7 @@ class Encoder:
         return {f.name: f for f in self.fields}
 
     def to_json(self) -> dict[str, object]:
-        """Plain lists and numbers from which `from_json` makes the same encoder; the tokenizer is kept apart."""
+        """Plain lists and numbers from which `from_json` makes the same encoder; tokenizer and codebooks are apart."""
         return {
             "max_positions": self.max_positions,
             "text_columns": self.text_columns,
@@ -392,7 +359,9 @@ class Encoder:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object], tokenizer: Tokenizer | None) -> "Encoder":
+    def from_json(
+        cls, data: Mapping[str, object], tokenizer: Tokenizer | None, codebooks: Mapping[str, Codebook] | None = None
+    ) -> "Encoder":
         fields = [KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"}) for f in data["fields"]]  # type: ignore[attr-defined]
-        reading = Reading.of(data["missing"], data["decimal_commas"])  # type: ignore[arg-type]
+        reading = Reading.of(data["missing"], data["decimal_commas"], codebooks)  # type: ignore[arg-type]
         return cls(fields, reading, data["text_columns"], tokenizer, data["max_positions"], data["piece_pairs"])  # type: ignore[arg-type]

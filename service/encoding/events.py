@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from service.encoding.reading import Reading
 from service.encoding.remembered import Remembered
 from service.encoding.values import Columns, EventError, Floats
+from service.encoding.vectors import names
 
 MOST_SHOWN = 60  # characters of an unreadable value
 
@@ -73,7 +74,7 @@ class Events:
 
     Attributes:
         codes: by the name of each vocabulary that was encoded, int64 (T,), a number for each value, known or not.
-        unreadable: by column of numbers that was read, the places of values that are none.
+        unreadable: by column of numbers or vectors that was read, the places of values that are none.
         ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
         remembered: N, what is known of each account before its sequence; empty where nothing is known of any.
         tokens: uint32 (T, sources of the habit), see `Tokens.of`; only there where something is remembered.
@@ -104,6 +105,8 @@ class Events:
         self.tokens: NDArray[np.uint32] = np.zeros((self.length, 0), dtype=np.uint32)
         self.habit: Floats = np.zeros((len(self.lengths), 0))
         self._numbers: dict[str, Floats] = {}
+        self._codewords: dict[str, NDArray[np.int64]] = {}
+        self._read: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
         self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         given = reading.times(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
@@ -125,6 +128,26 @@ class Events:
             with self._in_callers_order():
                 self._numbers[column], self.unreadable[column] = self.reading.numbers(column, self.values(column))
         return self._numbers[column]
+
+    def codewords(self, column: str) -> NDArray[np.int64]:
+        """A column of vectors as the codewords of their parts, int64 (T, M), -1 where there is none to read.
+
+        Raises EventError with the caller's index.
+        """
+        if column not in self._codewords:
+            with self._in_callers_order():
+                codes, at, self.unreadable[column] = self.reading.codewords(column, self.values(column))
+            found = np.full((self.length, codes.shape[1]), -1, dtype=np.int64)
+            found[at] = codes
+            self._codewords[column], self._read[column] = found, (codes, at)
+        return self._codewords[column]
+
+    def spelt(self, column: str) -> Sequence[object]:
+        """The values as a vocabulary reads them: of vectors, what they are called by their codewords."""
+        if column not in self.reading.codebooks:
+            return self.values(column)
+        self.codewords(column)
+        return names(*self._read[column], self.length)
 
     def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The events sorted so that equal values of a vocabulary's column stand together within each sequence.

@@ -1,7 +1,7 @@
 """The fields that read an event: what each reads, and how a value becomes an id, the same in training and in serving.
 
 Every kind of field has the face of `Field`, inherits `Kind` and restores itself from its plain attributes, so a new
-kind is one class and one entry in `encoder.KINDS`. `vocabulary`, `change` and `pairs` hold the larger ones; those of a
+kind is one class and one entry in `kinds.KINDS`. `vocabulary`, `change` and `pairs` hold the larger ones; those of a
 whole sequence are in `summaries`, those of a word piece in `pieces`. `reading` reads values, `events` holds them in
 arrays, `encoder` lays the fields side by side, and `training.fit.encoder` learns them from a log.
 """

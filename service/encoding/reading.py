@@ -5,14 +5,16 @@ file, where all is text, in Parquet or JSON, and in a request. `values` has what
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.encoding.times import timestamps
 from service.encoding.values import EventError, Floats, canonical
+from service.encoding.vectors import Codebook, names, needed
 
 # texts that stand for a missing value unless a fit is told others
 MARKERS = ("-", "--", "n/a", "na", "nan", "null", "none", "\\N", "#n/a", "nil")
@@ -29,14 +31,21 @@ class Reading:
     Attributes:
         missing: texts that stand for a missing value, stripped and in lower case; the empty one is always among them.
         commas: columns of numbers that were written with a decimal comma.
+        codebooks: by their columns, what the vectors of these are read with.
     """
 
     missing: frozenset[str]
     commas: frozenset[str] = frozenset()
+    codebooks: Mapping[str, Codebook] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, markers: Iterable[str] = MARKERS, commas: Iterable[str] = ()) -> "Reading":
-        return cls(frozenset(m.strip().casefold() for m in ("", *markers)), frozenset(commas))
+    def of(
+        cls,
+        markers: Iterable[str] = MARKERS,
+        commas: Iterable[str] = (),
+        codebooks: Mapping[str, Codebook] | None = None,
+    ) -> "Reading":
+        return cls(frozenset(m.strip().casefold() for m in ("", *markers)), frozenset(commas), codebooks or {})
 
     @cached_property
     def numbered(self) -> bool:
@@ -91,6 +100,24 @@ class Reading:
         except (TypeError, ValueError, OverflowError):
             return None
         return None if np.isinf(number) else number
+
+    def needed(self, column: str) -> str:
+        """What belongs in a column, in words."""
+        book = self.codebooks.get(column)
+        return NEEDED if book is None else needed(book.width)
+
+    def codewords(
+        self, column: str, values: Sequence[object]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
+        """The codewords of a column of vectors, see `Codebook.read`; raises EventError on an object."""
+        return self.codebooks[column].read(values, self.is_missing)
+
+    def spelt(self, column: str, values: Sequence[object]) -> Sequence[object]:
+        """The values as a vocabulary reads them: of vectors, what they are called by their codewords."""
+        if column not in self.codebooks:
+            return values
+        codes, at, _ = self.codewords(column, values)
+        return names(codes, at, len(values))
 
     def times(self, values: Sequence[object]) -> Floats:
         """`timestamps` of the values, NaN where one is missing."""

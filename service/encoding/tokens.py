@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding.codewords import Codeword
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, Bins, Field, Gap
 from service.encoding.reading import Reading
@@ -62,6 +63,8 @@ def _manner(field: Field) -> list[object]:
     """How a field spells or cuts values."""
     if isinstance(field, Vocabulary):
         return [field.identifier, field.padded, field.boolean]
+    if isinstance(field, Codeword):
+        return [field.mark]
     return [field.edges, field.exact] if isinstance(field, Bins) else []
 
 

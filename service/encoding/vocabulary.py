@@ -78,7 +78,7 @@ class Vocabulary(Kind):
         fresh = np.flatnonzero(~known)
         if fresh.size:
             _, first, which = np.unique(codes[fresh], return_index=True, return_inverse=True)
-            values = events.values(self.name)
+            values = events.spelt(self.name)
             texts = [self.known_as(values[fresh[i]]) for i in first.tolist()]
             found[fresh] = np.array([key_of(self.name, t) for t in texts], dtype=np.uint64)[which]
         return found
@@ -95,7 +95,7 @@ class Vocabulary(Kind):
         return text.lstrip("0") or "0" if not self.padded and _PADDED.fullmatch(text) else text
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        values, spelt = events.values(self.name), self._spelt(events.reading)
+        values, spelt = events.spelt(self.name), self._spelt(events.reading)
         try:
             found = list(map(spelt.get, values))
         except TypeError:  # a list or an object has no hash

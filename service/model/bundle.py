@@ -2,6 +2,7 @@
 
 manifest.json       name, version, schema version, feature spec, metrics, thresholds, calibration, checksums
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
+codebooks.npz       optional: what vectors are read with
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
 statistics.npz      novelty, linear part and guilt by association
 ordinary.npz        what genuine histories have, with which reasons compare
@@ -22,7 +23,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from service.encoding import vectors
 from service.encoding.encoder import Encoder
+from service.encoding.vectors import Codebook
 from service.engine.remote import AnyEngine, open_engine
 from service.engine.session import CPU, GraphError, Runtime
 from service.model.calibration import Calibration
@@ -37,6 +40,7 @@ from service.model.tabular import Tabular
 from service.model.togetherness import Usual
 
 SCHEMA_VERSION = 9
+CODEBOOKS = "codebooks.npz"
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
@@ -156,7 +160,18 @@ class Bundle:
             if "tokenizer.json" in self.manifest["files"]
             else None
         )
-        return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer)
+        return Encoder.from_json(json.loads((self.path / "encoder.json").read_text()), tokenizer, self._codebooks)
+
+    @cached_property
+    def _codebooks(self) -> dict[str, Codebook]:
+        """What vectors are read with, by their columns."""
+        if CODEBOOKS not in self.manifest["files"]:
+            return {}
+        path = self.path / CODEBOOKS
+        try:
+            return vectors.load(path)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
 
     @cached_property
     def tabular(self) -> Tabular:

@@ -86,6 +86,6 @@ def _before(case: Case, events: Events, count: int) -> tuple[Floats, float, NDAr
 
 def _words(case: Case, source: Field, events: Events, at: int) -> str:
     if isinstance(source, Vocabulary):
-        return source.known_as(events.values(source.name)[at])[:MOST_SHOWN]
+        return source.known_as(events.spelt(source.name)[at])[:MOST_SHOWN]
     known = int(events.ids[source.name][at])
     return in_words(source, known, known)

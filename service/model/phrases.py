@@ -37,6 +37,7 @@ TEXTS = {
     "unknown": "{field} has values in {count} of {all} events that training did not hold",
     "known": "{field} {values} in {count} of {all} events: held more by anomalous histories than by others",
     "known_genuine": "{field} {values} in {count} of {all} events: held more by genuine histories than by others",
+    "alike": "{field} of {value}, alike in that part, in {count} of {all} events",
     "mixed": "{what}: nothing stands out by itself, but together it is more like that of anomalous histories",
     "mixed_genuine": "{what}: nothing stands out",
     "after": "{field} {values}, one after another, in {count} of {all} events",
@@ -96,6 +97,7 @@ TEXTS = {
 }
 TOPICS = {  # what is unusual, by kind of topic
     "values": "its {field}",
+    "vector": "what its {field} is like",
     "content": "which values of {field} it has",
     "spread": "how much it repeats {field}",
     "step": "its steps through the catalogue of {field}",

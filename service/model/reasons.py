@@ -238,12 +238,8 @@ class Explainer:
         if alarm == "surge" and most is not None:
             events, measure, usual = [most.event], most.holders, most.usual
             identifiers = [v for v in self.encoder.vocabularies if v.identifier]
-            values = [(v.name, seen.given[0].get(v.name)) for v in identifiers]
-            told = [
-                f"{n} {str(given[most.event])[:MOST_SHOWN]}"
-                for n, given in values
-                if given and given[most.event] is not None
-            ]
+            values = [(v.name, seen.spelt(v.name)[most.event]) for v in identifiers]
+            told = [f"{n} {str(given)[:MOST_SHOWN]}" for n, given in values if given is not None]
             text = TEXTS["surge"].format(
                 what=" / ".join(told),
                 count=f"{most.holders:.0f}",

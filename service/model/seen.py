@@ -138,9 +138,14 @@ class Seen:
         return self.encoder.reading.times(values)[self.owner]
 
     def values(self, column: str) -> list[object]:
-        """A column's values in time order."""
+        """A column's values in time order, as a vocabulary reads them."""
+        values = self.spelt(column)
+        return [values[i] for i in self.owner.tolist()]
+
+    def spelt(self, column: str) -> Sequence[object]:
+        """A column's values in the caller's order, as a vocabulary reads them."""
         values = self.given[0].get(column)
-        return [None] * self.length if values is None else [values[i] for i in self.owner.tolist()]
+        return [None] * self.length if values is None else self.encoder.reading.spelt(column, values)
 
 
 def standout(

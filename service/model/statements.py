@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 
 from service.encoding.change import Change
+from service.encoding.codewords import Codeword
 from service.encoding.fields import (
     FIRST,
     MISSING,
@@ -74,8 +75,12 @@ def _values(case: Case) -> Statement:
     return _named(case, stretch, one) if one else case.mixed()
 
 
-def _known(case: Case, stretch: Stretch) -> Statement | None:
-    """The values that add most in the direction of all, where they are learned; None if none does."""
+def _known(case: Case, stretch: Stretch, name: str = "") -> Statement | None:
+    """The values that add most in the direction of all, where they are learned; None if none does.
+
+    Args:
+        name: what the field is called; by default as it is.
+    """
     added = case.seen.by_id(stretch, case.contributions) * (1 if case.against else -1)
     added[:FIRST] = 0.0
     if not (added > 0).any():
@@ -86,7 +91,8 @@ def _known(case: Case, stretch: Stretch) -> Statement | None:
     values = [in_words(stretch.field, i, i) for i in most.tolist()]
     text = "known" if case.against else "known_genuine"
     there, usual = np.isin(ids, most), float(case.usual(stretch)[most].sum())
-    return case.share_of(there, case.seen.length, usual, text, field=stretch.field.name, values=listed(values))
+    field = name or stretch.field.name
+    return case.share_of(there, case.seen.length, usual, text, field=field, values=listed(values))
 
 
 def _named(case: Case, stretch: Stretch, found: Found) -> Statement:
@@ -94,6 +100,22 @@ def _named(case: Case, stretch: Stretch, found: Found) -> Statement:
     if first in (UNKNOWN, MISSING):
         return case.told(stretch, found, ("unknown", "missing")[first], field=f.name)
     return case.told(stretch, found, "value", field=f.name, value=in_words(f, first, last))
+
+
+def _vector(case: Case) -> Statement:
+    """What vectors are like in the part that tells most."""
+    column = case.topic.column
+    some = [s for s in case.encoder.stretches if isinstance(s.field, Codeword) and s.field.column == column]
+    lead = next((s for s in some if case.leads(s)), None)
+    if lead is not None and (known := _known(case, lead, column)):
+        return known
+    found = [(one, s) for s in some if (one := case.found(s, ordered=False, least=MISSING))]
+    if not found:
+        return case.mixed()
+    one, stretch = max(found, key=lambda pair: pair[0].excess)
+    if one.first == MISSING:
+        return case.told(stretch, one, "missing", field=column)
+    return case.told(stretch, one, "alike", field=column, value=stretch.field.label(one.first))
 
 
 def _content(case: Case) -> Statement:
@@ -283,6 +305,7 @@ def _shape(case: Case) -> Statement:
 
 KINDS: dict[str, Callable[[Case], Statement]] = {
     "values": _values,
+    "vector": _vector,
     "content": _content,
     "spread": _spread,
     "pace": _pace,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.change import Change
+from service.encoding.codewords import Codeword
 from service.encoding.encoder import CLS, PIECE, ROLE_OF, Encoded, Encoder
 from service.encoding.fields import Bins, Deviation, Field, Gap, Hour, Neighbourhood, Popularity, Repeat, Rhythm, Step
 from service.encoding.habit import Habit
@@ -47,8 +48,8 @@ OF_CONTENT, OF_SPREAD = (Popularity, Neighbourhood), (Repeat, Variety, Leader)
 class Topic(NamedTuple):
     """What a reason is about.
 
-    `content` is which identifiers a sequence has, `spread` how much is of one of them, and `values` both of any other
-    column; the rest is of one kind of field each.
+    `content` is which identifiers a sequence has, `spread` how much is of one of them, `vector` what its vectors are
+    like, and `values` the first two of any other column; the rest is of one kind of field each.
     """
 
     kind: str
@@ -142,6 +143,8 @@ class Topics:
             return Topic("spread" if isinstance(known, Vocabulary) and known.identifier else "values", column)
         if isinstance(field, Bins):
             return Topic("values", field.name)
+        if isinstance(field, Codeword):
+            return Topic("vector", field.column)
         kind = LISTED.get(type(field), field.kind)
         return Topic(kind, column if kind in ("step", "order", "deviation") else "")
 

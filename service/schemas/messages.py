@@ -8,7 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from service.schemas.explanations import Counterfactual, ScoreReason
 
-EVENT_SCHEMA = {
+VALUE_SCHEMA: dict[str, object] = {
+    "type": ["string", "number", "boolean", "null", "array"],
+    "items": {"type": "number"},
+    "description": "A vector is an array of numbers, or a quarter of that in bytes: base64 of little-endian float16.",
+}
+EVENT_SCHEMA: dict[str, object] = {
     "type": "object",
     "description": "Every field that the model's feature spec names is used; others are ignored and counted.",
     "properties": {
@@ -26,7 +31,7 @@ EVENT_SCHEMA = {
             "description": "If several events of a sequence have the same id, only the first counts.",
         },
     },
-    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+    "additionalProperties": VALUE_SCHEMA,
 }
 COLUMNS_SCHEMA = {
     "type": "object",
@@ -34,7 +39,7 @@ COLUMNS_SCHEMA = {
     "minProperties": 1,
     "additionalProperties": {
         "type": "array",
-        "items": {"type": ["string", "number", "boolean", "null"]},
+        "items": VALUE_SCHEMA,
         "minItems": 1,
     },
     "examples": [{"ts": [1700000000.1, 1700000004.0], "action": ["click", "purchase"], "item_id": ["B00X", "B00X"]}],
@@ -228,7 +233,7 @@ class Support(BaseModel):
 
 
 class UnreadableValue(BaseModel):
-    """A value that is no finite number, in a field where the model reads numbers; it counts as missing."""
+    """A value that is no finite number or no vector, in a field where the model reads such; it counts as missing."""
 
     event: int = Field(description="Index of the event.")
     field: str
@@ -295,7 +300,7 @@ class Result(BaseModel):
     windows: int = Field(ge=1, description="Chunks that a long sequence was cut into.")
     unreadable: list[UnreadableValue] = Field(
         default_factory=list,
-        description="Values taken for missing, since they are no numbers; only where there are some.",
+        description="Values taken for missing, since they are no numbers or vectors; only where there are some.",
     )
     reasons: list[ScoreReason] = Field(
         default_factory=list, description="If asked for; the largest reason comes first, `rest` last."

@@ -235,9 +235,8 @@ class Campaigns:
 
     def _pushed(self, campaign: Campaign, box: Box, encoder: Encoder | None) -> dict[str, Any]:
         if box.key != COPIES and box.key not in campaign.names and encoder is not None:
-            vocabularies = [v for v in encoder.vocabularies if v.identifier]
             holding = (self.recent.answers.get(account) for account in box.accounts)
-            named = (kept.name(box.key, vocabularies) for kept in holding if kept is not None)
+            named = (kept.name(box.key, encoder) for kept in holding if kept is not None)
             if (name := next(filter(None, named), None)) is not None:
                 campaign.names[box.key] = name
         column, value = campaign.names.get(box.key, (None, None))

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from service.encoding.columns import columns_of
-from service.encoding.vocabulary import Vocabulary, key_of
+from service.encoding.encoder import Encoder
+from service.encoding.vocabulary import key_of
 from service.schemas.messages import Sequence
 
 OVERHEAD = 1500  # bytes of an answer beside its events, a summary of the past among them
@@ -54,11 +55,12 @@ class Kept:
         """Bytes, about."""
         return len(self.events) + len(self.past) + OVERHEAD
 
-    def name(self, key: int, vocabularies: list[Vocabulary]) -> tuple[str, str] | None:
+    def name(self, key: int, encoder: Encoder) -> tuple[str, str] | None:
         """The column and the value that a number stands for, as this sequence has it; None if it does not."""
         columns, _ = columns_of(from_json(self.events))
-        for vocabulary in vocabularies:
-            for value in dict.fromkeys(columns.get(vocabulary.name, ())):
+        for vocabulary in (v for v in encoder.vocabularies if v.identifier):
+            values = encoder.reading.spelt(vocabulary.name, columns.get(vocabulary.name, ()))
+            for value in dict.fromkeys(values):
                 if value is not None and key_of(vocabulary.name, vocabulary.known_as(value)) == key:
                     return vocabulary.name, str(value)
         return None

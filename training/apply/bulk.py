@@ -32,7 +32,7 @@ from training.data.log import OURS, ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, in_our_names, parquet_files, read_parquet
 from training.data.tables import stacked
 from training.data.times import looked_at
-from training.data.to_score import ToScore, check_columns, table_to_score
+from training.data.to_score import ToScore, check_columns, readable, table_to_score
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
@@ -165,7 +165,7 @@ class Plan:
         """A plan for a log; raises LogError if there is nothing to read, or a column that the bundle reads lacks."""
         files, present, times = [], dict[str, None](), []
         for path in parquet_files(events):
-            some = in_our_names(_piece(path, events, 0, LOOKED_AT), columns, path)
+            some = readable(in_our_names(_piece(path, events, 0, LOOKED_AT), columns, path), bundle.encoder, path)
             if "sequence_id" not in some.columns:
                 check_columns(some.columns, bundle.encoder, path)
             rows = int(pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.len()).collect().item())

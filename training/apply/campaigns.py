@@ -21,7 +21,7 @@ from training.apply.bulk import score_rows
 from training.apply.crowd import Crowd
 from training.apply.groups import EXPECTED, Group, find_groups
 from training.config import FitConfig
-from training.data.kinds import IDENTIFIER, NUMERIC
+from training.data.kinds import IDENTIFIER, NUMERIC, VECTOR
 from training.data.log import Log, LogError
 from training.fit.encoder import fit_encoder
 
@@ -55,7 +55,8 @@ class Found:
             for event in held.event[held.keys == key].tolist():
                 row = int(self.log.offsets[account]) + event
                 for vocabulary in (v for v in self.encoder.vocabularies if v.identifier):
-                    value = self.log.events[vocabulary.name][row]
+                    given = self.log.whole[0][vocabulary.name][row : row + 1]
+                    [value] = self.encoder.reading.spelt(vocabulary.name, given)
                     if value is not None and key_of(vocabulary.name, vocabulary.known_as(value)) == key:
                         return vocabulary.name, str(value)
         return "", f"{key:x}"
@@ -98,7 +99,7 @@ def _identifiers(log: Log) -> Log:
             f"no column of identifiers, such as item_id, that accounts may have in common; there are "
             f"{', '.join(kinds)}. Name it with --columns item_id=THEIRS, or tell its kind: --kinds COLUMN={IDENTIFIER}"
         )
-    some = [name for name, kind in kinds.items() if kind in (IDENTIFIER, NUMERIC)]
+    some = [name for name, kind in kinds.items() if kind in (IDENTIFIER, NUMERIC, VECTOR)]
     return Log.of(log.events.select("sequence_id", "ts", *some), log.reading, {name: log.held[name] for name in some})
 
 

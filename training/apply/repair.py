@@ -32,6 +32,7 @@ from training.data.log import ROW, Log, LogError
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import looked_at, time_as_written
 from training.data.to_score import ToScore, check_columns, table_to_score
+from training.data.vectors import names_together
 
 if TYPE_CHECKING:
     from training.apply.correct import Correction, Corrector
@@ -141,7 +142,7 @@ def repair_log(
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows, present = records.deal(Path(folder), part_bytes)
         ours = {name: own for own, name in theirs.items()}
-        check_columns([ours.get(name, name) for name in present], model.bundle.encoder, events, allow_missing)
+        check_columns([ours.get(n, n) for n in names_together(present)], model.bundle.encoder, events, allow_missing)
         how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
         run.judge_all(parts, crowd, track)

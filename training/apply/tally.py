@@ -102,9 +102,11 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def unreadable_values(encoder: Encoder, log: Log) -> Counter[str]:
-    """How many values of a log are no number where the encoder reads numbers, by column."""
+    """How many values of a log are no number or vector where the encoder reads such, by column."""
     columns = [name for name in sorted(encoder.number_columns) if name in log.events.columns]
     counts = {name: len(encoder.reading.numbers(name, log.events[name].to_list())[1]) for name in columns}
+    for name in encoder.reading.codebooks.keys() & log.events.columns:
+        counts[name] = len(encoder.reading.codewords(name, log.whole[0][name])[2])
     return Counter({name: count for name, count in counts.items() if count})
 
 

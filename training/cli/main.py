@@ -32,6 +32,7 @@ from training.cli.common import (
     print_promise,
     session,
 )
+from training.cli.embed import embed
 from training.cli.logs import actions, describe, inject, movielens
 from training.cli.measure import compare, evaluate, impact, privacy, stream, study
 from training.cli.options import configure, reads_log, with_fit_options
@@ -309,7 +310,20 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console, how, traffic))
 
 
-for command in (describe, inject, actions, movielens, campaigns, evaluate, compare, study, impact, stream, privacy):
+for command in (
+    describe,
+    embed,
+    inject,
+    actions,
+    movielens,
+    campaigns,
+    evaluate,
+    compare,
+    study,
+    impact,
+    stream,
+    privacy,
+):
     app.command()(command)
 
 

@@ -76,7 +76,7 @@ def set_aside(table: pl.DataFrame, found: Sequence[Bad], path: Path, file: Path 
 
 def shown(value: object) -> str:
     """A value in a message, cut where it is long."""
-    text = repr(value)
+    text = repr(value.to_list() if isinstance(value, pl.Series) else value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 

@@ -11,11 +11,12 @@ import polars as pl
 from service.encoding.reading import PLAIN, Reading
 from training.data.aside import Bad, set_aside
 from training.data.classes import read_classes
-from training.data.columns import Typed, as_text, names, read_as, typed, without_markers
+from training.data.columns import Typed, as_text, names, read_as, typed, vectors_only, without_markers
 from training.data.kinds import IGNORE, ROLES, Held, held_in
 from training.data.log import Log, LogError, brief, check_names
 from training.data.read import AS_FOUND, ReadOptions, read_table
 from training.data.times import read_times
+from training.data.vectors import is_lists, width
 
 logger = logging.getLogger(__name__)
 IDS = ("sequence_id", "user_id", "event_id")
@@ -61,9 +62,9 @@ def clean_events(
     """Reads and cleans an event log that is to be learned from; `to_score` has what is only scored.
 
     Bad rows (no sequence, an unreadable, negative or infinite time, what is no finite number where the column holds
-    numbers, no value at all) are taken out and written to `aside` as they came, with their row number and reason. Rows
-    of a sequence that repeat an `event_id` are dropped; other repeats are behaviour. A log without `action` gets a
-    constant one.
+    numbers, or no vector where it holds vectors, no value at all) are taken out and written to `aside` as they came,
+    with their row number and reason. Rows of a sequence that repeat an `event_id` are dropped; other repeats are
+    behaviour. A log without `action` gets a constant one.
 
     Args:
         reading: which texts stand for a missing value, in all columns but `sequence_id`.
@@ -78,6 +79,7 @@ def clean_events(
     table = read_table(path, columns, how)
     told = told or {}
     _check_names(table.columns, told, path)
+    table = vectors_only(table, told, max_bad_share, path)
     report, reading = CleaningReport(rows=table.height), reading if like is None else like.reading
     known = table.with_columns(without_markers(table[n], reading) for n in table.columns if n not in AS_GIVEN)
     known = known.with_columns(names(table["sequence_id"]))
@@ -119,7 +121,7 @@ def _of_column(
     name = column.name
     if like is not None and name in like.events.columns:
         return read_as(like.events.schema[name], column, reading)
-    if name not in told and (name in TEXT_COLUMNS or name.endswith("_id")):
+    if name not in told and not is_lists(column.dtype) and (name in TEXT_COLUMNS or name.endswith("_id")):
         return Typed(as_text(column))
     return typed(column, reading, most_unreadable, told.get(name))
 
@@ -195,7 +197,9 @@ def _typed(
         column = of_column(table[name])
         found = found.with_columns(column.values)
         if column.unreadable is not None:
-            bad.append(Bad(f"{name} is not a number", column.unreadable, name))
+            numbers = width(column.values.dtype)
+            what = f"a vector of {numbers} finite numbers" if numbers else "a number"
+            bad.append(Bad(f"{name} is not {what}", column.unreadable, name))
         if column.comma:
             logger.warning("%s: column %r has decimal commas, and is read as numbers", path, name)
             commas.add(name)

@@ -4,14 +4,18 @@
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from service.encoding.reading import Reading
-from service.encoding.values import canonical
-from training.data.kinds import NUMERIC
+from service.encoding.values import canonical, quoted
+from training.data.kinds import IGNORE, NUMERIC, ROLES, VECTOR
+from training.data.log import LogError
+from training.data.vectors import as_lists, as_vectors, is_lists, width_of
 
 logger = logging.getLogger(__name__)
 TRUTH = {"true", "false"}
@@ -20,11 +24,11 @@ CODES = 0.01  # a larger share of values with leading zeros makes codes of a col
 
 @dataclass(frozen=True)
 class Typed:
-    """A column as numbers (float64) or text.
+    """A column as numbers (float64), vectors (arrays of float64) or text.
 
     Attributes:
         values: null where missing or unreadable.
-        unreadable: bool (T,), what is no number in a column of numbers; None in a column of text.
+        unreadable: bool (T,), what is no number in a column of numbers, or no vector; None in a column of text.
         comma: whether its numbers are written with a decimal comma.
     """
 
@@ -61,7 +65,9 @@ def without_markers(column: pl.Series, reading: Reading) -> pl.Series:
 
 
 def read_as(dtype: pl.DataType, column: pl.Series, reading: Reading) -> Typed:
-    """A column as numbers or as text, whichever another column of its name holds; what is no number is missing."""
+    """A column as numbers, vectors or text, as another one of its name holds; what is none of these is missing."""
+    if isinstance(dtype, pl.Array):
+        return Typed(as_vectors(as_lists(column), dtype.size)[0])
     if not dtype.is_numeric():
         return Typed(as_text(column))
     numbers, _ = reading.numbers(column.name, column.to_list())
@@ -75,6 +81,11 @@ def typed(column: pl.Series, reading: Reading, most_unreadable: float, told: str
         column: null where a value is missing.
         told: its kind, if a user knows it. What is no number in a column that is told to hold numbers is missing.
     """
+    if is_lists(column.dtype):
+        vectors, odd = as_vectors(column, width_of(column)[0])
+        if told and odd.any():
+            logger.warning("column %r: %d values are no vectors, and taken for missing", column.name, odd.sum())
+        return Typed(vectors, None if told else odd)
     if told == NUMERIC:
         numbers, unreadable, comma = _numbers(column, reading)
         if unreadable:
@@ -110,3 +121,33 @@ def _numbers(column: pl.Series, reading: Reading) -> tuple[pl.Series, list[int],
         comma = len(left) < len(unreadable)
         numbers, unreadable = (with_comma, left) if comma else (numbers, unreadable)
     return pl.Series(column.name, numbers, nan_to_null=True), unreadable, comma
+
+
+def vectors_only(table: pl.DataFrame, told: Mapping[str, str], most_unreadable: float, path: Path) -> pl.DataFrame:
+    """The table without lists that are no vectors of one length, which is said on the log.
+
+    Raises:
+        LogError: a column is told to be a vector and holds none, or holds lists and is told to be something else.
+    """
+    for name in table.columns:
+        column, kind = table[name], told.get(name)
+        if kind == VECTOR and not is_lists(column.dtype):
+            column = as_lists(column)
+            table = table.with_columns(column)
+        if not is_lists(column.dtype):
+            continue
+        width, fit = width_of(column)
+        if kind not in (None, VECTOR, IGNORE):
+            raise LogError(f"{path}: --kinds {name}={kind}: it holds lists of numbers; they are {VECTOR}, or {IGNORE}")
+        if kind == VECTOR and not width:
+            raise LogError(f"{path}: --kinds {name}={kind}: it holds no lists of numbers, nor base64 of float16")
+        present = len(column) - column.null_count()
+        if name in ROLES or (kind is None and present and fit < (1 - most_unreadable) * present):
+            logger.warning(
+                "%s: column %s holds lists that are no vectors of one length, and is left out%s",
+                path,
+                quoted(name),
+                f": {fit:,} of {present:,} have {width} finite numbers" if width else "",
+            )
+            table = table.drop(name)
+    return table

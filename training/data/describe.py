@@ -15,6 +15,7 @@ from service.encoding.values import Floats, canonical
 from training.data.dataset import Dataset
 from training.data.kinds import NUMERIC, ROLES, TEXT
 from training.data.log import Log, brief
+from training.data.vectors import distinct, rows
 
 BARS = 20  # of a histogram
 EDGE = 0.01  # share at each end that the outermost bars take in
@@ -101,7 +102,9 @@ def _is_of_log(log: Log, name: str) -> bool:
 def _column(log: Log, name: str) -> Column:
     column = log.events[name]
     present = column.drop_nulls()
-    distinct = present.n_unique()
+    if isinstance(column.dtype, pl.Array):
+        return _vectors(log, column)
+    different = present.n_unique()
     held = log.held.get(name)
     kind, why = (held.kind, held.why) if held else (READ_AS.get(name, "ignore"), ROLES[name])
     examples = [_shown(value) for value in present.unique(maintain_order=True).head(EXAMPLES)]
@@ -114,8 +117,17 @@ def _column(log: Log, name: str) -> Column:
     elif kind == TEXT:
         bars = _histogram(present.str.len_chars().to_numpy().astype(np.float64), unit=" characters")
     else:
-        bars = Bars((), _commonest(present, distinct))
-    return Column(name, kind, why, missing, distinct, examples, bars)
+        bars = Bars((), _commonest(present, different))
+    return Column(name, kind, why, missing, different, examples, bars)
+
+
+def _vectors(log: Log, column: pl.Series) -> Column:
+    """A column of vectors, whose bars are of their lengths."""
+    held, given = log.held[column.name], [row for row in rows(column) if row is not None]
+    examples = ["[{}, ...]".format(", ".join(f"{n:.3g}" for n in row[:EXAMPLES])) for row in given[:EXAMPLES]]
+    bars = _histogram(np.array([np.sqrt(row @ row) for row in given]), unit=" long")
+    missing = column.null_count() / max(len(column), 1)
+    return Column(column.name, held.kind, held.why, missing, distinct(column), examples, bars)
 
 
 def _shown(value: object) -> str:

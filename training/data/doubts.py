@@ -13,7 +13,7 @@ import polars as pl
 from sklearn.metrics import roc_auc_score
 
 from service.encoding.values import Floats, canonical, quoted
-from training.data.kinds import CATEGORICAL, NUMERIC
+from training.data.kinds import CATEGORICAL, NUMERIC, VECTOR
 from training.data.labels import Labels
 from training.data.log import Log
 
@@ -67,7 +67,8 @@ def doubts(log: Log, labels: Labels) -> Iterator[str]:
         if held.doubt:
             yield f"column {name!r} {held.doubt}"
     for name, kind in log.kinds.items():
-        yield from _of_numbers(log.events[name]) if kind == NUMERIC else _of_words(log.events[name])
+        if kind != VECTOR:
+            yield from _of_numbers(log.events[name]) if kind == NUMERIC else _of_words(log.events[name])
     yield from _of_sequences(log)
     yield from _of_times(log.events["ts"].drop_nulls())
     yield from _of_leaks(log, labels)

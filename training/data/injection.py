@@ -18,6 +18,7 @@ from training.data.attacks import ATTACKS, lacking, takeover
 from training.data.catalogue import Catalogue, InjectConfig, Profile
 from training.data.log import Log, LogError
 from training.data.surges import AND, NOBODY, SURGES, with_surges
+from training.data.vectors import apart
 
 logger = logging.getLogger(__name__)
 
@@ -184,9 +185,9 @@ def said(labels: pl.DataFrame) -> list[str]:
 
 
 def write(out: Path, events: pl.DataFrame, labels: pl.DataFrame, sources: pl.DataFrame) -> None:
-    """Writes `events.csv`, `labels.csv` and `sources.csv` into a folder, made if need be."""
+    """Writes `events.csv`, `labels.csv` and `sources.csv` into a folder; a vector has a column for each number."""
     out.mkdir(parents=True, exist_ok=True)
-    events.write_csv(out / "events.csv")
+    apart(events).write_csv(out / "events.csv")
     labels.write_csv(out / "labels.csv")
     said = sources["targets"].map_elements(lambda items: json.dumps(items.to_list()), pl.String)
     sources.with_columns(targets=said).write_csv(out / "sources.csv")

@@ -11,8 +11,9 @@ import polars as pl
 from service.encoding.times import NUMBER
 from service.encoding.values import quoted
 from training.config import COLUMN_KINDS
+from training.data.vectors import distinct, width
 
-NUMERIC, CATEGORICAL, IDENTIFIER, TEXT, IGNORE = COLUMN_KINDS
+NUMERIC, CATEGORICAL, IDENTIFIER, TEXT, VECTOR, IGNORE = COLUMN_KINDS
 ROLES = {
     "sequence_id": "names the sequence",
     "user_id": "names a user, which says nothing of another one",
@@ -36,7 +37,7 @@ class Held(NamedTuple):
     """What a column holds.
 
     Attributes:
-        kind: numeric, categorical, identifier, text, or ignore.
+        kind: numeric, categorical, identifier, text, vector, or ignore.
         why: the reason, in words.
         doubt: what a person should look at; empty where there is nothing.
     """
@@ -73,6 +74,8 @@ def held_in(events: pl.DataFrame, told: Mapping[str, str] | None = None) -> dict
 
 def _held(column: pl.Series, told: str | None) -> Held:
     """What one column holds by itself."""
+    if isinstance(column.dtype, pl.Array):
+        return _vectors(column, told)
     name, present = column.name, column.drop_nulls()
     distinct = present.n_unique()
     if not distinct:
@@ -95,6 +98,18 @@ def _held(column: pl.Series, told: str | None) -> Held:
     if name not in KNOWN and distinct > MOST_VALUES:
         return Held(IDENTIFIER, f"has {distinct:,} different values", _words_among_numbers(present))
     return Held(CATEGORICAL, f"has {distinct:,} different values", _words_among_numbers(present))
+
+
+def _vectors(column: pl.Series, told: str | None) -> Held:
+    """What a column of vectors holds by itself."""
+    there, different = len(column) - column.null_count(), distinct(column)
+    if not different:
+        return Held(IGNORE, "holds no value", "is empty, and left out")
+    if told:
+        return Held(told, "as it was told")
+    if different == 1 and there == len(column):
+        return Held(IGNORE, "is the same in each row", "is the same vector in each row, and left out")
+    return Held(VECTOR, f"holds lists of {width(column.dtype)} numbers")
 
 
 def _counts_rows(column: pl.Series) -> bool:

@@ -1,6 +1,6 @@
 """A log in memory: clean events, grouped by sequence. `clean` reads it, `labels` says what is known of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.encoding.reading import PLAIN, Reading
 from service.encoding.values import Columns
 from training.data.kinds import IGNORE, Held, held_in
+from training.data.vectors import is_lists, rows
 
 OURS = "recguard:"  # how the names of columns begin that we add for ourselves; those of no log may
 ROW = f"{OURS}row"  # row numbers, where a log is dealt out into parts
@@ -83,12 +84,12 @@ class Log:
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """The kind of each column that a model reads: numeric, categorical, identifier or text."""
+        """The kind of each column that a model reads: numeric, categorical, identifier, text or vector."""
         return {name: held.kind for name, held in self.held.items() if held.kind != IGNORE}
 
     @cached_property
-    def _columns(self) -> dict[str, list[object]]:
-        return {name: self.events[name].to_list() for name in self.events.columns if name != "sequence_id"}
+    def _columns(self) -> dict[str, Sequence[object]]:
+        return {c.name: rows(c) if is_lists(c.dtype) else c.to_list() for c in self.events if c.name != "sequence_id"}
 
     @property
     def whole(self) -> tuple[Columns, NDArray[np.int64]]:

@@ -17,6 +17,7 @@ import polars as pl
 from training.data.log import LogError, brief
 from training.data.tables import moments_as_text, plain, stacked
 from training.data.text_files import COMPRESSED, csv_table, decoded, jsonl_table, unpacked
+from training.data.vectors import together
 
 CSV, JSONL, PARQUET = (".csv", ".tsv", ".txt", ".dat"), (".jsonl", ".ndjson", ".json"), ".parquet"
 KINDS = ".csv, .tsv, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet or a folder of Parquet files"
@@ -90,7 +91,8 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None, how: ReadOp
     """Reads a file or a folder of Parquet files, and renames columns.
 
     CSV cells are texts, empty ones null. Objects in JSONL and Parquet become a column for each of their keys,
-    `geo.country`. Columns of lists are left out, which is said on the log.
+    `geo.country`. Columns of lists are left out, which is said on the log, but for those of numbers. Columns `name.0`,
+    `name.1`, ... of numbers become a column of lists.
 
     Raises:
         LogError: no such file, an unknown ending, an empty or unreadable file, or a renamed column that is missing.
@@ -108,6 +110,7 @@ def in_our_names(table: pl.DataFrame, columns: Mapping[str, str], path: Path) ->
     Raises:
         LogError: a renamed column is missing, its new name is taken, or a name is a pattern; `path` names the file.
     """
+    table = together(table)
     for ours, theirs in columns.items():
         if theirs not in table.columns:
             present = brief(", ".join(table.columns))

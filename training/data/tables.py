@@ -1,4 +1,4 @@
-"""Columns of every type made into what a log may hold: numbers, texts, booleans and moments."""
+"""Columns of every type made into what a log may hold: numbers, texts, booleans, moments and lists of numbers."""
 
 import logging
 from collections import Counter
@@ -9,19 +9,20 @@ import polars as pl
 
 from service.encoding.values import quoted
 from training.data.log import LogError
+from training.data.vectors import as_lists, is_lists
 
 logger = logging.getLogger(__name__)
 WHOLE = 2**53  # up to here a float holds each whole number
 
 
 def plain(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The table with structs as a column for each field, lists left out, and all other types as plain ones.
+    """The table with structs as a column for each field, lists but for those of numbers left out, other types plain.
 
     Raises:
         LogError: a column of durations or times of day, or two columns of one name; `path` names the file.
     """
     table = _flat(table, path)
-    left_out = [name for name, dtype in table.schema.items() if dtype.is_nested() or dtype == pl.Object]
+    left_out = [n for n, d in table.schema.items() if (d.is_nested() and not is_lists(d)) or d == pl.Object]
     say_left_out(left_out, path)
     return table.drop(left_out).with_columns(
         _plain(column, path) for column in table.get_columns() if column.name not in left_out
@@ -56,6 +57,8 @@ def clash(path: Path, name: str) -> LogError:
 def _plain(column: pl.Series, path: Path) -> pl.Series:
     """The column as Int64, Float64, String, Boolean, or as the moments (of microseconds) or days it holds."""
     dtype = column.dtype
+    if is_lists(dtype):
+        return as_lists(column)
     if dtype in (pl.Duration, pl.Time):
         what = "durations" if dtype == pl.Duration else "times of day without a date"
         fix = "write epoch seconds or a timestamp" if column.name == "ts" else "write it as seconds"
@@ -91,9 +94,13 @@ def stacked(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     for table in tables:
         for name, dtype in table.schema.items():
             types.setdefault(name, set()).add(dtype)
-    worded = {name for name, kinds in types.items() if not _joins(kinds)}
+    listed = {name for name, kinds in types.items() if any(map(is_lists, kinds))}
+    worded = {name for name, kinds in types.items() if not _joins(kinds)} - listed
     return pl.concat(
-        (t.with_columns(as_words(t[name]) for name in t.columns if name in worded) for t in tables),
+        (
+            t.with_columns(as_lists(t[n]) if n in listed else as_words(t[n]) for n in t.columns if n in listed | worded)
+            for t in tables
+        ),
         how="diagonal_relaxed",
     )
 

@@ -26,6 +26,7 @@ from service.encoding.times import seconds_of
 from service.encoding.values import quoted
 from training.data.log import LogError, brief
 from training.data.tables import as_words, clash, say_left_out, stacked
+from training.data.vectors import LISTS, is_lists, lists
 
 logger = logging.getLogger(__name__)
 COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ", ".zst": b"\x28\xb5\x2f\xfd"}  # their first bytes
@@ -265,8 +266,8 @@ def _is_value(cell: str) -> bool:
 def jsonl_table(text: str, path: Path) -> pl.DataFrame:
     """A text with one JSON object a line as a table.
 
-    A key within an object is a column `geo.country`. Lists, and objects within objects, are left out, which is said on
-    the log. NaN is null. A key that has texts and numbers gives a column of texts.
+    A key within an object is a column `geo.country`. Objects within objects are left out, which is said on the log. NaN
+    is null. A key that has texts and numbers gives a column of texts, one that has lists a column of lists of numbers.
 
     Raises:
         LogError: a line that is no JSON object, or two keys for one column.
@@ -283,8 +284,10 @@ def jsonl_table(text: str, path: Path) -> pl.DataFrame:
         )
         if not names:
             raise LogError(f"{path}: its objects have no keys that hold values")
+    table = stacked(tables)
+    left_out |= dict.fromkeys(c.name for c in table if is_lists(c.dtype) and not c.list.drop_nulls().list.len().sum())
     say_left_out(left_out, path)
-    return stacked(tables).drop(left_out, strict=False)
+    return table.drop(left_out, strict=False)
 
 
 def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> dict[str, Any]:
@@ -302,7 +305,7 @@ def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> di
         for name, one in inner.items():
             if name in record or (name != key and name in read):
                 raise clash(path, name)
-            if isinstance(one, list | dict):
+            if isinstance(one, dict):
                 left_out[name] = None
                 one = None
             record[name] = None if one != one else one  # NaN is not itself
@@ -312,6 +315,8 @@ def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> di
 def _column(name: str, values: list[Any], path: Path) -> pl.Series:
     """A column of the type that all its values have; of texts where they have several."""
     kinds = set(map(type, values)) - {type(None)}
+    if list in kinds:
+        return pl.Series(name, lists(values), LISTS)
     try:
         if kinds in ({int}, {bool}, {str}):
             return pl.Series(name, values, dtype={int: pl.Int64, bool: pl.Boolean, str: pl.String}[kinds.pop()])

@@ -19,6 +19,8 @@ from training.data.clean import CleaningReport, gathered, missing_ids, times
 from training.data.columns import names, without_markers
 from training.data.log import ROW, Log, LogError, check_names
 from training.data.read import AS_FOUND, ReadOptions, read_table
+from training.data.tables import say_left_out
+from training.data.vectors import is_lists
 
 logger = logging.getLogger(__name__)
 OTHERS = {
@@ -67,7 +69,7 @@ def events_to_score(
     Raises:
         LogError: the file is unusable, or lacks columns that the encoder reads and `allow_missing` is not set.
     """
-    table = read_table(path, columns, how)
+    table = readable(read_table(path, columns, how), encoder, path)
     check_columns(table.columns, encoder, path, allow_missing)
     return table_to_score(table, path, encoder, aside, how)
 
@@ -76,7 +78,7 @@ def table_to_score(
     table: pl.DataFrame, path: Path, encoder: Encoder, aside: Path | None = None, how: ReadOptions = AS_FOUND
 ) -> ToScore:
     """The same for a table that is already read and has the right columns; `path` names it in messages."""
-    report = CleaningReport(rows=table.height)
+    table, report = readable(table, encoder, path), CleaningReport(rows=table.height)
     ids = names(table["sequence_id"])
     read = [name for name in table.columns if name in encoder.columns and name != "ts"]
     found = table.select(ids, *read)
@@ -89,6 +91,13 @@ def table_to_score(
     report.rejected = put.counts
     log = gathered(found.filter(pl.Series(~put.rows)), encoder.reading, report, {})
     return ToScore(log, report, ids.drop_nulls().unique(maintain_order=True).to_list())
+
+
+def readable(table: pl.DataFrame, encoder: Encoder, path: Path) -> pl.DataFrame:
+    """The table without lists, but for those that the encoder reads as vectors; the others are said on the log."""
+    lists = [name for name, dtype in table.schema.items() if is_lists(dtype) and name not in encoder.reading.codebooks]
+    say_left_out(lists, path)
+    return table.drop(lists)
 
 
 def check_columns(present: Collection[str], encoder: Encoder, path: Path, allow_missing: bool = False) -> None:

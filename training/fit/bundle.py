@@ -19,9 +19,10 @@ import numpy as np
 from safetensors.torch import save
 from transformers import set_seed
 
+from service.encoding import vectors
 from service.encoding.columns import columns_of
 from service.engine.session import Engine, Runtime
-from service.model.bundle import SCHEMA_VERSION, VARIANTS, Bundle, sha256
+from service.model.bundle import CODEBOOKS, SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.model.drift import SCORE_BINS, FieldValues
 from service.model.scorer import Model, evidence
 from training.config import FitConfig
@@ -188,6 +189,8 @@ def _spread(at: Indices) -> Indices:
 def _write_parts(fitted: Fitted, folder: Path) -> None:
     """Writes all parts of a model except its graphs."""
     (folder / "encoder.json").write_text(json.dumps(fitted.encoder.to_json()))
+    if fitted.encoder.reading.codebooks:
+        vectors.save(folder / CODEBOOKS, fitted.encoder.reading.codebooks)
     if fitted.encoder.tokenizer is not None:
         fitted.encoder.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / WEIGHTS).write_bytes(

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.encoding.change import Change
+from service.encoding.codewords import Codeword
 from service.encoding.encoder import Encoder
 from service.encoding.events import Events, joined_texts
 from service.encoding.fields import (
@@ -35,6 +37,7 @@ from service.encoding.values import Floats, catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
 from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
 from training.data.log import Log, LogError
+from training.fit.codebooks import fit_codebooks, vector_fields
 
 SEVERAL = 2  # sequences that hold what is learned by default; what one alone holds tells of no other
 SMALL = 64  # distinct values up to which a column may be crossed with another
@@ -67,6 +70,8 @@ def fit_encoder(
         LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
+    books = fit_codebooks(log, least, old)
+    log = replace(log, reading=replace(log.reading, codebooks=books))
     kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
     numbers = [_number(name, log, known.get(name), least) for name, kind in kinds.items() if kind == NUMERIC]
     vocabularies = [
@@ -78,6 +83,7 @@ def fit_encoder(
     for v in vocabularies:
         if v.identifier:
             fields.extend(_of_identifier(v, log, [n.name for n in numbers], least))
+    fields.extend(vector_fields(log, books, least, known))
     if log.events["ts"].is_not_null().any():
         fields.extend((Gap(), Rhythm(), Hour()))
     fields.extend(_change(fields, log, least))
@@ -260,7 +266,7 @@ def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
     told = before >= LEAST_PAST
     kept: list[tuple[str, float, list[float]]] = []
     for f in fields:
-        if not isinstance(f, Vocabulary | Bins | Gap | Hour):
+        if not isinstance(f, Vocabulary | Bins | Codeword | Gap | Hour):
             continue
         ids = events.ids[f.name] = f.encode(events)
         shares = _frequencies(ids, events, f.size, least)

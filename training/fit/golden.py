@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from service.encoding.codewords import Codeword
 from service.encoding.encoder import Encoder
 from service.encoding.fields import FIRST, MISSING, Bins, Field, Gap
 from service.encoding.pieces import Word
 from service.encoding.values import Floats
+from service.encoding.vectors import Codebook, as_text
 from service.encoding.vocabulary import Vocabulary
 from training.data.log import Log
 
@@ -28,8 +30,13 @@ def kept(log: Log, encoder: Encoder) -> list[Events]:
         columns, length = log.sequence(i)
         reads = {name: values for name, values in columns.items() if name in encoder.columns}
         shown = range(min(length, MOST_EVENTS))
-        found.append([{c: v[t] for c, v in reads.items() if v[t] is not None} for t in shown])
+        found.append([{c: _plain(v[t]) for c, v in reads.items() if v[t] is not None} for t in shown])
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    return as_text(value) if isinstance(value, np.ndarray) else value
 
 
 def made_up(encoder: Encoder, idf: Floats, seed: int) -> list[Events]:
@@ -44,6 +51,8 @@ def made_up(encoder: Encoder, idf: Floats, seed: int) -> list[Events]:
         columns: dict[str, list[Any]] = {}
         for stretch in encoder.stretches:
             columns |= _columns(encoder, stretch.field, share[stretch.start : stretch.end], length, rng)
+        for column, book in encoder.reading.codebooks.items():
+            columns[column] = _vectors(encoder, book, share, length, rng)
         found.append([{c: v[t] for c, v in columns.items() if v[t] is not None} for t in range(length)])
     return found
 
@@ -61,12 +70,24 @@ def _columns(
             [" ".join(field.label(i).removeprefix("##") for i in own) for own in of_events] for of_events in pieces
         ]
         return dict(zip(encoder.text_columns, texts, strict=True))
+    if isinstance(field, Vocabulary) and field.name in encoder.reading.codebooks:
+        return {}
     if isinstance(field, Vocabulary | Bins) and share[FIRST:].any():
         told = np.where(np.arange(len(share)) < MISSING, 0.0, share)
         ids = rng.choice(len(share), length, p=told / told.sum()).tolist()
         value = field.values.__getitem__ if isinstance(field, Vocabulary) else _number(field, rng)
         return {field.name: [None if i == MISSING else value(i - FIRST) for i in ids]}
     return {}
+
+
+def _vectors(encoder: Encoder, book: Codebook, share: Floats, length: int, rng: np.random.Generator) -> list[Any]:
+    """Vectors put together of codewords that are drawn part by part."""
+    parts = [s for s in encoder.stretches if isinstance(s.field, Codeword) and s.field.column == book.column]
+    drawn = []
+    for s in parts:
+        told = share[s.start + FIRST : s.end] + 1e-9
+        drawn.append(rng.choice(len(told), length, p=told / told.sum()).tolist())
+    return [as_text(book.vector(codes)) for codes in zip(*drawn, strict=True)]
 
 
 def _number(field: Bins, rng: np.random.Generator) -> Callable[[int], float]:

@@ -25,7 +25,7 @@ def fit_ordinary(encoder: Encoder, encoded: Sequence[Encoded], log: Log) -> Ordi
         log: the same, in time order.
     """
     log = log.subset(np.arange(len(log))[:: -(-len(log) // MOST_TIMED)])
-    events = Events(*log.whole, log.reading)
+    events = Events(*log.whole, encoder.reading)
     of = [_leaders(events, encoder, k) for k in range(len(encoder.vocabularies))]
     leader = np.stack(of, axis=1) if of else np.empty((len(LEAST), 0))
     return Ordinary(_shares(encoder, encoded).astype(np.float32), np.array(_pause(events)), leader)

@@ -1,0 +1,87 @@
+"""What a vector of 384 numbers costs: bytes of a request, and the time that it adds to a sequence of 64 events.
+
+The time is that of one core, from what a request's JSON was parsed into to the rows of the table, with the field and
+without; least of many rounds, as other work on the machine only adds to it.
+
+python tests/bench/vectors.py
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from pydantic_core import from_json
+
+from service.encoding.encoder import Encoder
+from service.encoding.vectors import as_text
+from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, VECTOR, Held
+from training.data.log import Log
+from training.fit.encoder import fit_encoder
+
+WIDTH, WINDOW, ACCOUNTS, AT_ONCE, ROUNDS = 384, 64, 60, 8, 60
+
+
+def log_of(rng: np.random.Generator) -> Log:
+    """Accounts with actions, items and prices, each event with a vector of its own, as texts have."""
+    events = ACCOUNTS * WINDOW
+    frame = pl.DataFrame(
+        {
+            "sequence_id": np.repeat([f"s{k}" for k in range(ACCOUNTS)], WINDOW),
+            "ts": 1.7e9 + np.cumsum(rng.exponential(60, events)),
+            "action": rng.choice(["click", "view", "buy"], events),
+            "item_id": rng.choice([f"i{k}" for k in range(200)], events),
+            "price": rng.lognormal(2, 1, events).round(2),
+            "vector": pl.Series(rng.normal(size=(events, WIDTH)).tolist(), dtype=pl.Array(pl.Float64, WIDTH)),
+        }
+    )
+    kinds = {"action": CATEGORICAL, "item_id": IDENTIFIER, "price": NUMERIC, "vector": VECTOR}
+    return Log.of(frame, held={name: Held(kind, "") for name, kind in kinds.items()})
+
+
+def least(run: Callable[[], object], of: int = 1) -> float:
+    """Microseconds of process time, the least of all rounds, divided by `of`."""
+    found = []
+    for _ in range(ROUNDS):
+        start = time.process_time_ns()
+        run()
+        found.append((time.process_time_ns() - start) / 1000 / of)
+    return min(found)
+
+
+def main() -> None:
+    """Measures and prints."""
+    log = log_of(np.random.default_rng(0))
+    encoder = fit_encoder(log, None, 128)
+    other = [f for f in encoder.fields if "vector" not in (f.name, getattr(f, "column", ""))]
+    without = Encoder([f for f in other if f.kind not in ("change", "habit")], log.reading)
+    only = {f.name for f in without.fields} | {f.name for f in encoder.fields if f.kind == "codeword"}
+    plain = Encoder([f for f in encoder.fields if f.name in only], encoder.reading)
+    book = encoder.reading.codebooks["vector"]
+    given = [log.sequence(i) for i in range(AT_ONCE)]
+    vectors = [columns["vector"] for columns, _ in given]
+    forms: dict[str, list[list[object]]] = {
+        "base64 of float16": [[as_text(v) for v in some] for some in vectors],  # type: ignore[arg-type]
+        "array of numbers": [[[round(float(n), 6) for n in v] for v in some] for some in vectors],  # type: ignore[attr-defined]
+    }
+    print(f"a sequence of {WINDOW} events, each with {WIDTH} numbers; encoded {AT_ONCE} at a time")
+    bare = least(lambda: list(without.encode_all([({**c, "vector": [None] * n}, n) for c, n in given])), AT_ONCE)
+    print(f"without the field: {bare:.0f} us to encode")
+    for name, values in forms.items():
+        body = json.dumps(values[0])
+        parsing = least(lambda body=body: from_json(body))  # type: ignore[misc]
+        sent = [({**c, "vector": v}, n) for (c, n), v in zip(given, values, strict=True)]
+        all_of_it = least(lambda sent=sent: list(plain.encode_all(sent)), AT_ONCE)  # type: ignore[misc]
+        whole = least(lambda sent=sent: list(encoder.encode_all(sent)), AT_ONCE)  # type: ignore[misc]
+        print(
+            f"{name}: {len(json.dumps(values[0][0]))} bytes an event; {parsing:.0f} us to parse; "
+            f"{all_of_it - bare:.0f} us more to encode, {whole - all_of_it:.0f} us of change and habit beside it"
+        )
+    numbers = np.asarray(np.stack([np.stack(v) for v in vectors]).reshape(-1, WIDTH), dtype=np.float32)
+    lengths = np.sqrt((numbers**2).sum(axis=1))
+    print(f"of that, lengths and nearest codewords: {least(lambda: book.nearest(numbers, lengths), AT_ONCE):.0f} us")
+
+
+if __name__ == "__main__":
+    main()
