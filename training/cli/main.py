@@ -33,6 +33,7 @@ from training.cli.common import (
     print_promise,
     session,
 )
+from training.cli.federate import federate
 from training.cli.logs import actions, describe, inject, movielens
 from training.cli.measure import compare, evaluate, impact, privacy, stream, study
 from training.cli.options import configure, reads_log, with_fit_options
@@ -317,7 +318,20 @@ def demo(
         raise typer.Exit(run(bundle, events, port, console, how, traffic))
 
 
-for command in (describe, inject, actions, movielens, campaigns, evaluate, compare, study, impact, stream, privacy):
+for command in (
+    federate,
+    describe,
+    inject,
+    actions,
+    movielens,
+    campaigns,
+    evaluate,
+    compare,
+    study,
+    impact,
+    stream,
+    privacy,
+):
     app.command()(command)
 
 
