@@ -22,7 +22,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,traces,signed,postgres,redis,kafka,ray,s3,sql,dev]"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,traces,signed,postgres,redis,kafka,ray,federate,s3,sql,dev]"
 	touch $@
 
 $(DATA)/events.csv: | install

@@ -1,6 +1,5 @@
 """The command `recguard-serve`."""
 
-import csv
 import fcntl
 import json
 import os
@@ -11,29 +10,33 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from http.client import HTTPException
+from operator import itemgetter
 from pathlib import Path
 from socket import socket
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import typer
 import uvicorn
 from prometheus_client import start_http_server
 from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.api.app import build, prove
 from service.api.connection import Protocol
 from service.api.supervisor import Supervisor, run_folder
-from service.encoding.columns import columns_of
 from service.engine.server import hosted
 from service.engine.session import ProviderError, Runtime, cores
 from service.model.bundle import Bundle, BundleError
-from service.model.scorer import UNKNOWN_TYPE, Model
+from service.model.scorer import Model
 from service.serving.admission import WARM
 from service.serving.registry import ENGINE
+from service.serving.webhook import forget_aside
 from service.settings import Settings
+from service.stores import judged
 from service.stores.verdicts import NAME, Store
 from service.telemetry import logs
 from service.telemetry.logs import Pseudonyms
@@ -41,6 +44,7 @@ from service.telemetry.logs import Pseudonyms
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
 LIVE_SECONDS, PROMOTE_SECONDS = 5.0, 180.0  # how long `promote` waits for a sign of life, and for the model
 MOST_KEPT = 1 << 40  # means no limit
+Said = TypeVar("Said")
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
 
 
@@ -163,19 +167,30 @@ def _store(url: str, state: Path) -> Store:
 
 @app.command()
 def forget(
-    user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service.")],
+    user: Annotated[str, typer.Argument(help="A user_id, as it was sent to the service, or a key of live events.")],
     state_dir: StateDir = Path("state"),
     store_url: StoreUrl = "",
     id_key: Annotated[str, typer.Option("--id-key", envvar="RECGUARD_ID_KEY", help="The service's.")] = "",
+    url: Annotated[list[str] | None, typer.Option(help="The running service; once for each replica.")] = None,
+    key: AdminKey = "",
 ) -> None:
-    """Deletes everything kept for review about one user, with the verdicts on it, and the user's exemption.
+    """Deletes all that is kept of one user: answers, verdicts, exemptions, and what running services know.
 
     If the service has a RECGUARD_ID_KEY, ids are kept hashed with it: without that key, 0 answers are deleted,
-    and the exemption stays.
+    and the exemption stays. A model that was fitted on the user stays as it is: see `recguard-train fit --without`.
     """
     store = _store(store_url, state_dir)
+    for one in url or ():  # first, as answers that wait there are written now
+        known = _asked(one, key, f"/v1/events?key={quote(user, safe='')}", None, itemgetter("forgotten"))
+        typer.echo(f"{one}: {'forgotten' if known else 'not known'}", err=True)
     kept_as = {user, Pseudonyms(state_dir, clear=False, key=id_key).of(user)}
-    typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
+    try:
+        forget_aside(state_dir, user)
+        typer.echo(f"{sum(map(store.forget, kept_as))} answers deleted")
+    except (OSError, SQLAlchemyError) as error:
+        raise _fail(error) from error
+    if not url:
+        typer.echo("a running service keeps windows and crowd in memory: name it with --url", err=True)
 
 
 @app.command()
@@ -203,22 +218,7 @@ def export(
 ) -> None:
     """Writes all sequences with a verdict in the form that `recguard-train refit` and `fit` read; the latest counts."""
     store = _store(store_url, state_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    count = conflicts = 0
-    with (out / "events.jsonl").open("w") as events, (out / "labels.csv").open("w", newline="") as file:
-        labels = csv.writer(file)
-        labels.writerow(["sequence_id", "label", "type", "split_group"])
-        for answer in store.judged():
-            columns, length = columns_of(answer["events"])
-            for at in range(length):
-                event = {name: values[at] for name, values in columns.items() if values[at] is not None}
-                # ours last: an event may bring a sequence_id of its own, in clear and unknown to the labels
-                events.write(json.dumps({**event, "sequence_id": answer["score_id"]}) + "\n")
-            anomalous = answer["verdict"] == "anomalous"
-            kind = answer["said_type"] or (answer["type"] if answer["type"] != UNKNOWN_TYPE else None)
-            group = answer["user_id"] or answer["sequence_id"]
-            labels.writerow([answer["score_id"], int(anomalous), (kind or "") if anomalous else "", group])
-            count, conflicts = count + 1, conflicts + bool(answer["conflict"])
+    count, conflicts = judged.write(store.judged(), out)
     typer.echo(f"{count} judged sequences written, {conflicts} with contradicting verdicts; see {out}")
 
 
@@ -263,10 +263,11 @@ def _recalibrated(found: dict[str, Any], dry_run: bool) -> str:
     return "\n".join([*lines, f"{found['version']}: {done}"])
 
 
-def _asked(url: str, key: str, path: str, body: dict[str, Any], says: Callable[[dict[str, Any]], str]) -> str:
-    """What is to be said of the answer to a POST to a running service; raises typer.Exit where it is none."""
+def _asked(url: str, key: str, path: str, body: dict[str, Any] | None, says: Callable[[dict[str, Any]], Said]) -> Said:
+    """What is to be said of a running service's answer to a POST, or a DELETE if there is no body."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    request = Request(f"{url.rstrip('/')}{path}", json.dumps(body).encode(), headers, method="POST")
+    content, method = (None, "DELETE") if body is None else (json.dumps(body).encode(), "POST")
+    request = Request(f"{url.rstrip('/')}{path}", content, headers, method=method)
     try:
         with urlopen(f"{url.rstrip('/')}/health/live", timeout=LIVE_SECONDS):
             pass  # it answers, so what takes longer below is the model

@@ -189,8 +189,7 @@ class _Holders:
 
     Attributes:
         count: what all of them count for.
-        who, when, old, weight: account, when it named it first, ascending, whether it was old by then, what it counts
-            for.
+        who, when, old, weight: account, when it named it first, ascending, whether it was old by then, what it counts.
     """
 
     count: float = 0.0
@@ -198,6 +197,13 @@ class _Holders:
     when: "array[float]" = field(default_factory=lambda: array("d"))
     old: "array[int]" = field(default_factory=lambda: array("b"))
     weight: "array[float]" = field(default_factory=lambda: array("f"))
+
+    def without(self, account: int) -> bool:
+        """Takes one of them out; returns whether none is left."""
+        at = self.who.index(account)
+        self.count = max(self.count - self.weight[at], 0.0)
+        del self.who[at], self.when[at], self.old[at], self.weight[at]
+        return not self.who
 
 
 class Crowd:
@@ -249,7 +255,7 @@ class Crowd:
         self.totals.add(np.array(columns, dtype=np.int64), np.array(times), found.weight)
         if len(self.accounts) > self.limits.accounts:
             for silent in nsmallest(-(-len(self.accounts) // AT_ONCE), self.accounts, lambda a: self.accounts[a].until):
-                self.forget(silent)
+                self._drop(silent)
         if not fresh.any():
             return None
         start, end = int(fresh.argmax()), len(fresh) - int(fresh[::-1].argmax())
@@ -258,7 +264,7 @@ class Crowd:
 
     def look(self, account: int, held: Held, now: float) -> Look:
         """What the others have done by now, beside what a sequence of this account holds."""
-        found = self.accounts.get(account)
+        found, hours = self.accounts.get(account), self.totals.hours
         both = np.concatenate((held.keys, held.sided))[::-1]
         keys, last = np.unique(both, return_index=True)
         last = (len(both) - 1 - last)[keys != 0]
@@ -273,19 +279,24 @@ class Crowd:
             totals=self._totals(found, ts, sided)[[old, 1 - old]],
             fresh=not old,
             known=len(self.accounts) - (found is not None),
-            age=self._age(now) if self.watches else np.inf,
+            age=(now - float(hours[0]) * STEP if len(hours) else 0.0) if self.watches else np.inf,
             copy=self._alike(self.by_content, account, held.keys, held),
             lockstep=self._alike(self.by_order, account, steps(held.keys), held),
         )
 
-    def _age(self, now: float) -> float:
-        return now - float(self.totals.hours[0]) * STEP if len(self.totals.hours) else 0.0
-
     def forget(self, account: int) -> bool:
+        """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
+        found = self._drop(account)
+        for key in list(self.holders if found is None else found.named):  # of one dropped before, who knows which?
+            if (holders := self.holders.get(key)) and account in holders.who and holders.without(account):
+                del self.holders[key]
+        return found is not None
+
+    def _drop(self, account: int) -> _Account | None:
         """Drops what is kept of an account, but for its number among the holders of what it named."""
         self.by_content.drop(account)
         self.by_order.drop(account)
-        return self.accounts.pop(account, None) is not None
+        return self.accounts.pop(account, None)
 
     def _hold(self, key: int, account: int, ts: float, old: bool, weight: float) -> bool:
         """Whether this account is another holder; one that was dropped and is back is not, if it is known."""

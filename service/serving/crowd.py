@@ -58,6 +58,7 @@ class LiveCrowd:
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
         number = self.number(account)
+        self.changed = True  # campaigns are of those who are left
         if self.tell:
             self.tell([News(number, 0.0, 0, None)])
         return self.state.forget(number)

@@ -145,6 +145,10 @@ class Feedback:
         share = 0.0 if "retroactive" in result else 1.0 if flagged else self.share
         self.buffer.append((sequence, result, version, share, time.time(), rate))
 
+    def drop(self, account: str) -> None:
+        """Drops answers to an account that wait to be written."""
+        self.buffer = [one for one in self.buffer if (one[0].user_id or one[0].id) != account]
+
     async def flush(self) -> None:
         """Writes the answers that wait; where the caller gives up, the writing goes on."""
         for _ in range(2):  # what is being written may have left out the latest answers

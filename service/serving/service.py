@@ -31,6 +31,7 @@ from service.serving.crowd_sharing import crowd_of
 from service.serving.drift_monitor import DriftMonitor
 from service.serving.exemptions import Exemptions
 from service.serving.feedback import Feedback
+from service.serving.forgetting import Forgetting
 from service.serving.ingest import Ingest
 from service.serving.last_hour import LastHour
 from service.serving.promise import Promise
@@ -121,6 +122,8 @@ class Serving:
             told = self.feedback, self.publisher, self.metrics
             size, every = s.campaign_bytes, s.campaign_seconds
             self.campaigns = Campaigns(self.crowd, size, every, *told, self._model, self.judge_again)
+        known_in = self.ingest, self.crowd, self.campaigns, self.webhook
+        self.forgetting = Forgetting(self.registry, self.feedback, *known_in)
         self.last_hour = LastHour(self.metrics, self.drift, s.workers, s.run_dir)
         self.admission = Admission(s, self.metrics, self.registry)
         self.bare_graph = BareGraph(self.admission)
@@ -234,23 +237,6 @@ class Serving:
 
     def _model(self) -> Model | None:
         return self.registry.active.model if self.registry.active else None
-
-    async def forget(self, key: str, until: float) -> bool:
-        """Forgets the window of a key, and the account of that name; says whether there was anything to forget.
-
-        Args:
-            until: when the answer is due, in the event loop's time.
-
-        Raises:
-            Problem: 503 if the windows or the exemptions cannot be reached, 504 if these do not answer in time.
-        """
-        # first what can fail, so that a call again says whether there was anything
-        exempt = self.exemptions.days > 0 and await self.feedback.unexempt(key, until)
-        found = [exempt, await self.ingest.forget(key), self.crowd is not None and self.crowd.forget(key)]
-        for part in (self.registry.challenger, self.campaigns):
-            if part:
-                part.forget(key)
-        return any(found)
 
     def _admitted(self) -> Active:
         """The model in force; an admitted request is answered even if the service has begun to drain."""

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from service.serving.patience import Apart
-from service.stores.disk import append_line, mend
+from service.stores.disk import append_line, change_lines, mend
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+DEAD = "webhook-dead.jsonl"
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each pause is up to twice the one before
 MOST_WAITING = 10_000  # sequences
@@ -39,6 +40,21 @@ STOP_SECONDS = 10.0  # for all attempts while the service stops; the rest is wri
 def signature(secret: str, at: int, body: bytes) -> str:
     """The signature header's value for a body sent at epoch second `at`."""
     return f"t={at},v1={hmac.digest(secret.encode(), f'{at}.'.encode() + body, 'sha256').hex()}"
+
+
+def forget_aside(state: Path, account: str) -> None:
+    """Drops what is written aside of an account; raises OSError where that cannot be."""
+
+    def without(message: dict[str, Any]) -> dict[str, Any] | None:
+        left = [one for one in message["sequences"] if not _of(account, one)]
+        return {**message, "sequences": left} if left else None
+
+    change_lines(state / DEAD, without)
+
+
+def _of(account: str, told: dict[str, Any]) -> bool:
+    """Whether what is told is of an account: its user, or where that is unknown the sequence of that name."""
+    return bool(told) and (told.get("user_id") or told["id"]) == account
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -93,7 +109,7 @@ class Webhook:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"RECGUARD_WEBHOOK_URL: {url!r} is not an http or https address")
         self.url, self.secret, self.metrics = url, secret, metrics
-        self.dead = state / "webhook-dead.jsonl"
+        self.dead = state / DEAD
         self.waiting: list[dict[str, Any]] = []
         self.filled = asyncio.Event()
         self.stopping = asyncio.Event()
@@ -119,6 +135,13 @@ class Webhook:
                 self._lost(len(spilled), "the disk has not yet taken those before them")
         self.metrics.webhook_waiting.set(len(self.waiting))
         self.filled.set()
+
+    async def forget(self, account: str) -> None:
+        """Drops what is to be told of an account, and what is written aside; raises OSError where that cannot be."""
+        for one in self.waiting:
+            if _of(account, one):
+                one.clear()  # in its place, as others are counted from the front
+        await self.disk(lambda: forget_aside(self.dead.parent, account))
 
     async def close(self) -> None:
         """Delivers what waits as long as the receiver accepts it, and writes the rest aside."""
@@ -152,8 +175,9 @@ class Webhook:
 
     async def _send(self, sequences: list[dict[str, Any]]) -> str | None:
         """Delivers one message, in several attempts if needed; returns None, or the reason why it failed."""
-        body = json.dumps({"sequences": sequences}).encode()
-        failure = ""
+        if not (sequences := [one for one in sequences if one]):
+            return None  # all of them are forgotten
+        body, failure = json.dumps({"sequences": sequences}).encode(), ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await self._pause(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
@@ -201,6 +225,8 @@ class Webhook:
 
     async def _aside(self, sequences: list[dict[str, Any]], reason: str) -> None:
         """Writes sequences to the state directory, if it takes them in time."""
+        if not (sequences := [one for one in sequences if one]):
+            return
         told = {"time": time.time(), "reason": reason, "sequences": sequences}
         try:
             async with asyncio.timeout(DISK_SECONDS):

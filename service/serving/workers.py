@@ -38,6 +38,9 @@ class Workers:
 
     Args:
         run: directory of the run; None if the service has only one process.
+
+    Attributes:
+        also: what prepares changes of other kinds than the handler that listens, by what they `do`.
     """
 
     def __init__(self, run: Path | None) -> None:
@@ -45,6 +48,7 @@ class Workers:
         self.server: asyncio.Server | None = None
         self.directory = -1 if run is None else os.open(run, os.O_RDONLY)
         self.mine = f"{os.getpid()}.sock"
+        self.also: dict[str, Handler] = {}
 
     def _address(self, name: str) -> str:
         return f"/proc/self/fd/{self.directory}/{name}"  # since a socket's path may have only 107 bytes
@@ -79,7 +83,7 @@ class Workers:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 message = json.loads(await reader.readline())
-                commit = await handler(message)
+                commit = await self.also.get(message["do"], handler)(message)
                 writer.write(b'{"ok": true}\n')
                 if await _told(reader) or await kept(message):
                     await commit()

@@ -4,7 +4,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ def append_line(path: Path, line: str) -> None:
         OSError: it cannot be written, and then nothing of it stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    file = _locked(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
         _mend(file, path)
         end, left = os.lseek(file, 0, os.SEEK_END), line.encode() + b"\n"
         try:
@@ -33,6 +32,50 @@ def append_line(path: Path, line: str) -> None:
             with suppress(OSError):
                 os.ftruncate(file, end)
             raise
+    finally:
+        os.close(file)
+
+
+def _locked(path: Path) -> int:
+    """The file, open to append and locked; not one that was replaced while this waited for the lock."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.fstat(file).st_ino == path.stat().st_ino:
+                    return file
+        except OSError:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def change_lines(path: Path, change: Callable[[Any], Any]) -> None:
+    """Puts what `change` makes of each line of JSON in the line's place, None for nothing; what is not there stays so.
+
+    The file is replaced as a whole, and no line that is appended meanwhile is lost.
+
+    Raises:
+        OSError: it cannot be written, and then it is as it was.
+    """
+    if not path.exists():
+        return
+    file = _locked(path)
+    try:
+        _mend(file, path)
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        if (changed := [new for line in lines if (new := change(line)) is not None]) == lines:
+            return
+        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        try:
+            with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
+                written.writelines(json.dumps(line) + "\n" for line in changed)
+                written.flush()
+                os.fsync(written.fileno())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
     finally:
         os.close(file)
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -312,12 +313,22 @@ class Store:
     def forget(self, user: str) -> int:
         """Removes all answers of a user, named as in the store, and exemptions; returns how many answers there were.
 
-        A sequence that came without a user is taken for the user that it is called after.
+        A sequence that came without a user is taken for the user that it is called after. In SQLite nothing of them is
+        left in the files, also not in the log of what was written.
+
+        Raises:
+            OperationalError: somebody reads for so long that this log of SQLite's cannot be emptied; ask again.
         """
         alone = answers.c.user_id.is_(None) & (answers.c.sequence_id == user)
         with self.engine.begin() as connection:
             exemptions.end(connection, user)
-            return _remove(connection, (answers.c.user_id == user) | alone)
+            count = _remove(connection, (answers.c.user_id == user) | alone)
+        if self.url.get_backend_name() == "sqlite":
+            with closing(self.engine.raw_connection()) as connection:
+                busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise OperationalError("wal_checkpoint", None, TimeoutError("another process reads the store"))
+        return count
 
     def close(self) -> None:
         self.engine.dispose()
@@ -351,5 +362,6 @@ def _begin_sqlite(connection: Any) -> None:
 def _configure_sqlite(connection: Any, _: Any) -> None:
     """Makes a commit durable before it returns, and leaves transactions to SQLAlchemy."""
     connection.isolation_level = None
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    settings = ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+    for pragma in settings:  # the last one: what is deleted is overwritten, too
         connection.execute(f"PRAGMA {pragma}")

@@ -168,7 +168,7 @@ class TextRecords:
         if not name.endswith((".csv", ".jsonl", ".ndjson")):
             raise LogError(f"{path}: repair takes .csv, .jsonl or .parquet, the first two also with .gz")
         self.is_csv = name.endswith(".csv")
-        with self._open(path, "rb") as file:
+        with self.open(path, "rb") as file:
             head = file.read(HEAD).decode("utf-8", "replace")
         self.separator = separator or (separator_of(head) if self.is_csv and head.strip() else ",")
         if "\0" in head or len(self.separator) > 1 or rows_end_in_returns(head):
@@ -176,7 +176,8 @@ class TextRecords:
                 f"{path}: repair takes UTF-8, separators of one character, and rows that end in line feeds; write it so"
             )
 
-    def _open(self, path: Path, mode: str) -> IO[bytes]:
+    def open(self, path: Path, mode: str) -> IO[bytes]:
+        """A file of the same kind, whose content is compressed where this one's is."""
         return cast(IO[bytes], gzip.open(path, mode) if self.path.name.endswith(".gz") else path.open(mode))
 
     def read(self) -> Iterator[tuple[int | None, bytes, list[str]]]:
@@ -185,7 +186,7 @@ class TextRecords:
         All bytes of the file are included. A header and a blank line have the number None; a blank line has no cells.
         """
         number = 0
-        with self._open(self.path, "rb") as file:
+        with self.open(self.path, "rb") as file:
             header = self.is_csv
             for raw, cells in _csv_records(self.path, file, self.separator) if self.is_csv else _lines(file):
                 if header or not cells:
@@ -194,6 +195,18 @@ class TextRecords:
                 else:
                     yield number, raw, cells
                     number += 1
+
+    def place_of_key(self, header: list[str]) -> int:
+        """Where in each record of a CSV file the sequence's cell is; raises LogError where it has no such column."""
+        if self.key not in (present := _header(header)):
+            raise _no_column(self.path, self.key, present)
+        return present.index(str(self.key))
+
+    def key_of(self, cells: list[str], place: int) -> object:
+        """The sequence of a record."""
+        if not self.is_csv:
+            return self._json(cells[0], None).get(str(self.key))
+        return cells[place] if place < len(cells) else ""
 
     def deal(self, folder: Path, part_bytes: int) -> tuple[list[Path], int, list[str]]:
         size = self.path.stat().st_size * (8 if self.path.name.endswith(".gz") else 1)
@@ -250,7 +263,7 @@ class TextRecords:
         changes = iter(changes)
         change = next(changes, None)
         header: list[str] = []
-        with self._open(path, "wb") as file:
+        with self.open(path, "wb") as file:
             for record, (row, raw, cells) in enumerate(self.read()):
                 if row is None and cells:
                     header = _header(cells)
@@ -277,7 +290,7 @@ class TextRecords:
         changes = iter(audit)
         kept = (raw for _, raw, _ in self.read())
         change = next(changes, None)
-        with self._open(out, "wb") as file:
+        with self.open(out, "wb") as file:
             for record in itertools.count():
                 if change is not None and change["record"] == record:
                     if change["new"] is not None:

@@ -34,6 +34,7 @@ EXTRAS = {
     "optuna": "options",
     "tensorboard": "options",
     "ray": "ray",
+    "cryptography": "federate",
     "s3fs": "s3",
     "gcsfs": "gs",
     "adlfs": "az",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
@@ -33,6 +34,7 @@ from training.cli.common import (
     session,
 )
 from training.cli.embed import embed
+from training.cli.federate import federate
 from training.cli.logs import actions, describe, inject, movielens
 from training.cli.measure import compare, evaluate, impact, privacy, stream, study
 from training.cli.options import configure, reads_log, with_fit_options
@@ -70,6 +72,10 @@ def fit(
         int, typer.Option(min=0, help="Trials of a search for better settings; each takes about as long as a fit.")
     ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit left off.")] = False,
+    without: Annotated[
+        Path | None,
+        typer.Option("--without", help="File of sequence_ids, one a line: fits as if the log had never had them."),
+    ] = None,
     ray: RayAddress = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, with --ray.")] = 2,
     how: ReadOptions = AS_FOUND,
@@ -77,7 +83,8 @@ def fit(
     **settings: Any,
 ) -> None:
     """Fits a model on a log, preferably with labels, and writes a bundle for the service."""
-    with session(quiet) as show:
+    with session(quiet) as show, TemporaryDirectory(prefix="recguard-") as folder:
+        from training.apply.without import without as left_out
         from training.fit.bundle import fit_bundle
 
         config = configure(**settings)
@@ -93,6 +100,8 @@ def fit(
                 raise ValueError("--tune and --ray do not go together: search on one machine, then fit")
             fit_here = partial(fit_on_ray, ray, workers)
         mapping = parse_columns(columns)
+        if without is not None:
+            events, labels = left_out(without, events, labels, Path(folder), mapping, how)
         bundle = fit_here(events, labels, out, config, mapping, name, not show, resume=resume, how=how)
         if tested := bundle.manifest["metrics"]["test"]:
             print_metrics(tested, f"{bundle.name} {bundle.version}, test part")
@@ -313,6 +322,7 @@ def demo(
 for command in (
     describe,
     embed,
+    federate,
     inject,
     actions,
     movielens,

@@ -37,9 +37,11 @@ from service.encoding.values import Floats, catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
 from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
 from training.data.log import Log, LogError
+from training.fit import agreed
+from training.fit.bins import SEVERAL, number_bins
 from training.fit.codebooks import fit_codebooks, vector_fields
+from training.sites import federated, total
 
-SEVERAL = 2  # sequences that hold what is learned by default; what one alone holds tells of no other
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
 MAX_PAIRS = 100_000  # most pairs in one cross; those that most sequences hold are kept
@@ -49,8 +51,6 @@ LEAST_GAIN = 0.02  # nats an event that an account's past must tell about a fiel
 LEAST_LONG = 20  # sequences that are long enough to have a past
 STRETCH = 8  # fewest values of a catalogue that form a stretch of neighbours
 MAX_STRETCHES = 8192
-BINS = 32  # bins of a number that has more distinct values than this
-NEARLY_ALL = 0.9  # share of a number's events that hold a common value, from which its bins are made for these
 
 
 def fit_encoder(
@@ -73,7 +73,9 @@ def fit_encoder(
     books = fit_codebooks(log, least, old)
     log = replace(log, reading=replace(log.reading, codebooks=books))
     kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
-    numbers = [_number(name, log, known.get(name), least) for name, kind in kinds.items() if kind == NUMERIC]
+    if federated():
+        agreed.same_kinds(kinds)
+    numbers = [number_bins(name, log, known.get(name), least) for name, kind in kinds.items() if kind == NUMERIC]
     vocabularies = [
         _vocabulary(name, log, kind == IDENTIFIER, known.get(name), least)
         for name, kind in kinds.items()
@@ -91,6 +93,8 @@ def fit_encoder(
     fields.extend(_crosses(log, fields, _wanted_crosses(numbers, vocabularies), least))
     fields.extend(_transitions(log, fields))
     texts = [name for name, kind in kinds.items() if kind == TEXT]
+    if texts and federated():
+        raise LogError(f"sites do not read texts together: leave {texts[0]} out with --kinds {texts[0]}=ignore")
     if not texts:
         tokenizer = None
     if not fields and not texts:
@@ -107,6 +111,8 @@ def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str], lea
     fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
     if vocabulary.values:
         fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
+        if federated():  # what lies beside what in the catalogue, no site knows of the others' values
+            return fields
         fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
         fields.extend(_neighbourhood(vocabulary, log, least))
         if vocabulary.name == "item_id":
@@ -127,47 +133,6 @@ def _wanted_crosses(numbers: Sequence[Bins], vocabularies: Sequence[Vocabulary])
     return wanted
 
 
-def _number(name: str, log: Log, old: Field | None, least: int) -> Bins:
-    if isinstance(old, Bins):
-        return old
-    return _shared_bins(name, log, least) if least > SEVERAL else _bins(name, log.events[name])
-
-
-def _shared_bins(name: str, log: Log, least: int) -> Bins:
-    """Bins whose edges are each the mean of what several sequences hold in the middle (microaggregation).
-
-    After Domingo-Ferrer and Mateo-Sanz, "Practical data-oriented microaggregation for statistical disclosure control",
-    IEEE TKDE 2002. Where nearly all values are among a few common ones, the edges lie between these.
-    """
-    told = log.events.select("sequence_id", value=name).drop_nulls().sort("value")
-    holders = told.unique().group_by("value").len("holders").sort("value")
-    common = holders.filter(pl.col("holders") >= least)["value"].to_numpy()
-    if len(common) <= BINS and told["value"].is_in(common).sum() > NEARLY_ALL * told.height:
-        exact = common.tolist() if len(common) == holders.height else []
-        return Bins(name, ((common[1:] + common[:-1]) / 2).tolist(), exact)
-    rows, edges = told.height, []
-    for k in range(1, BINS):  # around each quantile, as much as lies between two of them
-        low, high = (round((k + side) * rows / BINS) for side in (-0.5, 0.5))
-        # each account counts once, or one with many events would be told nearly as it is
-        of_each = told[low:high].group_by("sequence_id").agg(pl.col("value").median())["value"].sort().to_numpy()
-        count = max(least, len(of_each) // 2)
-        first = (len(of_each) - count) // 2
-        if first >= 0:
-            edges.append(float((of_each[first : first + count] / count).sum()))
-    # such a mean can be what somebody alone holds, by chance
-    return Bins(name, np.setdiff1d(edges, holders.filter(pl.col("holders") < least)["value"]).tolist())
-
-
-def _bins(name: str, column: pl.Series) -> Bins:
-    values = column.drop_nulls().to_numpy()
-    distinct = np.unique(values)
-    if len(distinct) <= BINS:
-        edges, exact = (distinct[1:] + distinct[:-1]) / 2, distinct
-    else:
-        edges, exact = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])), np.array([])
-    return Bins(name, edges.tolist(), exact.tolist())
-
-
 def _spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
     """A column without nulls, each value as it is known."""
     given = column.unique()
@@ -183,6 +148,8 @@ def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[s
 
 def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None, least: int) -> Vocabulary:
     holders = _holders(log, name, partial(spelling, identifier=identifier))
+    if federated():
+        return agreed.vocabulary(name, holders, identifier, least, MAX_VALUES)
     values = {value for value, count in holders.most_common(MAX_VALUES) if count >= least}
     if isinstance(old, Vocabulary):
         values |= set(old.values)
@@ -190,8 +157,8 @@ def _vocabulary(name: str, log: Log, identifier: bool, old: Field | None, least:
 
 
 def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
-    holders = _holders(log, vocabulary.name, vocabulary.known_as)
-    return [holders[value].bit_length() - 1 if holders[value] else 0 for value in vocabulary.values]
+    holders = agreed.of_values(vocabulary, _holders(log, vocabulary.name, vocabulary.known_as)).astype(int).tolist()
+    return [max(count.bit_length() - 1, 0) for count in holders]
 
 
 def _deviation(vocabulary: Vocabulary, number: str, log: Log, least: int) -> Deviation:
@@ -249,7 +216,8 @@ def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
         shares = _frequencies(ids, events, f.size, least)
         support = Change(f.name, [f.name], [shares]).support(ids[None], events)
         odds = np.logaddexp.reduceat(support, events.starts)[several] - np.log(events.lengths[several] - 1)
-        if several.any() and np.median(odds) < 0:
+        changing, below = total(np.array([(odds[:, None] >= 0).sum(), (odds[:, None] < 0).sum()])).tolist()
+        if below > changing if federated() else several.any() and np.median(odds) < 0:
             stable.append(f.name)
             frequencies.append(shares)
     return [Change("point of change", stable, frequencies)] if stable else []
@@ -258,6 +226,8 @@ def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
 def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
     """What an account does as it used to: the fields, first-hand, that its past predicts better than the log does."""
     long = np.flatnonzero(np.diff(log.offsets) > LAG + LEAST_PAST)
+    if federated():
+        return []  # which fields it compares would have to be the same at each site, also where nobody has a past
     if len(long) < LEAST_LONG:
         return []
     drawn = np.random.default_rng(0).permutation(long)[:CHANGE_SEQUENCES]
@@ -328,10 +298,14 @@ def _crosses(log: Log, fields: Sequence[Field], wanted: Sequence[tuple[str, str,
         order = np.lexsort((keys, events.owner))
         again = (keys[order[1:]] == keys[order[:-1]]) & (events.owner[order[1:]] == events.owner[order[:-1]])
         once = keys[order[~np.append([False], again)]]
-        pairs, counts = np.unique(once[once >= 0], return_counts=True)
-        holders = Counter(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
         name = f"{left} after {right}" if lag else f"{left} with {right}"
-        crosses.append(Cross(name, left, right, _shared(holders, least), lag))
+        if federated():
+            sizes = {f.name: f.size for f in needed}
+            found = agreed.pairs(once[once >= 0], sizes[left], sizes[right], least, MAX_PAIRS)
+        else:
+            pairs, counts = np.unique(once[once >= 0], return_counts=True)
+            found = _shared(Counter(dict(zip(pairs.tolist(), counts.tolist(), strict=True))), least)
+        crosses.append(Cross(name, left, right, found, lag))
     return crosses
 
 

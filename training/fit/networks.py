@@ -26,6 +26,7 @@ from training.fit.sequences import EncodedLog
 from training.fit.tabular import Sample, as_unseen
 from training.network.finetune import Example, Shown, finetune, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
+from training.sites import averaged, federated
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # a refit goes on from them; the service does not use them
@@ -135,7 +136,10 @@ def cross_fit(
         logger.info("network %d of %d: %d sequences", number + 1, count, (fold != number).sum())
         model = deepcopy(start)
         measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
-        epochs.append(finetune(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
+        if federated():
+            epochs.append(_in_rounds(model, data.encoder, ours, config, quiet, f"cross-fit-{number + 1}"))
+        else:
+            epochs.append(finetune(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
         network = network_logits([e.encoded for e in judged], run_torch(model))
         of_crowd = Together.joined([together[i] for i in theirs.tolist()])
         found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs), of_crowd))
@@ -164,5 +168,27 @@ def final_network(
     if old is not None:
         carried = carry_over(model, data.encoder, data.types, old.weights, old.encoder, old.types)
         logger.info("%d of %d rows of the table carried over", carried, data.encoder.deep_rows)
-    finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
+    if federated():
+        _in_rounds(model, data.encoder, shown, config, quiet, "final")
+    else:
+        finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
     return model
+
+
+def _in_rounds(model: BehaviourBert, encoder: Encoder, shown: Shown, config: FitConfig, quiet: bool, name: str) -> int:
+    """Trains in place together with other sites: an epoch on each one's own sequences, then the mean of all weights.
+
+    Federated averaging (McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
+    AISTATS 2017). Which types there are is each site's own, and so is the head that tells them apart.
+
+    Returns:
+        The number of rounds.
+    """
+    for number in range(config.epochs):
+        finetune(model, encoder, shown, [], config, quiet, f"{name}-{number}", 1)
+        state = {n: tensor for n, tensor in model.state_dict().items() if not n.startswith("type_head")}
+        arrays = [tensor.cpu().numpy() for tensor in state.values()]
+        means = averaged(arrays, float(len(np.unique(shown.of))))
+        mixed = {n: torch.from_numpy(np.asarray(m)) for n, m in zip(state, means, strict=True)}
+        model.load_state_dict(mixed, strict=False)
+    return config.epochs

@@ -13,7 +13,7 @@ from service.encoding.events import joined_texts
 from training.config import pretrained_directory
 from training.data.kinds import TEXT
 from training.data.log import Log
-from training.fit.encoder import SEVERAL
+from training.fit.bins import SEVERAL
 
 logger = logging.getLogger(__name__)
 UNKNOWN = "[UNK]"

@@ -22,6 +22,7 @@ from training.fit.holders import blanked, rare_rows
 from training.fit.pieces import tokenizer_for
 from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
+from training.sites import federated
 
 logger = logging.getLogger(__name__)
 MOST_ATTACKERS, MOST_WITHOUT = 300, 100  # how many of them are judged at every length; and without each column
@@ -145,7 +146,7 @@ def presume(encoder: Encoder, sequences: Sequence[Encoded], labels: Labels, conf
     labels finds more than the distance itself, since attackers have more in common than their distance. If the known
     labels show that distance is not a sign of anomalies, no labels are presumed.
     """
-    if labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
+    if federated() or labels.known.all() or (labels.known & (labels.label == 1)).sum() >= FEW_ANOMALIES:
         return labels
     novelty = normal_by_trimming(encoder, sequences)
     told, of_told = labels.label[labels.known], novelty[labels.known]

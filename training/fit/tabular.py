@@ -13,7 +13,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from service.encoding.encoder import Encoded, Encoder
@@ -28,13 +27,14 @@ from service.model.novelty import LIMIT, Novelty, measure
 from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
-from training.fit.encoder import SEVERAL
+from training.fit.bins import SEVERAL
+from training.fit.logistic import logistic, of_label
+from training.sites import total
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels does not count as normal
 LEAST_NORMAL = 50  # normal sequences of like length that tell what is normal
 ROUNDS = 8  # rounds of that trimming
-STRENGTH = 10.0  # scikit-learn's C, the inverse of the L2 penalty
 OF_HABIT = 10.0  # how much larger the measures of habit enter the fit: they are few, and tell what no row does
 SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
 FEW = 2.0  # imaginary holders without suspicion that each value gets in addition to its own
@@ -164,18 +164,21 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
         _holders(sample.counts[usual], fold[usual], tables),
         _holders(row_counts(encoder, [sequences[i] for i in usual.tolist()]), fold[usual], tables),
     )
-    total = holders.sum(axis=0)
+    everybody = holders.sum(axis=0)
     habits = np.stack([e.habit for e in sequences])
     measures = np.concatenate((np.empty((len(sequences), 2 * len(names))), habits), axis=1)
     for k in range(tables):
-        surprise = _surprise(total - holders[k], field, len(names))
+        surprise = _surprise(everybody - holders[k], field, len(names))
         of_fold = np.flatnonzero(fold == k)
         if of_fold.size:
             usage = Usage.of([sequences[i] for i in of_fold.tolist()])
             measures[of_fold, : 2 * len(names)] = measure(usage, field, surprise, len(names))
     lengths = np.array([e.length for e in sequences])
     novelty = Novelty(
-        names, field, _surprise(total, field, len(names)), *_by_length(measures[normal], lengths[normal], len(names))
+        names,
+        field,
+        _surprise(everybody, field, len(names)),
+        *_by_length(measures[normal], lengths[normal], len(names)),
     )
     return novelty, novelty.standardise(measures, lengths)
 
@@ -240,11 +243,11 @@ def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
         learned[start + FIRST : end] = True
         unknown[start + FIRST : end] = start + UNKNOWN
     holders = _holders(sample.counts[whole], fold[whole], int(fold.max()) + 1)
-    total = np.asarray((sample.counts[whole] > 0).sum(axis=0)).ravel()
+    everybody = total(np.asarray((sample.counts[whole] > 0).sum(axis=0)).ravel())
     seen: list[Encoded] = list(sample.sequences)
     for k in range(len(holders)):
         lookup = np.where(
-            learned & (total - holders[k] < sample.least), unknown, np.arange(encoder.rows, dtype=np.int32)
+            learned & (everybody - holders[k] < sample.least), unknown, np.arange(encoder.rows, dtype=np.int32)
         )
         for i in np.flatnonzero(fold == k).tolist():
             e = sample.sequences[i]
@@ -253,15 +256,15 @@ def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
 
 
 def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """Int64 (folds, rows): how many sequences of each fold use each row."""
-    return np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)])
+    """Int64 (folds, rows): how many sequences of each fold use each row, at all sites."""
+    return total(np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)]))
 
 
 def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
     """-ln of each row's share among the holders of its field, with half a holder added to each row."""
     smoothed = holders + 0.5
-    total = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
-    return np.where(field < 0, 0.0, np.log(total[field] / smoothed))
+    of_field = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
+    return np.where(field < 0, 0.0, np.log(of_field[field] / smoothed))
 
 
 def _spread(sample: Sample, stratum: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
@@ -297,8 +300,9 @@ def _silent(encoder: Encoder) -> NDArray[np.bool_]:
 
 def _idf(counts: sp.csr_matrix) -> Floats:
     """Inverse document frequency of each row; 0 if no sequence uses it."""
-    holders = np.asarray((counts > 0).sum(axis=0)).ravel()
-    return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
+    *holders, count = total(np.append(np.asarray((counts > 0).sum(axis=0)).ravel(), counts.shape[0]))
+    held = np.array(holders)
+    return np.where(held > 0, np.log((1 + count) / (1 + held)) + 1, 0.0)
 
 
 def _features(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
@@ -322,11 +326,10 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     shape = _unweighed(sample.encoder, usage)
     told = sp.hstack((features, shape.describe(usage)), format="csr")
     coefficients, bias = np.zeros((1 + count, told.shape[1])), np.zeros(1 + count)
-    model = _logistic(features, sample.label, sample.weight)
-    coefficients[0, : features.shape[1]], bias[0] = model.coef_[0], model.intercept_[0]
+    coefficients[0, : features.shape[1]], bias[0] = of_label(features, sample.label, sample.weight)
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
-        model = _logistic(told[named], types[named], sample.weight[named])
+        model = logistic(told[named], types[named], sample.weight[named])
         two = len(model.classes_) == 2  # then there is only one logit for both; each class gets half of it
         coefficients[1 + model.classes_] = np.concatenate((-model.coef_, model.coef_)) / 2 if two else model.coef_
         bias[1 + model.classes_] = (
@@ -343,19 +346,15 @@ def _unweighed(encoder: Encoder, usage: Usage) -> Shape:
     return Shape(field, grade, mean, scale, np.zeros((0, 4 * fields)))
 
 
-def _logistic(features: sp.csr_matrix, target: NDArray[np.integer], weight: Floats) -> LogisticRegression:
-    return LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, target, weight)
-
-
 def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold: NDArray[np.int64]) -> Floats:
     """Float64 (M,): the linear part's logit for the label of each sequence, fitted without its fold."""
     logits, scale = np.zeros(len(fold)), _scale(sample, described)
-    for k in np.unique(fold):
+    for k in np.unique(fold):  # as many at each site
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
         features = _features(sample.counts[rest], idf, described[rest], scale)
-        model = _logistic(features, sample.label[rest], sample.weight[rest])
-        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest], scale))
+        weights, bias = of_label(features, sample.label[rest], sample.weight[rest])
+        logits[~rest] = _features(seen[~rest], idf, described[~rest], scale) @ weights + bias
     return logits
 
 
@@ -363,9 +362,10 @@ def _fit_association(sample: Sample, logits: Floats) -> GuiltByAssociation:
     """The suspicion of each value, from logits of its holders that were fitted without them."""
     counts, logits = sample.counts[sample.whole], np.clip(logits[sample.whole], -SURE, SURE)
     held = (counts > 0).astype(np.float64)
-    holders = np.asarray(held.sum(axis=0)).ravel()
+    sum_, count = total(np.array([logits.sum(), len(logits)], dtype=np.float64)).tolist()
+    holders = total(np.asarray(held.sum(axis=0)).ravel())
     is_value = np.zeros(sample.encoder.rows, dtype=bool)
     for start, end in sample.encoder.values:
         is_value[start + FIRST : end] = True
-    suspicion = np.asarray(held.T @ (logits - logits.mean())).ravel() / (holders + FEW)
+    suspicion = total(np.asarray(held.T @ (logits - sum_ / count)).ravel()) / (holders + FEW)
     return GuiltByAssociation(suspicion, np.where(is_value, _idf(counts), 0.0))

@@ -52,6 +52,6 @@ def router(serving: Serving, access: Access) -> APIRouter:
         request: Request, key: Annotated[str, Query(min_length=1, max_length=256)]
     ) -> messages.ForgetAnswer:
         until = due(request, serving)
-        return messages.ForgetAnswer(forgotten=await serving.forget(key, until))
+        return messages.ForgetAnswer(forgotten=await serving.forgetting.forget(key, until))
 
     return routes

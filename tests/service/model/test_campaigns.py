@@ -103,7 +103,6 @@ def test_a_shot_is_the_same_however_it_is_taken_and_leaves_out_what_is_forgotten
     shot = Shot(crowd)
     for account in range(len(log)):
         crowd.forget(account)
-    crowd.holders.popitem()
     while shot.more(0.0):
         pass
     assert find(shot, USUAL) == []

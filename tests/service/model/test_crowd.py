@@ -175,7 +175,17 @@ def test_a_copy_is_found_among_many_and_forgotten_with_its_account() -> None:
     after = crowd.look(1000, log[77], NOW)
     assert 77 not in (after.copy.account, after.lockstep.account)
     assert after.known == 499
-    assert (after.holders == look.holders).all()
+    never = crowd_of({a: h for a, h in log.items() if a != 77})
+    assert (after.holders == never.look(1000, log[77], NOW).holders).all()
+    assert all(77 not in holders.who for holders in crowd.holders.values())
+
+
+def test_one_that_had_to_make_room_is_still_forgotten_by_those_who_name_the_same() -> None:
+    crowd = crowd_of(strangers(300), c.Limits(accounts=100))
+    assert 7 not in crowd.accounts
+    assert any(7 in holders.who for holders in crowd.holders.values())
+    assert not crowd.forget(7)
+    assert not any(7 in holders.who for holders in crowd.holders.values())
 
 
 def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> None:

@@ -1,0 +1,149 @@
+"""Sites in threads and the server between them, without a network: what is sums, what is seen, and who spoils it."""
+
+import threading
+from collections.abc import Callable
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from training.distributed.federation import FederationError, Meeting, Site, bounded_mean, pack, unpack
+
+KEY = b"a secret of the sites"
+Work = Callable[[Site], Any]
+
+
+def met(works: dict[str, Work], keys: dict[str, bytes] | None = None) -> tuple[dict[str, Any], list[bytes]]:
+    """What each site's work gives, or the error it ends with, and all messages that the server saw."""
+    sent: dict[str, Queue[bytes | None]] = {name: Queue() for name in works}
+    answers: dict[str, Queue[bytes]] = {name: Queue() for name in works}
+    found: dict[str, Any] = {}
+    seen: list[bytes] = []
+
+    def at(name: str) -> None:
+        def exchange(message: bytes) -> bytes:
+            sent[name].put(message)
+            return answers[name].get(timeout=30)
+
+        try:
+            found[name] = works[name](Site(name, (keys or {}).get(name, KEY), exchange))
+        except Exception as error:  # it is what the test looks at
+            found[name] = error
+        sent[name].put(None)
+
+    threads = [threading.Thread(target=at, args=(name,)) for name in works]
+    for thread in threads:
+        thread.start()
+    meeting, open_ = Meeting(list(works)), set(works)
+    while open_:
+        told = {name: sent[name].get(timeout=30) for name in sorted(open_)}
+        open_ -= {name for name, message in told.items() if message is None}
+        seen += [message for message in told.values() if message]
+        if not any(told.values()):
+            break
+        for name, answer in meeting.answers(told).items():
+            answers[name].put(answer)
+    for thread in threads:
+        thread.join()
+    return found, seen
+
+
+numbers = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(numbers, min_size=3, max_size=5))
+def test_a_sum_is_that_of_the_parts_and_the_server_sees_none_of_them(parts: list[list[float]]) -> None:
+    works: dict[str, Work] = {f"s{k}": lambda site, p=p: site.total(np.array(p)) for k, p in enumerate(parts)}  # type: ignore[misc]
+    found, seen = met(works)
+    for total in found.values():
+        assert np.allclose(total, np.sum(parts, axis=0), atol=1e-5)
+    sums = [arrays[0] for head, arrays in map(unpack, seen) if head["do"] == "sum"]
+    assert len(sums) == len(parts)
+    near = [np.abs(array.view(np.int64) / 2.0**24).max() < 2e6 for array in sums]
+    assert not any(near), "masked numbers are spread over all 64 bits"
+
+
+def silent(site: Site) -> None:
+    """Leaves after it has joined."""
+
+
+def test_a_site_that_sends_nothing_is_left_out_and_the_masks_of_the_others_still_cancel() -> None:
+    def sums(site: Site) -> list[float]:
+        return [site.total(np.full(4, k + 1.0)).tolist() for k in range(3)]
+
+    found, _ = met({"a": sums, "b": sums, "c": sums, "gone": silent})
+    assert found["a"] == found["b"] == found["c"] == [[3.0 * (k + 1)] * 4 for k in range(3)]
+
+
+def test_a_site_whose_part_is_not_a_number_leaves_and_spoils_no_sum() -> None:
+    def one(site: Site) -> list[float]:
+        return site.total(np.ones(2)).tolist()
+
+    def nan(site: Site) -> list[float]:
+        return site.total(np.array([1.0, np.nan])).tolist()
+
+    found, _ = met({"a": one, "b": one, "bad": nan})
+    assert found["a"] == found["b"] == [2.0, 2.0]
+    assert isinstance(found["bad"], FederationError)
+    assert "not finite" in str(found["bad"])
+
+
+def test_what_is_of_another_form_is_left_out_and_hears_why() -> None:
+    def one(site: Site) -> list[float]:
+        return site.total(np.ones(2)).tolist()
+
+    def longer(site: Site) -> list[float]:
+        return site.total(np.ones(3)).tolist()
+
+    def no_message(site: Site) -> None:
+        unpack(site.exchange(b"\x93NUMPY no more"))
+
+    found, _ = met({"a": one, "b": one, "c": one, "d": longer, "e": no_message})
+    assert found["a"] == found["b"] == found["c"] == [3.0, 3.0]
+    assert "left out" in str(found["d"])
+
+
+def test_a_site_with_another_key_is_found_out_by_all() -> None:
+    found, _ = met({"a": silent, "b": silent, "c": silent}, {"c": b"another"})
+    assert {str(error) for error in found.values()} >= {"site c has another key; give all sites the same file"}
+
+
+def test_too_few_sites_end_it() -> None:
+    with pytest.raises(FederationError, match="1 sites are left"):
+        Meeting(["a", "b"]).answers({"a": pack({"do": "join"}), "b": None})
+
+
+def weights_of(rng: np.random.Generator, count: int) -> list[list[NDArray[Any]]]:
+    return [[1 + 0.1 * rng.normal(size=(4, 3)).astype(np.float32), np.arange(2)] for _ in range(count)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 10.0, -10.0])
+def test_one_bad_site_moves_the_mean_weights_hardly(bad: float) -> None:
+    parts = weights_of(np.random.default_rng(0), 5)
+    without = bounded_mean(parts[1:], [1.0] * 4)
+    spoilt = [[parts[0][0] * bad, parts[0][1]], *parts[1:]]
+    mean = bounded_mean(spoilt, [1.0] * 5)
+    assert np.isfinite(mean[0]).all()
+    assert np.abs(mean[0] - without[0]).max() < 0.15
+    plain = np.mean([part[0] for part in spoilt], axis=0)
+    assert not np.isfinite(plain).all() or np.abs(plain - without[0]).max() > 1
+
+
+@pytest.mark.parametrize("claimed", [10.0, np.inf, np.nan, -1.0, "many"])
+def test_no_site_counts_for_more_than_twice_the_median(claimed: Any) -> None:
+    parts = [[np.array([value], dtype=np.float32)] for value in (2.0, 1.0, 0.0)]
+    mean = bounded_mean(parts, [claimed, 1.0, 1.0])[0][0]
+    assert mean <= (2 * 2 + 1) / 4
+
+
+def test_sites_that_are_alike_have_their_weighted_mean() -> None:
+    parts = weights_of(np.random.default_rng(1), 4)
+    mean = bounded_mean(parts, [1.0, 1.0, 1.0, 2.0])
+    expected = np.average([part[0] for part in parts], axis=0, weights=[1, 1, 1, 2])
+    assert np.allclose(mean[0], expected, atol=1e-6)
+    assert mean[1].tolist() == [0, 1]

@@ -1,0 +1,133 @@
+"""Fits one model on the logs of several sites: each site in a process of its own, the server in this one.
+
+Processes exchange nothing but the messages of `federation`, over pipes. So a simulation shows what sites on different
+hosts would see.
+"""
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from service.model.bundle import Bundle
+from training.config import FitConfig
+from training.data.log import LogError
+from training.data.read import AS_FOUND, ReadOptions
+from training.distributed.federation import FederationError, Meeting, Site
+from training.fit.bundle import fit_bundle
+from training.sites import joined
+from training.verbosity import quieten
+
+logger = logging.getLogger(__name__)
+SECONDS = 1800.0  # for the slowest site to send its part, once the first one has
+
+
+@dataclass(frozen=True)
+class Files:
+    """The log of a site, and its labels."""
+
+    events: Path
+    labels: Path
+
+
+def fit_together(
+    sites: Mapping[str, Files],
+    out: Path,
+    config: FitConfig,
+    key: bytes,
+    columns: dict[str, str] | None = None,
+    how: ReadOptions = AS_FOUND,
+    seconds: float = SECONDS,
+) -> dict[str, Bundle]:
+    """Fits at all sites in lockstep; returns the bundle of each site that stayed to the end, at `out`/NAME.
+
+    Args:
+        config: the same for all; its epochs are the rounds of federated averaging.
+        key: a secret of the sites, under which values are hashed.
+        seconds: after which a site that sends nothing is left out.
+
+    Raises:
+        LogError, FederationError: a log cannot be used, or too few sites are left.
+    """
+    if len(sites) < 3:
+        raise LogError(f"{len(sites)} sites: of two, each would learn what the other has; give 3 or more with --site")
+    spawn = multiprocessing.get_context("spawn")
+    out.mkdir(parents=True, exist_ok=True)
+    links: dict[str, Connection] = {}
+    processes = {}
+    for name, files in sites.items():
+        links[name], theirs = spawn.Pipe()
+        given = (name, files, out / name, config, key, theirs, columns, how)
+        processes[name] = spawn.Process(target=fit_at, args=given, name=name)
+        processes[name].start()
+        theirs.close()
+    try:
+        _meet(links, seconds)
+    finally:
+        for link in links.values():
+            link.close()
+        for process in processes.values():
+            process.join()
+    bundles = {name: Bundle.open(out / name) for name in sites if processes[name].exitcode == 0}
+    if not bundles:
+        raise FederationError("no site came to its end; the log says why")
+    return bundles
+
+
+def fit_at(
+    name: str,
+    files: Files,
+    out: Path,
+    config: FitConfig,
+    key: bytes,
+    link: Connection,
+    columns: dict[str, str] | None,
+    how: ReadOptions,
+) -> None:
+    """The fit of one site, in a process of its own; its exit status is 0 once its bundle is written."""
+    quieten(logging.WARNING)
+
+    def exchange(message: bytes) -> bytes:
+        link.send_bytes(message)
+        return link.recv_bytes()
+
+    try:
+        with joined(Site(name, key, exchange)):
+            fit_bundle(files.events, files.labels, out, config, columns, name, how=how)
+    except (LogError, FederationError, EOFError, OSError) as error:
+        raise SystemExit(f"site {name}: {error or 'the server is gone'}") from error
+
+
+def _meet(links: Mapping[str, Connection], seconds: float) -> None:
+    """Answers sites, all at once at each step, until each has closed its link."""
+    meeting, open_ = Meeting(list(links)), dict(links)
+    while open_:
+        told = _told(open_, seconds)
+        if not told:
+            return
+        for name, answer in meeting.answers(told).items():
+            if name in open_:
+                try:
+                    open_[name].send_bytes(answer)
+                except OSError:
+                    continue  # it is gone, as the next step will show
+                if name not in meeting.alive:
+                    del open_[name]
+
+
+def _told(links: dict[str, Connection], seconds: float) -> dict[str, bytes]:
+    """What each site sends; those that send nothing in time, after the first one has, are not among them."""
+    told, end = dict[str, bytes](), None
+    while len(told) < len(links) and (end is None or time.monotonic() < end):
+        waiting = [link for name, link in links.items() if name not in told]
+        ready = wait(waiting, None if end is None else end - time.monotonic())
+        for name in [name for name, link in links.items() if link in ready]:
+            try:
+                told[name] = links[name].recv_bytes()
+                end = end or time.monotonic() + seconds
+            except (EOFError, OSError):
+                del links[name]
+    return told
