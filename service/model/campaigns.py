@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Keys, side_of
 from service.encoding.values import Floats
-from service.model.crowd import HORIZONS, NOBODY, Look
+from service.model.looks import HORIZONS, NOBODY, Look
 from service.model.shot import FEWEST, Copy, Ints, Shot, Values
 from service.model.togetherness import FEWEST_KNOWN, Usual, deviance_root
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Keys
 from service.encoding.values import Floats
-from service.model.crowd import HORIZONS, Alike, Look
+from service.model.looks import HORIZONS, Alike, Look
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 SCARCE = 3  # holders in training; of a value that has fewer, the state must know what is usual

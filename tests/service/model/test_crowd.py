@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.encoding.held import Held, Keys
-from service.model import crowd as c
+from service.model import looks as c
+from service.model.crowd import Crowd
+from service.model.holders import LATEST
+from service.model.near import BINS, mixed
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -15,7 +18,7 @@ SIDE = np.uint64(0x9E3779B97F4A7C15)
 
 def keys_of(*numbers: int) -> Keys:
     """A key for each number, odd as those of identifiers are."""
-    return c.mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
+    return mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
 
 
 def held(numbers: list[int], ts: list[float] | float = NOW, sides: list[bool] | None = None) -> Held:
@@ -29,8 +32,8 @@ def part(of: Held, some: slice) -> Held:
     return Held(of.keys[some], of.sided[some], of.ts[some], of.event[some], of.length)
 
 
-def crowd_of(histories: dict[int, Held], limits: c.Limits | None = None) -> c.Crowd:
-    crowd = c.Crowd(limits or c.Limits())
+def crowd_of(histories: dict[int, Held], limits: c.Limits | None = None) -> Crowd:
+    crowd = Crowd(limits or c.Limits())
     for account, history in histories.items():
         crowd.enter(account, history)
     return crowd
@@ -123,7 +126,7 @@ def test_totals_are_those_of_a_state_without_the_account_and_right_up_to_an_hour
 def test_a_request_that_is_sent_again_and_the_order_of_accounts_change_nothing(
     log: dict[int, Held], own: Held, random: object
 ) -> None:
-    plain, again, shuffled = crowd_of(log), crowd_of(log), c.Crowd()
+    plain, again, shuffled = crowd_of(log), crowd_of(log), Crowd()
     order = list(log)
     random.shuffle(order)  # type: ignore[attr-defined]
     for account in order:
@@ -144,7 +147,7 @@ def test_a_request_that_is_sent_again_and_the_order_of_accounts_change_nothing(
 @settings(deadline=None)
 @given(history, st.integers(1, 11))
 def test_what_comes_in_parts_counts_as_what_comes_at_once(whole: Held, cut: int) -> None:
-    parts = c.Crowd()
+    parts = Crowd()
     parts.enter(1, part(whole, slice(cut)))
     parts.enter(1, part(whole, slice(cut, None)))
     look, of_parts = (crowd.look(2, whole, float(whole.ts[-1])) for crowd in (crowd_of({1: whole}), parts))
@@ -189,12 +192,12 @@ def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> No
     assert season == pytest.approx(1000, rel=0.05)
 
 
-def entries(crowd: c.Crowd) -> int:
+def entries(crowd: Crowd) -> int:
     """What a state holds, by count."""
-    of_accounts = sum(len(a.named) + len(a.content) + len(a.order) + len(a.last) for a in crowd.accounts.values())
+    of_accounts = sum(len(a.named) + len(a.content) + len(a.order) + 1 for a in crowd.accounts.values())
     of_values = sum(len(h.who) + len(h.when) + len(h.old) for h in crowd.holders.values())
     postings = [len(p) for near in (crowd.by_content, crowd.by_order) for p in near.holders.values()]
-    sketches = sum(len(s) for near in (crowd.by_content, crowd.by_order) for s in near.sketches.values())
+    sketches = sum(len(s.bins) for near in (crowd.by_content, crowd.by_order) for s in near.sketches.values())
     return of_accounts + of_values + sum(postings) + len(postings) + sketches + crowd.totals.counts.size
 
 
@@ -202,8 +205,8 @@ SMALL = c.Limits(accounts=50, keys=20, values=100, hours=30)
 
 
 def most(limits: c.Limits) -> int:
-    of_account = 2 * limits.keys + 2 * c.BINS + 1 + 2 * c.BINS + 4 * c.BINS
-    return limits.accounts * of_account + 3 * c.LATEST * limits.values + 8 * limits.hours
+    of_account = 2 * limits.keys + 2 * BINS + 1 + 2 * BINS + 4 * BINS
+    return limits.accounts * of_account + 3 * LATEST * limits.values + 8 * limits.hours
 
 
 def hostile(kind: str) -> list[tuple[int, Held]]:
@@ -225,7 +228,7 @@ def hostile(kind: str) -> list[tuple[int, Held]]:
     ["one value for everybody", "a new value for every event", "200,000 events", "clocks anywhere", "time goes back"],
 )
 def test_memory_is_bounded_whatever_is_sent(kind: str) -> None:
-    crowd = c.Crowd(SMALL)
+    crowd = Crowd(SMALL)
     for account, one in hostile(kind):
         crowd.enter(account, one)
     assert entries(crowd) <= most(SMALL)
@@ -243,7 +246,7 @@ def test_what_is_told_late_takes_nobodys_place() -> None:
     """A log of long ago comes in after what happens now: accounts of now stay, and so do the latest holders."""
     now = {a: held([1], NOW - a) for a in range(30)}
     long_ago = {1000 + a: held([1], NOW - 60 * DAY - a) for a in range(100)}
-    crowd = c.Crowd(replace(SMALL, accounts=40))
+    crowd = Crowd(replace(SMALL, accounts=40))
     for account, history in (now | long_ago).items():
         crowd.enter(account, history)
     assert now.keys() <= crowd.accounts.keys()
@@ -255,7 +258,7 @@ def test_what_is_told_late_takes_nobodys_place() -> None:
 
 def test_an_account_that_was_dropped_and_is_back_is_one_holder() -> None:
     log = strangers(60)
-    crowd = c.Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
+    crowd = Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
     for _ in range(5):
         for account, history in log.items():
             crowd.enter(account, history)
@@ -282,7 +285,7 @@ def test_what_names_nothing_is_told_of_nobody() -> None:
     assert look.keys.size == 0
     assert look.holders.shape == look.totals.shape == (2, 0, 4)
     assert look.copy == look.lockstep == c.NOBODY
-    assert c.Crowd().look(1, held([1, 2]), NOW).known == 0
+    assert Crowd().look(1, held([1, 2]), NOW).known == 0
 
 
 def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
@@ -292,7 +295,7 @@ def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
     copied = held([7, *range(20_000, 20_025)], NOW + 3600.0)
     crowd = crowd_of(dict(enumerate([*log.values(), *campaign])))
     before = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
-    for k in range(2 * c.LATEST):
+    for k in range(2 * LATEST):
         crowd.enter(1000 + k, part(copied, slice(None)))
     after = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
     assert (after >= before).all()

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from service.encoding.held import Held
-from service.model.crowd import NOBODY, Alike, Crowd, Look
+from service.model.crowd import Crowd
+from service.model.looks import NOBODY, Alike, Look
 from service.model.togetherness import FEWEST_KNOWN, Together, deviance_root
 from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
 
