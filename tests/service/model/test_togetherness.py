@@ -4,7 +4,8 @@ import pytest
 from service.encoding.held import Held
 from service.model.crowd import Crowd
 from service.model.looks import NOBODY, Alike, Look
-from service.model.togetherness import FEWEST_KNOWN, Together, deviance_root
+from service.model.surging import deviance_root
+from service.model.togetherness import FEWEST_KNOWN, Together
 from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
 
 SURGE, _, COPY, LOCKSTEP = range(4)

@@ -116,7 +116,7 @@ class Crowd:
         watches: whether it knows nothing of the time before the first event that it is told of.
     """
 
-    def __init__(self, limits: Limits = Limits(), watches: bool = False) -> None:
+    def __init__(self, limits: Limits, watches: bool = False) -> None:
         self.limits, self.watches = limits, watches
         self.holders: OrderedDict[int, _Holders] = OrderedDict()  # what was named longest ago first
         self.accounts: dict[int, _Account] = {}
