@@ -21,13 +21,8 @@ NO_HEADERS = (
     "recguard compiles a part of itself, for which the header files of Python are missing: there is no {path}. "
     "Install those of {version} (Debian and Ubuntu: apt-get install python{version}-dev), then install again"
 )
-# each operation rounds by itself, on every machine
+# without contraction, each operation rounds by itself on every machine
 OPTIONS = ("-O3", "-g0", "-ffp-contract=off", "-Wno-unused-function")
-    "-O3",
-    "-g0",
-    "-ffp-contract=off",
-    "-Wno-unused-function",
-)  # each operation rounds by itself, on every machine
 
 
 class Compiled(BuildHookInterface):  # type: ignore[misc]

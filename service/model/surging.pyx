@@ -39,9 +39,9 @@ cdef inline double root(double n, double mean, double shape) noexcept nogil:
 
 def deviance_root(n, mean, shape):
     """Signed root of the deviance of a negative binomial with a mean and a gamma shape; about normal where it holds."""
-    given = [np.ascontiguousarray(one, dtype=np.float64) for one in np.broadcast_arrays(n, mean, shape)]
+    given = [np.array(one, dtype=np.float64) for one in np.broadcast_arrays(n, mean, shape)]
     found = np.empty(given[0].shape)
-    cdef double[::1] number = given[0].ravel(), expected = given[1].ravel(), shapes = given[2].ravel()
+    cdef const double[::1] number = given[0].ravel(), expected = given[1].ravel(), shapes = given[2].ravel()
     cdef double[::1] out = found.ravel()
     cdef Py_ssize_t i
     for i in range(out.shape[0]):

@@ -10,6 +10,7 @@ from service.model import looks as c
 from service.model.crowd import Crowd
 from service.model.holders import LATEST
 from service.model.near import BINS, mixed
+from tests.support.reference import crowd as reference
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -300,3 +301,77 @@ def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
     after = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
     assert (after >= before).all()
     assert after[1] <= before[1] + 3  # few of the copies count
+
+
+longer = st.lists(st.tuples(st.integers(0, 60), st.floats(0, 100 * DAY), st.booleans()), min_size=1, max_size=60).map(
+    lambda rows: held(*zip(*sorted(rows, key=lambda row: row[1]), strict=True))  # type: ignore[arg-type]
+)
+told = st.lists(
+    st.tuples(st.integers(0, 12), longer, st.sampled_from(["enter", "again", "heard", "forget"])), max_size=25
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(told, longer, st.sampled_from([c.Limits(), replace(SMALL, accounts=6, values=40, hours=10)]))
+def test_the_compiled_state_is_that_of_plain_python(
+    steps: list[tuple[int, Held, str]], own: Held, limits: c.Limits
+) -> None:
+    compiled, plain = Crowd(limits, watches=True), reference.Crowd(limits, watches=True)
+    for account, history, how in steps:
+        if how == "forget":
+            assert compiled.forget(account) == plain.forget(account)
+            continue
+        more = (float(history.ts[0]) - DAY, int(history.keys[0])) if how == "heard" else ()
+        for _ in range(2 if how == "again" else 1):
+            news, expected = compiled.enter(account, history, *more), plain.enter(account, history, *more)
+            assert (news is None) == (expected is None)
+            if news is not None and expected is not None:
+                assert (news.account, news.first, news.before) == (expected.account, expected.first, expected.before)
+                assert news.held is not None
+                assert expected.held is not None
+                assert news.held.ts.tolist() == expected.held.ts.tolist()
+                assert news.held.sided.tolist() == expected.held.sided.tolist()
+    assert {a: (k.first, k.until, k.weight, k.named) for a, k in compiled.accounts.items()} == {
+        a: (k.first, k.until, k.weight, k.named) for a, k in plain.accounts.items()
+    }
+    assert list(compiled.holders) == list(plain.holders)
+    for key, some in plain.holders.items():
+        same_key = compiled.holders[key]
+        assert (same_key.count, same_key.who, same_key.when) == (some.count, some.who, some.when)
+        assert (same_key.old, same_key.weight) == (some.old, some.weight)
+    for account in (99, *(account for account, _, _ in steps)):
+        look, expected_look = (state.look(account, own, float(own.ts[-1])) for state in (compiled, plain))
+        agree(look, expected_look)
+
+
+def agree(look: c.Look, expected: c.Look) -> None:
+    """Fails unless both say the same."""
+    for name in ("keys", "sided", "event"):
+        assert np.array_equal(getattr(look, name), getattr(expected, name))
+    assert look.holders == pytest.approx(expected.holders, rel=1e-12, abs=1e-9)
+    assert look.totals == pytest.approx(expected.totals, rel=1e-9, abs=1e-6)
+    assert (look.fresh, look.known, look.age) == (expected.fresh, expected.known, expected.age)
+    for one, other in ((look.copy, expected.copy), (look.lockstep, expected.lockstep)):
+        assert (one.account, one.share, one.keys.tolist()) == (other.account, other.share, other.keys.tolist())
+        assert one.scale == pytest.approx(other.scale)
+
+
+def test_a_crowd_of_many_is_that_of_plain_python() -> None:
+    """So many that marks overflow, holders are more than are known one by one, and copies are found."""
+    log = strangers(150)
+    copies = {1000 + k: part(log[k % 3], slice(None)) for k in range(90)}
+    compiled, plain = Crowd(), reference.Crowd(c.Limits())
+    for account, history in (log | copies).items():
+        for crowd in (compiled, plain):
+            crowd.enter(account, naming_also(history, account))
+    for account in (0, 1, 50, 1005, 5000):
+        own = log[account % 150]
+        agree(*(crowd.look(account, own, float(own.ts[-1])) for crowd in (compiled, plain)))
+
+
+def naming_also(history: Held, account: int) -> Held:
+    """The history, which begins with a value that all name."""
+    first = held([7777], float(history.ts[0]) - account)
+    both = zip(*((getattr(h, n) for n in ("keys", "sided", "ts")) for h in (first, history)), strict=True)
+    keys, sided, ts = (np.concatenate(pair) for pair in both)
+    return Held(keys, sided, ts, np.arange(len(keys), dtype=np.int32), len(keys))
