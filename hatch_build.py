@@ -22,7 +22,7 @@ NO_HEADERS = (
     "Install those of {version} (Debian and Ubuntu: apt-get install python{version}-dev), then install again"
 )
 # without contraction, each operation rounds by itself on every machine
-OPTIONS = ("-O3", "-g0", "-ffp-contract=off", "-Wno-unused-function")
+OPTIONS = ("-O2", "-g0", "-ffp-contract=off", "-Wno-unused-function")
 
 
 class Compiled(BuildHookInterface):  # type: ignore[misc]
@@ -72,7 +72,7 @@ def compile_all(root: Path = ROOT) -> list[Path]:
         directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
         made = cythonize(extensions, build_dir=str(work), compiler_directives=directives, quiet=True)
         command = build_ext(Distribution({"name": "recguard", "ext_modules": made}))
-        command.inplace, command.build_temp = True, str(work)
+        command.inplace, command.build_temp, command.parallel = True, str(work), os.cpu_count()
         command.ensure_finalized()
         command.run()
         return [root / command.get_ext_fullpath(extension.name) for extension in made]

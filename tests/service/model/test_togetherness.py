@@ -81,11 +81,11 @@ def test_who_is_copied_is_no_copy() -> None:
 
 
 def look(known: int, copy: Alike = NOBODY) -> Look:
-    keys, nothing = keys_of([1, 2]), np.zeros((2, 2, 4))
+    keys, event, nothing = keys_of([1, 2]), np.array([0, 1], dtype=np.int32), np.zeros((2, 2, 4))
     return Look(
         keys,
         np.zeros(2, dtype=bool),
-        np.array([0, 1], dtype=np.int32),
+        event,
         nothing,
         nothing,
         True,
