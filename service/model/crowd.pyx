@@ -9,9 +9,10 @@ a day, a week and a season. It never counts the sequence's own account. `togethe
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.stdlib cimport calloc, free, qsort
+from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 from cpython.dict cimport PyDict_GetItem
+from cpython.mem cimport PyMem_Free as free
 from cpython.object cimport PyObject
 
 from service.model.holders cimport SPAN, SPANS, Holders
@@ -150,11 +151,10 @@ cdef class Crowd:
         cdef const double[:] ts = held.ts
         cdef Py_ssize_t n = keys.shape[0], i, start = -1, end = 0
         cdef uint64_t led
-        cdef Account found
         if not n:
             return None
         first = min(ts[0], first)
-        found = self.accounts.get(account)
+        cdef Account found = self.accounts.get(account)
         if found is None:
             found = self.accounts[account] = Account(first)
         found.first = min(found.first, first)
@@ -162,9 +162,8 @@ cdef class Crowd:
             led = found.last if ts[0] > found.until else 0
         else:
             led = before
-        cdef char *fresh = <char *>calloc(n, 1)
-        if fresh == NULL:
-            raise MemoryError()
+        cdef char *fresh = <char *>some(n)
+        memset(fresh, 0, n)
         try:
             names = held.keys.tolist()
             self._sketch(account, found, keys, names, led, fresh)
@@ -180,8 +179,8 @@ cdef class Crowd:
             free(fresh)
         self.totals.trim()
         if len(self.accounts) > self.most_accounts:
-            some = -(-len(self.accounts) // AT_ONCE)
-            for silent in nsmallest(some, self.accounts, lambda a: self.accounts[a].until):
+            count = -(-len(self.accounts) // AT_ONCE)
+            for silent in nsmallest(count, self.accounts, lambda a: self.accounts[a].until):
                 self.forget(silent)
         if start < 0:
             return None
@@ -189,22 +188,21 @@ cdef class Crowd:
 
     cdef bint _name(self, int64_t account, Account found, key, bint side, double ts) except -1:
         """Notes that an account names a key, or a key told by its side, if it has not done so before."""
-        cdef bint old
         if not key or key in found.named or len(found.named) >= self.most_named:
             return False
-        old = ts - found.first > NEW
+        cdef bint old = ts - found.first > NEW
         found.named[key] = (ts, side, found.weight)
-        cdef Holders some
+        cdef Holders others
         cdef PyObject *kept = PyDict_GetItem(self.holders, key)
         if kept == NULL:
-            some = self.holders[key] = Holders()
+            others = self.holders[key] = Holders()
         else:
-            some = <Holders>kept
+            others = <Holders>kept
             self.holders.move_to_end(key)
         # one that was dropped and is back is no other holder, and copies take nobody's place among the latest
-        if not found.weight or some.has(account):
+        if not found.weight or others.has(account):
             return True
-        some.add(account, ts, old, found.weight)
+        others.add(account, ts, old, found.weight)
         self.totals.add(2 * side + old, ts, found.weight)
         if len(self.holders) > self.most_values:
             self.holders.popitem(last=False)
@@ -255,9 +253,7 @@ cdef class Crowd:
         cdef const int32_t[:] events = held.event
         cdef Py_ssize_t n = keys.shape[0], i, k = 0
         cdef Account found = self.accounts.get(account)
-        cdef double began = now
-        if n:
-            began = min(ts[0], began)
+        cdef double began = min(ts[0], now) if n else now
         if found is not None:
             began = min(found.first, began)
         cdef int new = now - began > NEW  # the place of accounts that are new: first if this one is
@@ -278,10 +274,11 @@ cdef class Crowd:
                 k += 1
         count = k
         of_key, of_side = np.empty(count, dtype=np.uint64), np.empty(count, dtype=bool)
-        of_event, of_holders = np.empty(count, dtype=np.int32), np.zeros((2, count, SPANS))
-        of_totals = np.empty((2, count, SPANS))
+        of_event = np.empty(count, dtype=np.int32)
+        of_holders, of_totals = np.zeros((2, count, SPANS)), np.empty((2, count, SPANS))
         try:
-            self._look_at(account, found, places, ts, events, new, of_key, of_side.view(np.uint8), of_event, of_holders, of_totals)
+            self._look_at(account, found, places, ts, events, new, of_key, of_side.view(np.uint8), of_event,
+                          of_holders, of_totals)
         finally:
             free(places)
         return Look(
@@ -292,16 +289,13 @@ cdef class Crowd:
             totals=of_totals,
             fresh=not new,
             known=len(self.accounts) - (found is not None),
-            age=self._age(now) if self.watches else np.inf,
+            age=np.inf if not self.watches else now - self.totals.at[0] * HOUR if self.totals.n else 0.0,
             copy=self._alike(self.by_content, account, keys, ts, 0),
             lockstep=self._alike(self.by_order, account, keys, ts, 1),
         )
 
-    def _age(self, now):
-        return now - self.totals.at[0] * HOUR if self.totals.n else 0.0
-
-    cdef _look_at(self, int64_t account, Account found, const Place *places, const double[:] ts, const int32_t[:] events,
-                  int new, uint64_t[::1] of_key, char[::1] of_side, int32_t[::1] of_event,
+    cdef _look_at(self, int64_t account, Account found, const Place *places, const double[:] ts,
+                  const int32_t[:] events, int new, uint64_t[::1] of_key, char[::1] of_side, int32_t[::1] of_event,
                   double[:, :, ::1] holders, double[:, :, ::1] totals):
         cdef Py_ssize_t n = ts.shape[0], k, i, at
         cdef int h, column

@@ -1,8 +1,8 @@
-"""Who names an identifier, as the crowd's state keeps it: the latest accounts one by one, the others by their number."""
+"""Who names an identifier, as the crowd's state keeps it: the latest accounts one by one, the others by number."""
 
 from libc.math cimport fabs
-from libc.stdlib cimport free
 from libc.string cimport memmove
+from cpython.mem cimport PyMem_Free as free
 
 from service.model.totals cimport some
 

@@ -1,7 +1,7 @@
 """How many identifiers accounts named when: the totals that the crowd's state keeps by the hour."""
 
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
+from cpython.mem cimport PyMem_Free as free, PyMem_Realloc as realloc
 
 import numpy as np
 
@@ -73,7 +73,8 @@ cdef class Totals:
             if self.n == self.room:
                 self._grow(2 * self.room)
             memmove(self.at + at + 1, self.at + at, (self.n - at) * sizeof(double))
-            memmove(self.named + COLUMNS * (at + 1), self.named + COLUMNS * at, COLUMNS * (self.n - at) * sizeof(double))
+            memmove(self.named + COLUMNS * (at + 1), self.named + COLUMNS * at,
+                    COLUMNS * (self.n - at) * sizeof(double))
             self.at[at] = hour
             memset(self.named + COLUMNS * at, 0, COLUMNS * sizeof(double))
             self.n += 1

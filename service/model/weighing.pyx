@@ -34,7 +34,8 @@ cdef class Weighing:
     cdef double event_weight, event_bias
     cdef tuple given
 
-    def __init__(self, weights, bias, alarm_weight, alarm_at, alarm_most, double event_weight, double event_bias, within):
+    def __init__(self, weights, bias, alarm_weight, alarm_at, alarm_most, double event_weight, double event_bias,
+                 within):
         self.given = (weights, bias, alarm_weight, alarm_at, alarm_most, event_weight, event_bias, within)
         self.weights, self.bias = np.array(weights, dtype=np.float64), np.array(bias, dtype=np.float64)
         self.alarm = np.array((alarm_weight, alarm_at), dtype=np.float64)
@@ -146,7 +147,7 @@ def which(missing):
 
 
 def first_below(const double[:, :, :] thresholds, const int64_t[:] lacks, const int64_t[:] of, const double[:] score):
-    """Int64 (N,): the first of R thresholds (C, B, R) that lies below each score in its class; the last if none does."""
+    """Int64 (N,): the first of R thresholds (C, B, R) that lies below each score in its class; the last if none."""
     found = np.empty(score.shape[0], dtype=np.int64)
     cdef int64_t[::1] out = found
     cdef Py_ssize_t i, r, last = thresholds.shape[2] - 1
