@@ -20,7 +20,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard service/*/*.pyx service/*/*.pxd)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,traces,signed,postgres,redis,kafka,ray,federate,s3,sql,dev]"
 	touch $@

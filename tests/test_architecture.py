@@ -10,9 +10,10 @@ from tests.support.imports import imported
 from tests.support.paths import ROOT
 
 HALVES = ("service", "training")
-MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+MOST_LINES, MOST_LETTERS, MOST_FUNCTION_LINES = 400, 120, 60
 ROW = re.compile(r"^\| `(?P<room>[\w.]+)` \| (?P<purpose>[^|]+) \| (?P<imports>[^|]*) \|$", re.M)
 FILES = sorted(path for half in HALVES for path in (ROOT / half).rglob("*.py"))
+COMPILED = sorted(path for half in HALVES for path in (ROOT / half).rglob("*.px[yd]"))
 
 
 def room_of(module: str) -> str:
@@ -42,6 +43,17 @@ def test_every_import_is_an_arrow_of_the_map() -> None:
             if target.split(".")[0] in HALVES and target not in (room, *HALVES) and target not in arrows[room]:
                 wrong.append(f"{module_of(path)} imports {name}: {room} may import {sorted(arrows[room])}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_compiled_code_keeps_to_the_map_and_has_its_types(path: Path) -> None:
+    text = path.read_text()
+    room = room_of(module_of(path))
+    imports = {room_of(name) for name in re.findall(r"^from ((?:service|training)\.[\w.]+) c?import", text, re.M)}
+    assert imports <= {room, *documented()[room]}
+    assert len(text.splitlines()) <= MOST_LINES
+    assert max(map(len, text.splitlines())) <= MOST_LETTERS
+    assert path.with_suffix(".pyi").exists()
 
 
 def test_the_map_names_every_room_and_no_other() -> None:

@@ -44,8 +44,3 @@ class Usage:
         first = run_starts(keys)
         of, row = np.divmod(keys[first].astype(np.int64), width)
         return of, row, run_lengths(first, len(keys))
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums (N, ...) of values (U, ...) over each sequence's rows, of which it has at least that of its length."""
-        starts = np.searchsorted(self.owner, np.arange(self.length))
-        return np.asarray(np.add.reduceat(values, starts, axis=0))

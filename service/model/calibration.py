@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from service.encoding.values import Floats
 from service.model.lengths import bins
 from service.model.togetherness import MEASURES, Together
+from service.model.weighing import Weighing
 
 CHANNELS = ("network", "foreign", "linear", "association", "novelty")
 OF_NETWORK = slice(0, 2)  # the channels that are the network's
-EVENT_POWER = 0.25  # of a sequence's score: at 1 events of missed anomalies look genuine, at 0 all look anomalous
-STEEPNESS = 8.0  # log odds between a usual measure and the place of its alarm
 ALARMS = ("novelty", *MEASURES)  # what raises an alarm of its own, whatever was learned
 
 
@@ -61,6 +60,11 @@ class Evidence:
     def channels(self) -> Floats:
         """Float64 (N, 5): the CHANNELS that the calibration weighs."""
         return np.stack((self.network, self.foreign, *beside(self.linear, self.association, self.novelty)), axis=1)
+
+    @cached_property
+    def bins(self) -> NDArray[np.int64]:
+        """Int64 (N,): the bin of each sequence's length."""
+        return bins(self.lengths)
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -120,6 +124,11 @@ def sigmoid(x: Any) -> Any:
     return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(x))
 
 
+def either(one: Floats, other: Floats) -> Floats:
+    """Probability of one of two things or both, were they independent."""
+    return 1 - (1 - one) * (1 - other)
+
+
 def logit(p: float) -> float:
     """Log odds of a probability in (0, 1)."""
     return float(np.log(p / (1 - p)))
@@ -177,9 +186,8 @@ class Calibration:
 
     def weighed(self, evidence: Evidence) -> Floats:
         """Log odds (N,) of what was learned, at the prevalence of the data that it was fitted on."""
-        of = bins(evidence.lengths)
-        # no matrix product, since its rounding depends on the number of sequences
-        return np.asarray((evidence.channels * self._weights[of]).sum(axis=1) + self._bias[of])
+        e = evidence
+        return self._weighing.weighed(e.network, e.foreign, e.linear, e.association, e.novelty, e.bins)
 
     def without_network(self, evidence: Evidence) -> Floats:
         """The same log odds (N,) where the network says nothing."""
@@ -193,7 +201,7 @@ class Calibration:
         Args:
             without: float64 (N,), what `without_network` gives.
         """
-        weights = self._weights[bins(evidence.lengths), OF_NETWORK]
+        weights = self._weights[evidence.bins, OF_NETWORK]
         first = (weights > 0) & (np.cumsum(weights > 0, axis=1) == 1)
         said = np.divide((log_odds - without)[:, None], weights, out=np.zeros_like(weights), where=first)
         return replace(evidence, network=said[:, 0], foreign=said[:, 1])
@@ -203,27 +211,21 @@ class Calibration:
         return np.array(self.weights)
 
     @cached_property
-    def _bias(self) -> Floats:
-        return np.array(self.bias)
-
-    @cached_property
-    def _alarm(self) -> Floats:
-        return np.array((self.alarm_weight, self.alarm_at))
+    def _weighing(self) -> Weighing:
+        return Weighing(
+            self.weights,
+            self.bias,
+            self.alarm_weight,
+            self.alarm_at,
+            self.alarm_most,
+            self.event_weight,
+            self.event_bias,
+            self.within,
+        )
 
     def alarms(self, evidence: Evidence) -> Floats:
         """Float64 (N, ALARMS): how sure each alarm is; 0 for those on the crowd where nothing is known of it."""
-        of = bins(evidence.lengths)
-        told = np.column_stack((log(evidence.novelty), evidence.together.measures))
-        sure = np.stack([self._sure(k, told[:, k], of) for k in range(len(ALARMS))], axis=1)
-        return np.asarray(np.nan_to_num(sure))
-
-    def _sure(self, alarm: int, measure: Floats, of: NDArray[np.int64]) -> Floats:
-        """How sure an alarm is of a measure (M,) in bins of length (M,)."""
-        weight, at = self._alarm[:, alarm, of]
-        z, most = weight * (measure - at), self.alarm_most[alarm]
-        # what lies farther beyond is surer, so that the surest are told apart
-        sure = 1 - (1 - most * sigmoid(z)) * np.exp(-np.maximum(z, 0) / STEEPNESS)
-        return np.asarray(sure if most else np.zeros_like(sure))
+        return self._weighing.alarms(evidence.novelty, evidence.together.measures, evidence.bins)
 
     def alarm(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous because nothing normal is like them: the surest alarm."""
@@ -231,7 +233,7 @@ class Calibration:
 
     def score(self, evidence: Evidence) -> Floats:
         """Probabilities (N,) that the sequences are anomalous."""
-        return 1 - (1 - self.learned(evidence)) * (1 - self.alarm(evidence))
+        return either(self.learned(evidence), self.alarm(evidence))
 
     def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
         """How likely, float64 (T,) in [0, 1], each event is part of an anomaly, given the sequences' scores (N,).
@@ -243,25 +245,10 @@ class Calibration:
 
         An event whose value surges in the crowd raises the alarm that its sequence does.
         """
-        found = np.repeat(score**EVENT_POWER, evidence.lengths) * self._within(evidence)
-        surging = np.flatnonzero(evidence.together.events)
-        if len(surging):
-            of = np.repeat(bins(evidence.lengths), evidence.lengths)[surging]
-            sure = self._sure(ALARMS.index("surge"), evidence.together.events[surging], of)
-            found[surging] = 1 - (1 - found[surging]) * (1 - sure)
-        return np.asarray(found)
-
-    def _within(self, evidence: Evidence) -> Floats:
-        """Float64 (T,): how likely each event is part of an anomaly if its sequence is one."""
-        events = evidence.events.astype(np.float64)
-        if not self.within:
-            return np.asarray(sigmoid(self.event_weight * events + self.event_bias))
-        odds = np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True))
-        of_type = np.repeat(odds / odds.sum(axis=1, keepdims=True), evidence.lengths, axis=0)
-        told = np.stack((evidence.changed, events, evidence.foreign_events.astype(np.float64), np.ones(len(events))))
-        # summed one by one, since the rounding of a matrix product depends on the number of events
-        by_type = sigmoid(sum(one[:, None] * weight for one, weight in zip(told, np.array(self.within).T, strict=True)))
-        return np.asarray((of_type * by_type).sum(axis=1))
+        e, surge = evidence, ALARMS.index("surge")
+        events, foreign = (np.asarray(one, dtype=np.float64) for one in (e.events, e.foreign_events))
+        told = e.types, e.changed, events, foreign, e.together.events
+        return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge)
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
         """The model's types for which most sequences are anomalous only in part."""

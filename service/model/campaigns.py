@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Keys, side_of
 from service.encoding.values import Floats
-from service.model.crowd import HORIZONS, NOBODY, Look
+from service.model.looks import HORIZONS, NOBODY, Look
 from service.model.shot import FEWEST, Copy, Ints, Shot, Values
-from service.model.togetherness import FEWEST_KNOWN, Usual, deviance_root
+from service.model.surging import deviance_root
+from service.model.togetherness import FEWEST_KNOWN, Usual
 
 EXPECTED = 0.01  # campaigns that chance may make in a state
 SURE = 0.5  # certainty from which an account is a member

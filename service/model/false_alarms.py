@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
+from service.model import weighing
 from service.model.lengths import bins
 from service.model.policy import Thresholds
+from service.model.weighing import first_below
 
 LOOKS = 200  # live events at each of which an account may be scored
 # rates that thresholds are kept for: ten in each decade, the usual ones among them
 STEPS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 RATES = (*(float(f"{step * 10.0**power:.3g}") for power in range(-4, 0) for step in STEPS), 1.0)
+_RATES = np.array(RATES)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ class FalseAlarms:
 
     def rates(self, score: Floats, lengths: NDArray[np.integer], missing: NDArray[np.bool_]) -> Floats:
         """Float64 (N,): the smallest of RATES at which each sequence would be flagged; 1 if at none."""
-        above = score[:, None] > self.thresholds[self.classes(missing, lengths)]
-        return np.asarray(RATES)[np.where(above.any(axis=1), above.argmax(axis=1), len(RATES) - 1)]
+        return _RATES[first_below(self.thresholds, *self.classes(missing, lengths), score)]
 
     def classes(
         self, missing: NDArray[np.bool_], lengths: NDArray[np.integer]
@@ -100,10 +102,7 @@ def log_odds(score: Any) -> Any:
 
 def which(missing: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Int64 (N,): the class of each sequence (N, C) by what it lacks: nothing, one of C columns, or several."""
-    count, columns = missing.sum(axis=1), missing.shape[1]
-    return np.select(
-        [count == 0, count == 1], [0 * count, 1 + missing.argmax(axis=1) if columns else 0 * count], columns + 1
-    )
+    return weighing.which(missing)
 
 
 def conformal(scores: Floats, rates: Sequence[float] = RATES) -> Floats:

@@ -8,10 +8,9 @@ effects", ICWSM 2013).
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
+from service.model.sums import weighted_mean
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,4 @@ class GuiltByAssociation:
 
     def read(self, usage: Usage) -> Floats:
         """Float64 (N,), the weighted mean over the values a sequence holds, each counted once; 0 if it holds none."""
-        weight = self.weight[usage.rows]
-        total = np.bincount(usage.owner, weight, usage.length)
-        return np.bincount(usage.owner, weight * self.suspicion[usage.rows], usage.length) / np.maximum(total, 1e-9)
+        return weighted_mean(usage.owner, usage.rows, usage.length, self.weight, self.suspicion)

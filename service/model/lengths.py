@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST = (1, 2, 3, 4, 6, 9, 14, 21, 33, 65, 129, 257, 513)  # fewest events of each bin; the last has no end
+_LEAST = np.array(LEAST)
 CLASSES = {1: "1-5", 6: "6-20", 21: "21-64", 65: "65+"}  # fewest events, and name, of classes of several bins each
 
 
 def bins(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
     """Int64 (N,), the bin of each number of events (N,), which is at least 1."""
-    return np.searchsorted(LEAST, lengths, side="right") - 1
+    return _LEAST.searchsorted(lengths, side="right") - 1
 
 
 def class_of(length: int) -> int:

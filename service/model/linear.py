@@ -15,6 +15,7 @@ from service.encoding.encoder import MASK, Encoded
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.novelty import LIMIT
+from service.model.sums import norms, summed
 
 MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
 
@@ -43,7 +44,7 @@ class Linear:
 
     def logits(self, usage: Usage, description: Floats) -> Floats:
         """Float64 (N, 1 + K): the label's logit, and one for each type."""
-        of_rows = usage.sum(self._by_row[usage.rows]) / self._norms(usage)[:, None]
+        of_rows = summed(usage.owner, usage.rows, usage.length, self._by_row) / self._norms(usage)[:, None]
         return np.asarray(of_rows + dense(description) @ self.dense_weights.T + self.bias)
 
     def contributions(self, encoded: Encoded, usage: Usage) -> Floats:
@@ -59,5 +60,4 @@ class Linear:
         return np.ascontiguousarray(self.weights.T)
 
     def _norms(self, usage: Usage) -> Floats:
-        squares = np.bincount(usage.owner, np.square(self.idf[usage.rows]), usage.length)
-        return np.sqrt(np.maximum(squares, 1e-12))
+        return norms(usage.owner, usage.rows, usage.length, self.idf)

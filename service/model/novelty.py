@@ -19,33 +19,22 @@ from numpy.typing import NDArray
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.lengths import bins
+from service.model.sums import measured
 
 LIMIT = 8.0  # standard deviations; larger values are cut to this, since they say no more
 MOST_KEPT = 32 << 20  # bytes of the inverse roots that are kept, since a caller can ask for any number of them
 
 
-def measure(usage: Usage, field: NDArray[np.integer], surprise: Floats, fields: int) -> Floats:
+def measure(usage: Usage, field: NDArray[np.int16], surprise: Floats, fields: int) -> Floats:
     """Mean surprise in nats and entropy of each field, float64 (N, 2 F), NaN where a sequence has no value in it.
 
     Args:
         usage: of N sequences.
-        field: int (rows,), the field of each table row, -1 for rows that describe no event.
+        field: int16 (rows,), the field of each table row, -1 for rows that describe no event.
         surprise: float64 (rows,), -ln of the row's share among the rows of its field in normal sequences.
         fields: F.
     """
-    of_event = field[usage.rows] >= 0
-    rows, counts = usage.rows[of_event], usage.counts[of_event]
-    cell = usage.owner[of_event] * fields + field[rows]
-
-    def total(values: Floats) -> Floats:
-        sums: Floats = np.bincount(cell, values, usage.length * fields).astype(np.float64)
-        return sums.reshape(-1, fields)
-
-    n = total(counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total(counts * surprise[rows]) / n
-        entropy = np.log(n) - total(counts * np.log(counts)) / n
-    return np.concatenate((mean, entropy), axis=1)
+    return measured(usage.owner, usage.rows, usage.counts, usage.length, field, surprise, fields)
 
 
 @dataclass(frozen=True)

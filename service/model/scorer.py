@@ -20,7 +20,7 @@ from service.engine.outputs import Outputs, Row
 from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
-from service.model.calibration import Calibration, Evidence
+from service.model.calibration import Calibration, Evidence, either
 from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.policy import Reach
@@ -29,6 +29,7 @@ from service.model.reasons import Explainer, Reason
 from service.model.tabular import Reading, Tabular
 from service.model.togetherness import Together
 from service.model.topics import Topics
+from service.model.weighing import likeliest
 from service.schemas.terms import Decision
 
 UNKNOWN_TYPE = "unknown"  # anomalous, but like none of the types in training
@@ -76,12 +77,18 @@ class Scorer:
 
     def scores(self, evidence: Evidence) -> list[Score]:
         """Score and likeliest type of each sequence, and the scores of its events."""
-        scores, known = self.calibration.score(evidence), evidence.together.known
-        rates = self.false_alarms.rates(scores, evidence.lengths, evidence.missing)
+        learned, alarm, known = (
+            self.calibration.learned(evidence),
+            self.calibration.alarm(evidence),
+            evidence.together.known,
+        )
+        scores = either(learned, alarm)
+        alone = self.together is None or not known.all()
+        rates = self.false_alarms.rates(scores, evidence.lengths, evidence.missing) if alone else scores
         if self.together is not None and known.any():
             rates = np.where(known, self.together.rates(scores, evidence.lengths, evidence.missing), rates)
         events = self.calibration.event_scores(evidence, scores)
-        types: Sequence[str | None] = self.likeliest(evidence) if self.types else [None] * len(evidence)
+        types: Sequence[str | None] = self._likeliest(evidence, learned, alarm)
         found, start = [], 0
         rest = zip(rates.tolist(), evidence.missing, known.tolist(), strict=True)
         told = zip(scores.tolist(), types, evidence.lengths.tolist(), rest, strict=True)
@@ -111,13 +118,13 @@ class Scorer:
         unsure = np.isinf(highest) | reach.flags(score, rates, evidence.lengths)
         return np.asarray(np.where(unsure, np.nan, rates))
 
-    def likeliest(self, evidence: Evidence) -> list[str]:
+    def _likeliest(self, evidence: Evidence, learned: Floats, alarm: Floats) -> Sequence[str | None]:
         """The likeliest types; "unknown" if novelty is stronger than the learned part, or if no type stands out."""
-        alarm, learned = self.calibration.alarm(evidence), self.calibration.learned(evidence)
-        likeliest = evidence.types.argmax(axis=1)
-        share = 1 / np.exp(evidence.types - evidence.types.max(axis=1, keepdims=True)).sum(axis=1)
-        unknown = (alarm > learned) | ((alarm > 0.5) & (share < 0.5))
-        return [UNKNOWN_TYPE if u else self.types[k] for u, k in zip(unknown.tolist(), likeliest.tolist(), strict=True)]
+        if not self.types:
+            return [None] * len(evidence)
+        places, shares = likeliest(evidence.types)
+        unknown = (alarm > learned) | ((alarm > 0.5) & (shares < 0.5))
+        return [UNKNOWN_TYPE if u else self.types[k] for u, k in zip(unknown.tolist(), places.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from service.encoding.encoder import Encoder
 from service.encoding.fields import FIRST
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
+from service.model import sums
 from service.model.novelty import LIMIT
 
 SCALE = 0.4  # of the standardised moments among the features of the linear part, whose norm is 1
@@ -33,23 +34,14 @@ def graded(encoder: Encoder) -> tuple[NDArray[np.int16], Floats, int]:
     return field, grade, count
 
 
-def moments(usage: Usage, field: NDArray[np.integer], grade: Floats, fields: int) -> Floats:
+def moments(usage: Usage, field: NDArray[np.int16], grade: Floats, fields: int) -> Floats:
     """Mean and standard deviation of the grades in each field, float64 (N, 2 F), NaN where there is no value.
 
     Args:
         usage: of N sequences.
         field, grade, fields: as `graded` gives them.
     """
-    of_field = field[usage.rows] >= 0
-    rows, counts = usage.rows[of_field], usage.counts[of_field]
-    cell = usage.owner[of_field] * fields + field[rows]
-    n, first, second = (
-        np.bincount(cell, counts * grade[rows] ** power, usage.length * fields).reshape(usage.length, fields)
-        for power in (0, 1, 2)
-    )
-    with np.errstate(invalid="ignore"):
-        mean = first / n
-        return np.concatenate((mean, np.sqrt(np.maximum(second / n - mean**2, 0.0))), axis=1)
+    return sums.moments(usage.owner, usage.rows, usage.counts, usage.length, field, grade, fields)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Keys, by_itself
 from service.encoding.values import Floats
-from service.model.crowd import NEW_SECONDS, STEP, Crowd, Totals
+from service.model.crowd import Crowd
+from service.model.looks import NEW_SECONDS, STEP
 
 Ints = NDArray[np.int64]
 FEWEST = 3  # accounts of a campaign
@@ -76,8 +77,7 @@ class Shot:
         self.known, self.all = len(crowd.accounts), len(crowd.holders)
         hours = crowd.totals.hours
         self.age = STEP * float(hours[-1] + 1 - hours[0]) if crowd.watches and len(hours) else np.inf
-        self.totals = Totals(crowd.totals.most)
-        self.totals.hours, self.totals.counts = hours.copy(), crowd.totals.counts.copy()
+        self.totals = crowd.totals.copy()
         self.copies: list[Copy] = []
         self.adding: dict[int, list[Copy]] = {}  # by key, the copies that add it to what they copy
         self.counts: dict[int, float] = {}  # what all holders of what copies name count for
@@ -102,16 +102,19 @@ class Shot:
 
     def _take_value(self, key: int) -> None:
         found = self.crowd.holders.get(key)
-        adding = [copy for copy in self.adding.get(key, ()) if found is not None and copy.account not in found.who]
-        if found is None or len(found.who) + len(adding) < FEWEST:
+        if found is None:
             return
-        known = (self.crowd.accounts.get(who) for who in (*found.who, *(copy.account for copy in adding)))
+        who = found.who
+        adding = [copy for copy in self.adding.get(key, ()) if copy.account not in who]
+        if len(who) + len(adding) < FEWEST:
+            return
+        known = (self.crowd.accounts.get(one) for one in (*who, *(copy.account for copy in adding)))
         account = next((a for a in known if a is not None and key in a.named), None)
         if account is None:
             return  # all that is known of are forgotten
         parent = by_itself(key, account.named) if account.named[key][1] else key
         self._rows.append((key, parent, found.count + len(adding)))
-        who, when, old, weight = found.who[:], found.when[:], found.old[:], found.weight[:]
+        when, old, weight = found.when, found.old, found.weight
         for copy in adding:  # a copy counts for nothing but by what it adds
             ts = copy.named[key][0]
             who.append(copy.account)
@@ -124,7 +127,7 @@ class Shot:
         crowd, account = self.crowd, self.crowd.accounts.get(number)
         if account is None or account.weight == 1 or number not in crowd.by_content.sketches:
             return
-        for other, _, _ in crowd.by_content.nearest(number, crowd.by_content.sketches[number]):
+        for other in crowd.by_content.like(number):
             theirs, own = crowd.accounts[other].named, account.named
             both = own.keys() & theirs.keys()
             if 2 * sum(theirs[key][0] <= own[key][0] for key in both) >= len(both) > 0:

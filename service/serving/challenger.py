@@ -27,7 +27,7 @@ from service.encoding.remembered import Given
 from service.encoding.values import EventError
 from service.engine.session import Runtime
 from service.model.bundle import Bundle
-from service.model.crowd import Limits
+from service.model.looks import Limits
 from service.model.policy import Policy
 from service.model.scorer import Model, Score
 from service.model.togetherness import Together

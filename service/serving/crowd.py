@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from service.encoding.held import Held, at_once
-from service.model.crowd import Crowd, Limits, News
+from service.model.crowd import Crowd
+from service.model.looks import Limits, News
 from service.model.togetherness import Together, Usual
 from service.serving.crowd_records import pack, unpack
 from service.settings import Settings

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.encoding.held import Held
-from service.model.crowd import News
+from service.model.looks import News
 
 HEAD = struct.Struct("<qdQI")
 DIGEST = 8  # bytes

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from service.model.crowd import News
+from service.model.looks import News
 from service.serving.crowd import LiveCrowd, limits_of
 from service.settings import Settings
 from service.stores.crowd_stream import MOST_READ, Record, Stream

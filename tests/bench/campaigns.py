@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from service.model.campaigns import find
-from service.model.crowd import Crowd, Limits
+from service.model.crowd import Crowd
+from service.model.looks import Limits
 from service.model.shot import Shot
 from service.schemas.messages import Sequence
 from service.serving.recent import Recent

@@ -20,7 +20,8 @@ import redis as sync_redis
 
 from service.encoding.held import Held
 from service.model.bundle import Bundle
-from service.model.crowd import Crowd, Limits
+from service.model.crowd import Crowd
+from service.model.looks import Limits
 from service.model.near import mixed
 from service.stores.crowd_stream import NAME
 from service.tools.bench import Usage, sequences_of, service

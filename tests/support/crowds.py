@@ -6,7 +6,8 @@ import numpy as np
 
 from service.encoding.held import Held, Keys
 from service.model.near import mixed
-from service.model.togetherness import HELD, Usual
+from service.model.surging import HELD
+from service.model.togetherness import Usual
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0

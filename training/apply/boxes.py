@@ -14,7 +14,7 @@ from scipy.stats import binom, nbinom, rankdata
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
-from service.model.togetherness import FASHION
+from service.model.surging import FASHION
 from training.apply.nearness import Neighbours
 
 Ints = NDArray[np.int64]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Held, at_once
 from service.encoding.values import Floats
-from service.model.crowd import HORIZONS, Crowd, Limits, Look
+from service.model.crowd import Crowd
+from service.model.looks import HORIZONS, Limits, Look
 from service.model.togetherness import Together, Usual
 
 WHOLE = Limits(accounts=1 << 40, values=1 << 40, hours=1 << 40)  # of a log, all accounts and values are known

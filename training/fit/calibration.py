@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from service.encoding.values import Floats
-from service.model.calibration import ALARMS, STEEPNESS, Calibration, Evidence, log
+from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
+from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags

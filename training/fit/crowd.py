@@ -8,7 +8,8 @@ from scipy.special import gammaln, xlogy
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
-from service.model.togetherness import FEWEST_KNOWN, HELD, Together, Usual, shape_of
+from service.model.surging import HELD
+from service.model.togetherness import FEWEST_KNOWN, Together, Usual, shape_of
 from training.data.replay import read_crowd
 
 SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.calibration import ALARMS, EVENT_POWER, Calibration, Evidence, logit, sigmoid
+from service.model.calibration import ALARMS, Calibration, Evidence, logit, sigmoid
 from service.model.lengths import LEAST
 from service.model.togetherness import MEASURES, Together
+from service.model.weighing import EVENT_POWER
 
 NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0, 0.0)] * len(LEAST)
 

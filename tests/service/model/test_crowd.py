@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.encoding.held import Held, Keys
-from service.model import crowd as c
+from service.model import looks as c
+from service.model.crowd import Crowd
+from service.model.holders import LATEST
+from service.model.near import BINS, mixed
+from tests.support.reference import crowd as reference
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -15,7 +19,7 @@ SIDE = np.uint64(0x9E3779B97F4A7C15)
 
 def keys_of(*numbers: int) -> Keys:
     """A key for each number, odd as those of identifiers are."""
-    return c.mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
+    return mixed(np.array(numbers, dtype=np.uint64)) | np.uint64(1)
 
 
 def held(numbers: list[int], ts: list[float] | float = NOW, sides: list[bool] | None = None) -> Held:
@@ -29,8 +33,8 @@ def part(of: Held, some: slice) -> Held:
     return Held(of.keys[some], of.sided[some], of.ts[some], of.event[some], of.length)
 
 
-def crowd_of(histories: dict[int, Held], limits: c.Limits | None = None) -> c.Crowd:
-    crowd = c.Crowd(limits or c.Limits())
+def crowd_of(histories: dict[int, Held], limits: c.Limits | None = None) -> Crowd:
+    crowd = Crowd(limits or c.Limits())
     for account, history in histories.items():
         crowd.enter(account, history)
     return crowd
@@ -123,7 +127,7 @@ def test_totals_are_those_of_a_state_without_the_account_and_right_up_to_an_hour
 def test_a_request_that_is_sent_again_and_the_order_of_accounts_change_nothing(
     log: dict[int, Held], own: Held, random: object
 ) -> None:
-    plain, again, shuffled = crowd_of(log), crowd_of(log), c.Crowd()
+    plain, again, shuffled = crowd_of(log), crowd_of(log), Crowd()
     order = list(log)
     random.shuffle(order)  # type: ignore[attr-defined]
     for account in order:
@@ -144,7 +148,7 @@ def test_a_request_that_is_sent_again_and_the_order_of_accounts_change_nothing(
 @settings(deadline=None)
 @given(history, st.integers(1, 11))
 def test_what_comes_in_parts_counts_as_what_comes_at_once(whole: Held, cut: int) -> None:
-    parts = c.Crowd()
+    parts = Crowd()
     parts.enter(1, part(whole, slice(cut)))
     parts.enter(1, part(whole, slice(cut, None)))
     look, of_parts = (crowd.look(2, whole, float(whole.ts[-1])) for crowd in (crowd_of({1: whole}), parts))
@@ -199,12 +203,12 @@ def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> No
     assert season == pytest.approx(1000, rel=0.05)
 
 
-def entries(crowd: c.Crowd) -> int:
+def entries(crowd: Crowd) -> int:
     """What a state holds, by count."""
-    of_accounts = sum(len(a.named) + len(a.content) + len(a.order) + len(a.last) for a in crowd.accounts.values())
+    of_accounts = sum(len(a.named) + len(a.content) + len(a.order) + 1 for a in crowd.accounts.values())
     of_values = sum(len(h.who) + len(h.when) + len(h.old) for h in crowd.holders.values())
     postings = [len(p) for near in (crowd.by_content, crowd.by_order) for p in near.holders.values()]
-    sketches = sum(len(s) for near in (crowd.by_content, crowd.by_order) for s in near.sketches.values())
+    sketches = sum(len(s.bins) for near in (crowd.by_content, crowd.by_order) for s in near.sketches.values())
     return of_accounts + of_values + sum(postings) + len(postings) + sketches + crowd.totals.counts.size
 
 
@@ -212,8 +216,8 @@ SMALL = c.Limits(accounts=50, keys=20, values=100, hours=30)
 
 
 def most(limits: c.Limits) -> int:
-    of_account = 2 * limits.keys + 2 * c.BINS + 1 + 2 * c.BINS + 4 * c.BINS
-    return limits.accounts * of_account + 3 * c.LATEST * limits.values + 8 * limits.hours
+    of_account = 2 * limits.keys + 2 * BINS + 1 + 2 * BINS + 4 * BINS
+    return limits.accounts * of_account + 3 * LATEST * limits.values + 8 * limits.hours
 
 
 def hostile(kind: str) -> list[tuple[int, Held]]:
@@ -235,7 +239,7 @@ def hostile(kind: str) -> list[tuple[int, Held]]:
     ["one value for everybody", "a new value for every event", "200,000 events", "clocks anywhere", "time goes back"],
 )
 def test_memory_is_bounded_whatever_is_sent(kind: str) -> None:
-    crowd = c.Crowd(SMALL)
+    crowd = Crowd(SMALL)
     for account, one in hostile(kind):
         crowd.enter(account, one)
     assert entries(crowd) <= most(SMALL)
@@ -253,7 +257,7 @@ def test_what_is_told_late_takes_nobodys_place() -> None:
     """A log of long ago comes in after what happens now: accounts of now stay, and so do the latest holders."""
     now = {a: held([1], NOW - a) for a in range(30)}
     long_ago = {1000 + a: held([1], NOW - 60 * DAY - a) for a in range(100)}
-    crowd = c.Crowd(replace(SMALL, accounts=40))
+    crowd = Crowd(replace(SMALL, accounts=40))
     for account, history in (now | long_ago).items():
         crowd.enter(account, history)
     assert now.keys() <= crowd.accounts.keys()
@@ -265,7 +269,7 @@ def test_what_is_told_late_takes_nobodys_place() -> None:
 
 def test_an_account_that_was_dropped_and_is_back_is_one_holder() -> None:
     log = strangers(60)
-    crowd = c.Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
+    crowd = Crowd(replace(SMALL, values=10_000, keys=100, hours=1000))
     for _ in range(5):
         for account, history in log.items():
             crowd.enter(account, history)
@@ -292,7 +296,7 @@ def test_what_names_nothing_is_told_of_nobody() -> None:
     assert look.keys.size == 0
     assert look.holders.shape == look.totals.shape == (2, 0, 4)
     assert look.copy == look.lockstep == c.NOBODY
-    assert c.Crowd().look(1, held([1, 2]), NOW).known == 0
+    assert Crowd().look(1, held([1, 2]), NOW).known == 0
 
 
 def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
@@ -302,8 +306,82 @@ def test_copies_take_nobodys_place_among_the_latest_holders() -> None:
     copied = held([7, *range(20_000, 20_025)], NOW + 3600.0)
     crowd = crowd_of(dict(enumerate([*log.values(), *campaign])))
     before = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
-    for k in range(2 * c.LATEST):
+    for k in range(2 * LATEST):
         crowd.enter(1000 + k, part(copied, slice(None)))
     after = crowd.look(9999, held([7], NOW + 7200.0), NOW + 7200.0).holders[0, 0]
     assert (after >= before).all()
     assert after[1] <= before[1] + 3  # few of the copies count
+
+
+longer = st.lists(st.tuples(st.integers(0, 60), st.floats(0, 100 * DAY), st.booleans()), min_size=1, max_size=60).map(
+    lambda rows: held(*zip(*sorted(rows, key=lambda row: row[1]), strict=True))  # type: ignore[arg-type]
+)
+told = st.lists(
+    st.tuples(st.integers(0, 12), longer, st.sampled_from(["enter", "again", "heard", "forget"])), max_size=25
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(told, longer, st.sampled_from([c.Limits(), replace(SMALL, accounts=6, values=40, hours=10)]))
+def test_the_compiled_state_is_that_of_plain_python(
+    steps: list[tuple[int, Held, str]], own: Held, limits: c.Limits
+) -> None:
+    compiled, plain = Crowd(limits, watches=True), reference.Crowd(limits, watches=True)
+    for account, history, how in steps:
+        if how == "forget":
+            assert compiled.forget(account) == plain.forget(account)
+            continue
+        more = (float(history.ts[0]) - DAY, int(history.keys[0])) if how == "heard" else ()
+        for _ in range(2 if how == "again" else 1):
+            news, expected = compiled.enter(account, history, *more), plain.enter(account, history, *more)
+            assert (news is None) == (expected is None)
+            if news is not None and expected is not None:
+                assert (news.account, news.first, news.before) == (expected.account, expected.first, expected.before)
+                assert news.held is not None
+                assert expected.held is not None
+                assert news.held.ts.tolist() == expected.held.ts.tolist()
+                assert news.held.sided.tolist() == expected.held.sided.tolist()
+    assert {a: (k.first, k.until, k.weight, k.named) for a, k in compiled.accounts.items()} == {
+        a: (k.first, k.until, k.weight, k.named) for a, k in plain.accounts.items()
+    }
+    assert list(compiled.holders) == list(plain.holders)
+    for key, some in plain.holders.items():
+        same_key = compiled.holders[key]
+        assert (same_key.count, same_key.who, same_key.when) == (some.count, some.who, some.when)
+        assert (same_key.old, same_key.weight) == (some.old, some.weight)
+    for account in (99, *(account for account, _, _ in steps)):
+        look, expected_look = (state.look(account, own, float(own.ts[-1])) for state in (compiled, plain))
+        agree(look, expected_look)
+
+
+def agree(look: c.Look, expected: c.Look) -> None:
+    """Fails unless both say the same."""
+    for name in ("keys", "sided", "event"):
+        assert np.array_equal(getattr(look, name), getattr(expected, name))
+    assert look.holders == pytest.approx(expected.holders, rel=1e-12, abs=1e-9)
+    assert look.totals == pytest.approx(expected.totals, rel=1e-9, abs=1e-6)
+    assert (look.fresh, look.known, look.age) == (expected.fresh, expected.known, expected.age)
+    for one, other in ((look.copy, expected.copy), (look.lockstep, expected.lockstep)):
+        assert (one.account, one.share, one.keys.tolist()) == (other.account, other.share, other.keys.tolist())
+        assert one.scale == pytest.approx(other.scale)
+
+
+def test_a_crowd_of_many_is_that_of_plain_python() -> None:
+    """So many that marks overflow, holders are more than are known one by one, and copies are found."""
+    log = strangers(150)
+    copies = {1000 + k: part(log[k % 3], slice(None)) for k in range(90)}
+    compiled, plain = Crowd(), reference.Crowd(c.Limits())
+    for account, history in (log | copies).items():
+        for crowd in (compiled, plain):
+            crowd.enter(account, naming_also(history, account))
+    for account in (0, 1, 50, 1005, 5000):
+        own = log[account % 150]
+        agree(*(crowd.look(account, own, float(own.ts[-1])) for crowd in (compiled, plain)))
+
+
+def naming_also(history: Held, account: int) -> Held:
+    """The history, which begins with a value that all name."""
+    first = held([7777], float(history.ts[0]) - account)
+    both = zip(*((getattr(h, n) for n in ("keys", "sided", "ts")) for h in (first, history)), strict=True)
+    keys, sided, ts = (np.concatenate(pair) for pair in both)
+    return Held(keys, sided, ts, np.arange(len(keys), dtype=np.int32), len(keys))

@@ -39,4 +39,4 @@ def test_every_account_that_a_mark_leads_to_has_that_mark(steps: list[tuple[int,
             near.put(account, c.sketch(keys_of(*numbers))[0])
     for mark, accounts in near.holders.items():
         assert 0 < len(accounts) <= c.POSTINGS
-        assert all(mark in c._marks(near.sketches[account]) for account in accounts)
+        assert all(mark in near.sketches[account].marks() for account in accounts)

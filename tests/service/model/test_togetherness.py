@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from service.encoding.held import Held
-from service.model.crowd import NOBODY, Alike, Crowd, Look
-from service.model.togetherness import FEWEST_KNOWN, Together, deviance_root
+from service.model.crowd import Crowd
+from service.model.looks import NOBODY, Alike, Look
+from service.model.surging import deviance_root
+from service.model.togetherness import FEWEST_KNOWN, Together
 from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
 
 SURGE, _, COPY, LOCKSTEP = range(4)
@@ -79,8 +81,26 @@ def test_who_is_copied_is_no_copy() -> None:
 
 
 def look(known: int, copy: Alike = NOBODY) -> Look:
-    keys, nothing = keys_of([1, 2]), np.zeros((2, 2, 4))
-    return Look(keys, np.zeros(2, dtype=bool), np.array([0, 1]), nothing, nothing, True, known, np.inf, copy, NOBODY)
+    keys, event, nothing = keys_of([1, 2]), np.array([0, 1], dtype=np.int32), np.zeros((2, 2, 4))
+    return Look(
+        keys,
+        np.zeros(2, dtype=bool),
+        event,
+        nothing,
+        nothing,
+        True,
+        known,
+        np.inf,
+        copy,
+        NOBODY,
+    )
+
+
+def surging(found: Look) -> np.ndarray:
+    """Float64 (K, 3), how far the holders of each key are above the usual number, where it is not in fashion."""
+    known = USUAL.known_holders(found.keys)
+    deviations, _ = USUAL.deviations(found, known, found.holders[0], found.totals[0])
+    return deviations * USUAL.no_fashion(found, known)[:, None]
 
 
 def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
@@ -97,7 +117,7 @@ def test_a_value_that_came_up_after_training_is_usual_within_a_week() -> None:
         for account, history in enumerate(histories):
             crowd.enter(account, history)
         look = crowd.look(9999, own, NOW)
-        surges, _ = USUAL.surges(look)
+        surges = surging(look)
         found.append(surges[look.keys == keys_of([HIT])[0]].max())
     assert found[0] < 1.5
     assert found[1] > 5
@@ -113,7 +133,7 @@ def test_a_state_that_has_watched_for_an_hour_does_not_know_what_is_usual_of_a_n
             crowd.enter(account, history)
         found = crowd.look(0, log[0], float(log[0].ts[-1]))
         assert found.age < 7 * DAY or not watches
-        surges.append(USUAL.surges(found)[0][found.keys == keys_of([HIT])[0]].max())
+        surges.append(surging(found)[found.keys == keys_of([HIT])[0]].max())
     assert surges[0] < 1
     assert surges[1] > 5
 

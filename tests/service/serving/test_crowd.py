@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.encoding.columns import columns_of
 from service.encoding.held import Held
 from service.model.bundle import Bundle
-from service.model.crowd import Limits, News
+from service.model.looks import Limits, News
 from service.model.near import mixed
 from service.model.scorer import Model, Score
 from service.serving.crowd import LiveCrowd

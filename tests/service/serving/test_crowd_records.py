@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.encoding.held import Held
-from service.model.crowd import News
+from service.model.looks import News
 from service.serving.crowd_records import pack, unpack
 
 SECRET = bytes(range(32))

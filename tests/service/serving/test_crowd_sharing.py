@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from service.encoding.held import Held
-from service.model.crowd import Limits
+from service.model.looks import Limits
 from service.serving import crowd_sharing
 from service.serving.crowd import LiveCrowd
 from service.serving.crowd_sharing import Sharing

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.encoding.held import Held, Keys
-from service.model.crowd import Crowd, Look, mixed
+from service.model.crowd import Crowd
+from service.model.looks import Look
+from service.model.near import mixed
 from training.data.replay import WHOLE, arrivals, at_once, part_of, replay
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.encoding.held import Held
-from service.model.togetherness import HELD
+from service.model.surging import HELD
 from training.fit.crowd import SHAPES, fit_usual
 
 SIDE = 0x9E3779B97F4A7C15

@@ -24,7 +24,7 @@ def sketch(tokens: Keys) -> tuple[Keys, NDArray[np.int64]]:
     probability of their Jaccard overlap; a set that is much smaller than BINS is known nearly in full.
     """
     spread = mixed(tokens)
-    order = np.argsort(spread)[::-1]  # the smallest of a bin is written last
+    order = np.argsort(spread, kind="stable")[::-1]  # the smallest of a bin is written last, its first place of several
     at = (spread[order] >> np.uint64(57)).astype(np.int64)
     found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.int64)
     found[at], source[at] = spread[order], order

@@ -1,11 +1,4 @@
-"""The state of the crowd: what accounts did, in bounded memory, and what it says of a sequence of another account.
-
-Three things are kept: for each identifier, which accounts named it first when; for each account, a sketch of what it
-named, by which accounts that are alike are found; and a sketch of what it named one after another.
-
-A look at the state counts the holders of an identifier around the time at which the sequence names it, within an hour,
-a day, a week and a season. It never counts the sequence's own account. `togetherness` says what is unlike chance.
-"""
+"""The state of the crowd, as `service/model/crowd.pyx` compiles it."""
 
 from array import array
 from bisect import bisect_right
@@ -18,99 +11,14 @@ from numpy.typing import NDArray
 
 from service.encoding.held import Held, Keys
 from service.encoding.values import Floats
-from service.model.near import BINS, EMPTY, Near, mixed, sketch, steps
+from service.model.looks import HORIZONS, NEW_SECONDS, NOBODY, STEP, Alike, Limits, Look, News
+from tests.support.reference.near import BINS, EMPTY, Near, mixed, sketch, steps
 
-HORIZONS = np.array((3600.0, 86_400.0, 7 * 86_400.0, 90 * 86_400.0))  # seconds
-STEP = 3600.0  # seconds, in which totals are kept
-NEW_SECONDS = 7 * 86_400.0  # for which an account is new after its first event
 LATEST = 64  # holders of an identifier that are known one by one
 LEAST_WEIGHT = 0.25  # of an account among the holders of what it names; less is nothing
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
 AT_ONCE = 100  # one in so many accounts is dropped where there are too many, so that they are seldom looked through
 GROWN = 1.5  # an account is sketched again when it names this many times as much
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a state keeps.
-
-    Attributes:
-        accounts: accounts; those that were silent longest, by their own times, are dropped.
-        keys: identifiers of one account that count.
-        values: identifiers whose holders are known; the one that was named longest ago is dropped.
-        hours: in which totals are known.
-    """
-
-    accounts: int = 20_000
-    keys: int = 1024
-    values: int = 200_000
-    hours: int = 20_000
-
-
-@dataclass(frozen=True)
-class Alike:
-    """The account that is most like a sequence.
-
-    Attributes:
-        account: its number, None if nobody is alike.
-        share: how much of both is the same.
-        keys: uint64 (m,), what of it a sketch shows.
-        scale: how much there is for each that a sketch shows.
-    """
-
-    account: int | None
-    share: float
-    keys: Keys
-    scale: float
-
-
-NOBODY = Alike(None, 0.0, np.empty(0, dtype=np.uint64), 1.0)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the state says of one sequence, K of whose identifiers are distinct (each once by itself, once by its side).
-
-    Attributes:
-        keys: uint64 (K,).
-        sided: bool (K,), which of them are told by their side.
-        event: int32 (K,), the event that names it last, in the caller's order.
-        holders: float64 (2, K, 4), other accounts that name it around the same time, within each of HORIZONS: those
-            that are new or not, as this account is, then the rest.
-        totals: float64 (2, K, 4), the same over all identifiers, by themselves or by their side.
-        fresh: whether the account is new.
-        known: accounts in the state.
-        age: seconds for which the state knows what happened before the look.
-        copy, lockstep: the account that names most of the same, and the one with most of the same order.
-    """
-
-    keys: Keys
-    sided: NDArray[np.bool_]
-    event: NDArray[np.int32]
-    holders: Floats
-    totals: Floats
-    fresh: bool
-    known: int
-    age: float
-    copy: Alike
-    lockstep: Alike
-
-
-@dataclass(frozen=True)
-class News:
-    """What changed a state. Another state that takes it in as well knows the same of the account.
-
-    Attributes:
-        account: its number.
-        first: time of its first event.
-        before: the key that it named before `held`, 0 if none.
-        held: from the first event to the last one that changed something; None: the account is forgotten.
-    """
-
-    account: int
-    first: float
-    before: int
-    held: Held | None
 
 
 class Totals:
@@ -214,7 +122,7 @@ class Crowd:
         watches: whether it knows nothing of the time before the first event that it is told of.
     """
 
-    def __init__(self, limits: Limits = Limits(), watches: bool = False) -> None:
+    def __init__(self, limits: Limits, watches: bool = False) -> None:
         self.limits, self.watches = limits, watches
         self.holders: OrderedDict[int, _Holders] = OrderedDict()  # what was named longest ago first
         self.accounts: dict[int, _Account] = {}

@@ -1,0 +1,36 @@
+from collections import OrderedDict
+
+from service.encoding.held import Held, Keys
+from service.model.holders import Holders
+from service.model.looks import Limits, Look, News
+from service.model.near import Near
+from service.model.totals import Totals
+
+class Account:
+    @property
+    def first(self) -> float: ...
+    @property
+    def named(self) -> dict[int, tuple[float, bool, float]]: ...
+    @property
+    def content(self) -> Keys: ...
+    @property
+    def order(self) -> Keys: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def until(self) -> float: ...
+    @property
+    def weight(self) -> float: ...
+
+class Crowd:
+    limits: Limits
+    watches: bool
+    holders: OrderedDict[int, Holders]
+    accounts: dict[int, Account]
+    totals: Totals
+    by_content: Near
+    by_order: Near
+    def __init__(self, limits: Limits = ..., watches: bool = False) -> None: ...
+    def enter(self, account: int, held: Held, first: float = ..., before: int | None = None) -> News | None: ...
+    def look(self, account: int, held: Held, now: float) -> Look: ...
+    def forget(self, account: int) -> bool: ...

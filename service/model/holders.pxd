@@ -1,0 +1,23 @@
+from libc.stdint cimport int64_t
+
+cdef enum:
+    LATEST_ = 64
+    SPANS = 4  # HORIZONS
+
+cdef double[SPANS] SPAN
+
+
+cdef struct Holder:
+    int64_t who
+    double when
+    float weight
+    bint old
+
+
+cdef class Holders:
+    cdef readonly double count
+    cdef int known, room
+    cdef Holder *latest
+    cdef bint has(self, int64_t account) noexcept
+    cdef add(self, int64_t account, double ts, bint old, double weight)
+    cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept

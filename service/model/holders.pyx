@@ -1,0 +1,100 @@
+"""Who names an identifier, as the crowd's state keeps it: the latest accounts one by one, the others by number."""
+
+from libc.math cimport fabs
+from libc.string cimport memmove
+from cpython.mem cimport PyMem_Free as free
+
+from service.model.totals cimport some
+
+from array import array
+
+from service.model.looks import HORIZONS
+
+LATEST = LATEST_  # holders of an identifier that are known one by one
+for _at in range(SPANS):
+    SPAN[_at] = HORIZONS[_at]
+
+
+cdef class Holders:
+    """The accounts that name an identifier: what they count for, and of the LATEST of them each by itself.
+
+    Attributes:
+        count: what all of them count for.
+        who, when, old, weight: account, when it named it first, ascending, whether it was old by then, what it counts
+            for.
+    """
+
+    def __dealloc__(self):
+        free(self.latest)
+
+    def __len__(self):
+        return self.known
+
+    @property
+    def who(self):
+        return array("q", [self.latest[i].who for i in range(self.known)])
+
+    @property
+    def when(self):
+        return array("d", [self.latest[i].when for i in range(self.known)])
+
+    @property
+    def old(self):
+        return array("b", [self.latest[i].old for i in range(self.known)])
+
+    @property
+    def weight(self):
+        return array("f", [self.latest[i].weight for i in range(self.known)])
+
+    cdef bint has(self, int64_t account) noexcept:
+        cdef int i
+        for i in range(self.known):
+            if self.latest[i].who == account:
+                return True
+        return False
+
+    cdef add(self, int64_t account, double ts, bint old, double weight):
+        cdef int at = self.known
+        self.count += weight
+        while at and self.latest[at - 1].when > ts:  # a log may be told after what came later
+            at -= 1
+        if self.known == LATEST_:
+            if not at:
+                return
+            at -= 1
+            memmove(self.latest, self.latest + 1, at * sizeof(Holder))
+        else:
+            if self.known == self.room:
+                self.latest = <Holder *>some((self.room or 1) * 2 * sizeof(Holder), self.latest)
+                self.room = (self.room or 1) * 2
+            memmove(self.latest + at + 1, self.latest + at, (self.known - at) * sizeof(Holder))
+            self.known += 1
+        self.latest[at].who, self.latest[at].when = account, ts
+        self.latest[at].old, self.latest[at].weight = old, weight
+
+    cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
+        """Adds the others, new and old, that name it around a time; those before the latest as often as these."""
+        cdef double told = 0, unseen, pace, before, away, share = 0
+        cdef double most, oldest
+        cdef int i, h, kind
+        cdef Holder *one
+        for i in range(self.known):
+            one = &self.latest[i]
+            told += one.weight
+            share += one.old
+            if one.who == account:
+                continue
+            away, kind = fabs(one.when - ts), new if not one.old else 1 - new
+            for h in range(SPANS):
+                if away <= SPAN[h]:
+                    found[kind, at, h] += one.weight
+        if self.known < LATEST_:
+            return
+        unseen, share = self.count - told, share / LATEST_
+        oldest, most = self.latest[0].when, self.latest[LATEST_ - 1].when
+        pace = told / max(most - oldest, 1.0)
+        for h in range(SPANS):
+            before = max(min(oldest, ts + SPAN[h]) - (ts - SPAN[h]), 0.0)
+            before = min(before * pace, unseen)
+            found[new, at, h] += (1 - share) * before
+            found[1 - new, at, h] += share * before

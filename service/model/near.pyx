@@ -1,0 +1,185 @@
+"""Finds accounts that named nearly the same: sketches of what each named, and which accounts share parts of one."""
+
+from libc.stdint cimport int16_t, int64_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+BINS = BINS_  # of a sketch
+MARKS = 32  # by which a sketch is found
+POSTINGS, EARLIEST = 16, 4  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
+COMPARED = COMPARED_  # accounts that a sequence is compared with
+EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+NONE = 0xFFFFFFFFFFFFFFFF
+ODD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
+
+cdef enum:
+    MARKS_ = 32
+    POSTINGS_ = 16
+    MET = 4096  # places for the accounts that marks lead to, of which there are at most (BINS - 1) POSTINGS
+
+
+def sketch(const uint64_t[:] tokens):
+    """The smallest of the mixed tokens in each of BINS bins, EMPTY where there is none, and its place among the tokens.
+
+    One-permutation hashing (Li, Owen and Zhang, "One permutation hashing", NIPS 2012). Two sets agree in a bin with the
+    probability of their Jaccard overlap; a set that is much smaller than BINS is known nearly in full.
+    """
+    found, source = np.full(BINS, EMPTY), np.zeros(BINS, dtype=np.int64)
+    cdef uint64_t[::1] bins = found
+    cdef int64_t[::1] sources = source
+    cdef Py_ssize_t i
+    cdef uint64_t z
+    for i in range(tokens.shape[0]):
+        z = mix(tokens[i])
+        if z < bins[z >> 57]:
+            bins[z >> 57] = z
+            sources[z >> 57] = i
+    return found, source
+
+
+def mixed(const uint64_t[:] keys):
+    """Keys whose bits are spread evenly: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    found = np.empty(keys.shape[0], dtype=np.uint64)
+    cdef uint64_t[::1] out = found
+    cdef Py_ssize_t i
+    for i in range(keys.shape[0]):
+        out[i] = mix(keys[i])
+    return found
+
+
+cdef int marks_of(const uint64_t *of, uint64_t *found) noexcept nogil:
+    """Of each two values that are neighbours a mark; of many marks about MARKS, the same ones in every sketch."""
+    cdef int i, told = 0, count = 0
+    cdef uint64_t before = NONE, one, every
+    for i in range(BINS_):
+        if of[i] != NONE:
+            if before != NONE:
+                found[told] = mix(step(before, of[i]))
+                told += 1
+            before = of[i]
+    every = max(told // MARKS_, 1)
+    for i in range(told):
+        one = found[i]
+        if one % every == 0:
+            found[count] = one
+            count += 1
+    return count
+
+
+cdef class Sketch:
+    """The bins of what an account named, as they were when it was last put where others find it."""
+
+    @property
+    def bins(self):
+        """Uint64 (BINS,)."""
+        return np.array(<uint64_t[:BINS_]>self.kept)
+
+    def marks(self):
+        """By which it is found."""
+        cdef uint64_t found[BINS_]
+        return [found[i] for i in range(marks_of(self.kept, found))]
+
+
+cdef class Near:
+    """Sketches of accounts, found by any two of their values that are neighbours in both; one would be too common."""
+
+    def __init__(self):
+        self.sketches, self.holders = {}, {}
+
+    def put(self, int64_t account, const uint64_t[::1] of):
+        """Keeps an account's sketch (BINS,) in the place of its old one."""
+        assert of.shape[0] == BINS_
+        self.put_kept(account, &of[0])
+
+    cdef put_kept(self, int64_t account, const uint64_t *of):
+        cdef Sketch kept = Sketch()
+        memcpy(kept.kept, of, sizeof(kept.kept))
+        old, new = self._marks(account), set(kept.marks())
+        self._take_out(account, old - new)
+        self.sketches[account] = kept
+        cdef list found
+        for mark in new - old:
+            found = self.holders.get(mark)
+            if found is None:
+                self.holders[mark] = [account]
+                continue
+            found.append(account)
+            if len(found) > POSTINGS_:
+                del found[EARLIEST]
+
+    def drop(self, int64_t account):
+        """Forgets an account."""
+        self._take_out(account, self._marks(account))
+        self.sketches.pop(account, None)
+
+    def like(self, int64_t account):
+        """Numbers of other accounts that share something with a kept one, those that share most first."""
+        cdef Match found[COMPARED_]
+        cdef Sketch of = self.sketches[account]
+        return [found[i].account for i in range(self.nearest_to(account, of.kept, found))]
+
+    def _marks(self, account):
+        kept = self.sketches.get(account)
+        return set() if kept is None else set(kept.marks())
+
+    def _take_out(self, account, marks):
+        for mark in marks:
+            found = self.holders.get(mark, [])
+            if account in found:
+                found.remove(account)
+            if not found:
+                self.holders.pop(mark, None)
+
+    cdef int nearest_to(self, int64_t account, const uint64_t *of, Match *found) except -1:
+        """Up to COMPARED other accounts, those that share most of their bins with a sketch first; returns how many."""
+        cdef uint64_t marks[BINS_]
+        cdef int16_t place[MET]  # of each account that is met, by its mixed number, plus one
+        cdef int64_t met[BINS_ * POSTINGS_]
+        cdef int16_t times[BINS_ * POSTINGS_]
+        cdef int count = marks_of(of, marks), known = 0, most = 0, i, k, at
+        cdef int64_t who
+        cdef list holders
+        memset(place, 0, sizeof(place))
+        for i in range(count):
+            holders = self.holders.get(marks[i])
+            if holders is None:
+                continue
+            for number in holders:
+                who = number
+                if who == account:
+                    continue
+                at = mix(<uint64_t>who) % MET
+                while place[at] and met[place[at] - 1] != who:
+                    at = (at + 1) % MET
+                if not place[at]:
+                    met[known], times[known] = who, 0
+                    known += 1
+                    place[at] = known
+                times[place[at] - 1] += 1
+        cdef int first[COMPARED_]
+        for i in range(known):  # those that are met most often, of as many the one that is met first
+            if most == COMPARED_ and times[i] <= times[first[most - 1]]:
+                continue
+            k = most if most < COMPARED_ else most - 1
+            while k and times[first[k - 1]] < times[i]:
+                first[k] = first[k - 1]
+                k -= 1
+            first[k] = i
+            most = min(most + 1, COMPARED_)
+        cdef Sketch other
+        cdef int same, there
+        cdef double share
+        for i in range(most):
+            other = self.sketches[met[first[i]]]
+            same = there = 0
+            for k in range(BINS_):
+                same += (other.kept[k] == of[k]) & (of[k] != NONE)
+                there += (other.kept[k] != NONE) | (of[k] != NONE)
+            share = <double>same / there
+            k = i
+            while k and found[k - 1].share < share:
+                found[k] = found[k - 1]
+                k -= 1
+            found[k].account, found[k].share = met[first[i]], share
+        return most

@@ -1,0 +1,28 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding.values import Floats
+
+Ints = NDArray[np.int64]
+
+def measured(
+    owner: Ints,
+    rows: Ints,
+    counts: Floats,
+    length: int,
+    field: NDArray[np.int16],
+    surprise: Floats,
+    fields: int,
+) -> Floats: ...
+def moments(
+    owner: Ints,
+    rows: Ints,
+    counts: Floats,
+    length: int,
+    field: NDArray[np.int16],
+    grade: Floats,
+    fields: int,
+) -> Floats: ...
+def norms(owner: Ints, rows: Ints, length: int, idf: Floats) -> Floats: ...
+def summed(owner: Ints, rows: Ints, length: int, values: Floats) -> Floats: ...
+def weighted_mean(owner: Ints, rows: Ints, length: int, weight: Floats, value: Floats) -> Floats: ...

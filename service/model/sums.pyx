@@ -1,0 +1,90 @@
+"""Sums over the table rows that sequences use, one sequence after another: see `Usage`, whose arrays it takes."""
+
+from libc.math cimport log, sqrt, NAN
+from libc.stdint cimport int16_t, int64_t
+
+import numpy as np
+
+
+def measured(const int64_t[:] owner, const int64_t[:] rows, const double[:] counts, Py_ssize_t length,
+             const int16_t[:] field, const double[:] surprise, Py_ssize_t fields):
+    """See `novelty.measure`."""
+    found, number, spread = (np.zeros((length, size * fields)) for size in (2, 1, 1))
+    cdef double[:, ::1] out = found, n = number, own = spread
+    cdef Py_ssize_t i, k, f
+    for i in range(rows.shape[0]):
+        f = field[rows[i]]
+        if f >= 0:
+            k = owner[i]
+            n[k, f] += counts[i]
+            out[k, f] += counts[i] * surprise[rows[i]]
+            own[k, f] += counts[i] * log(counts[i])
+    for k in range(length):
+        for f in range(fields):
+            out[k, f] = out[k, f] / n[k, f] if n[k, f] else NAN
+            out[k, fields + f] = log(n[k, f]) - own[k, f] / n[k, f] if n[k, f] else NAN
+    return found
+
+
+def moments(const int64_t[:] owner, const int64_t[:] rows, const double[:] counts, Py_ssize_t length,
+            const int16_t[:] field, const double[:] grade, Py_ssize_t fields):
+    """See `shape.moments`."""
+    found, number = np.zeros((length, 2 * fields)), np.zeros((length, fields))
+    cdef double[:, ::1] out = found, n = number
+    cdef double told
+    cdef Py_ssize_t i, k, f
+    for i in range(rows.shape[0]):
+        f = field[rows[i]]
+        if f >= 0:
+            k, told = owner[i], counts[i] * grade[rows[i]]
+            n[k, f] += counts[i]
+            out[k, f] += told
+            out[k, fields + f] += told * grade[rows[i]]
+    for k in range(length):
+        for f in range(fields):
+            if n[k, f]:
+                out[k, f] /= n[k, f]
+                out[k, fields + f] = sqrt(max(out[k, fields + f] / n[k, f] - out[k, f] * out[k, f], 0.0))
+            else:
+                out[k, f] = out[k, fields + f] = NAN
+    return found
+
+
+def norms(const int64_t[:] owner, const int64_t[:] rows, Py_ssize_t length, const double[:] idf):
+    """Float64 (N,): the norm of each sequence's weights, idf of each of its rows."""
+    found = np.zeros(length)
+    cdef double[::1] out = found
+    cdef Py_ssize_t i
+    for i in range(rows.shape[0]):
+        out[owner[i]] += idf[rows[i]] * idf[rows[i]]
+    for i in range(length):
+        out[i] = sqrt(max(out[i], 1e-12))
+    return found
+
+
+def summed(const int64_t[:] owner, const int64_t[:] rows, Py_ssize_t length, const double[:, ::1] values):
+    """Float64 (N, K): sums of what each row has, float64 (rows, K), over the rows of each sequence."""
+    found = np.zeros((length, values.shape[1]))
+    cdef double[:, ::1] out = found
+    cdef double *to
+    cdef const double *one
+    cdef Py_ssize_t i, k, size = values.shape[1]
+    for i in range(rows.shape[0]):
+        to, one = &out[owner[i], 0], &values[rows[i], 0]
+        for k in range(size):
+            to[k] += one[k]
+    return found
+
+
+def weighted_mean(const int64_t[:] owner, const int64_t[:] rows, Py_ssize_t length, const double[:] weight,
+                  const double[:] value):
+    """Float64 (N,): the weighted mean of what the rows of each sequence have, each once; 0 where they weigh nothing."""
+    found, total = np.zeros(length), np.zeros(length)
+    cdef double[::1] out = found, weights = total
+    cdef Py_ssize_t i
+    for i in range(rows.shape[0]):
+        weights[owner[i]] += weight[rows[i]]
+        out[owner[i]] += weight[rows[i]] * value[rows[i]]
+    for i in range(length):
+        out[i] /= max(weights[i], 1e-9)
+    return found

@@ -1,0 +1,37 @@
+"""Compiled sums are those of plain numpy, for one sequence and for many."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.encoding.usage import Usage
+from service.model import sums
+from tests.support.reference import sums as reference
+
+ROWS, FIELDS = 40, 5
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=60), min_size=1, max_size=6),
+    st.integers(0, 2**32 - 1),
+)
+def test_sums_are_those_of_numpy(sequences: list[list[int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pairs = [(k, row) for k, rows in enumerate(sequences) for row in rows]
+    (owner, rows), counts = np.unique(np.array(pairs).T, axis=1, return_counts=True)
+    usage = Usage(owner, rows, counts.astype(np.float64), len(sequences))
+    field = rng.integers(-1, FIELDS, ROWS).astype(np.int16)
+    one, other = rng.random((2, ROWS))
+    one[rng.random(ROWS) < 0.3] = 0.0
+    grade, several = rng.integers(0, 9, ROWS).astype(np.float64), rng.normal(size=(ROWS, 4))
+    whole = usage.owner, usage.rows, usage.counts, usage.length
+    without = usage.owner, usage.rows, usage.length
+    for found, expected in (
+        (sums.measured(*whole, field, other, FIELDS), reference.measured(usage, field, other, FIELDS)),
+        (sums.moments(*whole, field, grade, FIELDS), reference.moments(usage, field, grade, FIELDS)),
+        (sums.norms(*without, one), reference.norms(usage, one)),
+        (sums.summed(*without, several), reference.summed(usage, several)),
+        (sums.weighted_mean(*without, one, other), reference.weighted_mean(usage, one, other)),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7)
