@@ -1,5 +1,6 @@
 """Learns from a training log how its vectors are read: codebooks, and whether accounts share vectors that are alike."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from training.data.kinds import VECTOR
 from training.data.log import Log
 from training.data.vectors import width as width_of
 
+logger = logging.getLogger(__name__)
 PARTS, WORDS = 8, 32  # of a vector, and codewords of each; more find little more and cost more
 SAMPLE = 20_000  # most vectors that a codebook is learned from
 ALIKE = 0.25  # spread of the vectors' lengths, relative to their mean, up to which they tell nothing
@@ -36,7 +38,11 @@ def fit_codebooks(log: Log, least: int, old: Encoder | None = None) -> dict[str,
     for name, kind in log.kinds.items():
         if kind == VECTOR and log.events[name].null_count() < log.events.height:
             book = known.get(name) or _codebook(name, log, least)
-            if book is not None:
+            if book is None:
+                logger.warning(
+                    "column %r is left out: fewer than %d sequences hold a vector that is not zero", name, least
+                )
+            else:
                 found[name] = book
     return found
 
