@@ -154,7 +154,7 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
     field = np.full(encoder.rows, -1, dtype=np.int16)
     for number, s in enumerate(of_events):
         field[s.start : s.end] = number
-    field[_silent(encoder)] = -1
+    field[silent(encoder)] = -1
     usual = np.flatnonzero(sample.whole & normal)
     tables = min(TABLES, len(usual))
     fold = _spread(sample, normal, tables)
@@ -168,14 +168,14 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
     habits = np.stack([e.habit for e in sequences])
     measures = np.concatenate((np.empty((len(sequences), 2 * len(names))), habits), axis=1)
     for k in range(tables):
-        surprise = _surprise(total - holders[k], field, len(names))
+        surprise = surprise_of(total - holders[k], field, len(names))
         of_fold = np.flatnonzero(fold == k)
         if of_fold.size:
             usage = Usage.of([sequences[i] for i in of_fold.tolist()])
             measures[of_fold, : 2 * len(names)] = measure(usage, field, surprise, len(names))
     lengths = np.array([e.length for e in sequences])
     novelty = Novelty(
-        names, field, _surprise(total, field, len(names)), *_by_length(measures[normal], lengths[normal], len(names))
+        names, field, surprise_of(total, field, len(names)), *_by_length(measures[normal], lengths[normal], len(names))
     )
     return novelty, novelty.standardise(measures, lengths)
 
@@ -257,7 +257,7 @@ def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDAr
     return np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)])
 
 
-def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
+def surprise_of(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
     """-ln of each row's share among the holders of its field, with half a holder added to each row."""
     smoothed = holders + 0.5
     total = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
@@ -280,19 +280,19 @@ def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
     return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
 
 
-def _silent(encoder: Encoder) -> NDArray[np.bool_]:
+def silent(encoder: Encoder) -> NDArray[np.bool_]:
     """Bool (rows,): rows that only say that an identifier did not occur in training.
 
     A catalogue grows, and everybody who uses its new items would look strange just for that.
     """
     identifiers = {f.name for f in encoder.vocabularies if f.identifier}
-    silent = np.zeros(encoder.rows, dtype=bool)
+    found = np.zeros(encoder.rows, dtype=bool)
     for f, _, start, _ in encoder.of("event"):
         if isinstance(f, Step | Deviation):
-            silent[start + MISSING] = True
+            found[start + MISSING] = True
         elif isinstance(f, Popularity) or identifiers & {f.name, *((f.left, f.right) if isinstance(f, Cross) else ())}:
-            silent[start + UNKNOWN] = True
-    return silent
+            found[start + UNKNOWN] = True
+    return found
 
 
 def _idf(counts: sp.csr_matrix) -> Floats:
@@ -301,7 +301,7 @@ def _idf(counts: sp.csr_matrix) -> Floats:
     return np.where(holders > 0, np.log((1 + counts.shape[0]) / (1 + holders)) + 1, 0.0)
 
 
-def _features(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
+def features_of(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
     """The features that `service.model.linear` weighs, (N, rows + 2 (2 F + S)), the measures of them scaled."""
     return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), scale * dense(described)), format="csr")
 
@@ -317,7 +317,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     counts, types = sample.counts, sample.types
     idf = _idf(counts[sample.whole])
     scale = _scale(sample, described)
-    features = _features(counts, idf, described, scale)
+    features = features_of(counts, idf, described, scale)
     usage = Usage.of(sample.sequences)
     shape = _unweighed(sample.encoder, usage)
     told = sp.hstack((features, shape.describe(usage)), format="csr")
@@ -353,9 +353,9 @@ def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold
     for k in np.unique(fold):
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
-        features = _features(sample.counts[rest], idf, described[rest], scale)
+        features = features_of(sample.counts[rest], idf, described[rest], scale)
         model = _logistic(features, sample.label[rest], sample.weight[rest])
-        logits[~rest] = model.decision_function(_features(seen[~rest], idf, described[~rest], scale))
+        logits[~rest] = model.decision_function(features_of(seen[~rest], idf, described[~rest], scale))
     return logits
 
 
