@@ -130,7 +130,7 @@ def split(log: Log, labels: Labels, test: float, seed: int, by_name: bool = Fals
     A group's time is the median of its sequences' last events. Without times, or if one class is concentrated at one
     end of the log, whole groups are drawn at random, so that each part has the same mixture of labels and types.
 
-    With too few labels there is no test part, and a warning is logged. With `by_name`, see `set_aside`, there always is.
+    With too few labels there is no test part, and a warning is logged. For `by_name` see `set_aside`.
     """
     known = np.flatnonzero(labels.known)
     if by_name:
@@ -201,8 +201,8 @@ def set_aside(log: Log, labels: Labels, at: Indices, seed: int, by_name: bool = 
     """
     if by_name:
         at = at[labels.known[at]]
-        aside = _by_name(log, labels, seed + 1)[at] < JUDGING
-        return SetAside(at[~aside], at[aside], "genuine accounts")
+        judging = _by_name(log, labels, seed + 1)[at] < JUDGING
+        return SetAside(at[~judging], at[judging], "genuine accounts")
     groups = _groups(labels)
     anomalous = at[labels.known[at] & (labels.label[at] == 1)]
     few = len(anomalous) < FEW_ANOMALIES and not labels.known[at].all()

@@ -56,8 +56,8 @@ class Fitted:
 
     `support` holds for sequences that are judged alone, `together` for those that are judged with the crowd, against
     what is `usual`; this and `together` are None where there are too few accounts, or nothing that they could share.
-    `released` is None unless the fit was private. `parts` says which sequences it was fitted on, and which its thresholds come from; `told`, what its calibration was
-    fitted on.
+    `parts` says which sequences it was fitted on, and which its thresholds come from; `told`, what its calibration was
+    fitted on. `released` is None unless the fit was private.
     """
 
     model: BehaviourBert

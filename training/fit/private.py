@@ -1,11 +1,12 @@
 """A fit whose bundle hides every account: all of it is computed from noisy sums over accounts, see `noise`.
 
-The accounts are dealt out by a hash of their names into three sets: one that the model learns from, one that calibration
-and thresholds come from, and one that measures it. Each account is in one, whoever else is in the log, so each set may
-spend all of epsilon and delta, and together they spend no more (parallel composition, McSherry, "Privacy integrated
-queries", SIGMOD 2009).
+The accounts are dealt out by a hash of their names into three sets: one that the model learns from, one that
+calibration and thresholds come from, and one that measures it. Each account is in one, whoever else is in the log, so
+each set may spend all of epsilon and delta, and together they spend no more (parallel composition, McSherry, "Privacy
+integrated queries", SIGMOD 2009).
 
-The model is simpler than that of `pipeline`. `LEFT_OUT` says what it lacks and `NOT_COVERED` what else of a log it tells.
+The model is simpler than that of `pipeline`. `LEFT_OUT` says what it lacks, and `NOT_COVERED` what else of a log it
+tells.
 """
 
 from dataclasses import replace
@@ -18,7 +19,6 @@ from service.engine.outputs import Outputs
 from service.model.calibration import ALARMS, CHANNELS, Calibration, Evidence
 from service.model.cascade import Cascade
 from service.model.drift import SCORE_BINS
-from service.model.false_alarms import LOOKS
 from service.model.lengths import LEAST
 from service.model.ordinary import Ordinary
 from service.model.scorer import evidence
@@ -43,7 +43,7 @@ from training.fit.sequences import encoded_log, shared_weights
 CALIBRATION, SCORES, DECISIONS = "calibration", "histogram of scores", "decisions on the test part"
 SHARES = {
     "learned from": {VALUES: 0.2, TABLES: 0.2, MEASURES: 0.1, LINEAR: 0.5},
-    "judged by": {CALIBRATION: 0.3, THRESHOLDS: 0.6, SCORES: 0.1},
+    "judged by": {CALIBRATION: 0.25, THRESHOLDS: 0.7, SCORES: 0.05},
     "tested on": {DECISIONS: 1.0},
 }  # how each set of accounts shares epsilon out
 PENALTY = 10.0  # of a fit where noise is small; more noise needs more
@@ -56,6 +56,7 @@ LEFT_OUT = (
     "the crowd",
     "pairs of values, what follows what, habits, points of change, stretches of a catalogue, means of items",
     "the alarm on novelty",
+    "rates that are kept over all looks at a live window: by rates, no live window is blocked",
     "what known attackers score by length (`support` of an answer)",
 )
 NOT_COVERED = (
@@ -110,7 +111,6 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
             asked,
             score,
             calibration.shift,
-            _usual_looks(encoder, tables),
             ledgers["judged by"],
         )
     scores, whole = calibration.score(told.evidence), np.arange(len(judged))
@@ -142,7 +142,7 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
 
 
 def check_private(config: FitConfig, labels: Labels) -> None:
-    """Raises ValueError, with the fix, where a fit could not keep what it promises; see also `FitConfig.check_private`."""
+    """Raises ValueError, with the fix, where a fit could not keep what it promises."""
     check_installed()
     config.check_private()
     if not labels.known.any():
@@ -166,14 +166,10 @@ def looks_at(log: Log, labels: Labels, encoder: Encoder, rng: np.random.Generato
     cut = cuts.of_log(log, encoder.read)
     of_cut = labels_of(cuts, cut, labels)
     there = np.concatenate((np.ones(len(log), dtype=bool), of_cut.known))
-    encoded = [
-        e for e, known in zip(encoded_log(encoder, log) + encoded_log(encoder, cut), there, strict=True) if known
-    ]
-    of, label = (
-        np.concatenate((np.arange(len(log)), cuts.of))[there],
-        np.concatenate((labels.label, of_cut.label))[there],
-    )
-    return Looks(encoded, shared_weights(of, np.ones(len(of))), label.astype(np.int8), np.arange(len(of)) < len(log))
+    encoded = encoded_log(encoder, log) + encoded_log(encoder, cut)
+    of, label = np.concatenate((np.arange(len(log)), cuts.of)), np.concatenate((labels.label, of_cut.label))
+    looks = Looks(encoded, np.ones(len(of)), label, np.arange(len(of)) < len(log)).take(there)
+    return replace(looks, weight=shared_weights(of[there], looks.weight))
 
 
 def _evidence(encoded: list[Encoded], tabular: Tabular) -> Evidence:
@@ -202,9 +198,8 @@ def _calibrate(
     features, longest = np.stack((odds, np.ones(len(odds))), axis=1), float(np.hypot(MOST_ODDS, 1.0))
     penalty = penalty_of(ledger, CALIBRATION)
     # towards the linear part's own log odds, as a little data tells
-    fitted = noisy_minimum(
-        ledger, CALIBRATION, features, looks.label, looks.weight, penalty, longest, np.array([1.0, 0.0])
-    )
+    near, label = np.array([1.0, 0.0]), looks.label
+    fitted = noisy_minimum(ledger, CALIBRATION, features, label, looks.weight, penalty, longest, near)
     genuine, attackers = tables.accounts(encoder).tolist()
     share = attackers / (genuine + attackers)
     weights = [max(float(fitted[0]), LEAST_SLOPE) if name == "linear" else 0.0 for name in CHANNELS]
@@ -236,11 +231,3 @@ def _ordinary(encoder: Encoder, tables: Tables) -> Ordinary:
         of_field = tables.shares[0, s.start : s.end]
         share[s.start : s.end] = of_field / max(of_field.sum(), 1e-9)
     return Ordinary(share, np.array(np.nan), np.full((len(LEAST), len(encoder.vocabularies)), np.nan))
-
-
-def _usual_looks(encoder: Encoder, tables: Tables) -> int:
-    """How many events half of all genuine accounts have, by the table of lengths; a power of two."""
-    [length] = [s for s in encoder.of("sequence") if s.field.kind == "length"]
-    of_length = tables.shares[0, length.start : length.end]
-    longer = np.cumsum(of_length[::-1])[::-1]
-    return min(int(2 ** np.flatnonzero(longer >= longer[0] / 2).max(initial=0)), LOOKS)

@@ -29,8 +29,8 @@ from training.fit.private import DECISIONS, LEFT_OUT, NOT_COVERED
 TESTED = "tested on"
 MADE_UP = 16  # times that golden samples are made up, to measure graphs on
 COMPOSED = (
-    "Renyi differential privacy of Gaussian noise (Mironov, 2017), as opacus computes it, for the releases of one set of "
-    "accounts; the largest of the sets' epsilons for all, as each account is in one (McSherry, 2009)"
+    "Renyi differential privacy of Gaussian noise (Mironov, 2017), as opacus computes it, for the releases of one set "
+    "of accounts; the largest of the sets' epsilons for all, as each account is in one (McSherry, 2009)"
 )
 
 
@@ -133,7 +133,5 @@ def decisions(fitted: Fitted, log: Log, labels: Labels, ledger: Ledger) -> dict[
         for answer, label in zip(answers, labels.label.tolist(), strict=True):
             found[label, names.index(fitted.thresholds.decide(answer.score, answer.false_alarm_rate))] += 1
     noisy: NDArray[np.int64] = np.maximum(ledger.noisy(DECISIONS, found, 1.0), 0).round().astype(np.int64)
-    return {
-        who: dict(zip(names, row, strict=True))
-        for who, row in zip(("genuine", "attackers"), noisy.tolist(), strict=True)
-    }
+    genuine, attackers = (dict(zip(names, row, strict=True)) for row in noisy.tolist())
+    return {"genuine": genuine, "attackers": attackers}

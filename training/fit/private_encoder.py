@@ -5,6 +5,7 @@ and an item's mean, is left out.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -60,7 +61,7 @@ def contributions(log: Log, kinds: Mapping[str, str]) -> dict[str, pl.DataFrame]
             text = pl.Series("value", [rounded(value) for value in held["value"].to_list()], pl.String)
         else:
             identifier = kinds[name] == IDENTIFIER
-            text = spelt(held["value"], lambda value, identifier=identifier: spelling(value, identifier))
+            text = spelt(held["value"], partial(spelling, identifier=identifier))
         held = held.with_columns(value=text).unique(maintain_order=True)
         held = held.group_by("sequence_id", maintain_order=True).head(MOST_VALUES)
         many = pl.len().over("sequence_id")

@@ -66,7 +66,7 @@ class Tables:
     def accounts(self, encoder: Encoder) -> Floats:
         """Float64 (2,): how many genuine accounts and attackers there are, at least 1: each has one length."""
         [length] = [s for s in encoder.of("sequence") if s.field.kind == "length"]
-        return np.maximum(self.shares[:, length.start : length.end].sum(axis=1), 1.0)
+        return np.asarray(np.maximum(self.shares[:, length.start : length.end].sum(axis=1), 1.0))
 
     def idf(self, encoder: Encoder) -> Floats:
         """Float64 (rows,): how little each row tells by being used, as `tabular` has it of exact counts."""

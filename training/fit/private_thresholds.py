@@ -1,39 +1,44 @@
 """Thresholds for every false-alarm rate, from noisy histograms of what genuine accounts score.
 
-An account counts once in each class of length: with the highest score of all its cuts that are so long, whatever they
-lack and wherever they are from, live windows among them. So a rate holds for each way to show a history. What noise may
-hide is taken to be there, so a threshold is rather too high; where accounts are too few for that, nothing is flagged.
+An account counts once in each class of length: with the highest score of its history where that is so long, of a cut
+of each kind, and of one without some column. So a rate holds for each way to show it. What noise may hide is taken to
+be there, so a threshold is rather too high; where accounts are too few for that, nothing is flagged. No rate is kept
+over all looks at a live window.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.values import Floats
-from service.model.false_alarms import LOOKS, RATES, FalseAlarms
+from service.model.false_alarms import RATES, FalseAlarms
 from service.model.lengths import CLASSES, LEAST, classes
 from service.model.policy import Thresholds
-from training.data.cuts import KINDS, Cuts, live_looks
+from training.data.cuts import KINDS, Cuts
 from training.fit.noise import Ledger
 
 THRESHOLDS = "thresholds"
-EDGES = np.arange(-6.0, 6.01, 0.5)  # log odds between the cells of a histogram
+EDGES = np.arange(-3.0, 6.01, 0.5)  # log odds between the cells of a histogram
 UNLUCKY = 1.645  # standard deviations of noise that a sum passes once in twenty times
 BOUND = float(np.sqrt(len(CLASSES)))  # an account is in one cell for each class of length
 Score = Callable[[Cuts], Floats]
 
 
 def every_cut(lengths: NDArray[np.int64], columns: int, rng: np.random.Generator) -> Cuts:
-    """Each history (N,) whole, at each length in each of KINDS, without each column or several, and as it grows."""
-    dropped = range(1, columns + 2) if columns > 1 else ()
-    ways = [(kind, 0) for kind in KINDS] + [(None, drop) for drop in dropped]
-    cuts = [Cuts.in_bin(lengths, bin_, bin_, *way, rng) for bin_ in range(len(LEAST)) for way in ways]
-    return Cuts.joined([Cuts.whole(lengths), live_looks(lengths, np.arange(len(lengths))), *cuts])
+    """Each history (N,) whole, and for each class of length a cut of each of KINDS and one that lacks something."""
+    first = np.searchsorted(LEAST, list(CLASSES))
+    found = [Cuts.whole(lengths)]
+    for low, high in zip(first.tolist(), np.append(first[1:], len(LEAST)).tolist(), strict=True):
+        found += [Cuts.in_bin(lengths, low, high - 1, kind, 0, rng) for kind in KINDS]
+        lacking = Cuts.in_bin(lengths, low, high - 1, None, 0, rng)
+        found += [replace(lacking, dropped=rng.integers(1, columns + 2, len(lacking.of)))] if columns > 1 else []
+    return Cuts.joined(found)
 
 
 def histograms(of: NDArray[np.int64], size: NDArray[np.int64], log_odds: Floats) -> Floats:
-    """Float64 (CLASSES, cells): accounts by the highest of their log odds in a class; each adds BOUND in length at most.
+    """Float64 (CLASSES, cells): accounts by the highest of their log odds in a class; each adds BOUND at most.
 
     Args:
         of: int64 (M,), the account of each cut.
@@ -50,7 +55,7 @@ def histograms(of: NDArray[np.int64], size: NDArray[np.int64], log_odds: Floats)
 
 
 def private_false_alarms(
-    lengths: NDArray[np.int64], columns: int, asked: Thresholds, score: Score, shift: float, looks: int, ledger: Ledger
+    lengths: NDArray[np.int64], columns: int, asked: Thresholds, score: Score, shift: float, ledger: Ledger
 ) -> FalseAlarms:
     """Thresholds by rate from genuine accounts (N,), which are all that is told of them.
 
@@ -59,24 +64,18 @@ def private_false_alarms(
         asked: thresholds, whose rates should be promised.
         score: gives the log odds of cuts, before the correction for prevalence.
         shift: that correction.
-        looks: live events of an account, as far as many have them.
     """
     cuts = every_cut(lengths, columns, ledger.rng)
     noisy = ledger.noisy(THRESHOLDS, histograms(cuts.of, cuts.size, score(cuts)), BOUND)
     limits, accounts = limits_of(noisy, ledger.multiplier(THRESHOLDS) * BOUND, asked)
-    # flagged at any of many looks, of whichever length: by a union bound, rates are shared out among the classes
-    place = np.searchsorted(RATES, np.array(RATES) / len(CLASSES) * (1 + 1e-9), side="right") - 1
-    rarer = np.where(place >= 0, limits[:, np.maximum(place, 0)], np.inf)
-    with np.errstate(invalid="ignore"):
-        over = np.where(np.isinf(rarer), np.inf, rarer - limits).max(axis=0)
     of = classes(np.array(LEAST))
     by_bin = np.where(np.isinf(limits), limits, 1 / (1 + np.exp(-(limits + shift))))[of]
     return FalseAlarms(
         thresholds=np.broadcast_to(by_bin, (columns + 2, *by_bin.shape)).copy(),
         accounts=accounts[of],
         usual=np.zeros((len(LEAST), columns), dtype=bool),
-        repeated=over,
-        looks=min(looks, LOOKS),
+        repeated=np.full(len(RATES), np.inf),
+        looks=0,
     )
 
 
