@@ -92,7 +92,8 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
     with stage("linear part", seconds):
         tables = fit_tables(encoder, looks, ledger)
         tabular = fit_private_tabular(encoder, looks, tables, ledger, penalty_of(ledger, LINEAR))
-    model = untrained(encoder, looks.encoded[:1], 1, replace(config, from_scratch=True))
+    # a bundle has a graph; that of a network which weighs nothing is small
+    model = untrained(encoder, [], 1, replace(config, preset="tiny", layers=1, from_scratch=True))
     with stage("thresholds", seconds):
         calibration, told = _calibrate(encoder, tabular, tables, judged, of_judged, ledgers["judged by"], config)
         asked = thresholds.choose(told.label, np.zeros(len(told.label)), config)

@@ -91,17 +91,15 @@ def limits_of(noisy: Floats, noise: float, asked: Thresholds) -> tuple[Floats, N
     cells = noisy.shape[1]
     fewest = noisy.sum(axis=1) - UNLUCKY * noise * np.sqrt(cells)
     surest = (1 + UNLUCKY * noise) / np.maximum(fewest + 1, 1e-9)  # the smallest rate that is told, of one cell
-    needed = min([rate for rate in (asked.block_rate, asked.review_rate) if rate], default=1.0)
-    told = np.flatnonzero(surest <= needed)
-    last = int(told.max(initial=0))
+    needed = min([r for r in (asked.block_rate, asked.review_rate) if r and r >= surest[0]], default=1.0)
+    last = int(np.flatnonzero(surest <= needed).max(initial=0))
     # those who have longer histories have such as these too, so they are among as many
     noisy = np.concatenate((noisy[:last], noisy[last:].sum(axis=0, keepdims=True)))
     noises = noise * np.sqrt(np.append(np.ones(last), len(CLASSES) - last))[:, None]
     above = np.cumsum(noisy[:, ::-1], axis=1)[:, ::-1] + UNLUCKY * noises * np.sqrt(np.arange(cells, 0, -1))
     # the share that may lie in a cell or beyond, never less than beyond a higher one
-    share = np.maximum.accumulate(((above + 1) / np.maximum(fewest[: last + 1, None] + 1, 1e-9))[:, ::-1], axis=1)[
-        :, ::-1
-    ]
+    share = (above + 1) / np.maximum(fewest[: last + 1, None] + 1, 1e-9)
+    share = np.maximum.accumulate(share[:, ::-1], axis=1)[:, ::-1]
     limits = np.full((len(CLASSES), len(RATES)), np.inf)
     for k in range(len(CLASSES)):
         for at, rate in enumerate(RATES):
