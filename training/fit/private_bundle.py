@@ -81,7 +81,8 @@ def _missing(encoder: Encoder, counts: Floats) -> dict[str, float]:
 
 def evaluation(fitted: Fitted, released: Released, data: Dataset) -> dict[str, Any]:
     """Everything that the report of a private model shows."""
-    test = data.log.subset(data.split.test)
+    test, of_test = data.log.subset(data.split.test), data.labels.subset(data.split.test)
+    decided = decisions(fitted, test, of_test, released.ledgers[TESTED])
     return {
         "metrics": None,
         "warnings": [],
@@ -91,10 +92,7 @@ def evaluation(fitted: Fitted, released: Released, data: Dataset) -> dict[str, A
         "fields": [{"name": f.name, "kind": f.kind, "rows": f.size} for f in fitted.encoder.fields],
         "epochs": [],
         "suspects": [],
-        "privacy": {
-            **statement(released.ledgers),
-            "test": decisions(fitted, test, data.labels.subset(data.split.test), released.ledgers[TESTED]),
-        },
+        "privacy": {**statement(released.ledgers), "test": decided},
     }
 
 
