@@ -44,8 +44,7 @@ from training.fit.pipeline import fit_model
 
 PARTS = ("linear", "association", "distance", "crowd", "network")
 ALL, NONE = "all", "none"
-ALONE = {part: f"{part} alone" for part in PARTS}
-WITHOUT = {part: f"without {part}" for part in PARTS}
+ALONE, WITHOUT = {part: f"{part} alone" for part in PARTS}, {part: f"without {part}" for part in PARTS}
 VARIANTS: dict[str, frozenset[str]] = {
     ALL: frozenset(PARTS),
     **{name: frozenset({part}) for part, name in ALONE.items()},

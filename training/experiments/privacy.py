@@ -58,8 +58,7 @@ def privacy(
     config = FitConfig(**bundle.manifest["config"])
     data = Dataset.read(events, label_file, config, columns, how=how)
     parts = set_aside(data.log, data.labels, data.training, config.seed, config.private)
-    split = data.split
-    ours = np.concatenate((parts.others[data.labels.known[parts.others]], split.test))
+    ours = np.concatenate((parts.others[data.labels.known[parts.others]], data.split.test))
     if others is not None and other_labels is None:
         ours = ours[data.labels.label[ours] == 0]  # or attackers of the test alone would stand for all
     asked, label = [(data.log.subset(ours), ours)], [data.labels.label[ours]]
@@ -82,7 +81,7 @@ def privacy(
         "members": int((kept & member).sum()),
         "strangers": strangers,
         "held_back": int((kept & ~member)[: len(ours)].sum()),
-        "split": split.how,
+        "split": data.split.how,
         "least_rate": FEWEST_TAKEN / strangers,
         "rates": list(attacks["loss"]["found"]),
         "shadow_models": 2 * pairs,

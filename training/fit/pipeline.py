@@ -67,8 +67,7 @@ def fit_apart(
 
     Calibration is fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert
     1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many epochs as the
-    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers for
-    sequences that they were trained on, and would look better on those than on new ones.
+    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers.
 
     Args:
         parts: what to learn from, and what to choose thresholds on.
@@ -88,17 +87,16 @@ def fit_apart(
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
         spared = min(max(len(np.unique(data.of[data.weight == 0])) // ENOUGH_TOLD, 1), SPARED)
         asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
-        whole = held[: len(data.log)]
-        usual, together = fit_crowd(whole, held, data.of, genuine, asked, config.seed, config.fewest)
+        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed, config.fewest)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
         serving = Serving(data.encoder, run_torch(model), tabular.tabular, judged.calibration, usual)
-        past = [held[i] for i in np.flatnonzero(genuine).tolist()]
-        alarms = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
+        past, aside = [held[i] for i in np.flatnonzero(genuine).tolist()], log.subset(parts.aside)
+        alarms = false_alarms(aside, judged.thresholds, serving, past, config.seed)
         _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
-    support = attackers(data, crossed, judged.calibration, alarms[0])
-    of_crowd = attackers(data, crossed, judged.calibration, alarms[1], True) if alarms[1] else None
+    support, crowded = attackers(data, crossed, judged.calibration, alarms[0]), alarms[1]
+    of_crowd = attackers(data, crossed, judged.calibration, crowded, True) if crowded else None
     return Fitted(
         model=model,
         tabular=tabular.tabular,

@@ -37,7 +37,7 @@ from training.fit.networks import untrained
 from training.fit.noise import Ledger, check_installed, noisy_minimum
 from training.fit.private_encoder import VALUES, private_encoder
 from training.fit.private_tabular import LINEAR, MEASURES, TABLES, Looks, Tables, fit_private_tabular, fit_tables
-from training.fit.private_thresholds import THRESHOLDS, private_false_alarms
+from training.fit.private_thresholds import THRESHOLDS, Score, private_false_alarms
 from training.fit.sequences import encoded_log, shared_weights
 
 CALIBRATION, SCORES, DECISIONS = "calibration", "histogram of scores", "decisions on the test part"
@@ -98,22 +98,9 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
         calibration, told = _calibrate(encoder, tabular, tables, judged, of_judged, ledgers["judged by"], config)
         asked = thresholds.choose(told.label, np.zeros(len(told.label)), config)
         genuine = judged.subset(np.flatnonzero(of_judged.label == 0))
-
-        def score(cuts: Cuts) -> Floats:
-            found = [
-                calibration.weighed(_evidence(encoded_log(encoder, some.of_log(genuine, encoder.read)), tabular))
-                for some in cuts.pieces()
-            ]
-            return np.concatenate(found)
-
-        alarms = private_false_alarms(
-            np.diff(genuine.offsets),
-            len(encoder.read),
-            asked,
-            score,
-            calibration.shift,
-            ledgers["judged by"],
-        )
+        score = _scored(genuine, encoder, tabular, calibration)
+        lengths, columns = np.diff(genuine.offsets), len(encoder.read)
+        alarms = private_false_alarms(lengths, columns, asked, score, calibration.shift, ledgers["judged by"])
     scores, whole = calibration.score(told.evidence), np.arange(len(judged))
     histogram = np.histogram(scores[whole], bins=SCORE_BINS, range=(0, 1))[0].astype(np.float64)
     kept = np.maximum(ledgers["judged by"].noisy(SCORES, histogram, 1.0), 0).round().astype(np.int64)
@@ -140,6 +127,16 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
         released=Released(ledgers, tables, kept.tolist()),
         seconds=seconds,
     )
+
+
+def _scored(log: Log, encoder: Encoder, tabular: Tabular, calibration: Calibration) -> Score:
+    """Gives the log odds of cuts of a log."""
+
+    def score(cuts: Cuts) -> Floats:
+        pieces = (encoded_log(encoder, some.of_log(log, encoder.read)) for some in cuts.pieces())
+        return np.concatenate([calibration.weighed(_evidence(some, tabular)) for some in pieces])
+
+    return score
 
 
 def check_private(config: FitConfig, labels: Labels) -> None:

@@ -68,11 +68,7 @@ def refit(
     start = time.perf_counter()
     if not (bundle.path / WEIGHTS).is_file():
         raise LogError(f"{bundle.path}: has no {WEIGHTS} to go on from; fit it anew")
-    if bundle.manifest["config"].get("dp_epsilon") is not None:
-        raise LogError(
-            f"{bundle.path}: was fitted privately; every refit would tell more of the same accounts. Fit again, on the "
-            "log with the judged sequences in it, and count both together as what is spent"
-        )
+    _check_not_private(bundle)
     if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
         raise LogError(
             f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; with others, "
@@ -101,6 +97,14 @@ def refit(
     }
     write_bundle(fitted, data, out, name or bundle.name, start, {"refit": found})
     return found
+
+
+def _check_not_private(bundle: Bundle) -> None:
+    if bundle.manifest["config"].get("dp_epsilon") is not None:
+        raise LogError(
+            f"{bundle.path}: was fitted privately; every refit would tell more of the same accounts. Fit again, on the "
+            "log with the judged sequences in it, and count both together as what is spent"
+        )
 
 
 def _against(old: Bundle, fitted: Fitted, data: Dataset, is_judged: NDArray[np.bool_]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_it_can_be_attacked_like_any_other(hidden: Bundle, attacked: Path, tmp_p
     found = json.loads((tmp_path / "privacy.json").read_text())
     assert found["members"] > found["strangers"] == found["held_back"] > 10
     assert 0.2 < found["attacks"]["loss"]["auc"][0] < 0.8
-    assert [row["count"] for row in found["named"] if row["file"] == "evaluation.json"] == [0]
+    assert {row["count"] for row in found["named"] if row["file"] == "evaluation.json"} == {0}
 
 
 def test_what_would_tell_more_is_refused(hidden: Bundle, attacked: Path, tmp_path: Path) -> None:
