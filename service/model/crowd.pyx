@@ -16,7 +16,7 @@ from cpython.mem cimport PyMem_Free as free
 from cpython.object cimport PyObject
 
 from service.model.holders cimport SPAN, SPANS, Holders
-from service.model.near cimport BINS_, COMPARED_, NONE, Match, Near, Sketch, mix, step
+from service.model.near cimport BINS_, COMPARED_, NONE, Match, Near, Sketch, distinct, mix, step
 from service.model.totals cimport COLUMNS, HOUR, Totals, count_until, some, split
 
 from collections import OrderedDict
@@ -181,7 +181,7 @@ cdef class Crowd:
         if len(self.accounts) > self.most_accounts:
             count = -(-len(self.accounts) // AT_ONCE)
             for silent in nsmallest(count, self.accounts, lambda a: self.accounts[a].until):
-                self.forget(silent)
+                self._drop(silent)
         if start < 0:
             return None
         return News(account, found.first, keys[start - 1] if start else led, held.part(slice(start, end)))
@@ -240,10 +240,19 @@ cdef class Crowd:
         self.by_order.put_kept(account, found.of_order)
 
     def forget(self, int64_t account):
+        """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
+        cdef Account found = self._drop(account)
+        for key in list(self.holders if found is None else found.named):  # of one dropped before, who knows which?
+            others = self.holders.get(key)
+            if others is not None and (<Holders>others).without(account):
+                del self.holders[key]
+        return found is not None
+
+    cdef Account _drop(self, int64_t account):
         """Drops what is kept of an account, but for its number among the holders of what it named."""
         self.by_content.drop(account)
         self.by_order.drop(account)
-        return self.accounts.pop(account, None) is not None
+        return self.accounts.pop(account, None)
 
     def look(self, int64_t account, held, double now):
         """What the others have done by now, beside what a sequence of this account holds."""
@@ -378,23 +387,3 @@ cdef class Crowd:
                 both += 1
                 ahead += <double>told[0] <= ts[i]
         return 2 * ahead >= both
-
-
-cdef Py_ssize_t distinct(const uint64_t[:] keys, int lag) except -1:
-    """How many keys, or pairs of keys that follow one another, are told apart."""
-    cdef Py_ssize_t room = 2, i, at, found = 0
-    cdef uint64_t z
-    while room < 2 * keys.shape[0] + 2:
-        room *= 2
-    cdef uint64_t *seen = <uint64_t *>some(room * sizeof(uint64_t))
-    memset(seen, 0xFF, room * sizeof(uint64_t))
-    for i in range(keys.shape[0] - lag):
-        z = mix(step(keys[i], keys[i + 1]) if lag else keys[i])
-        at = z & (room - 1)
-        while seen[at] != NONE and seen[at] != z:
-            at = (at + 1) & (room - 1)
-        if seen[at] == NONE:
-            seen[at] = z
-            found += 1
-    free(seen)
-    return found

@@ -19,5 +19,6 @@ cdef class Holders:
     cdef int known, room
     cdef Holder *latest
     cdef bint has(self, int64_t account) noexcept
+    cdef bint without(self, int64_t account) noexcept
     cdef add(self, int64_t account, double ts, bint old, double weight)
     cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept

@@ -72,6 +72,18 @@ cdef class Holders:
         self.latest[at].who, self.latest[at].when = account, ts
         self.latest[at].old, self.latest[at].weight = old, weight
 
+    cdef bint without(self, int64_t account) noexcept:
+        """Takes one of them out, if it is there; returns whether none is left."""
+        cdef int at = 0
+        while at < self.known and self.latest[at].who != account:
+            at += 1
+        if at == self.known:
+            return False
+        self.known -= 1
+        self.count = max(self.count - self.latest[at].weight, 0.0)
+        memmove(self.latest + at, self.latest + at + 1, (self.known - at) * sizeof(Holder))
+        return not self.known
+
     cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
         """Adds the others, new and old, that name it around a time; those before the latest as often as these."""
         cdef double told = 0, unseen, pace, before, away, share = 0

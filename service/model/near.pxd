@@ -19,6 +19,9 @@ cdef inline uint64_t step(uint64_t one, uint64_t then) noexcept nogil:
     return one * <uint64_t>0x9E3779B97F4A7C15 ^ then
 
 
+cdef Py_ssize_t distinct(const uint64_t[:] keys, int lag) except -1
+
+
 cdef struct Match:
     int64_t account
     double share

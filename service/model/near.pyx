@@ -2,6 +2,9 @@
 
 from libc.stdint cimport int16_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
+from cpython.mem cimport PyMem_Free as free
+
+from service.model.totals cimport some
 
 import numpy as np
 
@@ -65,6 +68,26 @@ cdef int marks_of(const uint64_t *of, uint64_t *found) noexcept nogil:
             found[count] = one
             count += 1
     return count
+
+
+cdef Py_ssize_t distinct(const uint64_t[:] keys, int lag) except -1:
+    """How many keys, or pairs of keys that follow one another, are told apart."""
+    cdef Py_ssize_t room = 2, i, at, found = 0
+    cdef uint64_t z
+    while room < 2 * keys.shape[0] + 2:
+        room *= 2
+    cdef uint64_t *seen = <uint64_t *>some(room * sizeof(uint64_t))
+    memset(seen, 0xFF, room * sizeof(uint64_t))
+    for i in range(keys.shape[0] - lag):
+        z = mix(step(keys[i], keys[i + 1]) if lag else keys[i])
+        at = z & (room - 1)
+        while seen[at] != NONE and seen[at] != z:
+            at = (at + 1) & (room - 1)
+        if seen[at] == NONE:
+            seen[at] = z
+            found += 1
+    free(seen)
+    return found
 
 
 cdef class Sketch:

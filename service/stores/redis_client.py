@@ -40,7 +40,8 @@ def unreachable(error: Exception) -> Unreachable:
     code = getattr(error, "status_code", None) or detail.partition(" ")[0]
     if code in CAUSES:
         return Unreachable(f"{code} {detail.removeprefix(code).strip()}", CAUSES[code])
-    cause: Cause = "timeout" if "Timeout" in kind else "connection" if "Connection" in kind else "other"
+    lost = "Connection" in kind or isinstance(error, RuntimeError)  # uvloop's, of a transport that closed meanwhile
+    cause: Cause = "timeout" if "Timeout" in kind else "connection" if lost else "other"
     return Unreachable(detail, cause)
 
 

@@ -1,6 +1,7 @@
 """The answers kept for review, and the verdicts on them, in SQLite or PostgreSQL."""
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -34,6 +35,7 @@ from service.stores.upgrade import upgrade
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
+WAIT_SECONDS = 10  # for a lock of SQLite's
 NAME = "recguard.db"
 
 READS = "recguard_reads"  # execution option of connections that only read
@@ -68,7 +70,7 @@ class Store:
             limit = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
             self.engine: Engine = create_engine(self.url, pool_pre_ping=True, connect_args=limit)
             if backend == "sqlite":
-                event.listen(self.engine, "connect", _configure_sqlite)
+                event.listen(self.engine, "connect", configure_sqlite)
                 event.listen(self.engine, "begin", _begin_sqlite)
             self.reading = self.engine.execution_options(**{READS: True})
             with self.engine.begin() as connection:
@@ -359,9 +361,18 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _configure_sqlite(connection: Any, _: Any) -> None:
+def configure_sqlite(connection: Any, _: Any = None) -> None:
     """Makes a commit durable before it returns, and leaves transactions to SQLAlchemy."""
     connection.isolation_level = None
-    settings = ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
-    for pragma in settings:  # the last one: what is deleted is overwritten, too
+    connection.execute(f"PRAGMA busy_timeout={1000 * WAIT_SECONDS}")
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:  # others change the mode of a new file, too, for which SQLite does not wait
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):  # which overwrites what is deleted
         connection.execute(f"PRAGMA {pragma}")

@@ -1,6 +1,7 @@
 """Sentences of every kind of field, from a model whose weights are drawn, so that each kind speaks both ways."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from service.encoding.columns import columns_of
 from service.encoding.encoder import Encoder
 from service.encoding.fields import FIRST
 from service.encoding.remembered import Given
-from service.model.calibration import CHANNELS, Calibration, logit
+from service.model.calibration import ALARMS, CHANNELS, Calibration, logit
 from service.model.guilt_by_association import GuiltByAssociation
 from service.model.lengths import LEAST
 from service.model.linear import Linear
@@ -39,7 +40,7 @@ EVERY = 1000
 
 
 def history(user: int, length: int) -> list[dict[str, Any]]:
-    """What one user does: of few hours, actions and items, with texts."""
+    """What one user does: of few hours, actions and items, with texts and vectors."""
     rng = np.random.default_rng(user)
     own, start = rng.dirichlet(np.full(6, 0.2)), 1.7e9 + 86_400 * user
     return [
@@ -50,6 +51,7 @@ def history(user: int, length: int) -> list[dict[str, Any]]:
             "rating": int(rng.integers(1, 6)),
             "price": float(np.round(rng.lognormal(3, 1), 2)),
             "note": " ".join(rng.choice(WORDS, 4)),
+            "picture": (rng.choice(5, p=own[:5] / own[:5].sum()) + rng.normal(0, 0.1, 8)).tolist(),
         }
         for k in range(length)
     ]
@@ -58,7 +60,7 @@ def history(user: int, length: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def log() -> Log:
     rows = [{"sequence_id": f"u{u}", **e} for u in range(60) for e in sorted(history(u, 110), key=lambda e: e["ts"])]
-    return Log.of(pl.DataFrame(rows))
+    return Log.of(pl.DataFrame(rows, schema_overrides={"picture": pl.Array(pl.Float64, 8)}))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ changed = st.dictionaries(
     st.sampled_from(["ts", "action", "item_id", "rating", "price", "note"]),
     st.sampled_from([None, "", "n/a", "new", "7", 7, "17 new words, some of them very very long " * 3]),
     max_size=4,
-)
+) | st.sampled_from([None, [0.0] * 8, [1.0] * 8]).map(lambda vector: {"picture": vector})
 
 
 @settings(max_examples=150, deadline=None)
@@ -137,7 +139,7 @@ changed = st.dictionaries(
     st.integers(0, 3),
     st.integers(0, 200),
     st.integers(1, 140),
-    st.sets(st.sampled_from(["ts", "action", "item_id", "rating", "price", "note"]), max_size=4),
+    st.sets(st.sampled_from(["ts", "action", "item_id", "rating", "price", "note", "picture"]), max_size=4),
     st.lists(st.tuples(st.integers(0, 139), changed), max_size=6),
     st.booleans(),
 )
@@ -210,7 +212,10 @@ def test_what_the_crowd_does_is_told(explainers: list[Explainer], measures: tupl
     events = [{**e, "item_id": "i7" if k == 2 else "i8"} for k, e in enumerate(history(5, 6))]
     surge = Surge(2, 31.0, 0.4, "an hour", True)
     together = Together(np.array([measures]), np.zeros(6), [surge if measures[0] else None])
-    reasons, odds, count = explained(explainers[0], (*columns_of(events), None), together)
+    one = explainers[0]
+    nothing_else = {"bias": [-20.0] * len(LEAST), "alarm_most": tuple(0.9 * (a != "novelty") for a in ALARMS)}
+    calibration = replace(one.calibration, **nothing_else)
+    reasons, odds, count = explained(replace(one, calibration=calibration), (*columns_of(events), None), together)
     check(reasons, odds, count)
     [crowd] = [r for r in reasons if r.field == "crowd"]
     assert says in crowd.text

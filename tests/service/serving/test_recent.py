@@ -2,6 +2,8 @@
 
 import pytest
 
+from service.encoding.encoder import Encoder
+from service.encoding.reading import Reading
 from service.encoding.vocabulary import Vocabulary, key_of
 from service.schemas.messages import Sequence
 from service.serving.recent import OVERHEAD, Recent
@@ -9,7 +11,8 @@ from service.serving.recent import OVERHEAD, Recent
 RESULT = {"score_id": "a" * 32, "score": 0.2, "decision": "allow", "type": None, "support": {"events": 1}, "events": []}
 EVENTS = [{"item_id": "007", "ts": 1.0}, {"item_id": 12, "ts": 2.0}, {"ts": 3.0}]
 PAST = {"item_id": ["11"], "ts": [0.5]}
-ITEMS = [Vocabulary("item_id", ["007", "12"], identifier=True)]
+ITEMS = Vocabulary("item_id", ["007", "12"], identifier=True)
+ENCODER = Encoder([ITEMS], Reading())
 
 
 def kept(recent: Recent, account: int, events: object = EVENTS, **result: object) -> None:
@@ -46,6 +49,6 @@ def test_the_oldest_go_first_once_there_are_too_many_bytes() -> None:
 def test_a_number_is_named_by_who_holds_it(events: object, value: str) -> None:
     recent = Recent(1 << 20)
     kept(recent, 1, events)
-    key = key_of("item_id", ITEMS[0].known_as(value))
-    assert recent.answers[1].name(key, ITEMS) == ("item_id", value)
-    assert recent.answers[1].name(key ^ 2, ITEMS) is None
+    key = key_of("item_id", ITEMS.known_as(value))
+    assert recent.answers[1].name(key, ENCODER) == ("item_id", value)
+    assert recent.answers[1].name(key ^ 2, ENCODER) is None

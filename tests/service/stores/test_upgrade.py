@@ -4,6 +4,8 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -232,6 +234,26 @@ def test_of_several_processes_that_start_at_once_one_upgrades(url: str, tmp_path
         process.stdin.flush()
     said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
     assert said == [f"0 {NEWEST}", *[f"{NEWEST} {NEWEST}"] * 3]
+
+
+def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    start = (
+        "import sqlite3, sys, time; from service.stores import verdicts\n"
+        "print(flush=True); begin = float(sys.stdin.readline())\n"
+        "for k in range(150):\n"  # SQLite refuses one of some hundreds at once
+        "    connection = sqlite3.connect(f'{sys.argv[1]}/{k}.db')\n"
+        "    time.sleep(max(begin + k / 50 - time.time(), 0))\n"
+        "    verdicts.configure_sqlite(connection)\n"
+        "    connection.close()\n"
+        "print('all')"
+    )
+    command = [sys.executable, "-c", start, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert all(process.stdout and process.stdout.readline() == "\n" for process in processes)
+    begin = f"{time.time() + 0.1}\n"
+    with ThreadPoolExecutor(4) as pool:
+        said = pool.map(lambda process: process.communicate(begin, timeout=60)[0], processes)
+    assert [*said] == ["all\n"] * 4
 
 
 def test_a_command_upgrades_ahead_of_a_rollout_and_says_what_it_did(url: str, tmp_path: Path) -> None:
