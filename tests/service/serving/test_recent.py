@@ -12,7 +12,7 @@ RESULT = {"score_id": "a" * 32, "score": 0.2, "decision": "allow", "type": None,
 EVENTS = [{"item_id": "007", "ts": 1.0}, {"item_id": 12, "ts": 2.0}, {"ts": 3.0}]
 PAST = {"item_id": ["11"], "ts": [0.5]}
 ITEMS = Vocabulary("item_id", ["007", "12"], identifier=True)
-ENCODER = Encoder([ITEMS], Reading())
+ENCODER = Encoder([ITEMS], Reading(frozenset()))
 
 
 def kept(recent: Recent, account: int, events: object = EVENTS, **result: object) -> None:
