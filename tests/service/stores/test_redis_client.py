@@ -15,8 +15,8 @@ CLOSED = "unable to perform operation on <TCPTransport closed=True reading=False
         (Refused("Error 111 connecting to 127.0.0.1:6379"), "connection"),
         (RuntimeError(CLOSED), "connection"),  # uvloop's, where a server dies while something is sent
         (TimeoutError("Timeout reading from 127.0.0.1:6379"), "timeout"),
-        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'"), "memory"),
-        (ReadOnlyError("You can't write against a read only replica"), "readonly"),
+        (OutOfMemoryError("OOM command not allowed when used memory > 'maxmemory'"), "memory"),
+        (ReadOnlyError("READONLY You can't write against a read only replica"), "readonly"),
         (ResponseError("MISCONF Redis is configured to save RDB snapshots"), "disk"),
         (ResponseError("WRONGTYPE Operation against a key"), "other"),
     ],
