@@ -10,6 +10,7 @@ from service.model.bundle import Bundle
 from tests.support.logs import genuine_log
 from tests.support.processes import needs
 from tests.support.servers import Postgres, RedisServer
+from tests.support.shared import made_once
 from training.config import FitConfig
 from training.data.attacks import ATTACKS
 from training.data.catalogue import InjectConfig
@@ -25,20 +26,26 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with events.csv and labels.csv: 240 genuine users, and attackers of every type that one history shows."""
-    folder = tmp_path_factory.mktemp("attacked")
-    genuine_log(240).write_csv(folder / "genuine.csv")
-    log, _ = clean_events(folder / "genuine.csv")
-    odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
-    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaigns=(3,)), odd))
-    return folder
+
+    def make(folder: Path) -> None:
+        genuine_log(240).write_csv(folder / "genuine.csv")
+        log, _ = clean_events(folder / "genuine.csv")
+        odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
+        write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.1, 0.3), campaigns=(3,)), odd))
+
+    return made_once(tmp_path_factory, "attacked", make)
 
 
 @pytest.fixture(scope="session")
-def bundle(attacked: Path) -> Bundle:
+def bundle(attacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny bundle fitted on the attacked log."""
     # 68 genuine users are set aside for thresholds, too few to promise the usual 1 % of blocks
     config = FitConfig(preset="tiny", epochs=4, review_fpr=0.1, block_fpr=0.05)
-    return fit_bundle(attacked / "events.csv", attacked / "labels.csv", attacked / "bundle", config, name="test")
+
+    def make(folder: Path) -> None:
+        fit_bundle(attacked / "events.csv", attacked / "labels.csv", folder / "bundle", config, name="test")
+
+    return Bundle.open(made_once(tmp_path_factory, "bundle", make) / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from service.cli import LIVE_SECONDS
 from service.model.bundle import Bundle
 from tests.support.cli import recguard_serve
@@ -42,6 +44,7 @@ def test_promote_does_not_wait_long_for_who_says_nothing() -> None:
     assert time.monotonic() - start < LIVE_SECONDS + 5
 
 
+@pytest.mark.slow
 def test_load_and_limits_are_measured_by_one_command(bundle: Bundle, tmp_path: Path) -> None:
     command = ["bench", "--bundle", bundle.path, "--out", tmp_path / "b"]
     few = ["--mixes", "single,bulk", "--connections", "1,4", "--loads", "30,300", "--seconds", "0.5", "--cores", "0/0"]

@@ -15,6 +15,7 @@ from service.model.bundle import Bundle
 from tests.support.cli import TRAIN
 from tests.support.logs import genuine_log
 from tests.support.processes import children, free_port, start, stop, wait_until
+from tests.support.shared import made_once
 from training.cli.traffic import MEMBERS
 from training.config import FitConfig
 from training.data.attacks import ATTACKS
@@ -49,16 +50,18 @@ def test_the_demonstration_scores_serves_and_leaves_nothing_behind(
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log and a bundle that holds back two hundred genuine users, so many that they make a crowd."""
-    folder = tmp_path_factory.mktemp("many")
-    log = genuine_log(400)  # of forty times as many items, so that chance brings few accounts to the same one
-    which = pl.Series(np.random.default_rng(0).integers(40, size=log.height).astype(str))
-    log.with_columns(item_id=log["item_id"] + "-" + which).write_csv(folder / "genuine.csv")
-    log, _ = clean_events(folder / "genuine.csv")
-    odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
-    write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.003, 0.01), campaigns=(3,)), odd))
-    config = FitConfig(preset="tiny", epochs=2, test_share=0.5, review_fpr=0.1, block_fpr=0.05)
-    fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", config, name="many")
-    return folder
+
+    def make(folder: Path) -> None:
+        log = genuine_log(400)  # of forty times as many items, so that chance brings few accounts to the same one
+        which = pl.Series(np.random.default_rng(0).integers(40, size=log.height).astype(str))
+        log.with_columns(item_id=log["item_id"] + "-" + which).write_csv(folder / "genuine.csv")
+        log, _ = clean_events(folder / "genuine.csv")
+        odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
+        write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.003, 0.01), campaigns=(3,)), odd))
+        config = FitConfig(preset="tiny", epochs=2, test_share=0.5, review_fpr=0.1, block_fpr=0.05)
+        fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", config, name="many")
+
+    return made_once(tmp_path_factory, "many", make)
 
 
 def _demo(folder: Path, said: Path, port: int, seconds: int, **env: str) -> "subprocess.Popen[bytes]":

@@ -13,6 +13,7 @@ from tests.support.logs import sequences
 from tests.support.processes import wait_until
 from tests.support.servers import RedisServer
 from tests.support.service import Service, Starter, sample, score
+from tests.support.shared import made_once
 from training.config import FitConfig
 from training.fit.bundle import fit_bundle
 
@@ -23,18 +24,24 @@ Account = dict[str, Any]
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a log of accounts with habits, every third of which was taken over."""
-    folder = tmp_path_factory.mktemp("habits")
-    events, labels = taken_over(210, WINDOW)
-    events.write_csv(folder / "events.csv")
-    labels.write_csv(folder / "labels.csv")
-    return folder
+
+    def make(folder: Path) -> None:
+        events, labels = taken_over(210, WINDOW)
+        events.write_csv(folder / "events.csv")
+        labels.write_csv(folder / "labels.csv")
+
+    return made_once(tmp_path_factory, "taken-over", make)
 
 
 @pytest.fixture(scope="module")
-def habits(log: Path) -> Bundle:
+def habits(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that compares accounts with their own past."""
     config = FitConfig(preset="tiny", epochs=1, folds=1, review_fpr=0.2, block_fpr=0.1)
-    bundle = fit_bundle(log / "events.csv", log / "labels.csv", log / "bundle", config, name="habits")
+
+    def make(folder: Path) -> None:
+        fit_bundle(log / "events.csv", log / "labels.csv", folder / "bundle", config, name="habits")
+
+    bundle = Bundle.open(made_once(tmp_path_factory, "habits", make) / "bundle")
     assert any(isinstance(f, Habit) for f in bundle.encoder.fields)
     return bundle
 

@@ -7,6 +7,7 @@ import pytest
 
 from service.encoding.encoder import Encoder
 from tests.support.named import ANONYMOUS, named_log
+from tests.support.shared import made_once
 from training.data.clean import clean_events
 from training.data.labels import UNLABELLED, Labels, read_labels
 from training.data.log import Log
@@ -37,7 +38,9 @@ def learned(labelled: tuple[Log, Labels]) -> tuple[Encoder, list[Example]]:
 @pytest.fixture(scope="session")
 def anonymous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a log of many rare values and its labels, and an anonymous bundle fitted on it."""
-    folder = tmp_path_factory.mktemp("anonymous")
-    named_log(folder, 0)
-    fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", ANONYMOUS)
-    return folder
+
+    def make(folder: Path) -> None:
+        named_log(folder, 0)
+        fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", ANONYMOUS)
+
+    return made_once(tmp_path_factory, "anonymous", make)

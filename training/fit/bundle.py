@@ -213,7 +213,7 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
     """
     export.export_onnx(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp32"])
     sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
-    export.export_half(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp16"])
+    export.export_half(folder / VARIANTS["fp32"], folder / VARIANTS["fp16"])
     export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], sequences[::2])
     chunks = [w for e in sequences for w in e.chunks][:50]
     scores, decisions, times = {}, {}, {}

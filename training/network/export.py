@@ -1,6 +1,5 @@
 """Writes the network as ONNX, in full precision, in int8 and in half, and proves that each answers as torch does."""
 
-import copy
 import logging
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -19,6 +19,8 @@ from service.encoding.encoder import Encoded
 from service.encoding.values import Ids
 from service.engine.session import INPUT, OUTPUTS, Engine
 from training.network.model import BehaviourBert
+
+HALF = "_half"  # after the name of a weight in float16
 
 
 def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
@@ -49,11 +51,36 @@ def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
     onnx.save(written, path)
 
 
-def export_half(model: BehaviourBert, slots: int, path: Path) -> None:
-    """Writes the graph with the encoder in float16 and the heads, which take hardly any time, in float32."""
-    half = copy.deepcopy(model)
-    torch.nn.Module.half(half.bert)
-    export_onnx(half, slots, path)
+def export_half(source: Path, target: Path) -> None:
+    """Writes the graph with the encoder, up to its last norm, in float16; the heads, which take no time, stay as is.
+
+    Made from the graph in float32, since to trace the model again takes as long as the first time.
+    """
+    model = onnx.load(source)
+    graph, full, half = model.graph, TensorProto.FLOAT, TensorProto.FLOAT16
+    end = 1 + max(i for i, node in enumerate(graph.node) if node.op_type == "LayerNormalization")
+    encoder, heads = graph.node[:end], graph.node[end:]
+    weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer if w.data_type == full}
+    most = np.finfo(np.float16).max
+    for name in sorted({name for node in encoder for name in node.input} & weights.keys()):
+        graph.initializer.append(
+            numpy_helper.from_array(weights[name].clip(-most, most).astype(np.float16), name + HALF)
+        )
+    for node in encoder:
+        node.input[:] = [name + HALF if name in weights else name for name in node.input]
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == full:
+                attribute.i = half
+    states = encoder[-1].output[0]
+    for node in heads:
+        node.input[:] = [states + "_full" if name == states else name for name in node.input]
+    graph.node.insert(end, helper.make_node("Cast", [states], [states + "_full"], "states_full", to=full))
+    used = {name for node in graph.node for name in node.input}
+    kept = [w for w in graph.initializer if w.name in used]
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(kept)
+    onnx.checker.check_model(model, full_check=True)  # which finds what is left in float32 amid float16
+    onnx.save(model, target)
 
 
 class _Chunks(CalibrationDataReader):  # type: ignore[misc]

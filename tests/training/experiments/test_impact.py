@@ -63,6 +63,7 @@ def test_recommenders_learn_and_forget_what_weighs_nothing(name: str) -> None:
         assert RECOMMENDERS[name](noise, weight, 0)(np.arange(200)) == pytest.approx(scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
     log, out = Log.of(genuine_log(120)), tmp_path / "out"
     found = impact(log, out, FitConfig(epochs=1), ["bandwagon_push"], [0.1])

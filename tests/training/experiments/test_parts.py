@@ -85,6 +85,7 @@ def test_some_of_a_log_is_judged_beside_all_of_it_as_it_is_within(
     assert np.nanmax(beside[:, 1:]) > 0
 
 
+@pytest.mark.slow
 def test_each_part_is_measured_alone_and_left_out_on_each_slice(
     some: tuple[Log, Labels], first: tuple[Fitted, np.ndarray], tmp_path: Path
 ) -> None:

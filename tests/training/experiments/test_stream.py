@@ -47,6 +47,7 @@ def test_caught_is_the_first_step_past_the_share_with_all_that_was_spent() -> No
     assert caught(steps[:1], "flagged") is None
 
 
+@pytest.mark.slow
 def test_a_stream_is_run_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
     log, config, plan = Log.of(genuine_log(120)), FitConfig(epochs=1, folds=2), Plan(days=15, periods=2, verdicts=12)
     found = stream(log, tmp_path, config, ["click_farm"], plan)

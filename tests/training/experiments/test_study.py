@@ -28,6 +28,7 @@ def labelled(attacked: Path) -> tuple[Log, Labels]:
     return log, read_labels(attacked / "labels.csv", log, report)
 
 
+@pytest.mark.slow
 def test_a_comparison_has_a_row_for_each_method_and_goes_on_where_it_stopped(
     labelled: tuple[Log, Labels], tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_cell_of_other_labels_is_measured_anew(labelled: tuple[Log, Labels], t
     assert after["rows"][names[0]]["auc"][0] < before["rows"][names[0]]["auc"][0] - 0.2
 
 
+@pytest.mark.slow
 def test_a_study_answers_each_of_its_questions(labelled: tuple[Log, Labels], tmp_path: Path) -> None:
     log, labels = labelled
     kept = {"click_farm", "crawler", "takeover", None}

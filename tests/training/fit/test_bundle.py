@@ -1,11 +1,11 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from service.model.bundle import Bundle
 from tests.support.training import QUICK, refused
-from training.config import FitConfig
 from training.fit.bundle import fit_bundle
 
 
@@ -80,7 +80,7 @@ def test_a_bundle_of_a_dozen_labels_says_that_it_is_untested(attacked: Path, tmp
 
 
 def test_prevalence_moves_scores_but_not_their_order(attacked: Path, tmp_path: Path) -> None:
-    config = FitConfig(preset="tiny", epochs=1, prevalence=0.01)
+    config = replace(QUICK, prevalence=0.01)
     rare = fit_bundle(attacked / "events.csv", attacked / "labels.csv", tmp_path / "b", config)
     assert rare.calibration.prevalence == 0.01
     assert rare.calibration.shift < 0

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from sklearn.metrics import roc_auc_score
 
 from service.model.bundle import Bundle
@@ -56,6 +57,7 @@ def test_new_genuine_users_are_flagged_no_more_often_than_promised_however_their
         assert (decisions == "block").mean() < most[0.05], cut
 
 
+@pytest.mark.slow
 def test_same_seed_same_scores_and_another_seed_others(attacked: Path) -> None:
     log, report = clean_events(attacked / "events.csv")
     labels = read_labels(attacked / "labels.csv", log, report)
@@ -97,6 +99,7 @@ def test_presumed_anomalies_are_no_known_attackers(attacked: Path) -> None:
     assert fitted.support.of(fitted.thresholds, 10, np.zeros(len(fitted.encoder.read), dtype=bool)) is None
 
 
+@pytest.mark.slow
 def test_real_review_spammers_are_told_apart(tmp_path: Path) -> None:
     folder = shared("amazon_reviewers")
     log, report = clean_events(folder / "events.csv")

@@ -67,6 +67,7 @@ def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_refit_knows_more_and_says_how_it_compares(
     bundle: Bundle, attacked: Path, feedback: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tests.support.training import QUICK
 from training.data.labels import Labels
@@ -7,6 +8,7 @@ from training.fit.pipeline import fit_model
 from training.fit.tune import tune
 
 
+@pytest.mark.slow
 def test_a_search_starts_from_the_given_settings_and_never_does_worse(labelled: tuple[Log, Labels]) -> None:
     log, labels = labelled
     at = np.arange(len(log))

@@ -13,6 +13,7 @@ from training.config import FitConfig
 from training.network.checkpoints import WHOLE, ResumeError, begin, latest, note_settings, resumable, training_folder
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_to_the_same_model(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     process = start_fit(attacked, out)

@@ -7,7 +7,7 @@ import torch
 from service.encoding.chunks import pad
 from tests.support.paths import ROOT
 from training.config import PRESETS
-from training.network.export import export_onnx
+from training.network.export import export_half, export_onnx
 from training.network.finetune import run_torch
 from training.network.model import BehaviourBert
 
@@ -25,8 +25,12 @@ def test_the_graph_answers_as_torch_does(preset: str, tmp_path: Path) -> None:
         w[:, 0] = 2
         w[0, 0] = 1
     ids = pad(windows)
-    for ours, theirs in zip(
-        vars(Engine(tmp_path / "model.onnx").run(ids)).values(), vars(run_torch(model)(ids)).values(), strict=True
-    ):
-        assert np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-theirs))).max() < 1e-4
+    export_half(tmp_path / "model.onnx", tmp_path / "half.onnx")
+    theirs = vars(run_torch(model)(ids))
+    for name, most in (("model", 1e-4), ("half", 1e-2)):
+        for ours, expected in zip(
+            vars(Engine(tmp_path / f"{name}.onnx").run(ids)).values(), theirs.values(), strict=True
+        ):
+            assert np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-expected))).max() < most
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size
     assert str(ROOT).encode() not in (tmp_path / "model.onnx").read_bytes()
