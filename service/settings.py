@@ -136,7 +136,11 @@ class Settings(BaseSettings):
     live_keys: int = Field(
         100_000, gt=0, description="Most windows in memory; the one silent longest goes first. Redis has its own limit."
     )
-    live_event_bytes: int = Field(2048, gt=0, description="Largest event in a window, in bytes of JSON.")
+    live_event_bytes: int = Field(
+        2048,
+        gt=0,
+        description="Largest event in a window, in bytes of JSON; more for events with vectors of over 100 numbers.",
+    )
     live_ahead_seconds: float = Field(
         300,
         gt=0,

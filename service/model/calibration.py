@@ -246,6 +246,9 @@ class Calibration:
         An event whose value surges in the crowd raises the alarm that its sequence does.
         """
         e, surge = evidence, ALARMS.index("surge")
+        every = len(e.events), len(e.foreign_events), len(e.changed), len(e.together.events)
+        if {*every} != {int(e.lengths.sum())}:  # since compiled code looks no further
+            raise ValueError(f"evidence of {every} events, of sequences that have {e.lengths.sum()}")
         events, foreign = (np.asarray(one, dtype=np.float64) for one in (e.events, e.foreign_events))
         told = e.types, e.changed, events, foreign, e.together.events
         return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge)

@@ -241,18 +241,17 @@ cdef class Crowd:
 
     def forget(self, int64_t account):
         """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
-        cdef Account found = self._drop(account)
-        for key in list(self.holders if found is None else found.named):  # of one dropped before, who knows which?
-            others = self.holders.get(key)
-            if others is not None and (<Holders>others).without(account):
-                del self.holders[key]
-        return found is not None
+        cdef bint known = self._drop(account)
+        # also what it named before it was dropped for others; a plain walk, since one in order takes half a second
+        for key in [key for key, others in dict.items(self.holders) if (<Holders>others).without(account)]:
+            del self.holders[key]
+        return known
 
-    cdef Account _drop(self, int64_t account):
+    cdef bint _drop(self, int64_t account) except -1:
         """Drops what is kept of an account, but for its number among the holders of what it named."""
         self.by_content.drop(account)
         self.by_order.drop(account)
-        return self.accounts.pop(account, None)
+        return self.accounts.pop(account, None) is not None
 
     def look(self, int64_t account, held, double now):
         """What the others have done by now, beside what a sequence of this account holds."""

@@ -11,6 +11,7 @@ from array import array
 from service.model.looks import HORIZONS
 
 LATEST = LATEST_  # holders of an identifier that are known one by one
+cdef double SEEN = 0.1  # less than any holder counts for: all of them are known one by one
 for _at in range(SPANS):
     SPAN[_at] = HORIZONS[_at]
 
@@ -73,7 +74,7 @@ cdef class Holders:
         self.latest[at].old, self.latest[at].weight = old, weight
 
     cdef bint without(self, int64_t account) noexcept:
-        """Takes one of them out, if it is there; returns whether none is left."""
+        """Takes one out, if it is known by itself; returns whether it was the last of all."""
         cdef int at = 0
         while at < self.known and self.latest[at].who != account:
             at += 1
@@ -82,7 +83,7 @@ cdef class Holders:
         self.known -= 1
         self.count = max(self.count - self.latest[at].weight, 0.0)
         memmove(self.latest + at, self.latest + at + 1, (self.known - at) * sizeof(Holder))
-        return not self.known
+        return not self.known and self.count < SEEN
 
     cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
         """Adds the others, new and old, that name it around a time; those before the latest as often as these."""
@@ -100,10 +101,11 @@ cdef class Holders:
             for h in range(SPANS):
                 if away <= SPAN[h]:
                     found[kind, at, h] += one.weight
-        if self.known < LATEST_:
+        unseen = self.count - told
+        if unseen < SEEN or not self.known:
             return
-        unseen, share = self.count - told, share / LATEST_
-        oldest, most = self.latest[0].when, self.latest[LATEST_ - 1].when
+        share /= self.known
+        oldest, most = self.latest[0].when, self.latest[self.known - 1].when
         pace = told / max(most - oldest, 1.0)
         for h in range(SPANS):
             before = max(min(oldest, ts + SPAN[h]) - (ts - SPAN[h]), 0.0)

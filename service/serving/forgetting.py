@@ -4,7 +4,6 @@ What is kept for review is in the store of verdicts, whose own `forget` deletes 
 """
 
 import asyncio
-from functools import partial
 
 from service.schemas.problems import Problem
 from service.serving.campaigns import Campaigns
@@ -64,11 +63,9 @@ class Forgetting:
         return any(found)
 
     async def _follow(self, message: Message) -> Commit:
-        """Prepares to forget what another worker was asked to."""
-        return partial(self._commit, message["key"])
-
-    async def _commit(self, key: str) -> None:
-        await self._here(key)
+        """Forgets at once what another worker was asked to, so that it hears of an error; nothing is left to commit."""
+        await self._here(message["key"])
+        return _nothing
 
     async def _here(self, key: str) -> bool:
         """Forgets an account in this process; says whether the crowd knew it."""
@@ -82,3 +79,7 @@ class Forgetting:
             if part:
                 part.forget(key)
         return known
+
+
+async def _nothing() -> None:
+    """All is done."""

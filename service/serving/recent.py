@@ -60,7 +60,7 @@ class Kept:
         columns, _ = columns_of(from_json(self.events))
         for vocabulary in (v for v in encoder.vocabularies if v.identifier):
             values = encoder.reading.spelt(vocabulary.name, columns.get(vocabulary.name, ()))
-            for value in dict.fromkeys(values):
+            for value in dict.fromkeys(v for v in values if not isinstance(v, list | dict)):
                 if value is not None and key_of(vocabulary.name, vocabulary.known_as(value)) == key:
                     return vocabulary.name, str(value)
         return None

@@ -175,12 +175,13 @@ class Webhook:
 
     async def _send(self, sequences: list[dict[str, Any]]) -> str | None:
         """Delivers one message, in several attempts if needed; returns None, or the reason why it failed."""
-        if not (sequences := [one for one in sequences if one]):
-            return None  # all of them are forgotten
-        body, failure = json.dumps({"sequences": sequences}).encode(), ""
+        failure = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await self._pause(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+            if not (sequences := [one for one in sequences if one]):
+                return None  # all of them are forgotten
+            body = json.dumps({"sequences": sequences}).encode()
             opened: list[HTTPConnection] = []
             seconds = CLOSING if self.stopping.is_set() else TIMEOUT
             try:

@@ -38,7 +38,10 @@ def federate(
             raise ValueError(
                 f"{key_file}: {len(key)} bytes; {LEAST_KEY} are needed, for example of openssl rand -hex 32"
             )
-        bundles = fit_together(dict(map(_site, site)), out, configure(**settings), key, parse_columns(columns))
+        sites = dict(map(_site, site))
+        if len(sites) < len(site):
+            raise ValueError("--site: two sites have one name; give each a name of its own")
+        bundles = fit_together(sites, out, configure(**settings), key, parse_columns(columns))
         for name, bundle in bundles.items():
             if tested := bundle.manifest["metrics"]["test"]:
                 print_metrics(tested, f"{name} {bundle.version}, test part")

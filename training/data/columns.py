@@ -142,6 +142,8 @@ def vectors_only(table: pl.DataFrame, told: Mapping[str, str], most_unreadable: 
         if kind == VECTOR and not width:
             raise LogError(f"{path}: --kinds {name}={kind}: it holds no lists of numbers, nor base64 of float16")
         present = len(column) - column.null_count()
+        if name == "sequence_id":
+            raise LogError(f"{path}: sequence_id holds lists; it needs one text or number in each row")
         if name in ROLES or (kind is None and present and fit < (1 - most_unreadable) * present):
             logger.warning(
                 "%s: column %s holds lists that are no vectors of one length, and is left out%s",

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from service.model.lengths import bins
 from training.data.labels import Labels
 from training.data.log import Log, LogError
+from training.sites import federated
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
@@ -90,21 +91,25 @@ def _fewest(labels: Labels) -> int:
 def check_enough(labels: Labels, aside: int = 0, presumed: float | None = None) -> None:
     """Raises LogError if there are too few labels to learn from and to check what was learned.
 
+    Sites that fit one model need more each, so that all of them have as many folds.
+
     Args:
         aside: how many further sequences are set aside for thresholds.
         presumed: the share of the sequences that is presumed anomalous, where no label was given.
     """
-    if (fewest := _fewest(labels)) >= 3:
+    least = ENOUGH if federated() else 3
+    if (fewest := _fewest(labels)) >= least:
         return
     if presumed is not None:
         raise LogError(
             f"{len(labels.label) + aside} sequences are too few, or too much alike, to fit without labels: {aside} are "
-            f"set aside for thresholds, and only {fewest} of the others (or of their groups) lie farther from normal "
-            f"than {1 - presumed:.3g} of them, where 3 are needed; bring more, raise --contamination, or label some"
+            f"set aside for thresholds, and only {fewest} of the others (or of their groups) lie farther from "
+            f"normal than {1 - presumed:.3g} of them, where {least} are needed; bring more, raise --contamination, or "
+            "label some"
         )
     raise LogError(
         f"one class has only {fewest} sequences (or groups that stay together) to learn from, beside those that are "
-        f"set aside for thresholds, {aside} in all; at least 3 are needed: label more"
+        f"set aside for thresholds, {aside} in all; at least {least} are needed: label more"
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.reading import MARKERS
 from service.encoding.vectors import numbers_of_text
 
 LISTS = pl.List(pl.Float64)
@@ -40,8 +41,15 @@ def as_lists(column: pl.Series) -> pl.Series:
 
 
 def lists(values: Sequence[Any]) -> list[list[float | None] | None]:
-    """Values as lists of numbers, in which None stands for what is none; texts may be base64 of float16."""
-    return [None if value is None else _numbers(value) for value in values]
+    """Values as lists of numbers, in which None stands for what is none; texts may be base64 of float16.
+
+    Texts that usually stand for a missing value are none.
+    """
+    return [None if value is None or _is_marker(value) else _numbers(value) for value in values]
+
+
+def _is_marker(value: object) -> bool:
+    return isinstance(value, str) and value.strip().lower() in ("", *MARKERS)
 
 
 def _numbers(value: object) -> list[float | None]:

@@ -75,6 +75,7 @@ class Site:
         public = private.public_key().public_bytes_raw().hex()
         told, _ = self._ask({"do": "join", "public": public, "proof": self._proof(name, public)})
         self.alive: list[str] = sorted(told["sites"])
+        self._left(self.alive)
         self.secrets: dict[str, bytes] = {}
         for other, given in told["sites"].items():
             if not hmac.compare_digest(given["proof"], self._proof(other, given["public"])):
@@ -94,14 +95,20 @@ class Site:
             told, arrays = self._ask(head, [fixed + self._mask(len(part), attempt)])
             if told["do"] == "sum":
                 return arrays[0].view(np.int64) / SCALE
-            self.alive, attempt = told["sites"], attempt + 1
+            self.alive, attempt = self._left(told["sites"]), attempt + 1
 
     def averaged(self, parts: Sequence[NDArray[Any]], weight: float) -> list[NDArray[Any]]:
         """The bounded mean of what all sites give, with the dtypes of this site's."""
         self.step += 1
         told, arrays = self._ask({"do": "mean", "step": self.step, "weight": weight}, parts)
-        self.alive = told["sites"]
+        self.alive = self._left(told["sites"])
         return [mean.astype(own.dtype) for mean, own in zip(arrays, parts, strict=True)]
+
+    def _left(self, sites: Sequence[str]) -> list[str]:
+        """The sites that are left, by what the server says; by itself alone, what a site sends would not be hidden."""
+        if not {self.name} < set(sites) <= set(self.alive):
+            raise FederationError(f"site {self.name}: the server says that {sites} are left of {self.alive}")
+        return sorted(sites)
 
     def _mask(self, size: int, attempt: int) -> NDArray[np.uint64]:
         """What hides this site's numbers, uint64 (size,); the masks of all sites that are left sum to 0."""
@@ -164,7 +171,7 @@ class Meeting:
         except ValueError:
             return None, {}, []
         shapes = [(array.shape, array.dtype.str) for array in arrays]
-        return f"{head['do']} {head.get('step')} {shapes}", head, arrays
+        return f"{head['do']} {head.get('step')} {head.get('sites')} {shapes}", head, arrays
 
     def _answer(self, heads: Mapping[str, Head], arrays: Mapping[str, list[NDArray[Any]]]) -> bytes:
         do = next(iter(heads.values()))["do"]

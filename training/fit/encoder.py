@@ -35,7 +35,7 @@ from service.encoding.pairs import Cross, pair_keys
 from service.encoding.transition import Transition
 from service.encoding.values import Floats, catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
-from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT
+from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, ROLES, TEXT, VECTOR
 from training.data.log import Log, LogError
 from training.fit import agreed
 from training.fit.bins import SEVERAL, number_bins
@@ -70,6 +70,8 @@ def fit_encoder(
         LogError: no column tells one event from another.
     """
     known = {f.name: f for f in old.fields} if old else {}
+    if federated() and (vectors := [name for name, kind in log.kinds.items() if kind == VECTOR]):
+        raise LogError(f"sites do not read vectors together: leave {vectors[0]} out with --kinds {vectors[0]}=ignore")
     books = fit_codebooks(log, least, old)
     log = replace(log, reading=replace(log.reading, codebooks=books))
     kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}

@@ -123,3 +123,8 @@ def test_each_length_is_weighed_by_its_own_weights() -> None:
     for bin_, least in enumerate(LEAST):
         found = replace(evidence(0.3), lengths=np.array([least]))
         assert logit(c.learned(found)[0]) == pytest.approx(0.3 * bin_ + bin_ / 10)
+
+
+def test_evidence_of_other_events_than_the_sequences_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="of sequences that have 2"):
+        calibration(0.0, 0.1, 0.1).event_scores(evidence().without_events(), np.array([0.5]))

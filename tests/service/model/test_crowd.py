@@ -192,6 +192,25 @@ def test_one_that_had_to_make_room_is_still_forgotten_by_those_who_name_the_same
     assert not any(7 in holders.who for holders in crowd.holders.values())
 
 
+def test_one_that_was_dropped_and_came_back_is_forgotten_in_what_it_named_before() -> None:
+    crowd = crowd_of(strangers(300), c.Limits(accounts=100))
+    crowd.enter(7, held([9999], NOW + 1000))
+    assert crowd.forget(7)
+    assert not any(7 in holders.who for holders in crowd.holders.values())
+
+
+@pytest.mark.parametrize("gone", [1, 64, 100])
+def test_forgetting_a_few_of_many_holders_hides_none_of_the_others(gone: int) -> None:
+    crowd = crowd_of({a: held([1], NOW + 3600.0 * a) for a in range(1000)})
+    end = NOW + 999 * 3600.0
+    for account in range(1000 - gone, 1000):
+        crowd.forget(account)
+    [count] = [holders.count for holders in crowd.holders.values()]
+    assert count == 1000 - min(gone, 64)  # those before the latest are a number, which names nobody
+    seen = crowd.look(5000, held([1], end), end).holders[0, 0]
+    assert gone >= 64 or seen[-1] == pytest.approx(1000, rel=0.1)
+
+
 def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> None:
     """One account an hour for 1,000 hours: the latest are known, the others are taken to have come as often."""
     log = {a: held([1], NOW + 3600.0 * a) for a in range(1000)}

@@ -52,3 +52,9 @@ def test_a_number_is_named_by_who_holds_it(events: object, value: str) -> None:
     key = key_of("item_id", ITEMS.known_as(value))
     assert recent.answers[1].name(key, ENCODER) == ("item_id", value)
     assert recent.answers[1].name(key ^ 2, ENCODER) is None
+
+
+def test_a_value_that_names_nothing_is_passed_over() -> None:
+    recent = Recent(1 << 20)
+    kept(recent, 1, [{"item_id": [1.0, 2.0], "ts": 1.0}, {"item_id": "12", "ts": 2.0}])
+    assert recent.answers[1].name(key_of("item_id", ITEMS.known_as("12")), ENCODER) == ("item_id", "12")

@@ -17,6 +17,7 @@ from tests.support.reference.near import BINS, EMPTY, Near, mixed, sketch, steps
 LATEST = 64  # holders of an identifier that are known one by one
 LEAST_WEIGHT = 0.25  # of an account among the holders of what it names; less is nothing
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
+SEEN = 0.1  # less than any holder counts for: all of them are known one by one
 AT_ONCE = 100  # one in so many accounts is dropped where there are too many, so that they are seldom looked through
 GROWN = 1.5  # an account is sketched again when it names this many times as much
 
@@ -107,11 +108,11 @@ class _Holders:
     weight: "array[float]" = field(default_factory=lambda: array("f"))
 
     def without(self, account: int) -> bool:
-        """Takes one of them out; returns whether none is left."""
+        """Takes out one that is known by itself; returns whether it was the last of all."""
         at = self.who.index(account)
         self.count = max(self.count - self.weight[at], 0.0)
         del self.who[at], self.when[at], self.old[at], self.weight[at]
-        return not self.who
+        return not self.who and self.count < SEEN
 
 
 class Crowd:
@@ -195,8 +196,8 @@ class Crowd:
     def forget(self, account: int) -> bool:
         """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
         found = self._drop(account)
-        for key in list(self.holders if found is None else found.named):  # of one dropped before, who knows which?
-            if (holders := self.holders.get(key)) and account in holders.who and holders.without(account):
+        for key, holders in list(self.holders.items()):
+            if account in holders.who and holders.without(account):
                 del self.holders[key]
         return found is not None
 
@@ -242,12 +243,13 @@ class Crowd:
         found = np.stack(near, axis=1).reshape(2, len(keys), len(HORIZONS)).astype(np.float64)
         told = np.bincount(of, weight, len(keys))
         unseen = np.array([h.count for h in some]) - told
-        many = np.array([len(h.who) == LATEST for h in some], dtype=bool)
-        latest, share = when[many[of]].reshape(-1, LATEST), old[many[of]].reshape(-1, LATEST).mean(axis=1)
-        oldest, at = latest.min(axis=1)[:, None], ts[many, None]
-        pace = told[many, None] / np.maximum(latest.max(axis=1)[:, None] - oldest, 1.0)
-        before = np.clip(np.minimum(oldest, at + HORIZONS) - (at - HORIZONS), 0.0, None)
-        found[:, many] += np.stack((1 - share, share))[..., None] * np.minimum(before * pace, unseen[many, None])
+        for k, holders in enumerate(some):
+            if unseen[k] < SEEN or not holders.who:
+                continue
+            oldest, share = min(holders.when), sum(holders.old) / len(holders.who)
+            pace = told[k] / max(max(holders.when) - oldest, 1.0)
+            before = np.clip(np.minimum(oldest, ts[k] + HORIZONS) - (ts[k] - HORIZONS), 0.0, None)
+            found[:, k] += np.array([[1 - share], [share]]) * np.minimum(before * pace, unseen[k])
         return np.asarray(found)
 
     def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_]) -> Floats:

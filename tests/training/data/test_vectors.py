@@ -69,6 +69,21 @@ def test_a_row_without_a_vector_is_bad_or_lacks_a_value(tmp_path: Path, caplog: 
     assert "(first at row 9: [1.0, None, 2.0])" in caplog.text
 
 
+@pytest.mark.parametrize("marker", ["", " ", "n/a", "NULL", "-"])
+def test_texts_that_stand_for_a_missing_value_are_no_bad_vectors(tmp_path: Path, marker: str) -> None:
+    given: list[object] = [marker if i % 3 == 0 else [1, 2, i] for i in range(COUNT)]
+    log, report = clean_events(as_jsonl(tmp_path / "e.jsonl", given))
+    assert (log.held["picture"].kind, report.rejected) == ("vector", {})
+    assert report.missing == {"picture": COUNT // 3}
+
+
+def test_an_id_that_is_a_list_is_named(tmp_path: Path) -> None:
+    path = as_jsonl(tmp_path / "e.jsonl", [[1, 2, i] for i in range(COUNT)])
+    path.write_text(path.read_text().replace('"s3"', "[1, 2]", 1))
+    with pytest.raises(LogError, match="sequence_id holds lists"):
+        clean_events(path)
+
+
 @pytest.mark.parametrize(
     "lists",
     [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from training.distributed.federation import FederationError, Meeting, Site, bounded_mean, pack, unpack
+from training.sites import Floats
 
 KEY = b"a secret of the sites"
 Work = Callable[[Site], Any]
@@ -111,6 +112,31 @@ def test_what_is_of_another_form_is_left_out_and_hears_why() -> None:
 def test_a_site_with_another_key_is_found_out_by_all() -> None:
     found, _ = met({"a": silent, "b": silent, "c": silent}, {"c": b"another"})
     assert {str(error) for error in found.values()} >= {"site c has another key; give all sites the same file"}
+
+
+@pytest.mark.parametrize("sites", [["a"], ["b", "c"], ["a", "x"], []])
+def test_a_server_that_leaves_a_site_alone_gets_no_sum_of_it(sites: list[str]) -> None:
+    """What a site sends is hidden by what it shares with others, and by nothing else."""
+
+    def lied_to(site: Site) -> Floats:
+        site.exchange = lambda _: pack({"do": "again", "sites": sites})
+        return site.total(np.array([3.0, 1.0, 4.0]))
+
+    found, _ = met({"a": lied_to, "b": silent, "c": silent})
+    assert "the server says" in str(found["a"])
+
+
+def test_a_site_that_goes_by_other_sites_than_the_others_holds_up_nobody() -> None:
+    def one(site: Site) -> list[float]:
+        return site.total(np.ones(2)).tolist()
+
+    def stubborn(site: Site) -> None:
+        message = pack({"do": "sum", "step": 1, "sites": ["a", "b"]}, [np.ones(2, dtype=np.uint64)])
+        while unpack(site.exchange(message))[0]["do"] != "out":
+            pass
+
+    found, _ = met({"a": one, "b": one, "c": one, "stubborn": stubborn})
+    assert found["a"] == found["b"] == found["c"] == [3.0, 3.0]
 
 
 def test_too_few_sites_end_it() -> None:
