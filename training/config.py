@@ -32,7 +32,12 @@ PRESETS = {
 COLUMN_KINDS = ("numeric", "categorical", "identifier", "text", "vector", "ignore")
 _OF_NETWORK = "a private model has no network"
 _BY_SCORES = "thresholds of a private model come from noisy false-alarm rates alone"
-# settings that differential privacy does without, each with the reason
+NEVER_PRIVATE = {
+    **dict.fromkeys(("tune", "resume"), "each further try would tell more of accounts"),
+    "ray": _OF_NETWORK,
+    "federate": "each site would learn alone, with noise of its own",
+}  # ways to fit that differential privacy does without, each with the reason
+# settings that it does without
 NOT_PRIVATE = {
     **dict.fromkeys(("teacher", "pretrain_epochs", "lora_rank", "adversarial", "augment", "tensorboard"), _OF_NETWORK),
     **dict.fromkeys(("review_precision", "block_precision", "cost_fp", "cost_fn"), _BY_SCORES),
@@ -152,17 +157,22 @@ class FitConfig:
         """Whether the bundle hides every account, see `training.fit.private`."""
         return self.dp_epsilon is not None
 
-    def check_private(self) -> None:
-        """Raises ValueError where settings would break differential privacy, or half of what it needs is missing."""
+    def check_private(self, **ways: bool) -> None:
+        """Raises ValueError where a fit would break differential privacy, or half of what it needs is missing.
+
+        Args:
+            ways: whether it is made in a way, of those that NEVER_PRIVATE names.
+        """
         if self.dp_epsilon is None and self.dp_delta is None:
             return
         if self.dp_epsilon is None or self.dp_delta is None:
             raise ValueError("--dp-epsilon and --dp-delta belong together: give both")
-        if told := [name for name in NOT_PRIVATE if getattr(self, name) != getattr(FitConfig, name)]:
-            option = told[0].replace("_", "-").replace("lora-rank", "lora")
-            raise ValueError(
-                f"--{option} and --dp-epsilon do not go together: {NOT_PRIVATE[told[0]]}; drop one of them"
-            )
+        told = {way: reason for way, reason in NEVER_PRIVATE.items() if ways.get(way)}
+        told |= {name: of for name, of in NOT_PRIVATE.items() if getattr(self, name) != getattr(FitConfig, name)}
+        if told:
+            name, reason = next(iter(told.items()))
+            option = name if name == "federate" else f"--{name}".replace("_", "-").replace("lora-rank", "lora")
+            raise ValueError(f"{option} and --dp-epsilon do not go together: {reason}; drop one of them")
 
     @property
     def fewest(self) -> int:

@@ -90,10 +90,6 @@ def fit(
         config = configure(**settings)
         if tune and labels is None:
             raise ValueError("--tune needs --labels: without them there is nothing to measure by")
-        if config.private and (tune or resume or ray is not None):
-            raise ValueError(
-                "--dp-epsilon goes with none of --tune, --resume and --ray: they would tell more of accounts"
-            )
         search = partial(_search, tune, show) if tune else None
         if ray is None:
             fit_here: Callable[..., Bundle] = partial(fit_bundle, search=search)

@@ -73,9 +73,10 @@ def fit_bundle(
     Raises:
         LogError: the log or the labels cannot be used.
         ResumeError: the earlier call was for other data or settings.
+        ValueError: differential privacy is asked for, and what breaks it.
     """
     set_seed(config.seed)
-    config.check_private()
+    config.check_private(tune=search is not None, resume=resume)
     data = Dataset.read(events, label_file, config, columns, out.with_name(out.name + ".rejected.csv"), how)
     parts = data.split
     divided = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"

@@ -14,7 +14,7 @@ from service.encoding.encoder import Encoder
 from service.encoding.fields import Bins, Field, Gap, Hour, Popularity, Repeat, Rhythm, Step
 from service.encoding.values import catalogue_order
 from service.encoding.vocabulary import Vocabulary, spelling
-from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, TEXT
+from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, TEXT, VECTOR
 from training.data.log import Log, LogError
 from training.fit.bins import BINS
 from training.fit.encoder import MAX_VALUES, spelt
@@ -32,9 +32,12 @@ def private_encoder(log: Log, ledger: Ledger, pretrained: str | None, max_positi
     The kinds of columns and how values are spelt are taken as given: they are no secret of any account.
 
     Raises:
-        LogError: no column tells one event from another.
+        LogError: no column tells one event from another, or one holds vectors: codewords are means of few accounts.
     """
     kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
+    if vectors := [name for name, kind in kinds.items() if kind == VECTOR]:
+        ignored = ",".join(f"{name}=ignore" for name in vectors)
+        raise LogError(f"a private fit reads no vectors ({', '.join(vectors)}): leave them out with --kinds {ignored}")
     named = common(contributions(log, kinds), ledger)
     fields: list[Field] = [_bins(name, named[name]) for name, kind in kinds.items() if kind == NUMERIC]
     for name, kind in kinds.items():

@@ -1,6 +1,9 @@
 """Tests of a private fit: it finds attackers, never the same way twice, and each account has a part of its own."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,9 @@ from training.config import FitConfig
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import set_aside, split
+from training.distributed.federated_fit import Files, fit_together
+from training.distributed.training import fit_on_ray
+from training.fit.bundle import fit_bundle
 from training.fit.pipeline import fit_model
 from training.fit.private import check_private
 
@@ -54,3 +60,18 @@ def test_a_delta_that_may_tell_an_account_in_full_is_refused(labelled: tuple[Log
     for delta in (1 / len(labels.label), 0.5, 0.0):
         with pytest.raises(ValueError, match="well below 1 / "):
             check_private(replace(CONFIG, dp_delta=delta), labels)
+
+
+FITS: dict[str, Callable[[Path], Any]] = {
+    "--tune": lambda at: fit_bundle(at, at, at / "no", CONFIG, search=lambda log, labels, some, config: config),
+    "--resume": lambda at: fit_bundle(at, at, at / "no", CONFIG, resume=True),
+    "--ray": lambda at: fit_on_ray("local", 2, at, at, at / "no", CONFIG),
+    "federate": lambda at: fit_together(dict.fromkeys("abc", Files(at, at)), at / "no", CONFIG, b"a secret of sites"),
+}
+
+
+@pytest.mark.parametrize("way", FITS)
+def test_no_fit_goes_a_way_that_would_tell_more(way: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{way} and --dp-epsilon do not go together"):
+        FITS[way](tmp_path)
+    assert not list(tmp_path.iterdir())

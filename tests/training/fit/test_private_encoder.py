@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from service.encoding.encoder import Encoder
 from service.encoding.fields import Bins, Popularity
 from service.encoding.vocabulary import Vocabulary
 from tests.support.logs import genuine_log
-from training.data.log import Log
+from training.data.kinds import CATEGORICAL, IGNORE, VECTOR, Held
+from training.data.log import Log, LogError
 from training.fit.noise import Ledger
 from training.fit.private_encoder import MOST_VALUES, VALUES, contributions, private_encoder
 
@@ -56,3 +58,17 @@ def test_it_names_what_many_hold_and_not_what_one_holds() -> None:
         if isinstance(f, Popularity):  # as many hold it as it says, but for noise
             holders = dict(events.unique(["sequence_id", "item_id"]).group_by("item_id").len().iter_rows())
             assert all(2**level <= holders[v] + 10 for level, v in zip(f.levels, named["item_id"], strict=True))
+
+
+def test_vectors_are_refused_unless_they_are_left_out() -> None:
+    events = genuine_log(50)
+    drawn = np.random.default_rng(0).normal(size=(events.height, 3))
+    events = events.with_columns(pl.Series("picture", drawn.tolist(), dtype=pl.Array(pl.Float64, 3)))
+
+    def learned(kind: str) -> Encoder:
+        log = Log.of(events, held={"action": Held(CATEGORICAL, ""), "picture": Held(kind, "")})
+        return private_encoder(log, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128)
+
+    with pytest.raises(LogError, match="--kinds picture=ignore"):
+        learned(VECTOR)
+    assert "action" in learned(IGNORE).read
