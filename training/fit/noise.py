@@ -118,7 +118,7 @@ def epsilon_of(spent: Sequence[Spent], delta: float) -> float:
 def check_installed() -> None:
     """Raises ModuleNotFoundError, with the fix, where there is no accountant."""
     if importlib.util.find_spec("opacus") is None:
-        raise ModuleNotFoundError("--dp-epsilon needs opacus: pip install 'recguard[private]'")
+        raise ModuleNotFoundError("--dp-epsilon needs opacus: pip install 'recguard[private]'", name="opacus")
 
 
 def shortened(rows: Any, most: float) -> Any:

@@ -1,5 +1,6 @@
 """Tests of a private fit: it finds attackers, never the same way twice, and each account has a part of its own."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.testing
 from sklearn.metrics import roc_auc_score
 
+from training.cli.main import app
 from training.config import FitConfig
 from training.data.labels import Labels
 from training.data.log import Log
@@ -60,6 +63,17 @@ def test_a_delta_that_may_tell_an_account_in_full_is_refused(labelled: tuple[Log
     for delta in (1 / len(labels.label), 0.5, 0.0):
         with pytest.raises(ValueError, match="well below 1 / "):
             check_private(replace(CONFIG, dp_delta=delta), labels)
+
+
+def test_without_its_extra_it_says_what_to_install(
+    attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opacus", None)
+    given = ("--events", str(attacked / "events.csv"), "--labels", str(attacked / "labels.csv"))
+    asked = ("fit", *given, "--out", str(tmp_path / "no"), "--dp-epsilon", "8", "--dp-delta", "1e-4")
+    done = typer.testing.CliRunner().invoke(app, asked)
+    assert done.exit_code == 2
+    assert "error: opacus is not installed; pip install 'recguard[private]'" in done.output
 
 
 FITS: dict[str, Callable[[Path], Any]] = {
