@@ -22,7 +22,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard service/*/*.pyx service/*/*.pxd)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,traces,signed,postgres,redis,kafka,ray,federate,s3,sql,dev]"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[$(RUNTIME),train,compare,options,private,traces,signed,postgres,redis,kafka,ray,federate,s3,sql,dev]"
 	touch $@
 
 $(DATA)/events.csv: | install
@@ -64,7 +64,7 @@ siege: install  # twenty sieges of a minute or two each; as root, disks are full
 lock: install
 	mkdir -p build
 	$(BIN)/pip install -q pip-tools
-	$(LOCK) --extra cpu --extra train --extra compare --extra options --extra traces --extra signed --extra postgres --extra redis --extra kafka --extra ray --extra s3 --extra sql --extra dev -o build/lock.txt
+	$(LOCK) --extra cpu --extra train --extra compare --extra options --extra private --extra traces --extra signed --extra postgres --extra redis --extra kafka --extra ray --extra s3 --extra sql --extra dev -o build/lock.txt
 	$(LOCK) --extra cuda -o build/lock-cuda.txt
 	(sed -n '/^#/p' constraints.txt; sed 's/+cpu$$//' build/lock.txt build/lock-cuda.txt | grep == | sort -u) > build/constraints.txt
 	mv build/constraints.txt constraints.txt

@@ -30,6 +30,19 @@ PRESETS = {
 }
 
 COLUMN_KINDS = ("numeric", "categorical", "identifier", "text", "vector", "ignore")
+_OF_NETWORK = "a private model has no network"
+_BY_SCORES = "thresholds of a private model come from noisy false-alarm rates alone"
+NEVER_PRIVATE = {
+    **dict.fromkeys(("tune", "resume"), "each further try would tell more of accounts"),
+    "ray": _OF_NETWORK,
+    "federate": "each site would learn alone, with noise of its own",
+}  # ways to fit that differential privacy does without, each with the reason
+# settings that it does without
+NOT_PRIVATE = {
+    **dict.fromkeys(("teacher", "pretrain_epochs", "lora_rank", "adversarial", "augment", "tensorboard"), _OF_NETWORK),
+    **dict.fromkeys(("review_precision", "block_precision", "cost_fp", "cost_fn"), _BY_SCORES),
+    "min_holders": "noise decides how many accounts hold what is named",
+}
 LEAST_EPOCHS = 3  # fewest epochs of a network; if the budget is too small, each sees only a share of the log
 
 
@@ -115,6 +128,14 @@ class FitConfig:
     min_holders: Annotated[
         int, Option("Fewest accounts that hold a value for it to be named; from 3 on, the bundle is anonymous.", low=2)
     ] = 2
+    # see `training.fit.private`
+    dp_epsilon: Annotated[
+        float | None,
+        Option("Differential privacy of each account: the most that may be spent; needs --dp-delta.", 1e-3),
+    ] = None
+    dp_delta: Annotated[
+        float | None, Option("Chance that this fails; well below one over the number of accounts.", 0.0, 1.0)
+    ] = None
     kinds: Annotated[
         str, Option("What columns are, where it is not what is found: price=numeric,zip=categorical,note=text,x=ignore")
     ] = ""
@@ -130,6 +151,28 @@ class FitConfig:
     def anonymous(self) -> bool:
         """Whether the bundle names no account, and tells nothing that fewer than `min_holders` of them hold."""
         return self.min_holders > 2
+
+    @property
+    def private(self) -> bool:
+        """Whether the bundle hides every account, see `training.fit.private`."""
+        return self.dp_epsilon is not None
+
+    def check_private(self, **ways: bool) -> None:
+        """Raises ValueError where a fit would break differential privacy, or half of what it needs is missing.
+
+        Args:
+            ways: whether it is made in a way, of those that NEVER_PRIVATE names.
+        """
+        if self.dp_epsilon is None and self.dp_delta is None:
+            return
+        if self.dp_epsilon is None or self.dp_delta is None:
+            raise ValueError("--dp-epsilon and --dp-delta belong together: give both")
+        told = {way: reason for way, reason in NEVER_PRIVATE.items() if ways.get(way)}
+        told |= {name: of for name, of in NOT_PRIVATE.items() if getattr(self, name) != getattr(FitConfig, name)}
+        if told:
+            name, reason = next(iter(told.items()))
+            option = name if name == "federate" else f"--{name}".replace("_", "-").replace("lora-rank", "lora")
+            raise ValueError(f"{option} and --dp-epsilon do not go together: {reason}; drop one of them")
 
     @property
     def fewest(self) -> int:

@@ -38,6 +38,11 @@ class FieldValues:
         counts = np.zeros(encoder.rows)
         for sequence in sequences:
             counts += np.bincount(sequence.rows.ravel(), minlength=encoder.rows) / sequence.length
+        return cls.of_counts(encoder, counts)
+
+    @classmethod
+    def of_counts(cls, encoder: Encoder, counts: Floats) -> dict[str, Any]:
+        """The same from counts of the training sequences by the rows that they use, float64 (rows,)."""
         found = {}
         for f, _, start, end in encoder.of("event"):
             if f.deep:  # a pair moves with its values

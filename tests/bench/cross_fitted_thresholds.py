@@ -25,7 +25,8 @@ from training.data.dataset import WHOLE, Dataset
 from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, SetAside, fold_numbers, set_aside
-from training.fit.pipeline import Fitted, fit_apart
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_apart
 
 FOLDS = 3
 RATES = (0.05, 0.01)

@@ -28,7 +28,8 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import Indices, set_aside
 from training.evaluation.promise import by_cut, shares
-from training.fit.pipeline import Fitted, Serving, false_alarms, fit_apart, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import Serving, false_alarms, fit_apart, fit_model
 from training.network.finetune import run_torch
 
 SHARES = (("genuine", "flagged"), ("genuine", "blocked"), ("attackers", "flagged"))

@@ -23,7 +23,8 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.lookalikes import LOOKALIKES
 from training.data.surges import NOBODY, SURGES, with_surges
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 
 def show(fitted: Fitted, name: str, log: Log, attacks: NDArray[np.bool_]) -> None:

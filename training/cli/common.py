@@ -33,6 +33,7 @@ EXTRAS = {
     "peft": "options",
     "optuna": "options",
     "tensorboard": "options",
+    "opacus": "private",
     "ray": "ray",
     "cryptography": "federate",
     "s3fs": "s3",

@@ -107,7 +107,7 @@ def configure(**given: Any) -> FitConfig:
     """The settings of a fit, with the values that a user gave; None means not given.
 
     Raises:
-        ValueError: a preset that does not exist, or one cost without the other.
+        ValueError: a preset that does not exist, one cost without the other, or what breaks differential privacy.
     """
     given = {setting: value for setting, value in given.items() if value is not None}
     if ("cost_fp" in given) != ("cost_fn" in given):
@@ -116,4 +116,6 @@ def configure(**given: Any) -> FitConfig:
         raise ValueError(f"{teacher}: there are the presets {', '.join(PRESETS)}")
     if (preset := given.get("preset", FitConfig.preset)) not in PRESETS:
         raise ValueError(f"--preset {preset}: there are {', '.join(PRESETS)}")
-    return FitConfig(**given)
+    config = FitConfig(**given)
+    config.check_private()
+    return config

@@ -89,7 +89,7 @@ class Dataset:
         elif not config.test_share:
             parts = Split.undivided(np.flatnonzero(truth.known))
         else:
-            parts = split(log, truth, config.test_share, config.seed)
+            parts = split(log, truth, config.test_share, config.seed, config.private)
         return cls(log, truth, parts, cleaning, files_fingerprint(events, labels), tuple(warnings))
 
     @property

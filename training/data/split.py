@@ -1,5 +1,6 @@
 """Splits a log by whole sequences and whole groups, so that nothing seen in one part occurs in another."""
 
+import hashlib
 import logging
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,12 +20,16 @@ Whose = Literal["genuine accounts", "accounts not known as anomalous", "all acco
 FEWEST = 5  # sequences of each class that a useful part must hold
 FOR_THRESHOLDS, MOST_FOR_THRESHOLDS = 150, 1000  # genuine sequences that are set aside for thresholds
 FEW_ANOMALIES = 30  # with this many labelled anomalous sequences, unlabelled ones are not needed
+JUDGING = 0.25  # share of the others by which a private model is calibrated and judged
 ENOUGH = 12  # groups of each class that are needed to set aside a test part
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the labelled sequences in each part; `how` is "time" or "random", or "none": all is for training."""
+    """Positions of the labelled sequences in each part.
+
+    `how` is "time", "random" or "name", or "none": all is for training.
+    """
 
     train: Indices
     test: Indices
@@ -124,15 +129,18 @@ def check_classes(labels: Labels, **parts: Indices) -> None:
             )
 
 
-def split(log: Log, labels: Labels, test: float, seed: int) -> Split:
+def split(log: Log, labels: Labels, test: float, seed: int, by_name: bool = False) -> Split:
     """Splits the labelled sequences by time, with the latest for the test, if both parts then have both classes.
 
     A group's time is the median of its sequences' last events. Without times, or if one class is concentrated at one
     end of the log, whole groups are drawn at random, so that each part has the same mixture of labels and types.
 
-    With too few labels there is no test part, and a warning is logged.
+    With too few labels there is no test part, and a warning is logged. For `by_name` see `set_aside`.
     """
     known = np.flatnonzero(labels.known)
+    if by_name:
+        late = _by_name(log, labels, seed)[known] < test
+        return Split(known[~late], known[late], "name")
     if (fewest := _fewest(labels)) < ENOUGH:
         logger.warning(
             "no test part: one class has only %d labelled sequences (or groups), fewer than %d", fewest, ENOUGH
@@ -186,13 +194,20 @@ class SetAside:
     whose: Whose
 
 
-def set_aside(log: Log, labels: Labels, at: Indices, seed: int) -> SetAside:
+def set_aside(log: Log, labels: Labels, at: Indices, seed: int, by_name: bool = False) -> SetAside:
     """Sets sequences aside for thresholds: genuine ones, or all that are not known as anomalous if labels are few.
 
     A fifth of them, at least FOR_THRESHOLDS but not more than a third, and at most MOST_FOR_THRESHOLDS. These are the
     latest of those of like length, as the accounts to come are later than those learned from, but no busier. Without
     times they are drawn at random. Groups stay together, and those that hold anomalous sequences with the others.
+
+    With `by_name` it is a share of the labelled sequences, of both classes, by a hash of each one's name, or its
+    group's: for differential privacy, nobody's part may depend on who else is there.
     """
+    if by_name:
+        at = at[labels.known[at]]
+        judging = _by_name(log, labels, seed + 1)[at] < JUDGING
+        return SetAside(at[~judging], at[judging], "genuine accounts")
     groups = _groups(labels)
     anomalous = at[labels.known[at] & (labels.label[at] == 1)]
     few = len(anomalous) < FEW_ANOMALIES and not labels.known[at].all()
@@ -221,6 +236,13 @@ def _latest_of_like_length(ends: NDArray[np.float64], of: Indices, groups: Indic
             taken.add(group)
             wanted -= int(sizes[group])
     return np.flatnonzero(np.isin(groups, list(taken)))
+
+
+def _by_name(log: Log, labels: Labels, seed: int) -> NDArray[np.float64]:
+    """Float64 (N,), from 0 to 1: where a hash puts each sequence's name, or its group's."""
+    names = [f"s{i}" if g is None else f"g{g}" for i, g in zip(log.ids, labels.split_group, strict=True)]
+    hashes = [hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest() for name in names]
+    return np.array([int.from_bytes(of, "little") / 2.0**64 for of in hashes])
 
 
 def _holds_both(label: NDArray[np.int8]) -> bool:

@@ -51,7 +51,9 @@ def fit_together(
 
     Raises:
         LogError, FederationError: a log cannot be used, or too few sites are left.
+        ValueError: differential privacy is asked for.
     """
+    config.check_private(federate=True)
     if len(sites) < 3:
         raise LogError(f"{len(sites)} sites: of two, each would learn what the other has; give 3 or more with --site")
     spawn = multiprocessing.get_context("spawn")

@@ -33,8 +33,9 @@ def fit_on_ray(
     """The same as `training.fit.bundle.fit_bundle`, in several processes that share every training batch.
 
     If one dies, all restart and go on from the last checkpoint. With several machines, the paths must be on shared
-    storage.
+    storage. Raises ValueError for a private fit, which trains no network.
     """
+    config.check_private(ray=True)
     connect(address)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer

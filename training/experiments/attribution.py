@@ -22,7 +22,7 @@ from training.data.log import Log
 from training.network.finetune import run_torch
 
 if TYPE_CHECKING:
-    from training.fit.pipeline import Fitted
+    from training.fit.fitted import Fitted
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of a sequence's events taken away
 SHORTEST = 10  # shorter sequences are not tried

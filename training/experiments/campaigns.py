@@ -20,7 +20,8 @@ from training.data.log import Log
 from training.evaluation.quality import rate
 from training.experiments.recommenders import RECOMMENDERS, Scores, outcome
 from training.experiments.scenes import Ground
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 DAY = 86400.0
 KIND = "shared_target"  # what is measured: nothing but the campaign gives its accounts away

@@ -136,14 +136,14 @@ def _of_pages(bundle: Bundle, log: Log, rare: dict[str, set[str]]) -> Iterator[t
     few = {text for values in rare.values() for text in values if not PLAIN.fullmatch(text)}
     evaluation = json.loads((bundle.path / "evaluation.json").read_text())
     shown = {row["sequence"] for rows in evaluation.get("strips", {}).values() for row in rows}
-    shown |= {row["sequence"] for row in evaluation["suspects"]}
+    shown |= {row["sequence"] for row in evaluation["suspects"]} | set(evaluation.get("sequences", ()))
     tags = re.compile(r"<(style|svg)\b.*?</\1>|<[^>]*>", re.S)
     page = [
         html.unescape(part).strip() for part in tags.sub("\0", (bundle.path / "report.html").read_text()).split("\0")
     ]
     ids = set(log.ids)
     for file, texts, accounts in (
-        ("evaluation.json", list(_strings(evaluation)), ids.intersection((*evaluation["sequences"], *shown))),
+        ("evaluation.json", list(_strings(evaluation)), ids & shown),
         ("manifest.json", list(_strings(bundle.manifest)), set()),
         ("report.html", page, ids & shown & set(page)),
     ):

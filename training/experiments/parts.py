@@ -39,12 +39,12 @@ from training.experiments.compare import RESAMPLES
 from training.experiments.early import cut_log
 from training.experiments.resampled import FALSE_ALARMS, interval, ranked, resamples
 from training.experiments.result_cache import cell, fingerprint
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 PARTS = ("linear", "association", "distance", "crowd", "network")
 ALL, NONE = "all", "none"
-ALONE = {part: f"{part} alone" for part in PARTS}
-WITHOUT = {part: f"without {part}" for part in PARTS}
+ALONE, WITHOUT = {part: f"{part} alone" for part in PARTS}, {part: f"without {part}" for part in PARTS}
 VARIANTS: dict[str, frozenset[str]] = {
     ALL: frozenset(PARTS),
     **{name: frozenset({part}) for part, name in ALONE.items()},

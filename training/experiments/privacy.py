@@ -1,6 +1,7 @@
 """What a bundle gives away: of whom it was fitted on, and of what hardly anybody holds."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from training.experiments.membership import (
     success,
 )
 from training.experiments.naming import named
+
+logger = logging.getLogger(__name__)
 
 
 def privacy(
@@ -54,8 +57,8 @@ def privacy(
     _check_same(bundle, events, label_file)
     config = FitConfig(**bundle.manifest["config"])
     data = Dataset.read(events, label_file, config, columns, how=how)
-    parts, split = set_aside(data.log, data.labels, data.training, config.seed), data.split
-    ours = np.concatenate((parts.others[data.labels.known[parts.others]], split.test))
+    parts = set_aside(data.log, data.labels, data.training, config.seed, config.private)
+    ours = np.concatenate((parts.others[data.labels.known[parts.others]], data.split.test))
     if others is not None and other_labels is None:
         ours = ours[data.labels.label[ours] == 0]  # or attackers of the test alone would stand for all
     asked, label = [(data.log.subset(ours), ours)], [data.labels.label[ours]]
@@ -78,7 +81,7 @@ def privacy(
         "members": int((kept & member).sum()),
         "strangers": strangers,
         "held_back": int((kept & ~member)[: len(ours)].sum()),
-        "split": split.how,
+        "split": data.split.how,
         "least_rate": FEWEST_TAKEN / strangers,
         "rates": list(attacks["loss"]["found"]),
         "shadow_models": 2 * pairs,
@@ -101,7 +104,10 @@ def _members(
 
 
 def _check_same(bundle: Bundle, events: Path, label_file: Path) -> None:
-    """Raises LogError unless a bundle was fitted on these files."""
+    """Raises LogError unless a bundle was fitted on these files; a private one does not tell which they were."""
+    if bundle.manifest["training_data"]["fingerprint"] is None:
+        logger.warning("a private bundle keeps no checksum of its log: make sure that it was fitted on %s", events)
+        return
     if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
         raise LogError(
             f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; only these "

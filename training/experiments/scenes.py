@@ -22,7 +22,8 @@ from training.data.log import Log, LogError
 from training.data.surges import SURGES
 from training.experiments.baselines import METHODS, Detector
 from training.experiments.recommenders import RECOMMENDERS, Interactions, outcome
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 HELD_BACK = 0.2  # of each user's events, the latest
 # Items beside the target that all accounts of a bandwagon or segment attack hold. A recommender that counts who holds

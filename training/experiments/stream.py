@@ -30,7 +30,8 @@ from training.data.split import Indices
 from training.evaluation import pages, plots
 from training.evaluation.quality import rate
 from training.experiments.result_cache import cell, fingerprint
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 DAY = 86400.0
 TYPES = ("average_push", "fake_order", "takeover")

@@ -30,7 +30,8 @@ from training.experiments.campaigns import HARMED, Kept, camouflaged, campaigns
 from training.experiments.early import early, pictures
 from training.experiments.groups import groups
 from training.experiments.result_cache import cell, fingerprint
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 logger = logging.getLogger(__name__)
 SIZES = (0, 10, 50, 200)  # labels that training is given

@@ -21,6 +21,7 @@ from transformers import set_seed
 
 from service.encoding import vectors
 from service.encoding.columns import columns_of
+from service.encoding.encoder import Encoded
 from service.engine.session import Engine, Runtime
 from service.model.bundle import CODEBOOKS, SCHEMA_VERSION, VARIANTS, Bundle, sha256
 from service.model.drift import SCORE_BINS, FieldValues
@@ -34,10 +35,11 @@ from training.data.split import Indices
 from training.evaluation import report
 from training.evaluation.assessment import assess
 from training.evaluation.promise import BESIDE, GENUINE, promised, shares, shown
-from training.fit import golden
+from training.fit import golden, private_bundle
+from training.fit.fitted import Fitted, stage
 from training.fit.holders import blanked
 from training.fit.networks import WEIGHTS
-from training.fit.pipeline import Fitted, fit_model, stage
+from training.fit.pipeline import fit_model
 from training.network import export
 from training.network.checkpoints import begin, note_settings, rank_and_size, resumable, wait_for_all
 
@@ -71,8 +73,10 @@ def fit_bundle(
     Raises:
         LogError: the log or the labels cannot be used.
         ResumeError: the earlier call was for other data or settings.
+        ValueError: differential privacy is asked for, and what breaks it.
     """
     set_seed(config.seed)
+    config.check_private(tune=search is not None, resume=resume)
     data = Dataset.read(events, label_file, config, columns, out.with_name(out.name + ".rejected.csv"), how)
     parts = data.split
     divided = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"
@@ -111,8 +115,7 @@ def write_bundle(
     new.mkdir(parents=True)
     train = data.log.subset(data.split.train)
     with stage("export", fitted.seconds):
-        # not on those set aside: thresholds are scores of theirs, so that any change at all moves a decision on them
-        variants = _export_graphs(fitted, data.log.subset(fitted.parts.others), new)
+        variants = _export_graphs(fitted, _shown_to_graphs(fitted, data.log), new)
     with stage("evaluation", fitted.seconds):
         evaluation = _evaluation(fitted, data)
     evaluation["cost"] = {
@@ -147,6 +150,8 @@ def write_bundle(
 
 def _described(fitted: Fitted, data: Dataset, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of a model and its training."""
+    if fitted.released is not None:
+        return private_bundle.described(fitted, fitted.released, data, evaluation)
     train = data.log.subset(data.split.train)
     described = fitted.encode(train.subset(_spread(np.arange(len(train)))))
     if fitted.config.anonymous:  # a row that counts for nothing is held by too few
@@ -206,13 +211,21 @@ def _write_parts(fitted: Fitted, folder: Path) -> None:
         fitted.together.save(folder / "together.npz")
 
 
-def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
+def _shown_to_graphs(fitted: Fitted, log: Log) -> list[Encoded]:
+    """Sequences on which graphs are measured; not of those set aside: thresholds are scores of theirs, so that any
+    change at all moves a decision on them."""
+    if fitted.released is not None:
+        return private_bundle.sequences(fitted)
+    log = log.subset(fitted.parts.others)
+    return fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
+
+
+def _export_graphs(fitted: Fitted, sequences: list[Encoded], folder: Path) -> dict[str, Any]:
     """Writes the graphs and measures which serve: int8 on the CPU if it is faster and changes scores little.
 
     For a GPU, fp16 is known to be faster, and no GPU may be available here. So it need only change scores little.
     """
     export.export_onnx(fitted.model, fitted.encoder.deep_slots, folder / VARIANTS["fp32"])
-    sequences = fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
     export.export_half(folder / VARIANTS["fp32"], folder / VARIANTS["fp16"])
     export.quantize(folder / VARIANTS["fp32"], folder / VARIANTS["int8"], sequences[::2])
     chunks = [w for e in sequences for w in e.chunks][:50]
@@ -250,7 +263,7 @@ def _export_graphs(fitted: Fitted, log: Log, folder: Path) -> dict[str, Any]:
 
 def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
     """Writes a few sequences without ids, with the answer of each variant to them."""
-    if fitted.config.anonymous:
+    if fitted.config.anonymous or fitted.config.private:
         chosen = golden.made_up(fitted.encoder, fitted.tabular.linear.idf, fitted.config.seed)
     else:
         chosen = golden.kept(log, fitted.encoder)
@@ -270,6 +283,8 @@ def _write_golden(fitted: Fitted, log: Log, folder: Path) -> None:
 
 def _evaluation(fitted: Fitted, data: Dataset) -> dict[str, Any]:
     """Everything that the report shows, as plain data; accounts are called by their places where it is anonymous."""
+    if fitted.released is not None:
+        return private_bundle.evaluation(fitted, fitted.released, data)
     parts, held, warnings = data.split, {n: h._asdict() for n, h in data.log.held.items()}, data.warnings
     if fitted.config.anonymous:
         # what looks odd is said of single values and accounts

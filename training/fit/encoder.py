@@ -135,7 +135,7 @@ def _wanted_crosses(numbers: Sequence[Bins], vocabularies: Sequence[Vocabulary])
     return wanted
 
 
-def _spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
+def spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
     """A column without nulls, each value as it is known."""
     given = column.unique()
     return column.replace_strict(given, [spell(value) for value in given], return_dtype=pl.String)
@@ -144,7 +144,7 @@ def _spelt(column: pl.Series, spell: Callable[[object], str]) -> pl.Series:
 def _holders(log: Log, column: str, spell: Callable[[object], str]) -> Counter[str]:
     """How many sequences hold each value, under all its spellings."""
     held = log.events.select("sequence_id", column).drop_nulls()
-    held = held.with_columns(_spelt(held[column], spell)).unique()
+    held = held.with_columns(spelt(held[column], spell)).unique()
     return Counter(dict(held[column].alias("value").value_counts(name="sequences").iter_rows()))
 
 
@@ -165,7 +165,7 @@ def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
 
 def _deviation(vocabulary: Vocabulary, number: str, log: Log, least: int) -> Deviation:
     pairs = log.events.select("sequence_id", vocabulary.name, number).drop_nulls()
-    pairs = pairs.with_columns(_spelt(pairs[vocabulary.name], vocabulary.known_as))
+    pairs = pairs.with_columns(spelt(pairs[vocabulary.name], vocabulary.known_as))
     values = pairs[number].to_numpy()
     overall, spread = float(values.mean()), float(values.std())
     # four imaginary events at the overall mean pull an item with few numbers towards it
@@ -184,7 +184,7 @@ def _deviation(vocabulary: Vocabulary, number: str, log: Log, least: int) -> Dev
 def _neighbourhood(vocabulary: Vocabulary, log: Log, least: int) -> list[Neighbourhood]:
     """The field, if two events of a sequence share a stretch of the catalogue clearly more often than by chance."""
     column = log.events.select("sequence_id", vocabulary.name).drop_nulls()
-    seen = _spelt(column[vocabulary.name], vocabulary.known_as)
+    seen = spelt(column[vocabulary.name], vocabulary.known_as)
     values = sorted({*seen.unique(), *vocabulary.values}, key=catalogue_order)
     named = vocabulary.values if least > SEVERAL else values  # of which the first of each stretch is told
     size = max(STRETCH, -(-len(named) // MAX_STRETCHES))

@@ -37,11 +37,9 @@ def tokenizer_for(
         return None
     if old is not None and old.tokenizer is not None:
         return old.tokenizer
-    tokenizer = Tokenizer.from_file(str(Path(pretrained_directory(pretrained)) / "tokenizer.json"))
+    tokenizer = pretrained_tokenizer(pretrained)
     texts = [text for text in joined_texts(log.whole[0], log.events.height, columns, log.reading) if text]
     some = texts[:: -(-len(texts) // LOOKED_AT) or 1]
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     pieces = [p for found in tokenizer.encode_batch(some, add_special_tokens=False) for p in found.tokens]
     share = pieces.count(UNKNOWN) / max(len(pieces), 1)
     if share <= MOST_UNKNOWN:
@@ -49,6 +47,14 @@ def tokenizer_for(
     logger.info("%.0f%% of the text's pieces are in no vocabulary at hand, so one is learned from the log", 100 * share)
     found = learned(texts)
     return found if least <= SEVERAL else common(found, _by_sequence(log, columns), least)
+
+
+def pretrained_tokenizer(pretrained: str | None) -> Tokenizer:
+    """The tokenizer of BERT weights, in a directory or hub id as for `pretrained_directory`; it cuts no text short."""
+    tokenizer = Tokenizer.from_file(str(Path(pretrained_directory(pretrained)) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _by_sequence(log: Log, columns: list[str]) -> Iterable[list[str]]:

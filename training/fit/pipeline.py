@@ -1,15 +1,13 @@
 """One fit, from a clean log to a calibrated model. `bundle` writes the model, `cross_validation` repeats the fit."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.encoder import Encoded, Encoder
+from service.encoding.encoder import Encoder
 from service.encoding.held import Held
 from service.encoding.values import Ids
 from service.engine.outputs import Outputs
@@ -19,7 +17,7 @@ from service.model.false_alarms import FalseAlarms
 from service.model.lengths import LEAST, bins
 from service.model.ordinary import Ordinary
 from service.model.policy import Thresholds
-from service.model.scorer import Scorer, evidence
+from service.model.scorer import evidence
 from service.model.support import Support
 from service.model.tabular import Tabular
 from service.model.togetherness import FEWEST_KNOWN, Together, Usual
@@ -36,8 +34,10 @@ from training.fit.calibration import Told, weigh
 from training.fit.cascade import fit_cascade
 from training.fit.crowd import fit_crowd
 from training.fit.encoder import clipped
+from training.fit.fitted import Fitted, stage
 from training.fit.networks import CrossFitted, Start, cross_fit, final_network, fold_of, taught, untrained
 from training.fit.ordinary import fit_ordinary
+from training.fit.private import fit_privately
 from training.fit.replacing import shown_of
 from training.fit.sequences import MOST_ATTACKERS, EncodedLog, encode, encoded_log
 from training.fit.tabular import FittedTabular, Sample, as_unseen, fit_tabular, row_counts
@@ -50,78 +50,6 @@ SPARED, ENOUGH_TOLD = 4, 60  # of so many sequences that are only judged the cro
 LINEAR_FOLDS = 5  # folds of the linear part's cross-fitting
 
 
-@dataclass
-class Fitted:
-    """The result of a fit: a model with its encoder, calibration and thresholds, and its quality on held-out data.
-
-    `support` holds for sequences that are judged alone, `together` for those that are judged with the crowd, against
-    what is `usual`; this and `together` are None where there are too few accounts, or nothing that they could share.
-    `parts` says which sequences it was fitted on, and which its thresholds come from; `told`, what its calibration was
-    fitted on.
-    """
-
-    model: BehaviourBert
-    tabular: Tabular
-    encoder: Encoder
-    types: list[str]
-    told: Told
-    calibration: Calibration
-    cascade: Cascade
-    support: Support
-    usual: Usual | None
-    together: Support | None
-    ordinary: Ordinary
-    thresholds: Thresholds
-    parts: SetAside
-    f1_threshold: float
-    held_out: Quality
-    held_out_scores: NDArray[np.float64]
-    epochs: list[int]
-    config: FitConfig
-    clipped: dict[str, int]
-    masked: MaskedEvents | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def encode(self, log: Log) -> list[Encoded]:
-        return encoded_log(self.encoder, log)
-
-    def evidence(self, log: Log, beside: Log | None = None, hindsight: bool = False) -> Evidence:
-        """What the parts say of a log's sequences.
-
-        Args:
-            beside: the log whose accounts are the crowd; nobody sees his own history there, which has the same id. None
-                if each is judged alone.
-            hindsight: whether a sequence is judged beside what happened later, too.
-        """
-        encoded, together = self.encode(log), None
-        if beside is not None and self.usual is not None:
-            held = [e.held for e in encoded]
-            crowd = held if beside is log else [e.held for e in self.encode(beside)]
-            place = {name: i for i, name in enumerate(beside.ids)}
-            of = np.array([place.get(name, len(crowd) + i) for i, name in enumerate(log.ids)], dtype=np.int64)
-            together = Together.joined(read_crowd(self.usual, crowd, held, of, hindsight=hindsight))
-        return evidence(encoded, run_torch(self.model), self.tabular, together)
-
-    @property
-    def scorer(self) -> Scorer:
-        together = self.together.false_alarms if self.together else None
-        return Scorer(self.calibration, self.support.false_alarms, self.types, together)
-
-    @property
-    def start(self) -> Start:
-        return Start(self.model.state_dict(), self.encoder, self.types)
-
-
-@contextmanager
-def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Logs a stage, and notes how long it took."""
-    start = time.perf_counter()
-    logger.info("%s ...", name)
-    yield
-    seconds[name] = round(time.perf_counter() - start, 2)
-    logger.info("%s: %.1f s", name, seconds[name])
-
-
 def fit_model(
     log: Log, labels: Labels, at: Indices, config: FitConfig, quiet: bool = True, old: Start | None = None
 ) -> Fitted:
@@ -129,7 +57,7 @@ def fit_model(
 
     Thresholds come from genuine sequences that are set aside for them: no part of the model sees these.
     """
-    return fit_apart(log, labels, set_aside(log, labels, at, config.seed), config, quiet, old)
+    return fit_apart(log, labels, set_aside(log, labels, at, config.seed, config.private), config, quiet, old)
 
 
 def fit_apart(
@@ -139,12 +67,13 @@ def fit_apart(
 
     Calibration is fitted on evidence from parts that were fitted without the sequence in question (stacking, Wolpert
     1992, with cross-fitting). The network that is kept is then trained on all sequences, for as many epochs as the
-    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers for
-    sequences that they were trained on, and would look better on those than on new ones.
+    others needed. If it goes on from old weights, the others still start anew: the old weights know the answers.
 
     Args:
         parts: what to learn from, and what to choose thresholds on.
     """
+    if config.private:
+        return fit_privately(log, labels, parts, config)
     seconds, config = dict[str, float](), config.settled
     with stage("encoder", seconds):
         known, encoder = labels.subset(parts.others), old.encoder if old else None
@@ -158,17 +87,16 @@ def fit_apart(
         held, genuine = [e.held for e in data.encoded], data.label[: len(data.log)] == 0
         spared = min(max(len(np.unique(data.of[data.weight == 0])) // ENOUGH_TOLD, 1), SPARED)
         asked = (data.weight > 0) | (np.arange(len(held)) % spared == 0)
-        whole = held[: len(data.log)]
-        usual, together = fit_crowd(whole, held, data.of, genuine, asked, config.seed, config.fewest)
+        usual, together = fit_crowd(held[: len(data.log)], held, data.of, genuine, asked, config.seed, config.fewest)
     crossed, model, masked = _networks(data, examples, sample, tabular, together, old, config, quiet, seconds)
     judged = calibrate(data, crossed, config)
     with stage("thresholds", seconds):
         serving = Serving(data.encoder, run_torch(model), tabular.tabular, judged.calibration, usual)
-        past = [held[i] for i in np.flatnonzero(genuine).tolist()]
-        alarms = false_alarms(log.subset(parts.aside), judged.thresholds, serving, past, config.seed)
+        past, aside = [held[i] for i in np.flatnonzero(genuine).tolist()], log.subset(parts.aside)
+        alarms = false_alarms(aside, judged.thresholds, serving, past, config.seed)
         _say_what_is_lacking(alarms[0], judged.thresholds, parts.whose)
-    support = attackers(data, crossed, judged.calibration, alarms[0])
-    of_crowd = attackers(data, crossed, judged.calibration, alarms[1], True) if alarms[1] else None
+    support, crowded = attackers(data, crossed, judged.calibration, alarms[0]), alarms[1]
+    of_crowd = attackers(data, crossed, judged.calibration, crowded, True) if crowded else None
     return Fitted(
         model=model,
         tabular=tabular.tabular,

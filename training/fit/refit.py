@@ -26,8 +26,9 @@ from training.data.log import Log, LogError, said_of
 from training.data.read import AS_FOUND, ReadOptions
 from training.data.split import set_aside
 from training.fit.bundle import write_bundle
+from training.fit.fitted import Fitted
 from training.fit.networks import WEIGHTS, Start
-from training.fit.pipeline import Fitted, fit_apart
+from training.fit.pipeline import fit_apart
 
 logger = logging.getLogger(__name__)
 HELD_OUT = 3  # this many of ten judged sequences are held out, chosen by their names
@@ -67,6 +68,7 @@ def refit(
     start = time.perf_counter()
     if not (bundle.path / WEIGHTS).is_file():
         raise LogError(f"{bundle.path}: has no {WEIGHTS} to go on from; fit it anew")
+    _check_not_private(bundle)
     if files_fingerprint(events, label_file) != bundle.manifest["training_data"]["fingerprint"]:
         raise LogError(
             f"{events}: not the log, or {label_file} not the labels, that {bundle.version} was fitted on; with others, "
@@ -95,6 +97,14 @@ def refit(
     }
     write_bundle(fitted, data, out, name or bundle.name, start, {"refit": found})
     return found
+
+
+def _check_not_private(bundle: Bundle) -> None:
+    if bundle.manifest["config"].get("dp_epsilon") is not None:
+        raise LogError(
+            f"{bundle.path}: was fitted privately; every refit would tell more of the same accounts. Fit again, on the "
+            "log with the judged sequences in it, and count both together as what is spent"
+        )
 
 
 def _against(old: Bundle, fitted: Fitted, data: Dataset, is_judged: NDArray[np.bool_]) -> dict[str, Any]:

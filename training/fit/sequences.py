@@ -95,7 +95,9 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     of = np.concatenate((np.arange(len(log)), cuts.of))[there]
     weight = np.concatenate((np.ones(len(log)), weight))[there]
     encoded = [e.encoded for e in examples]
-    return EncodedLog(encoder, everything, log, labels, encoded, examples, of, _shared(of, weight), types, presumed)
+    return EncodedLog(
+        encoder, everything, log, labels, encoded, examples, of, shared_weights(of, weight), types, presumed
+    )
 
 
 def _cuts(
@@ -117,7 +119,7 @@ def _cuts(
     return Cuts.joined((drawn, judged)), np.repeat([1.0, 0.0], [len(drawn.of), len(judged.of)])
 
 
-def _shared(of: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def shared_weights(of: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights (M,) of looks that sum to 1 for each sequence: one half for the whole, the other for its cuts."""
     count = int(of.max()) + 1
     cuts = np.bincount(of[count:], weight[count:], count)

@@ -154,7 +154,7 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
     field = np.full(encoder.rows, -1, dtype=np.int16)
     for number, s in enumerate(of_events):
         field[s.start : s.end] = number
-    field[_silent(encoder)] = -1
+    field[silent(encoder)] = -1
     usual = np.flatnonzero(sample.whole & normal)
     tables = min(TABLES, len(usual))
     fold = _spread(sample, normal, tables)
@@ -168,7 +168,7 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
     habits = np.stack([e.habit for e in sequences])
     measures = np.concatenate((np.empty((len(sequences), 2 * len(names))), habits), axis=1)
     for k in range(tables):
-        surprise = _surprise(everybody - holders[k], field, len(names))
+        surprise = surprise_of(everybody - holders[k], field, len(names))
         of_fold = np.flatnonzero(fold == k)
         if of_fold.size:
             usage = Usage.of([sequences[i] for i in of_fold.tolist()])
@@ -177,7 +177,7 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
     novelty = Novelty(
         names,
         field,
-        _surprise(everybody, field, len(names)),
+        surprise_of(everybody, field, len(names)),
         *_by_length(measures[normal], lengths[normal], len(names)),
     )
     return novelty, novelty.standardise(measures, lengths)
@@ -260,7 +260,7 @@ def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDAr
     return total(np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)]))
 
 
-def _surprise(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
+def surprise_of(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
     """-ln of each row's share among the holders of its field, with half a holder added to each row."""
     smoothed = holders + 0.5
     of_field = np.bincount(field[field >= 0], smoothed[field >= 0], fields)
@@ -283,19 +283,19 @@ def row_counts(encoder: Encoder, sequences: Sequence[Encoded]) -> sp.csr_matrix:
     return sp.csr_matrix((usage.counts, usage.rows, indptr), shape=(len(sequences), encoder.rows))
 
 
-def _silent(encoder: Encoder) -> NDArray[np.bool_]:
+def silent(encoder: Encoder) -> NDArray[np.bool_]:
     """Bool (rows,): rows that only say that an identifier did not occur in training.
 
     A catalogue grows, and everybody who uses its new items would look strange just for that.
     """
     identifiers = {f.name for f in encoder.vocabularies if f.identifier}
-    silent = np.zeros(encoder.rows, dtype=bool)
+    found = np.zeros(encoder.rows, dtype=bool)
     for f, _, start, _ in encoder.of("event"):
         if isinstance(f, Step | Deviation):
-            silent[start + MISSING] = True
+            found[start + MISSING] = True
         elif isinstance(f, Popularity) or identifiers & {f.name, *((f.left, f.right) if isinstance(f, Cross) else ())}:
-            silent[start + UNKNOWN] = True
-    return silent
+            found[start + UNKNOWN] = True
+    return found
 
 
 def _idf(counts: sp.csr_matrix) -> Floats:
@@ -305,7 +305,7 @@ def _idf(counts: sp.csr_matrix) -> Floats:
     return np.where(held > 0, np.log((1 + count) / (1 + held)) + 1, 0.0)
 
 
-def _features(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
+def features_of(counts: sp.csr_matrix, idf: Floats, described: Floats, scale: Floats) -> sp.csr_matrix:
     """The features that `service.model.linear` weighs, (N, rows + 2 (2 F + S)), the measures of them scaled."""
     return sp.hstack((normalize((counts > 0) @ sp.diags(idf)), scale * dense(described)), format="csr")
 
@@ -321,7 +321,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     counts, types = sample.counts, sample.types
     idf = _idf(counts[sample.whole])
     scale = _scale(sample, described)
-    features = _features(counts, idf, described, scale)
+    features = features_of(counts, idf, described, scale)
     usage = Usage.of(sample.sequences)
     shape = _unweighed(sample.encoder, usage)
     told = sp.hstack((features, shape.describe(usage)), format="csr")
@@ -352,9 +352,9 @@ def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold
     for k in np.unique(fold):  # as many at each site
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
-        features = _features(sample.counts[rest], idf, described[rest], scale)
+        features = features_of(sample.counts[rest], idf, described[rest], scale)
         weights, bias = of_label(features, sample.label[rest], sample.weight[rest])
-        logits[~rest] = _features(seen[~rest], idf, described[~rest], scale) @ weights + bias
+        logits[~rest] = features_of(seen[~rest], idf, described[~rest], scale) @ weights + bias
     return logits
 
 

@@ -20,7 +20,8 @@ from training.data.split import folds
 from training.evaluation.quality import recall_at_fpr
 from training.experiments.baselines import BOOSTING
 from training.experiments.parts import ALL, ALONE, MEASURES, NONE, PARTS, VARIANTS, WHOLE, WITHOUT, masked, parts
-from training.fit.pipeline import Fitted, fit_model
+from training.fit.fitted import Fitted
+from training.fit.pipeline import fit_model
 
 KEPT = ("click_farm", "takeover")
 
