@@ -24,6 +24,7 @@ from service.encoding.values import EventError
 
 Vectors = NDArray[np.float32]
 BEYOND = 65536.0  # what NaN and infinities of float16 are read as, and no number is
+MOST_KNOWN = 16 << 20  # characters of texts whose codewords a codebook remembers
 MOST_WORDS = 256  # codewords of a part, so that each has two digits of a kind
 # a list of base64 texts from JSON to bytes, which is several times as fast as Python's own
 _BASE64 = SchemaValidator(
@@ -69,6 +70,11 @@ class Codebook:
         there = ~np.isnan(half)
         return np.where(there, words.transpose(0, 2, 1), 0.0).copy(), np.where(there, half, np.inf)
 
+    @cached_property
+    def known(self) -> dict[str, bytes]:
+        """The codewords of texts that were read before, as the picture of an item is sent again with each event."""
+        return {}
+
     def nearest(self, vectors: Vectors, lengths: Vectors) -> NDArray[np.uint8]:
         """Uint8 (R, M), the nearest codeword of each part of vectors, float32 (R, D), whose lengths are not 0."""
         words, half = self._weights
@@ -94,6 +100,25 @@ class Codebook:
         Raises:
             EventError: a value is an object.
         """
+        at = np.array([place for place, value in enumerate(values) if value is not None], dtype=np.int64)
+        texts = [value for value in values if isinstance(value, str)]
+        if not texts or len(texts) < len(at):
+            return self._read(values, is_missing)
+        codes = self.known
+        if fresh := [text for text in dict.fromkeys(texts) if text not in codes]:
+            rows, good, _ = self._read(fresh, is_missing)
+            if len(good) < len(fresh):
+                return self._read(values, is_missing)
+            if (len(codes) + len(fresh)) * len(fresh[0]) > MOST_KNOWN:
+                vars(self).pop("known", None)  # another thread may still read what it holds
+                return self._read(values, is_missing)
+            codes |= {text: row.tobytes() for text, row in zip(fresh, rows, strict=True)}
+        found = b"".join([codes[text] for text in texts])
+        return np.frombuffer(found, dtype=np.uint8).reshape(len(texts), -1), at, []
+
+    def _read(
+        self, values: Sequence[object], is_missing: Callable[[object], bool]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
         vectors, at, unreadable = matrix(self.column, self.width, values, is_missing)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         if not (good := (lengths > 0) & (lengths < np.inf)).all():

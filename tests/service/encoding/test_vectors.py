@@ -67,6 +67,28 @@ def test_what_is_no_vector_is_unreadable_and_spoils_no_neighbour(value: object) 
         assert codes[0].tolist() == codes[1].tolist()
 
 
+drawn = st.sampled_from([as_text(np.array([*GOOD[:4], float(n)])) for n in range(6)])
+odd = st.sampled_from([None, "", "kitten", GOOD, as_text(np.zeros(5))])
+
+
+@given(st.lists(st.lists(drawn | odd, max_size=8), max_size=6))
+def test_what_was_read_before_is_read_the_same(columns: list[list[object]]) -> None:
+    same = book()
+    for values in columns:
+        codes, at, unreadable = same.read(values, PLAIN.is_missing)
+        anew, at_anew, unreadable_anew = book().read([*values, GOOD], PLAIN.is_missing)  # no text alone, so all anew
+        assert codes.tolist() == anew[:-1].tolist()
+        assert (at.tolist(), unreadable) == (at_anew[:-1].tolist(), unreadable_anew)
+
+
+def test_what_is_remembered_of_vectors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.encoding.vectors.MOST_KNOWN", 100 * len(as_text(np.array(GOOD))))
+    same = book()
+    for start in range(0, 1000, 10):
+        same.read([as_text(np.array([*GOOD[:4], float(n)])) for n in range(start, start + 10)], PLAIN.is_missing)
+        assert len(same.known) <= 100
+
+
 @pytest.mark.parametrize("value", [None, math.nan, "", " n/a ", [0.0] * 5, [0, 0, 0, 0, 0], as_text(np.zeros(5))])
 def test_a_vector_may_be_missing(value: object) -> None:
     codes, at, unreadable = book().read([value], PLAIN.is_missing)
