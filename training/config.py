@@ -39,7 +39,20 @@ NEVER_PRIVATE = {
 }  # ways to fit that differential privacy does without, each with the reason
 # settings that it does without
 NOT_PRIVATE = {
-    **dict.fromkeys(("teacher", "pretrain_epochs", "lora_rank", "adversarial", "augment", "tensorboard"), _OF_NETWORK),
+    **dict.fromkeys(
+        (
+            "preset",
+            "layers",
+            "mixed",
+            "teacher",
+            "pretrain_epochs",
+            "lora_rank",
+            "adversarial",
+            "augment",
+            "tensorboard",
+        ),
+        _OF_NETWORK,
+    ),
     **dict.fromkeys(("review_precision", "block_precision", "cost_fp", "cost_fn"), _BY_SCORES),
     "min_holders": "noise decides how many accounts hold what is named",
 }
@@ -167,6 +180,8 @@ class FitConfig:
             return
         if self.dp_epsilon is None or self.dp_delta is None:
             raise ValueError("--dp-epsilon and --dp-delta belong together: give both")
+        if not 0 < self.dp_epsilon < float("inf"):
+            raise ValueError(f"--dp-epsilon {self.dp_epsilon}: give a number above 0, such as 8")
         told = {way: reason for way, reason in NEVER_PRIVATE.items() if ways.get(way)}
         told |= {name: of for name, of in NOT_PRIVATE.items() if getattr(self, name) != getattr(FitConfig, name)}
         if told:

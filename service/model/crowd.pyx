@@ -243,9 +243,11 @@ cdef class Crowd:
         """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
         cdef bint known = self._drop(account)
         # also what it named before it was dropped for others; a plain walk, since one in order takes half a second
-        for key in [key for key, others in dict.items(self.holders) if (<Holders>others).without(account)]:
-            del self.holders[key]
-        return known
+        named = [key for key, others in dict.items(self.holders) if (<Holders>others).without(account)]
+        for key in named:
+            if (<Holders>self.holders[key]).gone():
+                del self.holders[key]
+        return known or bool(named)
 
     cdef bint _drop(self, int64_t account) except -1:
         """Drops what is kept of an account, but for its number among the holders of what it named."""

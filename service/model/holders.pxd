@@ -16,9 +16,12 @@ cdef struct Holder:
 
 cdef class Holders:
     cdef readonly double count
+    cdef double pace, oldest, share  # of those before the latest, as they were known before one was taken out
     cdef int known, room
     cdef Holder *latest
     cdef bint has(self, int64_t account) noexcept
     cdef bint without(self, int64_t account) noexcept
+    cdef bint gone(self) noexcept
+    cdef void _tell(self) noexcept
     cdef add(self, int64_t account, double ts, bint old, double weight)
     cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept

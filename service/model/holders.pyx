@@ -74,27 +74,40 @@ cdef class Holders:
         self.latest[at].old, self.latest[at].weight = old, weight
 
     cdef bint without(self, int64_t account) noexcept:
-        """Takes one out, if it is known by itself; returns whether it was the last of all."""
+        """Takes one out, if it is known by itself; returns whether it was."""
         cdef int at = 0
         while at < self.known and self.latest[at].who != account:
             at += 1
         if at == self.known:
             return False
+        if self.known == LATEST_:
+            self._tell()
         self.known -= 1
         self.count = max(self.count - self.latest[at].weight, 0.0)
         memmove(self.latest + at, self.latest + at + 1, (self.known - at) * sizeof(Holder))
+        return True
+
+    cdef bint gone(self) noexcept:
         return not self.known and self.count < SEEN
+
+    cdef void _tell(self) noexcept:
+        """Says how the LATEST came: those before them are taken to have come as often."""
+        cdef double told = 0, old = 0
+        cdef int i
+        for i in range(LATEST_):
+            told += self.latest[i].weight
+            old += self.latest[i].old
+        self.oldest, self.share = self.latest[0].when, old / LATEST_
+        self.pace = told / max(self.latest[LATEST_ - 1].when - self.oldest, 1.0)
 
     cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
         """Adds the others, new and old, that name it around a time; those before the latest as often as these."""
-        cdef double told = 0, unseen, pace, before, away, share = 0
-        cdef double most, oldest
+        cdef double told = 0, unseen, before, away
         cdef int i, h, kind
         cdef Holder *one
         for i in range(self.known):
             one = &self.latest[i]
             told += one.weight
-            share += one.old
             if one.who == account:
                 continue
             away, kind = fabs(one.when - ts), new if not one.old else 1 - new
@@ -102,13 +115,12 @@ cdef class Holders:
                 if away <= SPAN[h]:
                     found[kind, at, h] += one.weight
         unseen = self.count - told
-        if unseen < SEEN or not self.known:
+        if unseen < SEEN:
             return
-        share /= self.known
-        oldest, most = self.latest[0].when, self.latest[self.known - 1].when
-        pace = told / max(most - oldest, 1.0)
+        if self.known == LATEST_:
+            self._tell()
         for h in range(SPANS):
-            before = max(min(oldest, ts + SPAN[h]) - (ts - SPAN[h]), 0.0)
-            before = min(before * pace, unseen)
-            found[new, at, h] += (1 - share) * before
-            found[1 - new, at, h] += share * before
+            before = max(min(self.oldest, ts + SPAN[h]) - (ts - SPAN[h]), 0.0)
+            before = min(before * self.pace, unseen)
+            found[new, at, h] += (1 - self.share) * before
+            found[1 - new, at, h] += self.share * before

@@ -370,8 +370,9 @@ def configure_sqlite(connection: Any, _: Any = None) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             break
-        except sqlite3.OperationalError:  # others change the mode of a new file, too, for which SQLite does not wait
-            if time.monotonic() > until:
+        except sqlite3.OperationalError as error:
+            # others change the mode of a new file, too, for which SQLite does not wait
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.01)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):  # which overwrites what is deleted

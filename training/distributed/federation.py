@@ -4,6 +4,8 @@ Sums are masked: each two sites agree on a secret (X25519), from which one adds 
 of random numbers, so that the server sees noise and the sum alone is true (Bonawitz et al., "Practical secure
 aggregation for privacy-preserving machine learning", CCS 2017). Numbers are of fixed point, modulo 2^64. Where a site
 is gone, the others send the same once more, with new masks and without it; so no secret need be shared out beforehand.
+That is safe from a server that listens, not from one that lies: it could say that a site is gone which is not, and take
+one sum from the other.
 
 Weights of networks are sent as they are. The server takes their mean, within bounds: what is not finite is left out, no
 site counts for more than twice the median one, and none is farther from the median than twice the median distance (norm

@@ -73,7 +73,13 @@ class Ledger:
         def beyond(log_of: float) -> float:
             return epsilon_of([Spent("all", 1.0, float(np.exp(log_of)))], self.of_noise) - self.epsilon
 
-        return float(np.exp(brentq(beyond, np.log(1e-2), np.log(NEVER), xtol=1e-6) + 1e-5) / np.sqrt(self.shares[what]))
+        low, high = np.log(1e-2), np.log(NEVER)
+        if not beyond(high) < 0 < beyond(low):
+            raise ValueError(
+                f"--dp-epsilon {self.epsilon:g} with --dp-delta {self.delta:g} is beyond what noise is reckoned for; "
+                "take an epsilon between 0.1 and 100"
+            )
+        return float(np.exp(brentq(beyond, low, high, xtol=1e-6) + 1e-5) / np.sqrt(self.shares[what]))
 
     def noisy(self, what: str, total: Floats, bound: float) -> Floats:
         """A sum over accounts with noise; float64, as `total`, to which each account adds at most `bound` in length."""

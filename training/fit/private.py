@@ -64,7 +64,9 @@ NOT_COVERED = (
     "the names of columns and how they are read: numbers, categories, identifiers, text, times, spelling of values",
     "settings that somebody chose after a look at the log",
     "other bundles of the same accounts: each spends as much again, also where `--without` leaves some accounts out",
-    "how long the fit took, and whether it failed",
+    "how long the fit took, how much memory, and whether it failed",
+    "what a fit prints, and what it writes beside the bundle, such as rejected rows",
+    "groups of accounts, if they were made from the log: which set an account is in may then hang on others",
     "accounts that one person has beside this one, unless the log calls them by one name",
     "attacks on the last bits of noise: it is drawn as floating-point numbers, by a generator seeded by the system",
 )
@@ -83,13 +85,14 @@ def fit_privately(log: Log, labels: Labels, parts: SetAside, config: FitConfig) 
     check_private(config, labels)
     seconds = dict[str, float]()
     ledgers = {of: Ledger(config.dp_epsilon or 0.0, config.dp_delta or 0.0, shares) for of, shares in SHARES.items()}
+    timed = bool(log.events["ts"].is_not_null().any())
     ours, judged = (in_time_order(log.subset(at)) for at in (parts.others, parts.aside))
     known, of_judged = labels.subset(parts.others), labels.subset(parts.aside)
     for some in (known, of_judged):
         check_enough(some)
     ledger = ledgers["learned from"]
     with stage("encoder", seconds):
-        encoder = private_encoder(ours, ledger, config.pretrained, config.max_positions)
+        encoder = private_encoder(ours, timed, ledger, config.pretrained, config.max_positions)
         looks = looks_at(ours, known, encoder, ledger.rng)
     with stage("linear part", seconds):
         tables = fit_tables(encoder, looks, ledger)

@@ -26,15 +26,21 @@ VALUES = "values"
 Weights = Mapping[str, Mapping[str, float]]
 
 
-def private_encoder(log: Log, ledger: Ledger, pretrained: str | None, max_positions: int) -> Encoder:
+def private_encoder(log: Log, timed: bool, ledger: Ledger, pretrained: str | None, max_positions: int) -> Encoder:
     """An encoder from the values that many accounts of a log hold.
 
     The kinds of columns and how values are spelt are taken as given: they are no secret of any account.
 
+    Args:
+        log: the accounts that it learns from; which columns they fill changes nothing but what is named of these.
+        timed: whether there are times.
+        ledger: what may be spent.
+        pretrained, max_positions: as for `fit_encoder`.
+
     Raises:
         LogError: no column tells one event from another, or one holds vectors: codewords are means of few accounts.
     """
-    kinds = {name: kind for name, kind in log.kinds.items() if log.events[name].null_count() < log.events.height}
+    kinds = log.kinds
     if vectors := [name for name, kind in kinds.items() if kind == VECTOR]:
         ignored = ",".join(f"{name}=ignore" for name in vectors)
         raise LogError(f"a private fit reads no vectors ({', '.join(vectors)}): leave them out with --kinds {ignored}")
@@ -43,7 +49,7 @@ def private_encoder(log: Log, ledger: Ledger, pretrained: str | None, max_positi
     for name, kind in kinds.items():
         if kind in (CATEGORICAL, IDENTIFIER):
             fields += _of_values(name, kind == IDENTIFIER, named[name], len(named))
-    if log.events["ts"].is_not_null().any():
+    if timed:
         fields += [Gap(), Rhythm(), Hour()]
     texts = [name for name, kind in kinds.items() if kind == TEXT]
     if not fields and not texts:

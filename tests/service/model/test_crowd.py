@@ -188,6 +188,7 @@ def test_one_that_had_to_make_room_is_still_forgotten_by_those_who_name_the_same
     crowd = crowd_of(strangers(300), c.Limits(accounts=100))
     assert 7 not in crowd.accounts
     assert any(7 in holders.who for holders in crowd.holders.values())
+    assert crowd.forget(7)
     assert not crowd.forget(7)
     assert not any(7 in holders.who for holders in crowd.holders.values())
 
@@ -199,16 +200,22 @@ def test_one_that_was_dropped_and_came_back_is_forgotten_in_what_it_named_before
     assert not any(7 in holders.who for holders in crowd.holders.values())
 
 
-@pytest.mark.parametrize("gone", [1, 64, 100])
-def test_forgetting_a_few_of_many_holders_hides_none_of_the_others(gone: int) -> None:
+@pytest.mark.parametrize("newcomer", [False, True])
+@pytest.mark.parametrize("gone", [1, 63, 64, 100])
+def test_forgetting_a_few_of_many_holders_neither_hides_the_others_nor_makes_a_surge(gone: int, newcomer: bool) -> None:
     crowd = crowd_of({a: held([1], NOW + 3600.0 * a) for a in range(1000)})
     end = NOW + 999 * 3600.0
     for account in range(1000 - gone, 1000):
         crowd.forget(account)
     [count] = [holders.count for holders in crowd.holders.values()]
     assert count == 1000 - min(gone, 64)  # those before the latest are a number, which names nobody
-    seen = crowd.look(5000, held([1], end), end).holders[0, 0]
-    assert gone >= 64 or seen[-1] == pytest.approx(1000, rel=0.1)
+    if newcomer:
+        crowd.enter(3000, held([1], end - 10.0))
+    hour, day, week, season = crowd.look(5000, held([1], end), end).holders[0, 0]
+    assert hour <= 3
+    assert day <= 26
+    assert week <= 172
+    assert season == pytest.approx(1000 - gone, abs=101)
 
 
 def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> None:

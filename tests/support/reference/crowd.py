@@ -107,12 +107,21 @@ class _Holders:
     old: "array[int]" = field(default_factory=lambda: array("b"))
     weight: "array[float]" = field(default_factory=lambda: array("f"))
 
+    came: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pace, oldest and share of the latest, before one was taken out
+
     def without(self, account: int) -> bool:
         """Takes out one that is known by itself; returns whether it was the last of all."""
         at = self.who.index(account)
+        if len(self.who) == LATEST:
+            self.tell()
         self.count = max(self.count - self.weight[at], 0.0)
         del self.who[at], self.when[at], self.old[at], self.weight[at]
         return not self.who and self.count < SEEN
+
+    def tell(self) -> None:
+        """Says how the LATEST came."""
+        oldest = min(self.when)
+        self.came = sum(self.weight) / max(max(self.when) - oldest, 1.0), oldest, sum(self.old) / LATEST
 
 
 class Crowd:
@@ -195,11 +204,13 @@ class Crowd:
 
     def forget(self, account: int) -> bool:
         """Drops all that is kept of an account but its part in totals, which name nobody; says whether it was known."""
-        found = self._drop(account)
+        found = self._drop(account) is not None
         for key, holders in list(self.holders.items()):
-            if account in holders.who and holders.without(account):
-                del self.holders[key]
-        return found is not None
+            if account in holders.who:
+                found = True
+                if holders.without(account):
+                    del self.holders[key]
+        return found
 
     def _drop(self, account: int) -> _Account | None:
         """Drops what is kept of an account, but for its number among the holders of what it named."""
@@ -244,10 +255,11 @@ class Crowd:
         told = np.bincount(of, weight, len(keys))
         unseen = np.array([h.count for h in some]) - told
         for k, holders in enumerate(some):
-            if unseen[k] < SEEN or not holders.who:
+            if unseen[k] < SEEN:
                 continue
-            oldest, share = min(holders.when), sum(holders.old) / len(holders.who)
-            pace = told[k] / max(max(holders.when) - oldest, 1.0)
+            if len(holders.who) == LATEST:
+                holders.tell()
+            pace, oldest, share = holders.came
             before = np.clip(np.minimum(oldest, ts[k] + HORIZONS) - (ts[k] - HORIZONS), 0.0, None)
             found[:, k] += np.array([[1 - share], [share]]) * np.minimum(before * pace, unseen[k])
         return np.asarray(found)

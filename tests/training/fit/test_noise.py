@@ -75,3 +75,9 @@ def test_a_noisy_minimum_enters_its_own_bound() -> None:
     [spent] = ledger.spent
     assert spent.bound == pytest.approx((1 + 2 * PRECISE) / 4)
     assert spent.multiplier == ledger.multiplier("weights")
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e5])
+def test_a_budget_that_no_noise_is_reckoned_for_is_named(epsilon: float) -> None:
+    with pytest.raises(ValueError, match=r"--dp-epsilon .* take an epsilon between"):
+        Ledger(epsilon, 1e-6, {"all": 1.0}).multiplier("all")

@@ -65,6 +65,18 @@ def test_a_delta_that_may_tell_an_account_in_full_is_refused(labelled: tuple[Log
             check_private(replace(CONFIG, dp_delta=delta), labels)
 
 
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_epsilon_that_is_none_is_refused(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="give a number above 0"):
+        replace(CONFIG, dp_epsilon=epsilon).check_private()
+
+
+@pytest.mark.parametrize("setting", [{"preset": "base"}, {"layers": 1}, {"mixed": 0.5}])
+def test_settings_of_a_network_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a private model has no network"):
+        replace(CONFIG, **setting).check_private()
+
+
 def test_without_its_extra_it_says_what_to_install(
     attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

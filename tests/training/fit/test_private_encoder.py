@@ -45,7 +45,7 @@ def test_it_names_what_many_hold_and_not_what_one_holds() -> None:
         item_id=pl.when(pl.col("sequence_id") == "u7").then(pl.lit("secret")).otherwise(pl.col("item_id"))
     )
     log = Log.of(events)
-    encoder = private_encoder(log, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128)
+    encoder = private_encoder(log, True, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128)
     named = {f.name: f.values for f in encoder.fields if isinstance(f, Vocabulary)}
     assert named["action"] == ["click", "purchase"]
     assert "secret" not in named["item_id"]
@@ -60,6 +60,18 @@ def test_it_names_what_many_hold_and_not_what_one_holds() -> None:
             assert all(2**level <= holders[v] + 10 for level, v in zip(f.levels, named["item_id"], strict=True))
 
 
+def test_a_column_that_one_account_alone_fills_changes_no_field_and_no_weight() -> None:
+    events = genuine_log(60).with_columns(
+        coupon=pl.when(pl.col("sequence_id") == "u7").then(pl.lit("ten off")).otherwise(None)
+    )
+    log = Log.of(events, held={name: Held(CATEGORICAL, "") for name in ("action", "coupon")})
+    others = log.subset(np.flatnonzero(np.array(log.ids) != "u7"))
+    both = [private_encoder(one, True, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128) for one in (log, others)]
+    assert [f.name for f in both[0].fields] == [f.name for f in both[1].fields]
+    weights = [contributions(one, one.kinds)["action"].filter(sequence_id="u1")["weight"] for one in (log, others)]
+    assert weights[0].to_list() == weights[1].to_list()
+
+
 def test_vectors_are_refused_unless_they_are_left_out() -> None:
     events = genuine_log(50)
     drawn = np.random.default_rng(0).normal(size=(events.height, 3))
@@ -67,7 +79,7 @@ def test_vectors_are_refused_unless_they_are_left_out() -> None:
 
     def learned(kind: str) -> Encoder:
         log = Log.of(events, held={"action": Held(CATEGORICAL, ""), "picture": Held(kind, "")})
-        return private_encoder(log, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128)
+        return private_encoder(log, True, Ledger(8.0, 1e-4, {VALUES: 1.0}), None, 128)
 
     with pytest.raises(LogError, match="--kinds picture=ignore"):
         learned(VECTOR)
