@@ -104,17 +104,6 @@ def test_several_columns_are_left_out_of_most_and_others_of_each(columns: int) -
 
 
 @given(lengths_of_logs, st.integers(0, 2**32), st.integers(1, 500))
-def test_what_a_cut_lacks_does_not_hang_on_who_stands_before_it() -> None:
-    rows = [{"sequence_id": f"u{i}", "ts": float(i), "a": f"a{i}", "b": f"b{i}", "c": f"c{i}"} for i in range(9)]
-    log = Log.of(pl.DataFrame(rows))
-    columns, every = ["a", "b", "c"], np.arange(9)
-    shown = replace(Cuts.whole(np.ones(9, dtype=np.int64)), dropped=np.full(9, 4)).of_log(log, columns)
-    rest = log.subset(every[1:])
-    later = replace(Cuts.whole(np.ones(8, dtype=np.int64)), dropped=np.full(8, 4)).of_log(rest, columns)
-    assert shown.events.select(columns)[1:].equals(later.events.select(columns))
-    assert shown.events.select(columns).null_count().sum_horizontal().item() == 18
-
-
 def test_pieces_hold_all_cuts_in_order_and_no_more_events_than_one_cut_too_many(
     lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", seed: int, events: int
 ) -> None:
@@ -124,6 +113,17 @@ def test_pieces_hold_all_cuts_in_order_and_no_more_events_than_one_cut_too_many(
     names = "of", "start", "size", "dropped", "remembers"
     assert all((getattr(again, n) == getattr(cuts, n)).all() for n in names)
     assert all(piece.size[1:].sum() <= events for piece in pieces)  # the first may have begun in the piece before
+
+
+def test_what_a_cut_lacks_does_not_hang_on_who_stands_before_it() -> None:
+    rows = [{"sequence_id": f"u{i}", "ts": float(i), "a": f"a{i}", "b": f"b{i}", "c": f"c{i}"} for i in range(9)]
+    log = Log.of(pl.DataFrame(rows))
+    columns, every = ["a", "b", "c"], np.arange(9)
+    shown = replace(Cuts.whole(np.ones(9, dtype=np.int64)), dropped=np.full(9, 4)).of_log(log, columns)
+    rest = log.subset(every[1:])
+    later = replace(Cuts.whole(np.ones(8, dtype=np.int64)), dropped=np.full(8, 4)).of_log(rest, columns)
+    assert shown.events.select(columns)[1:].equals(later.events.select(columns))
+    assert shown.events.select(columns).null_count().sum_horizontal().item() == 18
 
 
 def test_a_cut_without_an_anomalous_event_is_neither_anomalous_nor_normal() -> None:

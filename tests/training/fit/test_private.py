@@ -71,7 +71,7 @@ def test_an_epsilon_that_is_none_is_refused(epsilon: float) -> None:
         replace(CONFIG, dp_epsilon=epsilon).check_private()
 
 
-@pytest.mark.parametrize("setting", [{"preset": "base"}, {"layers": 1}, {"mixed": 0.5}])
+@pytest.mark.parametrize("setting", [{"preset": "base"}, {"layers": 1}, {"mixed": 0.9}])
 def test_settings_of_a_network_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a private model has no network"):
         replace(CONFIG, **setting).check_private()
