@@ -66,7 +66,7 @@ class Watched:
             assert score(self.service, {"sequences": sent}).status_code == 200
             return bool(until())
 
-        wait_until(sent_and_so, 90)
+        wait_until(sent_and_so, 180)
 
 
 @pytest.fixture(scope="module")

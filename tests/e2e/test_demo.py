@@ -64,9 +64,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "many", make)
 
 
-def _demo(folder: Path, said: Path, port: int, seconds: int, **env: str) -> "subprocess.Popen[bytes]":
+def _demo(bundle: Path, folder: Path, said: Path, port: int, seconds: int, **env: str) -> "subprocess.Popen[bytes]":
     """The demonstration with traffic, which writes what it says to a file."""
-    command = [*TRAIN, "demo", "--bundle", folder / "bundle", "--port", str(port), "--events", folder / "events.csv"]
+    command = [*TRAIN, "demo", "--bundle", bundle, "--port", str(port), "--events", folder / "events.csv"]
     common = {"RECGUARD_STATE_DIR": str(said.with_name("state")), "COLUMNS": "120", "RECGUARD_THREADS": "1"}
     return start([*command, "--traffic", str(seconds)], said, env=common | env, own_group=True)
 
@@ -75,7 +75,7 @@ def test_the_campaign_in_the_traffic_is_found_and_what_is_said_is_what_the_servi
     many: Path, tmp_path: Path
 ) -> None:
     port, said = free_port(), tmp_path / "said"
-    process = _demo(many, said, port, 8)
+    process = _demo(many / "bundle", many, said, port, 8)
     try:
         wait_until(lambda: "Ctrl-C stops it" in said.read_text() or process.poll() is not None, 120)
         text = said.read_text()
@@ -97,7 +97,7 @@ def test_the_campaign_in_the_traffic_is_found_and_what_is_said_is_what_the_servi
 
 def test_a_service_that_dies_amid_the_traffic_is_said(many: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
-    process = _demo(many, said, free_port(), 60)
+    process = _demo(many / "bundle", many, said, free_port(), 60)
     try:
         wait_until(lambda: "Traffic of 60 s" in said.read_text() or process.poll() is not None, 60)
         [server] = children(process.pid)
@@ -111,7 +111,9 @@ def test_a_service_that_dies_amid_the_traffic_is_said(many: Path, tmp_path: Path
 
 def test_events_that_the_service_refuses_are_counted_with_its_words(many: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
-    process = _demo(many, said, free_port(), 2, RECGUARD_MAX_SEQUENCES="40")  # the past is told in larger parts
+    process = _demo(
+        many / "bundle", many, said, free_port(), 2, RECGUARD_MAX_SEQUENCES="40"
+    )  # the past is told in larger parts
     try:
         wait_until(lambda: "Ctrl-C stops it" in said.read_text() or process.poll() is not None, 120)
         assert re.search(r"[\d,]+ events were refused: \d{3}: .*40", said.read_text()), said.read_text()
@@ -122,7 +124,7 @@ def test_events_that_the_service_refuses_are_counted_with_its_words(many: Path, 
 
 def test_a_service_that_refuses_the_demonstration_is_said(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
-    process = _demo(attacked, said, free_port(), 60, RECGUARD_API_KEYS=f"somebody:score:{'k' * 40}")
+    process = _demo(bundle.path, attacked, said, free_port(), 60, RECGUARD_API_KEYS=f"somebody:score:{'k' * 40}")
     try:
         assert process.wait(60) == 2, said.read_text()
         assert re.search(r"error: the service refuses http://\S+: 401, ", said.read_text()), said.read_text()
@@ -133,7 +135,7 @@ def test_a_service_that_refuses_the_demonstration_is_said(bundle: Bundle, attack
 
 def test_ctrl_c_during_the_traffic_ends_it(bundle: Bundle, attacked: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
-    process = _demo(attacked, said, free_port(), 60)
+    process = _demo(bundle.path, attacked, said, free_port(), 60)
     wait_until(lambda: "Traffic of 60 s" in said.read_text() or process.poll() is not None, 60)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(30) == 0, said.read_text()

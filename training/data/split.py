@@ -12,7 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from service.model.lengths import bins
 from training.data.labels import Labels
 from training.data.log import Log, LogError
-from training.sites import federated
 
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
@@ -93,16 +92,14 @@ def _fewest(labels: Labels) -> int:
     return min(len(np.unique(groups[labels.known & (labels.label == y)])) for y in (0, 1))
 
 
-def check_enough(labels: Labels, aside: int = 0, presumed: float | None = None) -> None:
+def check_enough(labels: Labels, aside: int = 0, presumed: float | None = None, least: int = 3) -> None:
     """Raises LogError if there are too few labels to learn from and to check what was learned.
-
-    Sites that fit one model need more each, so that all of them have as many folds.
 
     Args:
         aside: how many further sequences are set aside for thresholds.
         presumed: the share of the sequences that is presumed anomalous, where no label was given.
+        least: fewest groups of each class.
     """
-    least = ENOUGH if federated() else 3
     if (fewest := _fewest(labels)) >= least:
         return
     if presumed is not None:

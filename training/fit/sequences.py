@@ -16,7 +16,7 @@ from training.config import FitConfig
 from training.data.cuts import Cuts, each_missing, in_time_order, labels_of
 from training.data.labels import UNLABELLED, Labels
 from training.data.log import Log
-from training.data.split import FEW_ANOMALIES, check_enough
+from training.data.split import ENOUGH, FEW_ANOMALIES, check_enough
 from training.fit.encoder import fit_encoder
 from training.fit.holders import blanked, rare_rows
 from training.fit.pieces import tokenizer_for
@@ -83,7 +83,8 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     labels = presume(encoder, everything, labels, config)
     known = np.flatnonzero(labels.known)
     log, labels, whole = log.subset(known), labels.subset(known), [everything[i] for i in known.tolist()]
-    check_enough(labels, aside, config.contamination if presumed else None)
+    # each of several sites needs so many that all of them have as many folds
+    check_enough(labels, aside, config.contamination if presumed else None, ENOUGH if federated() else 3)
     types = sorted({t for t in labels.types if t})
     cuts, weight = _cuts(log, np.flatnonzero(told[known]), encoder, config)
     cut = cuts.of_log(log, encoder.read)

@@ -226,7 +226,7 @@ def test_killed_workers_and_runs_miss_nothing_and_score_nothing_twice(
             assert process.poll() is None, (tmp_path / "log").read_text()
             return len(parts()) > before
 
-        wait_until(more, 90)
+        wait_until(more, 240)
 
     process = start()
     under_way(process, 0)

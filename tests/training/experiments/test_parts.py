@@ -139,6 +139,7 @@ def test_a_type_that_training_was_not_shown_has_a_row_of_its_own_fit(some: tuple
     assert unseen[0] < shown[0]
 
 
+@pytest.mark.slow
 def test_a_log_without_a_crowd_or_an_early_anomaly_has_no_such_column_and_no_such_row(tmp_path: Path) -> None:
     events, table = actions("takeover", 80, 0)
     latest = events.with_row_index().group_by("sequence_id", maintain_order=True).tail(120).sort("index")

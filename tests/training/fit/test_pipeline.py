@@ -89,6 +89,7 @@ def test_attackers_who_lack_a_column_by_nature_count_once_each(attacked: Path) -
     assert (known[0, some].sum(), known[1 + at, some].sum()) == (0, judged)
 
 
+@pytest.mark.slow
 def test_presumed_anomalies_are_no_known_attackers(attacked: Path) -> None:
     log, report = clean_events(attacked / "events.csv")
     labels = read_labels(attacked / "labels.csv", log, report)

@@ -19,6 +19,7 @@ from training.fit.pipeline import fit_model
 from training.fit.sequences import encoded_log
 
 
+@pytest.mark.slow
 def test_few_labels_are_joined_by_distance_from_normal(labelled: tuple[Log, Labels]) -> None:
     log, labels = labelled
     first = np.concatenate([np.flatnonzero(labels.label == y)[:5] for y in (0, 1)])
