@@ -112,7 +112,10 @@ class Codebook:
             if (len(codes) + len(fresh)) * len(fresh[0]) > MOST_KNOWN:
                 vars(self).pop("known", None)  # another thread may still read what it holds
                 return self._read(values, is_missing)
-            codes |= {text: row.tobytes() for text, row in zip(fresh, rows, strict=True)}
+            row, packed = rows.shape[1], rows.tobytes()
+            codes |= {text: packed[k * row : (k + 1) * row] for k, text in enumerate(fresh)}
+            if len(fresh) == len(texts):
+                return rows, at, []
         found = b"".join([codes[text] for text in texts])
         return np.frombuffer(found, dtype=np.uint8).reshape(len(texts), -1), at, []
 
