@@ -100,24 +100,27 @@ class Codebook:
         Raises:
             EventError: a value is an object.
         """
-        at = np.array([place for place, value in enumerate(values) if value is not None], dtype=np.int64)
         texts = [value for value in values if isinstance(value, str)]
-        if not texts or len(texts) < len(at):
+        told, codes = dict.fromkeys(texts), self.known
+        room = MOST_KNOWN // (8 * self.width // 3 + 1)  # for texts of such vectors, in base64
+        if not told or len(told) > room or len(texts) + sum(value is None for value in values) < len(values):
             return self._read(values, is_missing)
-        codes = self.known
-        if fresh := [text for text in dict.fromkeys(texts) if text not in codes]:
-            rows, good, _ = self._read(fresh, is_missing)
-            if len(good) < len(fresh):
-                return self._read(values, is_missing)
-            if (len(codes) + len(fresh)) * len(fresh[0]) > MOST_KNOWN:
-                vars(self).pop("known", None)  # another thread may still read what it holds
-                return self._read(values, is_missing)
-            row, packed = rows.shape[1], rows.tobytes()
-            codes |= {text: packed[k * row : (k + 1) * row] for k, text in enumerate(fresh)}
-            if len(fresh) == len(texts):
-                return rows, at, []
-        found = b"".join([codes[text] for text in texts])
-        return np.frombuffer(found, dtype=np.uint8).reshape(len(texts), -1), at, []
+        fresh = [text for text in told if text not in codes]
+        if len(codes) + len(fresh) > room:  # others may still read what the old ones hold
+            codes, fresh = {}, list(told)
+            vars(self)["known"] = codes
+        wrong = set[object]()
+        if fresh:
+            rows, good, unreadable = self._read(fresh, is_missing)
+            packed, parts = rows.tobytes(), rows.shape[1]
+            codes |= {fresh[at]: packed[k * parts : (k + 1) * parts] for k, at in enumerate(good.tolist())}
+            if len(fresh) == len(values):  # then they stand where they stood
+                return rows, good, unreadable
+            wrong = {fresh[at] for at in unreadable}
+        there = [(place, codes[value]) for place, value in enumerate(values) if value in codes]
+        found = np.frombuffer(b"".join([of for _, of in there]), dtype=np.uint8).reshape(-1, len(self.words))
+        at = np.array([place for place, _ in there], dtype=np.int64)
+        return found, at, [place for place, value in enumerate(values) if value in wrong] if wrong else []
 
     def _read(
         self, values: Sequence[object], is_missing: Callable[[object], bool]

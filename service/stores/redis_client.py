@@ -40,7 +40,7 @@ def unreachable(error: Exception) -> Unreachable:
     code = getattr(error, "status_code", None) or detail.partition(" ")[0]
     if code in CAUSES:
         return Unreachable(f"{code} {detail.removeprefix(code).strip()}", CAUSES[code])
-    lost = "Connection" in kind or isinstance(error, RuntimeError)  # uvloop's, of a transport that closed meanwhile
+    lost = "Connection" in kind or "the handler is closed" in detail  # uvloop's, of a transport that closed meanwhile
     cause: Cause = "timeout" if "Timeout" in kind else "connection" if lost else "other"
     return Unreachable(detail, cause)
 

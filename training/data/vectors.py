@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.encoding.reading import MARKERS
+from service.encoding.reading import PLAIN
 from service.encoding.vectors import numbers_of_text
 
 LISTS = pl.List(pl.Float64)
@@ -45,11 +45,7 @@ def lists(values: Sequence[Any]) -> list[list[float | None] | None]:
 
     Texts that usually stand for a missing value are none.
     """
-    return [None if value is None or _is_marker(value) else _numbers(value) for value in values]
-
-
-def _is_marker(value: object) -> bool:
-    return isinstance(value, str) and value.strip().lower() in ("", *MARKERS)
+    return [None if isinstance(value, str | None) and PLAIN.is_missing(value) else _numbers(value) for value in values]
 
 
 def _numbers(value: object) -> list[float | None]:

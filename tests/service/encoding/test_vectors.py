@@ -82,7 +82,7 @@ def test_what_was_read_before_is_read_the_same(columns: list[list[object]]) -> N
 
 
 def test_what_is_remembered_of_vectors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.encoding.vectors.MOST_KNOWN", 100 * len(as_text(np.array(GOOD))))
+    monkeypatch.setattr("service.encoding.vectors.MOST_KNOWN", 100 * (8 * 5 // 3 + 1))
     same = book()
     for start in range(0, 1000, 10):
         same.read([as_text(np.array([*GOOD[:4], float(n)])) for n in range(start, start + 10)], PLAIN.is_missing)

@@ -73,6 +73,13 @@ def test_too_few_labels_say_so(caplog: pytest.LogCaptureFixture) -> None:
             check_enough(few)
 
 
+def test_sites_may_need_more_than_a_fit_that_is_alone() -> None:
+    _, labels = world(20, 1, timed=False, grouped=False)
+    check_enough(labels)
+    with pytest.raises(LogError, match="at least 12 are needed"):
+        check_enough(labels, least=12)
+
+
 def test_a_random_part_keeps_the_mixture_of_types() -> None:
     _, labels = world(1000, 1, timed=False, grouped=False)
     everybody = np.flatnonzero(labels.known)

@@ -6,13 +6,17 @@ from queue import Queue
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from training.data.kinds import VECTOR, Held
+from training.data.log import Log
 from training.distributed.federation import FederationError, Meeting, Site, bounded_mean, pack, unpack
-from training.sites import Floats
+from training.fit.encoder import fit_encoder
+from training.sites import Floats, joined
 
 KEY = b"a secret of the sites"
 Work = Callable[[Site], Any]
@@ -137,6 +141,21 @@ def test_a_site_that_goes_by_other_sites_than_the_others_holds_up_nobody() -> No
 
     found, _ = met({"a": one, "b": one, "c": one, "stubborn": stubborn})
     assert found["a"] == found["b"] == found["c"] == [3.0, 3.0]
+
+
+def test_a_site_with_vectors_is_refused_with_the_fix() -> None:
+    """Each site would cut them into codewords of its own."""
+    drawn = np.random.default_rng(0).normal(size=(60, 3))
+    frame = pl.DataFrame({"sequence_id": [f"s{i // 3}" for i in range(60)], "ts": np.arange(60.0)})
+    frame = frame.with_columns(pl.Series("picture", drawn.tolist(), dtype=pl.Array(pl.Float64, 3)))
+    log = Log.of(frame, held={"picture": Held(VECTOR, "")})
+
+    def fit(site: Site) -> None:
+        with joined(site):
+            fit_encoder(log, None, 64)
+
+    found, _ = met({"a": fit, "b": fit, "c": fit})
+    assert all("--kinds picture=ignore" in str(error) for error in found.values())
 
 
 def test_too_few_sites_end_it() -> None:
