@@ -25,6 +25,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from service.encoding.values import Floats
+from training.fit.logistic import one_thread
 
 ORDERS = [*(1 + k / 10 for k in range(1, 100)), *range(12, 64), *range(64, 1024, 32)]
 OF_SELECTION = 0.1  # share of delta for values that one account alone holds and that are named by bad luck
@@ -182,7 +183,8 @@ def minimum(
             "ftol": 0.0,
             "maxcor": 30,
         }
-        start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+        with one_thread():
+            start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
         if np.linalg.norm(loss(start)[1]) <= PRECISE:
             return np.asarray(start)
     raise ArithmeticError(f"the least loss was not found: a gradient of {np.linalg.norm(loss(start)[1]):.2g} is left")
