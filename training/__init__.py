@@ -1,3 +1,9 @@
 """Offline half of recguard: from a behaviour log to a bundle that the service loads."""
 
+import os
+
 import service  # noqa: F401  imported first, because it keeps ONNX Runtime from reporting its use
+
+# Threads of torch that wait for each other hold their core meanwhile, unless this is set before its first import. Where
+# another process wants that core, or a container may use less than its cores, a fit then takes seven times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
