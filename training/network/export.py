@@ -1,15 +1,12 @@
 """Writes the network as ONNX, in full precision, in int8 and in half, and proves that each answers as torch does."""
 
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -17,45 +14,22 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded
 from service.encoding.values import Ids
-from service.engine.session import INPUT, OUTPUTS, Engine
+from service.engine.session import Engine
+from training.network.graph import graph_of
 from training.network.model import BehaviourBert
 
 HALF = "_half"  # after the name of a weight in float16
 
 
 def export_onnx(model: BehaviourBert, slots: int, path: Path) -> None:
-    """Writes the graph of `service.engine.session`'s contract, with batch and positions free."""
-    model.eval()
-    example = torch.ones((2, 5, slots), dtype=torch.int32)
-    batch, positions = (
-        torch.export.Dim("batch", min=1),
-        torch.export.Dim("positions", min=2, max=model.bert.config.max_position_embeddings),
-    )
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of an absent torchvision, four times
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            input_names=[INPUT[0]],
-            output_names=[name for name, _, _ in OUTPUTS],
-            dynamic_shapes=({0: batch, 1: positions},),
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    written = onnx.load(path)
-    for node in written.graph.node:  # the exporter notes where on this machine the code of each node stands
-        del node.metadata_props[:]
+    """Writes the graph in full precision."""
+    written = graph_of(model, slots)
+    onnx.checker.check_model(written, full_check=True)
     onnx.save(written, path)
 
 
 def export_half(source: Path, target: Path) -> None:
-    """Writes the graph with the encoder, up to its last norm, in float16; the heads, which take no time, stay as is.
-
-    Made from the graph in float32, since to trace the model again takes as long as the first time.
-    """
+    """Writes the graph with the encoder, up to its last norm, in float16; the heads, which take no time, stay as is."""
     model = onnx.load(source)
     graph, full, half = model.graph, TensorProto.FLOAT, TensorProto.FLOAT16
     end = 1 + max(i for i, node in enumerate(graph.node) if node.op_type == "LayerNormalization")
