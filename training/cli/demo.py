@@ -145,7 +145,7 @@ def _traffic(url: str, planned: Plan, seconds: float, waited: int, console: Cons
 
 
 def _table(results: Sequence[dict[str, Any]], truth: dict[str, str]) -> Table:
-    table = Table(title="Held-back users, scored over HTTP", title_justify="left", box=SIMPLE)
+    table = Table(title="Held-back users, scored over HTTP", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for head in ("user", "truth", "events", "score", "decision", "type given", "worst"):
         table.add_column(head, justify="right" if head in ("events", "score", "worst") else "left", no_wrap=True)
     colours = {"allow": "green", "review": "yellow", "block": "red"}
