@@ -72,6 +72,14 @@ def test_a_row_without_a_vector_is_bad_or_lacks_a_value(tmp_path: Path, caplog: 
     assert "(first at row 9: [1.0, None, 2.0])" in caplog.text
 
 
+def test_bad_rows_are_set_aside_with_their_lists(tmp_path: Path) -> None:
+    given: list[object] = [[1, 2, i] for i in range(COUNT)]
+    given[8] = [1.5, None, 2]
+    clean_events(as_jsonl(tmp_path / "e.jsonl", given), aside=tmp_path / "bad.csv")
+    [row] = pl.read_csv(tmp_path / "bad.csv").to_dicts()
+    assert (row["row"], row["picture"]) == (9, "[1.5, null, 2.0]")
+
+
 @pytest.mark.parametrize("marker", ["", " ", "n/a", "NULL", "-"])
 def test_texts_that_stand_for_a_missing_value_are_no_bad_vectors(tmp_path: Path, marker: str) -> None:
     given: list[object] = [marker if i % 3 == 0 else [1, 2, i] for i in range(COUNT)]
