@@ -141,10 +141,8 @@ def repair_log(
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows, present = records.deal(Path(folder), part_bytes)
-        ours, encoder = {name: own for own, name in theirs.items()}, model.bundle.encoder
-        together = names_together(present, {theirs.get(n, n) for n in encoder.reading.codebooks})
-        check_columns([ours.get(n, n) for n in together], encoder, events, allow_missing)
-        how = _of_parts(parts, theirs, events, encoder.reading, how)
+        check_columns(_in_our_words(present, theirs, model), model.bundle.encoder, events, allow_missing)
+        how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
         run.judge_all(parts, crowd, track)
     _write_with_audit(records, changes, out, events.name)
@@ -157,6 +155,12 @@ def _check(events: Path, out: Path, how: ReadOptions) -> None:
         raise LogError(f"{out}: holds the log itself; give another directory")
     if how.encoding is not None and codecs.lookup(how.encoding).name != "utf-8":
         raise LogError(f"{events}: repair writes a log back as it was, and takes UTF-8 only; write the log so")
+
+
+def _in_our_words(present: Sequence[str], theirs: Mapping[str, str], model: Model) -> list[str]:
+    """The names of a log's columns once vectors are put together and columns renamed."""
+    ours, vectors = {name: own for own, name in theirs.items()}, model.bundle.encoder.reading.codebooks
+    return [ours.get(name, name) for name in names_together(present, {theirs.get(n, n) for n in vectors})]
 
 
 def _of_parts(
