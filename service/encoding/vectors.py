@@ -7,8 +7,10 @@ TPAMI 2011. `codewords` makes table rows of these names, `training.fit.codebooks
 
 import hashlib
 import json
+import re
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,9 @@ MOST_WORDS = 256  # codewords of a part, so that each has two digits of a kind
 _BASE64 = SchemaValidator(
     core_schema.list_schema(core_schema.bytes_schema()), core_schema.CoreConfig(val_json_bytes="base64")
 )
+
+
+_NUMBERED = re.compile(r"(.+)\.(0|[1-9]\d*)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +141,20 @@ class Codebook:
         """Float32 (D,), the vector that its codewords, one for each part, stand for."""
         whole: Vectors = np.concatenate([self.words[part, code] for part, code in enumerate(codes)])[: self.width]
         return whole.astype(np.float32) * np.float32(self.scale)
+
+
+def vector_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """The columns `name.0`, `name.1`, ... that together may be a vector, two or more, by `name`."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    given = list(names)
+    for name in given:
+        if match := _NUMBERED.fullmatch(name):
+            found[match[1]][int(match[2])] = name
+    return {
+        name: [parts[k] for k in range(len(parts))]
+        for name, parts in found.items()
+        if len(parts) > 1 and max(parts) == len(parts) - 1 and name not in given
+    }
 
 
 def needed(width: int) -> str:

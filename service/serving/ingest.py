@@ -181,7 +181,9 @@ class Ingest:
             return refused(f"its time is {ahead:.0f} s ahead of this service's clock", "ts")
         content = to_json(given.event)
         if len(content) > self.settings.live_event_bytes:
-            return refused(f"{len(content)} bytes; at most {self.settings.live_event_bytes} may be kept")
+            smaller = "send vectors as base64 of float16, or raise" if encoder.reading.codebooks else "see"
+            most = f"at most {self.settings.live_event_bytes} may be kept: {smaller} RECGUARD_LIVE_EVENT_BYTES"
+            return refused(f"{len(content)} bytes; {most}")
         due = bool(self.actions) and given.event.get("action") in self.actions
         return Event(given.key, given.event_id or fresh_id(), ts, content, due)
 

@@ -38,15 +38,15 @@ class Remote:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname, parts.port, timeout=seconds)
         self.told: Answer = {}
-        self.path = parts.path.rstrip("/") + route
+        self.prefix, self.route = parts.path.rstrip("/"), route
         # no user waits for these answers, so the deadline is as long as the attempt
         patience = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(int(1000 * seconds))}
         self.headers = patience | ({"Authorization": f"Bearer {key}"} if key else {})
 
-    def post(self, body: bytes) -> tuple[int, Any]:
-        """Status and content of the answer; 0 and the reason if there was none."""
+    def _once(self, path: str, body: bytes | None) -> tuple[int, Any]:
+        """Status and content of the answer to a POST, or a GET if there is no body; 0 and the reason if none came."""
         try:
-            self.connection.request("POST", self.path, body, self.headers)
+            self.connection.request("GET" if body is None else "POST", path, body, self.headers)
             response = self.connection.getresponse()
             return response.status, from_json(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -55,19 +55,30 @@ class Remote:
 
     def ask(self, events: Sequence[Answer], patience: Patience) -> list[Answer] | None:
         """The answer to each event, in order; None where patience ended. Raises RemoteError."""
-        body, pause = to_json({"events": events}), FIRST_PAUSE
+        if (answer := self._answer(self.route, to_json({"events": events}), patience)) is None:
+            return None
+        status, content = answer
+        if status == 200:
+            self.told, model = content, content["model"]
+            return [result | {"model": model} if "score" in result else result for result in content["results"]]
+        if len(events) > 1:  # the service took in none; sent one by one, each gets its reason
+            halves = [self.ask(half, patience) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
+            return [answer for half in halves for answer in half or ()] if None not in halves else None
+        return [{"id": events[0].get("key"), "error": content}]
+
+    def vectors(self, patience: Patience) -> frozenset[str] | None:
+        """The columns that the service's model reads as vectors; None where patience ended. Raises RemoteError."""
+        if (answer := self._answer("/v1/model", None, patience)) is None:
+            return None
+        return frozenset(name for name, kind in answer[1]["feature_spec"].items() if kind == "vector")
+
+    def _answer(self, route: str, body: bytes | None, patience: Patience) -> tuple[int, Any] | None:
+        """Status, 200 or one that refuses a body, and content; None where patience ended. Raises RemoteError."""
+        pause = FIRST_PAUSE
         while True:
-            status, content = self.post(body)
-            if status == 200:
-                self.told, model = content, content["model"]
-                return [result | {"model": model} if "score" in result else result for result in content["results"]]
-            if (
-                status in (413, 422) and len(events) > 1
-            ):  # the service took in none; sent one by one, each gets its reason
-                halves = [self.ask(half, patience) for half in (events[: len(events) // 2], events[len(events) // 2 :])]
-                return [answer for half in halves for answer in half or ()] if None not in halves else None
-            if status in (413, 422):
-                return [{"id": events[0].get("key"), "error": content}]
+            status, content = self._once(self.prefix + route, body)
+            if status == 200 or (body is not None and status in (413, 422)):
+                return status, content
             if status and status not in AGAIN:
                 raise RemoteError(f"the service answers {status}: {content.get('detail', content)}")
             if not patience(str(content.get("detail") if status else content), pause * random.uniform(0.5, 1)):

@@ -8,19 +8,22 @@ often it is sent.
 import csv
 import gzip
 import json
+import math
 import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from service.encoding.times import FORMS, timestamps
 from service.encoding.values import EventError, canonical
+from service.encoding.vectors import vector_names
 from service.tools.remote import Answer, Remote, RemoteError
 
 MOST_SAID = 20  # rows that are refused are named one by one, so many of them
@@ -33,6 +36,7 @@ IN_TIME = """
     from events order by ts, row
 """  # rows that are the same are told apart by their number, as any repetition is behaviour
 Say = Callable[[str], None]
+Values = dict[str, Any]  # of a row, by column
 
 
 @dataclass
@@ -127,7 +131,7 @@ class Warming:
 
     def _read(self) -> Iterator[tuple[int, float, str | None, str, str]]:
         """The rows that have what is needed, as the database takes them; the others are refused."""
-        for row, values in rows_of(self.path, self.columns):
+        for row, values in rows_of(self.path, self.columns, lambda: self._vectors):
             key, user, event_id, when = (
                 values.pop(name, None) for name in ("sequence_id", "user_id", "event_id", "ts")
             )
@@ -148,14 +152,20 @@ class Warming:
             known = None if event_id is None else _named(event_id)
             yield row, ts, known, blake2b(event.encode(), digest_size=16).hexdigest(), event
 
+    @cached_property
+    def _vectors(self) -> Collection[str]:
+        """The columns that the service reads as vectors, asked for where the log may have a column for each number."""
+        self.heard = time.monotonic()
+        if (found := self.remote.vectors(self._wait)) is None:
+            raise self._given_up()
+        return found
+
     def _send(self, some: list[tuple[int, str, str]]) -> set[str]:
         """Sends events, and returns the keys of those that were taken in."""
         events: list[Answer] = [json.loads(event) | {"event_id": id_} for _, id_, event in some]
         answers = self.remote.ask(events, self._wait)
         if answers is None:
-            raise RemoteError(
-                f"the service answers {self.told}; given up after {self.patience:.0f} s, and may be called again"
-            )
+            raise self._given_up()
         self.done.crowd = self.remote.told.get("crowd", self.done.crowd)
         self.heard, self.told, keys = time.monotonic(), "", set()
         for (row, _, _), event, answer in zip(some, events, answers, strict=True):
@@ -165,6 +175,11 @@ class Warming:
                 self.done.arrivals[answer["arrival"]] += 1
                 keys.add(event["key"])
         return keys
+
+    def _given_up(self) -> RemoteError:
+        return RemoteError(
+            f"the service answers {self.told}; given up after {self.patience:.0f} s, and may be called again"
+        )
 
     def _wait(self, why: str, seconds: float) -> bool:
         """Waits because of what the service answers, but not for ever."""
@@ -205,8 +220,14 @@ def columns_named(text: str) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def rows_of(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows_of(
+    path: Path, columns: Mapping[str, str], vectors: Callable[[], Collection[str]]
+) -> Iterator[tuple[int, Values]]:
     """The rows of a log by their numbers, a CSV file's header being the first; only values that are there.
+
+    Args:
+        columns: renames the log's columns, {ours: theirs}.
+        vectors: tells which columns are vectors, by our names; asked where the log may have a column for each number.
 
     Raises:
         ValueError: it is no log of these kinds, or lacks a column; the message names the file, the row and the fix.
@@ -215,10 +236,26 @@ def rows_of(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[
     names = {theirs: ours for ours, theirs in columns.items()}
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind not in ("csv", "jsonl"):
-        raise ValueError(f"{path}: a log of .csv or .jsonl is needed, also as .gz; write it so")
+        raise ValueError(
+            f"{path}: a log of .csv or .jsonl is needed, also as .gz; write it so, Parquet as JSONL by polars: "
+            f"read_parquet(...).write_ndjson(...)"
+        )
+
+    @cache
+    def parts_of(present: tuple[str, ...]) -> dict[str, list[str]]:
+        found = vector_names(present)
+        return {name: found[name] for name in found if names.get(name, name) in vectors()}
+
+    def together(values: Values) -> Values:
+        """The values, in which a vector that has a column for each number is one list; None where nothing is in it."""
+        for name, parts in parts_of(tuple(values)).items():
+            cells = [values.pop(part) for part in parts]
+            values[name] = None if all(cell in (None, "") for cell in cells) else list(map(_number, cells))
+        return values
+
     with _opened(path) as file:
         try:
-            for row, values in _csv(path, file, columns) if kind == "csv" else _json(path, file, columns):
+            for row, values in (_csv if kind == "csv" else _json)(path, file, columns, together):
                 present = {names.get(name, name): value for name, value in values.items()}
                 yield row, {name: value for name, value in present.items() if value not in (None, "")}
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, csv.Error) as error:
@@ -231,9 +268,20 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _number(cell: object) -> float | None:
+    """The number in a cell; None where it is none, so that the service finds no vector."""
+    try:
+        number = float(str(cell))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _csv(
+    path: Path, file: TextIO, columns: Mapping[str, str], together: Callable[[Values], Values]
+) -> Iterator[tuple[int, Values]]:
     reader = csv.DictReader(file)
-    present = list(reader.fieldnames or ())
+    present = list(together(dict.fromkeys(reader.fieldnames or ())))
     _check_renamed(path, columns, present)
     for ours in ("sequence_id", "ts"):
         if columns.get(ours, ours) not in present:
@@ -243,11 +291,15 @@ def _csv(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple
             )
     for row, values in enumerate(reader, 2):
         if None in values:
-            raise ValueError(f"{path}, row {row}: it has more cells than the header, which has {len(present)}")
-        yield row, values
+            raise ValueError(
+                f"{path}, row {row}: it has more cells than the header, which has {len(reader.fieldnames or ())}"
+            )
+        yield row, together(values)
 
 
-def _json(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json(
+    path: Path, file: TextIO, columns: Mapping[str, str], together: Callable[[Values], Values]
+) -> Iterator[tuple[int, Values]]:
     present: dict[str, None] = {}
     for row, line in enumerate(file, 1):
         if not line.strip():
@@ -258,6 +310,7 @@ def _json(path: Path, file: TextIO, columns: Mapping[str, str]) -> Iterator[tupl
             raise ValueError(f"{path}, row {row}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, row {row}: an object of fields and values is needed")
+        values = together(values)
         present |= dict.fromkeys(values)
         yield row, values
     _check_renamed(path, columns, list(present))

@@ -10,6 +10,7 @@ import pytest
 
 from service.encoding.vectors import as_text
 from service.model.bundle import Bundle
+from tests.support.cli import recguard_serve
 from tests.support.logs import click, genuine_log
 from tests.support.servers import RedisServer
 from tests.support.service import Service, Starter, score
@@ -107,6 +108,27 @@ def test_live_windows_in_memory_and_in_redis_keep_vectors(
         if one is shared:
             assert live["score"] == pytest.approx(told(score(one, alone))["score"], abs=1e-3)
     assert service.client.get("/v1/drift").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+def test_windows_that_a_log_warmed_score_as_whole_sequences_do(
+    start_service: Starter, folder: Path, tmp_path: Path, name: str
+) -> None:
+    service = start_service(folder / "bundle")
+    events = pl.read_csv(folder / "events.csv", schema_overrides={"sequence_id": pl.String}).drop("event_label")
+    parts = [f"picture.{k}" for k in range(WIDTH)]
+    lists = events.with_columns(picture=pl.concat_list(parts)).drop(parts)
+    events.write_csv(tmp_path / "e.csv")
+    lists.write_ndjson(tmp_path / "e.jsonl")
+    done = recguard_serve("warm", "--events", tmp_path / name, "--url", service.client.base_url)
+    assert done.returncode == 0, done.stderr
+    for one in lists["sequence_id"].unique(maintain_order=True).to_list()[:10]:
+        before = lists.filter(pl.col("sequence_id") == one).sort("ts").drop("sequence_id").to_dicts()
+        event = {**before[-1], "ts": before[-1]["ts"] + 60}
+        body = {"sequences": [{"id": one, "events": [*before, event][-64:]}], "trial": True}
+        live = told(service.client.post("/v1/events", json={"events": [{"key": one, "event": event}]}))
+        assert live["score"] == pytest.approx(told(score(service, body))["score"], abs=1e-3)
+        assert "picture" not in live["missing"]
 
 
 def test_logs_are_scored_and_repaired_with_their_vectors_as_they_were(folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from service.model.bundle import Bundle
 from service.serving.admission import WARM
 from service.tools.remote import Remote, RemoteError
-from service.tools.warm import Warming
+from service.tools.warm import Warming, rows_of
 from tests.support.cli import SERVE, recguard_serve
 from tests.support.logs import click, genuine_log
 from tests.support.processes import start, wait_until
@@ -164,6 +164,26 @@ def test_sessions_of_one_user_are_one_account_of_the_crowd(
         [result] = service.client.post("/v1/events", json=body).json()["results"]
         assert result["kept"] == 6
     assert sample(service, "recguard_crowd_accounts") == 1
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+def test_a_vector_with_a_column_for_each_number_is_sent_as_a_list(tmp_path: Path, name: str) -> None:
+    numbers = {"p.0": [1.5, None, 2.0, None], "p.1": [0.5, 3.0, 4.0, None], "line.0": [1.0] * 4, "line.1": [2.0] * 4}
+    table = pl.DataFrame({"sequence_id": ["u"] * 4, "ts": [1.7e9] * 4, **numbers})
+    (table.write_csv if name == "e.csv" else table.write_ndjson)(tmp_path / name)
+    asked = []
+
+    def vectors() -> list[str]:
+        asked.append(name)
+        return ["picture"]
+
+    found = [values for _, values in rows_of(tmp_path / name, {"picture": "p"}, vectors)]
+    assert [values.get("picture") for values in found] == [[1.5, 0.5], [None, 3.0], [2.0, 4.0], None]
+    assert set(found[3]) == {"sequence_id", "ts", "line.0", "line.1"}
+    table.drop("p.0", "line.0").write_csv(tmp_path / "e.csv")
+    asked.clear()
+    assert len(list(rows_of(tmp_path / "e.csv", {}, vectors))) == 4
+    assert asked == []
 
 
 @pytest.mark.parametrize(

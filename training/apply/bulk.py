@@ -18,6 +18,7 @@ from typing import NamedTuple
 import polars as pl
 
 from service.encoding.encoder import Encoder
+from service.encoding.reading import Reading
 from service.encoding.values import EventError
 from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
@@ -137,6 +138,8 @@ class Plan:
         version: version of the model.
         columns: renames columns, {ours: theirs}.
         reads: the columns that scoring needs, by our names.
+        vectors: those of them that are vectors.
+        missing: texts that stand for a missing value.
         parts: number of parts that the sequences are dealt out into.
         how: the `ReadOptions`, with what holds for the times of the whole log.
         crowd: beside whom each sequence is judged.
@@ -147,6 +150,8 @@ class Plan:
     version: str
     columns: dict[str, str]
     reads: list[str]
+    vectors: list[str]
+    missing: list[str]
     parts: int
     how: dict[str, str | None]
     crowd: Crowd
@@ -163,9 +168,10 @@ class Plan:
         crowd: Crowd = Crowd.NONE,
     ) -> "Plan":
         """A plan for a log; raises LogError if there is nothing to read, or a column that the bundle reads lacks."""
-        files, present, times = [], dict[str, None](), []
+        files, present, times, reading = [], dict[str, None](), [], bundle.encoder.reading
         for path in parquet_files(events):
-            some = readable(in_our_names(_piece(path, events, 0, LOOKED_AT), columns, path), bundle.encoder, path)
+            some = in_our_names(_piece(path, events, 0, LOOKED_AT), columns, path, reading, reading.codebooks)
+            some = readable(some, bundle.encoder, path)
             if "sequence_id" not in some.columns:
                 check_columns(some.columns, bundle.encoder, path)
             rows = int(pl.scan_parquet(path, hive_partitioning=False, glob=False).select(pl.len()).collect().item())
@@ -176,7 +182,7 @@ class Plan:
         if not (total := sum(rows for _, rows, _ in files)):
             raise LogError(f"{events}: no file has any rows")
         if times:
-            how = looked_at(without_markers(stacked(times)["ts"], bundle.encoder.reading), events, how)
+            how = looked_at(without_markers(stacked(times)["ts"], reading), events, how)
         reads = sorted(present.keys() & {"sequence_id", "event_id", *bundle.encoder.columns})
         parts = min(-(-total // rows_of_part), MOST_PARTS)
         return cls(
@@ -185,6 +191,8 @@ class Plan:
             bundle.version,
             dict(columns),
             reads,
+            sorted(reading.codebooks),
+            sorted(reading.missing),
             parts,
             asdict(how),
             crowd.known_to(bundle),
@@ -237,7 +245,7 @@ def deal(plan: Plan, piece: Piece, out: Path) -> None:
     if dealt_mark(out, piece.number).exists():
         return
     table = _piece(Path(piece.file), Path(plan.root), piece.offset, ROWS_OF_PIECE)
-    table = in_our_names(table, plan.columns, Path(piece.file))
+    table = in_our_names(table, plan.columns, Path(piece.file), Reading.of(plan.missing), plan.vectors)
     ids = names(table["sequence_id"])  # files may differ in the types of a column, and a sequence must still be one
     some = [name for name in plan.reads if name in table.columns and name != "sequence_id"]
     dealt = table.select(ids, *some).with_columns(
@@ -280,7 +288,7 @@ def ask_crowd(plan: Plan, bundle: Bundle, out: Path, track: Track) -> None:
 
 def _read_part(encoder: Encoder, plan: Plan, part: int, out: Path, aside: Path | None = None) -> ToScore:
     pieces = sorted(_folder(out, part).glob("*.parquet"))
-    table = stacked([pl.read_parquet(piece) for piece in pieces])
+    table = stacked([pl.read_parquet(piece) for piece in pieces], encoder.reading)
     return table_to_score(table, Path(plan.root), encoder, aside, ReadOptions(**plan.how))
 
 

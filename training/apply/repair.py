@@ -141,8 +141,7 @@ def repair_log(
         of_sequences.writerow(["sequence_id", "weight", "strategy", "score", "decision", "type"])
         of_events.writerow(["row", "sequence_id", "weight"])
         parts, rows, present = records.deal(Path(folder), part_bytes)
-        ours = {name: own for own, name in theirs.items()}
-        check_columns([ours.get(n, n) for n in names_together(present)], model.bundle.encoder, events, allow_missing)
+        check_columns(_in_our_words(present, theirs, model), model.bundle.encoder, events, allow_missing)
         how = _of_parts(parts, theirs, events, model.bundle.encoder.reading, how)
         run = Run(model, events, choice, corrector, theirs, how, changes, of_sequences, of_events)
         run.judge_all(parts, crowd, track)
@@ -158,12 +157,18 @@ def _check(events: Path, out: Path, how: ReadOptions) -> None:
         raise LogError(f"{events}: repair writes a log back as it was, and takes UTF-8 only; write the log so")
 
 
+def _in_our_words(present: Sequence[str], theirs: Mapping[str, str], model: Model) -> list[str]:
+    """The names of a log's columns once vectors are put together and columns renamed."""
+    ours, vectors = {name: own for own, name in theirs.items()}, model.bundle.encoder.reading.codebooks
+    return [ours.get(name, name) for name in names_together(present, {theirs.get(n, n) for n in vectors})]
+
+
 def _of_parts(
     parts: Sequence[Path], columns: Mapping[str, str], events: Path, reading: Reading, how: ReadOptions
 ) -> ReadOptions:
     """How the parts of a log are read: as they are written, and the times of all as those of the first."""
     how = replace(how, separator=",", encoding="utf-8")
-    some = read_table(parts[0], columns, how) if parts else pl.DataFrame()
+    some = read_table(parts[0], columns, how, reading, reading.codebooks) if parts else pl.DataFrame()
     return looked_at(without_markers(some["ts"], reading), events, how) if "ts" in some.columns else how
 
 
@@ -220,9 +225,12 @@ class Run:
         held = [one for part in parts for one in held_of(bundle, self._read(part).log.sequences())]
         return iter(beside(bundle, held, crowd))
 
+    def _table(self, part: Path) -> pl.DataFrame:
+        reading = self.model.bundle.encoder.reading
+        return read_table(part, self.columns, self.how, reading, reading.codebooks)
+
     def _read(self, part: Path) -> ToScore:
-        table = read_table(part, self.columns, self.how)
-        return table_to_score(table, self.events, self.model.bundle.encoder, how=self.how)
+        return table_to_score(self._table(part), self.events, self.model.bundle.encoder, how=self.how)
 
     def _judge(self, part: Path, together: Iterator[Together]) -> None:
         """Judges the sequences of a part of the log, writes their weights and notes what changes.
@@ -247,9 +255,8 @@ class Run:
         if report.kept < report.rows and gone:
             self._drop_unscored(part, gone)
         if fixes:
-            self.changes.corrected |= _in_their_words(
-                read_table(part, self.columns, self.how), fixes, self.columns, self.how, encoder.reading.commas
-            )
+            commas = encoder.reading.commas
+            self.changes.corrected |= _in_their_words(self._table(part), fixes, self.columns, self.how, commas)
 
     def _judge_sequence(
         self, log: Log, i: int, rows: Sequence[int], answer: Score
@@ -276,7 +283,7 @@ class Run:
 
     def _drop_unscored(self, part: Path, gone: Mapping[str, tuple[Judged, set[int]]]) -> None:
         """If a sequence is dropped as a whole, also drops its rows that could not be scored."""
-        table = read_table(part, self.columns, self.how)
+        table = self._table(part)
         for name, row in zip(names(table["sequence_id"]), table[ROW].cast(int), strict=True):
             known = gone.get(name or "")
             if known and row not in known[1]:

@@ -202,7 +202,8 @@ def ask(url: str, route: str, body: dict[str, Any] | None = None) -> dict[str, A
         ConnectionError: it does not answer.
     """
     headers = {"Content-Type": "application/json", "X-Request-Timeout-Ms": "30000"}
-    request = urllib.request.Request(url + route, None if body is None else json.dumps(body).encode(), headers)
+    content = None if body is None else json.dumps(body, default=np.ndarray.tolist).encode()  # vectors are arrays
+    request = urllib.request.Request(url + route, content, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)

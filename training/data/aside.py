@@ -1,5 +1,6 @@
 """Bad rows of a log: counted by reason, explained by their first value, and written aside as they came."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,9 +98,14 @@ def _with_reasons(
     table: pl.DataFrame, lines: NDArray[np.int64], reasons: Sequence[str], rows: NDArray[np.bool_]
 ) -> pl.DataFrame:
     kept = table.filter(pl.Series(rows)).drop(ROW, strict=False)
-    kept = kept.select(name for name, dtype in kept.schema.items() if not dtype.is_nested())
+    kept = kept.with_columns(_in_one_cell(column) for column in kept if column.dtype.is_nested())
     ours = [pl.Series(_free("row", kept.columns), lines[rows]), pl.Series(_free("reason", kept.columns), reasons)]
     return kept.select(*ours, *kept.columns)
+
+
+def _in_one_cell(column: pl.Series) -> pl.Series:
+    """Lists as JSON, since a cell of a CSV file holds no list."""
+    return pl.Series(column.name, [None if v is None else json.dumps(v.to_list()) for v in column], pl.String)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -76,11 +76,11 @@ def clean_events(
     Raises:
         LogError: the file is unusable, a needed column is missing, or more than `max_bad_share` of the rows are bad.
     """
-    table = read_table(path, columns, how)
-    told = told or {}
+    reading, told = reading if like is None else like.reading, told or {}
+    table = read_table(path, columns, how, reading, None if like is None else like.vectors)
     _check_names(table.columns, told, path)
-    table = vectors_only(table, told, max_bad_share, path)
-    report, reading = CleaningReport(rows=table.height), reading if like is None else like.reading
+    table = vectors_only(table, told, max_bad_share, path, reading)
+    report = CleaningReport(rows=table.height)
     known = table.with_columns(without_markers(table[n], reading) for n in table.columns if n not in AS_GIVEN)
     known = known.with_columns(names(table["sequence_id"]))
     features = [name for name in known.columns if name not in ROLES and told.get(name) != IGNORE]

@@ -67,7 +67,7 @@ def without_markers(column: pl.Series, reading: Reading) -> pl.Series:
 def read_as(dtype: pl.DataType, column: pl.Series, reading: Reading) -> Typed:
     """A column as numbers, vectors or text, as another one of its name holds; what is none of these is missing."""
     if isinstance(dtype, pl.Array):
-        return Typed(as_vectors(as_lists(column), dtype.size)[0])
+        return Typed(as_vectors(as_lists(column, reading), dtype.size)[0])
     if not dtype.is_numeric():
         return Typed(as_text(column))
     numbers, _ = reading.numbers(column.name, column.to_list())
@@ -123,7 +123,9 @@ def _numbers(column: pl.Series, reading: Reading) -> tuple[pl.Series, list[int],
     return pl.Series(column.name, numbers, nan_to_null=True), unreadable, comma
 
 
-def vectors_only(table: pl.DataFrame, told: Mapping[str, str], most_unreadable: float, path: Path) -> pl.DataFrame:
+def vectors_only(
+    table: pl.DataFrame, told: Mapping[str, str], most_unreadable: float, path: Path, reading: Reading
+) -> pl.DataFrame:
     """The table without lists that are no vectors of one length, which is said on the log.
 
     Raises:
@@ -132,7 +134,7 @@ def vectors_only(table: pl.DataFrame, told: Mapping[str, str], most_unreadable: 
     for name in table.columns:
         column, kind = table[name], told.get(name)
         if kind == VECTOR and not is_lists(column.dtype):
-            column = as_lists(column)
+            column = as_lists(column, reading)
             table = table.with_columns(column)
         if not is_lists(column.dtype):
             continue

@@ -87,6 +87,11 @@ class Log:
         """The kind of each column that a model reads: numeric, categorical, identifier, text or vector."""
         return {name: held.kind for name, held in self.held.items() if held.kind != IGNORE}
 
+    @property
+    def vectors(self) -> list[str]:
+        """The columns of vectors."""
+        return [c.name for c in self.events if is_lists(c.dtype)]
+
     @cached_property
     def _columns(self) -> dict[str, Sequence[object]]:
         return {c.name: rows(c) if is_lists(c.dtype) else c.to_list() for c in self.events if c.name != "sequence_id"}

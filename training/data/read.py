@@ -6,7 +6,7 @@ file does not tell by itself, its reader is told by `ReadOptions`. `clean` goes 
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from service.encoding.reading import PLAIN, Reading
 from training.data.log import LogError, brief
 from training.data.tables import moments_as_text, plain, stacked
 from training.data.text_files import COMPRESSED, csv_table, decoded, jsonl_table, unpacked
@@ -87,30 +88,50 @@ def parse_columns(text: str | None) -> dict[str, str]:
     return {ours.strip(): theirs.strip() for ours, theirs in pairs}
 
 
-def read_table(path: Path, columns: Mapping[str, str] | None = None, how: ReadOptions = AS_FOUND) -> pl.DataFrame:
+def read_table(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    how: ReadOptions = AS_FOUND,
+    reading: Reading = PLAIN,
+    vectors: Collection[str] | None = None,
+) -> pl.DataFrame:
     """Reads a file or a folder of Parquet files, and renames columns.
 
     CSV cells are texts, empty ones null. Objects in JSONL and Parquet become a column for each of their keys,
     `geo.country`. Columns of lists are left out, which is said on the log, but for those of numbers. Columns `name.0`,
     `name.1`, ... of numbers become a column of lists.
 
+    Args:
+        reading: which texts stand for a missing value within a vector; others stay as they are.
+        vectors: the columns that are vectors, by our names; None: this is found out.
+
     Raises:
         LogError: no such file, an unknown ending, an empty or unreadable file, or a renamed column that is missing.
     """
     renamed = dict(columns or {})
-    table = _read(path, renamed, how)
+    known = None if vectors is None else {renamed.get(name, name) for name in vectors}
+    table = _read(path, renamed, how, reading, known)
     if table.height == 0:
         raise LogError(f"{path}: the file has a header but no rows")
-    return in_our_names(table, renamed, path)
+    return in_our_names(table, renamed, path, reading, vectors)
 
 
-def in_our_names(table: pl.DataFrame, columns: Mapping[str, str], path: Path) -> pl.DataFrame:
+def in_our_names(
+    table: pl.DataFrame,
+    columns: Mapping[str, str],
+    path: Path,
+    reading: Reading = PLAIN,
+    vectors: Collection[str] | None = None,
+) -> pl.DataFrame:
     """The table with its columns renamed, {ours: theirs}, and moments only in `ts`; others are texts.
+
+    Vectors that have a column for each number are put together, see `read_table`.
 
     Raises:
         LogError: a renamed column is missing, its new name is taken, or a name is a pattern; `path` names the file.
     """
-    table = together(table)
+    known = None if vectors is None else {columns.get(name, name) for name in vectors}
+    table = together(table, reading, known)
     for ours, theirs in columns.items():
         if theirs not in table.columns:
             present = brief(", ".join(table.columns))
@@ -129,10 +150,12 @@ def first_row(path: Path) -> int:
     return 2 if set(CSV) & set(map(str.lower, path.suffixes)) else 1
 
 
-def _read(path: Path, renamed: Mapping[str, str], how: ReadOptions) -> pl.DataFrame:
+def _read(
+    path: Path, renamed: Mapping[str, str], how: ReadOptions, reading: Reading, known: Collection[str] | None
+) -> pl.DataFrame:
     """The table that a file holds, by its ending."""
     if path.is_dir():
-        return _read_folder(path)
+        return stacked([read_parquet(file, path) for file in parquet_files(path)], reading)
     if not path.is_file():
         raise LogError(f"{path}: no such file")
     name = path.name.lower()
@@ -145,7 +168,7 @@ def _read(path: Path, renamed: Mapping[str, str], how: ReadOptions) -> pl.DataFr
     if not text.strip():
         raise LogError(f"{path}: the file is empty")
     if name.endswith(JSONL):
-        return jsonl_table(text, path)
+        return jsonl_table(text, path, reading, known)
     return csv_table(text, path, how.separator, {"sequence_id", "label", *renamed.values()})
 
 
@@ -159,10 +182,6 @@ def parquet_files(path: Path) -> list[Path]:
     if not found or not found[0].is_file():
         raise LogError(f"{path}: no such Parquet file, and no folder with some in it")
     return found
-
-
-def _read_folder(folder: Path) -> pl.DataFrame:
-    return stacked([read_parquet(file, folder) for file in parquet_files(folder)])
 
 
 def read_parquet(file: Path, root: Path | None = None, first: int = 0, rows: int | None = None) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from service.encoding.reading import PLAIN, Reading
 from service.encoding.values import quoted
 from training.data.log import LogError
 from training.data.vectors import as_lists, is_lists
@@ -85,7 +86,7 @@ def moments_as_text(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(moments).dt.to_string("iso")) if moments else table
 
 
-def stacked(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def stacked(tables: Sequence[pl.DataFrame], reading: Reading = PLAIN) -> pl.DataFrame:
     """Plain tables one below the other; a column that holds several kinds, other than of numbers, holds texts.
 
     So do moments with and without an offset, or of several zones: each text says as much as the moment did.
@@ -98,7 +99,9 @@ def stacked(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     worded = {name for name, kinds in types.items() if not _joins(kinds)} - listed
     return pl.concat(
         (
-            t.with_columns(as_lists(t[n]) if n in listed else as_words(t[n]) for n in t.columns if n in listed | worded)
+            t.with_columns(
+                as_lists(t[n], reading) if n in listed else as_words(t[n]) for n in t.columns if n in listed | worded
+            )
             for t in tables
         ),
         how="diagonal_relaxed",

@@ -14,7 +14,7 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 import polars as pl
 from backports import zstd
 
+from service.encoding.reading import PLAIN, Reading
 from service.encoding.times import seconds_of
 from service.encoding.values import quoted
-from training.data.log import LogError, brief
+from training.data.log import OURS, LogError, brief
 from training.data.tables import as_words, clash, say_left_out, stacked
-from training.data.vectors import LISTS, is_lists, lists
+from training.data.vectors import LISTS, OTHERS, as_lists, is_lists, lists
 
 logger = logging.getLogger(__name__)
 COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ", ".zst": b"\x28\xb5\x2f\xfd"}  # their first bytes
@@ -43,6 +44,7 @@ RETURN = "\udc0d"  # stands for a carriage return within a cell, which the csv m
 NO_SEPARATORS = frozenset("_.-\"'()[]{}#@%&$/" + RETURN)  # signs that are common in names of columns
 STAND_INS = "\x1f\x1e\x1d\x1c"  # control characters, for a separator that is not one byte
 SAMPLE, AT_ONCE = 50, 100_000  # lines that are looked at, records that are made into a table at once
+LISTED = f"{OURS}lists of "  # how a column is called that has the lists among another one's values
 csv.field_size_limit(1 << 24)  # characters of a cell; one that is longer has an open quote. 131,072 are too few
 
 
@@ -263,11 +265,16 @@ def _is_value(cell: str) -> bool:
     return True
 
 
-def jsonl_table(text: str, path: Path) -> pl.DataFrame:
+def jsonl_table(text: str, path: Path, reading: Reading = PLAIN, known: Collection[str] | None = None) -> pl.DataFrame:
     """A text with one JSON object a line as a table.
 
     A key within an object is a column `geo.country`. Objects within objects are left out, which is said on the log. NaN
-    is null. A key that has texts and numbers gives a column of texts, one that has lists a column of lists of numbers.
+    is null. A key that has texts and numbers gives a column of texts, one that has lists a column of lists of numbers;
+    a few lists among other values are missing, which is said on the log.
+
+    Args:
+        reading: which texts stand for a missing value.
+        known: the columns that are vectors, however many lists they have; None: this is not known.
 
     Raises:
         LogError: a line that is no JSON object, or two keys for one column.
@@ -279,12 +286,14 @@ def jsonl_table(text: str, path: Path) -> pl.DataFrame:
     tables: list[pl.DataFrame] = []
     while some := [_record(line, number, path, left_out) for number, line in islice(lines, AT_ONCE)]:
         names = dict.fromkeys(name for record in some for name in record)
-        tables.append(
-            pl.DataFrame({name: _column(name, [record.get(name) for record in some], path) for name in names})
-        )
+        columns = [of for name in names for of in _columns(name, [record.get(name) for record in some], path)]
+        tables.append(pl.DataFrame({column.name: column for column in columns}))
         if not names:
             raise LogError(f"{path}: its objects have no keys that hold values")
     table = stacked(tables)
+    for name in [name for name in table.columns if LISTED + name in table.columns]:
+        whole = _whole(table[name], table[LISTED + name], path, reading, known)
+        table = table.with_columns(whole).drop(LISTED + name)
     left_out |= dict.fromkeys(c.name for c in table if is_lists(c.dtype) and not c.list.drop_nulls().list.len().sum())
     say_left_out(left_out, path)
     return table.drop(left_out, strict=False)
@@ -312,11 +321,37 @@ def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> di
     return record
 
 
+def _whole(
+    column: pl.Series, listed: pl.Series, path: Path, reading: Reading, known: Collection[str] | None
+) -> pl.Series:
+    """A column of values and the lists among them as one: of lists, unless these are few; then they are missing."""
+    is_list, others = listed.is_not_null().to_numpy(), as_lists(column, reading)
+    count, present = int(is_list.sum()), int((is_list | others.is_not_null().to_numpy()).sum())
+    if count > OTHERS * present or (known is not None and column.name in known):
+        return listed.alias(column.name).zip_with(listed.is_not_null(), others)
+    logger.warning(
+        "%s: column %s: %d of %d values are lists, and taken for missing (first at row %d)",
+        path,
+        quoted(column.name),
+        count,
+        present,
+        int(is_list.argmax()) + 1,
+    )
+    return column
+
+
+def _columns(name: str, values: list[Any], path: Path) -> list[pl.Series]:
+    """A column, and beside it one of the lists among its values, if there are any."""
+    if list not in set(map(type, values)):
+        return [_column(name, values, path)]
+    listed = lists([value if isinstance(value, list) else None for value in values])
+    others = [None if isinstance(value, list) else value for value in values]
+    return [_column(name, others, path), pl.Series(LISTED + name, listed, LISTS)]
+
+
 def _column(name: str, values: list[Any], path: Path) -> pl.Series:
     """A column of the type that all its values have; of texts where they have several."""
     kinds = set(map(type, values)) - {type(None)}
-    if list in kinds:
-        return pl.Series(name, lists(values), LISTS)
     try:
         if kinds in ({int}, {bool}, {str}):
             return pl.Series(name, values, dtype={int: pl.Int64, bool: pl.Boolean, str: pl.String}[kinds.pop()])

@@ -69,7 +69,8 @@ def events_to_score(
     Raises:
         LogError: the file is unusable, or lacks columns that the encoder reads and `allow_missing` is not set.
     """
-    table = readable(read_table(path, columns, how), encoder, path)
+    known = encoder.reading.codebooks
+    table = readable(read_table(path, columns, how, encoder.reading, known), encoder, path)
     check_columns(table.columns, encoder, path, allow_missing)
     return table_to_score(table, path, encoder, aside, how)
 

@@ -1,24 +1,21 @@
 """Columns of vectors in a log: lists of one length, or a column for each number, `picture.0`, `picture.1`, ...
 
-`read` puts the latter together. A fit decides here whether lists are vectors; what is only scored is left to the
-encoder. `service.encoding.vectors` reads them.
+`read` puts the latter together. A fit decides here whether columns are vectors; where a log is only scored, its encoder
+knows. `service.encoding.vectors` reads them. Within a vector, a number that stands for a missing value is a number.
 """
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.encoding.reading import PLAIN
-from service.encoding.vectors import numbers_of_text
+from service.encoding.reading import PLAIN, Reading
+from service.encoding.vectors import numbers_of_text, vector_names
 
 LISTS = pl.List(pl.Float64)
-NO_NUMBERS = 0.05  # share of cells that are no numbers, from which columns are no vector's
-_NUMBERED = re.compile(r"(.+)\.(0|[1-9]\d*)", re.DOTALL)
+OTHERS = 0.05  # share of values that are no numbers, or no lists, up to which the others tell what a column holds
 
 
 def is_lists(dtype: pl.DataType) -> bool:
@@ -31,21 +28,23 @@ def width(dtype: pl.DataType) -> int:
     return dtype.size if isinstance(dtype, pl.Array) else 0
 
 
-def as_lists(column: pl.Series) -> pl.Series:
+def as_lists(column: pl.Series, reading: Reading = PLAIN) -> pl.Series:
     """A column of lists as List(Float64), and one of other values as lists without numbers where it has a value."""
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if isinstance(column.dtype, pl.List):
         return column.cast(LISTS)
-    return pl.Series(column.name, lists(column.to_list()), LISTS)
+    return pl.Series(column.name, lists(column.to_list(), reading), LISTS)
 
 
-def lists(values: Sequence[Any]) -> list[list[float | None] | None]:
+def lists(values: Sequence[Any], reading: Reading = PLAIN) -> list[list[float | None] | None]:
     """Values as lists of numbers, in which None stands for what is none; texts may be base64 of float16.
 
-    Texts that usually stand for a missing value are none.
+    Texts that stand for a missing value are none.
     """
-    return [None if isinstance(value, str | None) and PLAIN.is_missing(value) else _numbers(value) for value in values]
+    return [
+        None if isinstance(value, str | None) and reading.is_missing(value) else _numbers(value) for value in values
+    ]
 
 
 def _numbers(value: object) -> list[float | None]:
@@ -63,51 +62,50 @@ def _float(number: float) -> float | None:
         return None
 
 
-def vector_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """The columns `name.0`, `name.1`, ... that together are a vector, two or more, by `name`."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    given = list(names)
-    for name in given:
-        if match := _NUMBERED.fullmatch(name):
-            found[match[1]][int(match[2])] = name
-    return {
-        name: [parts[k] for k in range(len(parts))]
-        for name, parts in found.items()
-        if len(parts) > 1 and max(parts) == len(parts) - 1 and name not in given
-    }
-
-
-def names_together(names: Sequence[str]) -> list[str]:
-    """The names that columns have once those of vectors are put together."""
-    whole = {part: name for name, parts in vector_names(names).items() for part in parts}
+def names_together(names: Sequence[str], known: Collection[str] | None = None) -> list[str]:
+    """The names that columns have once those of vectors are put together, all or the known ones."""
+    found = vector_names(names).items()
+    whole = {part: name for name, parts in found if known is None or name in known for part in parts}
     return list(dict.fromkeys(whole.get(name, name) for name in names))
 
 
-def together(table: pl.DataFrame) -> pl.DataFrame:
+def together(table: pl.DataFrame, reading: Reading = PLAIN, known: Collection[str] | None = None) -> pl.DataFrame:
     """The table with each vector that has a column for each number in one column of lists, in the place of the first.
 
-    A vector is missing where all its cells are empty.
+    A vector is missing where nothing is in any of its cells but what stands for a missing value.
+
+    Args:
+        known: the columns that are vectors; None: those whose cells are numbers.
     """
     for name, parts in vector_names(table.columns).items():
-        columns = [_stripped(table[part]) for part in parts]
-        numbers = [_cells(column) for column in columns]
-        filled = sum(len(column) - column.null_count() for column in columns)
-        lost = filled - sum(len(column) - column.null_count() for column in numbers)
-        if any(column.dtype == pl.Boolean or column.dtype.is_nested() for column in columns) or lost > (
-            NO_NUMBERS * filled
-        ):
+        columns = [_present(table[part], reading) for part in parts]
+        wanted = _of_numbers(columns) if known is None else name in known
+        if not wanted or any(column.dtype.is_nested() for column in columns):
             continue
         whole = pl.select(
             pl.when(pl.any_horizontal(column.is_not_null() for column in columns))
-            .then(pl.concat_list(numbers))
+            .then(pl.concat_list([_cells(column) for column in columns]))
             .alias(name)
         )
         table = table.insert_column(table.columns.index(parts[0]), whole.to_series()).drop(parts)
     return table
 
 
-def _stripped(column: pl.Series) -> pl.Series:
-    return column.str.strip_chars().replace("", None) if column.dtype == pl.String else column
+def _present(column: pl.Series, reading: Reading) -> pl.Series:
+    """Cells without the blanks around them, null where one stands for a missing value."""
+    if column.dtype != pl.String:
+        return column.fill_nan(None) if column.dtype.is_float() else column
+    column = column.str.strip_chars()
+    return column.set(column.str.to_lowercase().is_in(list(reading.missing)).fill_null(False), None)
+
+
+def _of_numbers(columns: Sequence[pl.Series]) -> bool:
+    """Whether all cells but a few are numbers, and there are any."""
+    if any(column.dtype == pl.Boolean or column.dtype.is_nested() for column in columns):
+        return False
+    filled = sum(len(column) - column.null_count() for column in columns)
+    numbers = sum(len(column) - _cells(column).null_count() for column in columns)
+    return filled > 0 and filled - numbers <= OTHERS * filled
 
 
 def _cells(column: pl.Series) -> pl.Series:

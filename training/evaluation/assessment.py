@@ -95,12 +95,12 @@ def group_rates(log: Log, labels: Labels, flagged: Flags, least: int = 1) -> lis
 
 def groups_of(log: Log, labels: Labels) -> pl.DataFrame:
     """The groups that each sequence belongs to: what the label table says of it, columns of the log that hold one value
-    for each sequence, such as a country, and its number of events.
+    for each sequence, such as a country, but no vectors, and its number of events.
     """
     lengths = np.diff(log.offsets)
     rank = np.repeat(np.arange(len(log)), lengths)
     columns = {series.name: series for series in labels.groups}
-    for series in log.events.drop("sequence_id", "ts", "event_id", "event_label", strict=False):
+    for series in log.events.drop("sequence_id", "ts", "event_id", "event_label", *log.vectors, strict=False):
         first = series[log.offsets[:-1]]
         if series.eq_missing(first[rank]).all():
             columns.setdefault(series.name, first)

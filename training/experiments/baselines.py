@@ -43,6 +43,7 @@ from training.data.labels import Labels
 from training.data.log import Log
 from training.data.split import held_out
 from training.experiments.aggregates import Aggregates
+from training.fit.codebooks import kinds_for_vectors
 from training.fit.encoder import fit_encoder
 from training.fit.networks import untrained
 from training.fit.pieces import tokenizer_for
@@ -66,6 +67,17 @@ class Detector:
 
 
 Method = Callable[[Log, Labels, FitConfig], Detector]
+
+
+def naming_vectors(method: Method) -> Method:
+    """The method, which then reads each vector as the name of those that are like it, for it cannot read vectors."""
+
+    def named(log: Log, labels: Labels, config: FitConfig) -> Detector:
+        read = kinds_for_vectors(log)
+        found = method(read(log), labels, config)
+        return Detector(lambda other: found.scores(read(other)), found.threshold)
+
+    return named
 
 
 class Words:
@@ -150,6 +162,7 @@ def supervised(estimator: Any, log: Log, labels: Labels, config: FitConfig) -> D
     return Detector(lambda other: model.predict_proba(words(other))[:, 1], best_f1(y, crossed))
 
 
+@naming_vectors
 def boosting(log: Log, labels: Labels, config: FitConfig) -> Detector:
     """Boosted trees on hand-made aggregates, which is what is usually tried first; it learns from labels alone."""
     aggregates, y = Aggregates(log), labels.label
@@ -251,6 +264,7 @@ def network(kind: str, log: Log, labels: Labels, config: FitConfig) -> Detector:
     )
 
 
+@naming_vectors
 def embedding(log: Log, labels: Labels, config: FitConfig) -> Detector:
     """An isolation forest on the mean state of pretrained BERT, not fine-tuned, for the events put into words."""
     config = replace(config, preset="base").settled
@@ -321,15 +335,15 @@ METHODS: dict[str, Method] = {
     "ours, base": partial(ours, {"preset": "base"}),
     "ours, base from scratch": partial(ours, {"preset": "base", "from_scratch": True}),
     "ours, masked-event pretraining": partial(ours, {"pretrain_epochs": 5}),
-    "TF-IDF + logistic regression": partial(supervised, LogisticRegression(C=10, max_iter=2000)),
-    "TF-IDF + random forest": partial(supervised, RandomForestClassifier(300, random_state=0)),
+    "TF-IDF + logistic regression": naming_vectors(partial(supervised, LogisticRegression(C=10, max_iter=2000))),
+    "TF-IDF + random forest": naming_vectors(partial(supervised, RandomForestClassifier(300, random_state=0))),
     BOOSTING: boosting,
     "1-D CNN": partial(network, "CNN"),
     "GRU": partial(network, "GRU"),
-    "BERT on words": partial(network, "words"),
+    "BERT on words": naming_vectors(partial(network, "words")),
     "BERT embedding + isolation forest": embedding,
     **{
-        name: partial(unsupervised, name)
+        name: naming_vectors(partial(unsupervised, name))
         for name in ("isolation forest", "LOF", "CBLOF", "autoencoder", "VAE", "SO-GAAL")
     },
 }

@@ -11,18 +11,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service.encoding.codewords import Codeword
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import FIRST, Bins, Neighbourhood
 from service.encoding.values import canonical
+from service.encoding.vectors import as_text
 from service.encoding.vocabulary import Vocabulary, key_of, spelling
 from service.model.bundle import Bundle
 from training.data.kinds import ROLES
 from training.data.log import Log
 from training.data.split import Indices
+from training.data.vectors import rows
 from training.fit.holders import rare_rows
 from training.fit.sequences import encoded_log
 
-EXAMPLES = 5
+EXAMPLES, MOST_SHOWN = 5, 60  # of what is named, and characters of one
 PLAIN = re.compile(r"[-+.\deE]+")  # what may be any number
 _SAID = re.compile(r"[^\s\"'`,;:()\[\]{}<>]+")  # a value within a sentence
 Spell = Callable[[object], str]
@@ -46,21 +49,35 @@ def named(bundle: Bundle, log: Log, learned: Indices, least: int) -> list[dict[s
 
 
 def _row(file: str, what: str, names: Sequence[str]) -> dict[str, Any]:
-    return {"file": file, "what": what, "count": len(names), "examples": sorted(names)[:EXAMPLES]}
+    examples = [one if len(one) <= MOST_SHOWN else f"{one[:MOST_SHOWN]}..." for one in sorted(names)[:EXAMPLES]]
+    return {"file": file, "what": what, "count": len(names), "examples": examples}
 
 
 def rare_values(log: Log, encoder: Encoder, least: int) -> dict[str, set[str]]:
-    """The values of each column that fewer than `least` sequences of a log hold, as a vocabulary would spell them."""
-    spell: dict[str, Spell] = {f.name: f.known_as for f in encoder.vocabularies}
-    found = {}
+    """The values of each column that fewer than `least` sequences of a log hold, as a vocabulary would spell them.
+
+    Of vectors, as golden samples have them, and what they are called by their codewords.
+    """
+    spell, found = _spells(encoder), {}
     for name in log.events.columns:
         if name not in ROLES:
             held = log.events.select("sequence_id", pl.col(name).alias("value")).drop_nulls().unique()
-            known_as = spell.get(name, canonical)
-            spelt = {(owner, known_as(value)) for owner, value in held.iter_rows()}
+            if name in encoder.reading.codebooks:
+                owners, vectors = held["sequence_id"].to_list(), rows(held["value"])
+                texts = [as_text(vector) for vector in vectors if vector is not None]
+                kinds = zip(owners, encoder.reading.spelt(name, vectors), strict=True)
+                spelt = {*zip(owners, texts, strict=True), *((owner, str(kind)) for owner, kind in kinds if kind)}
+            else:
+                known_as = spell.get(name, canonical)
+                spelt = {(owner, known_as(value)) for owner, value in held.iter_rows()}
             holders = Counter(value for _, value in spelt)
             found[name] = {value for value, count in holders.items() if count < least}
     return found
+
+
+def _spells(encoder: Encoder) -> dict[str, Spell]:
+    """How the values of columns are spelt; of vectors, those of golden samples as they are."""
+    return {f.name: f.known_as for f in encoder.vocabularies} | dict.fromkeys(encoder.reading.codebooks, str)
 
 
 def _of_encoder(encoder: Encoder, rare: dict[str, set[str]]) -> Iterator[tuple[str, str, list[str]]]:
@@ -84,10 +101,11 @@ def _of_rows(bundle: Bundle, encoded: Sequence[Encoded], least: int) -> Iterator
     """Rows of the table that hardly anybody uses, and of which a file tells something."""
     encoder, tabular = bundle.encoder, bundle.tabular
     rare = rare_rows(encoded, encoder.rows, least)
-    is_pair, is_piece, told = (np.zeros(encoder.rows, dtype=bool) for _ in range(3))
+    is_pair, is_piece, is_codeword, told = (np.zeros(encoder.rows, dtype=bool) for _ in range(4))
     for s in encoder.stretches:
         is_pair[s.start : s.end] = s.field.learned and not isinstance(s.field, Vocabulary)
         is_piece[s.start : s.end] = s.field.kind == "word"
+        is_codeword[s.start : s.end] = isinstance(s.field, Codeword)
         if s.field.of == "event" or s.field.learned:
             rare[s.start : s.start + FIRST] = False  # unknown and missing are no values
         for row in bundle.manifest["field_values"].get(s.field.name, {"rows": []})["rows"]:
@@ -99,6 +117,8 @@ def _of_rows(bundle: Bundle, encoded: Sequence[Encoded], least: int) -> Iterator
     yield "encoder.json", "pairs of values", names(is_pair)
     if encoder.tokenizer is not None and json.loads(encoder.tokenizer.to_str())["model"]["type"] == "BPE":
         yield "tokenizer.json", "word pieces learned from the log", names(is_piece)
+    if encoder.reading.codebooks:
+        yield "codebooks.npz", "codewords of vectors", names(is_codeword)
     weighed = (tabular.linear.idf != 0) | (tabular.association.suspicion != 0)
     yield "statistics.npz", "values with a weight or a suspicion of their own", names(weighed)
     yield "ordinary.npz", "values with a share of their own", names(bundle.ordinary.share != 0)
@@ -122,8 +142,7 @@ def _of_crowd(
 
 def _of_golden(bundle: Bundle, rare: dict[str, set[str]]) -> Iterator[tuple[str, str, list[str]]]:
     """Values in the events of golden samples."""
-    spell: dict[str, Spell] = {f.name: f.known_as for f in bundle.encoder.vocabularies}
-    found = set()
+    spell, found = _spells(bundle.encoder), set()
     for sample in bundle.golden():
         for event in sample["events"]:
             spelt = {name: spell.get(name, canonical)(value) for name, value in event.items()}

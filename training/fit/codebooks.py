@@ -2,18 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from service.encoding.codewords import fields_of
 from service.encoding.encoder import Encoder
 from service.encoding.fields import Field, Popularity, Repeat
+from service.encoding.reading import Reading
 from service.encoding.vectors import Codebook, Vectors, matrix
 from service.encoding.vocabulary import Vocabulary
-from training.data.kinds import VECTOR
+from training.data.kinds import CATEGORICAL, IGNORE, VECTOR, Held
 from training.data.log import Log
 from training.data.vectors import width as width_of
 
@@ -59,6 +61,20 @@ def vector_fields(log: Log, books: Mapping[str, Codebook], least: int, old: Mapp
     for name in books:
         fields += _alike(name, log, least, old.get(name))
     return fields
+
+
+def kinds_for_vectors(log: Log) -> Callable[[Log], Log]:
+    """Learns codebooks from a log, and gives what puts a name in the place of each vector: the same for those alike."""
+    books = fit_codebooks(log, 1)
+    reading = Reading(log.reading.missing, log.reading.commas, books)
+
+    def named(of: Log) -> Log:
+        there = [name for name in books if name in of.events.columns]
+        names = [pl.Series(name, reading.spelt(name, of.whole[0][name]), pl.String) for name in there]
+        held = {name: Held(CATEGORICAL if name in books else IGNORE, "of vectors") for name in log.vectors}
+        return Log.of(of.events.with_columns(names), of.reading, {**of.held, **held})
+
+    return named if log.vectors else lambda of: of
 
 
 def _codebook(name: str, log: Log, least: int) -> Codebook | None:

@@ -59,6 +59,19 @@ def test_an_analyst_scores_a_sequence_and_takes_events_out(
     assert complaints(browser) == []
 
 
+def test_a_vector_is_told_by_its_length_and_by_how_its_base64_begins(browser: Any, visit: Callable[..., None]) -> None:
+    visit("account")
+    vectors = {"picture": [0.123] * 384, "sound": "AbCd" * 256, "note": "many words " * 9}
+    events = [{**event, **vectors} for event in genuine_log(1, seed=12).drop("sequence_id").to_dicts()]
+    put(browser, {"id": "wide", "events": events})
+    wait_until(lambda: len(browser.find_elements("css selector", "#events circle")) == len(events))
+    browser.execute_script("document.querySelector('#events circle').dispatchEvent(new Event('pointerenter'))")
+    [said] = texts(browser, "#event")
+    assert f"picture of 384 numbers, sound {('AbCd' * 15)[:59]}…, note many words many words" in said
+    assert "0.123" not in said
+    assert not {"picture"} & set(texts(browser, "#view option"))
+
+
 def test_a_bad_sequence_is_said_in_words(browser: Any, visit: Callable[..., None]) -> None:
     visit("account")
     for text, words in (("{", "JSON"), ('{"events": []}', "/sequences/0/events")):

@@ -12,9 +12,11 @@ import pytest
 from service.encoding.encoder import Encoder
 from service.encoding.fields import Bins, Field
 from service.encoding.habit import Habit
-from service.encoding.reading import PLAIN
+from service.encoding.reading import PLAIN, Reading
+from service.encoding.vectors import Codebook
 from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle
+from service.schemas.problems import Problem
 from service.serving.ingest import Ingest
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -50,3 +52,19 @@ def test_a_model_of_other_habits_is_said_once_and_begins_a_new_past(
     assert [r.message for r in caplog.records].count(caplog.records[0].message) == 2
     assert "other values" in caplog.records[0].message
     assert found[0] == found[5]
+
+
+def test_an_event_that_is_too_large_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    ingest, vectors = Ingest(Settings(bundle=tmp_path), Metrics()), np.zeros((1, 1, 400), dtype=np.float16)
+    event = {"ts": 1.7e9, "action": "a", "picture": [0.123456] * 400}
+
+    async def refusal(reading: Reading) -> str:
+        of = cast(Bundle, SimpleNamespace(encoder=Encoder([ACTION, PRICE], reading)))
+        body = json.dumps({"events": [{"key": "u", "event": event}]}).encode()
+        with pytest.raises(Problem) as refused:
+            await ingest.take(body, of, asyncio.get_running_loop().time() + 10)
+        return str(refused.value.errors)
+
+    assert "2048 may be kept: see RECGUARD_LIVE_EVENT_BYTES" in asyncio.run(refusal(PLAIN))
+    reads = Reading.of(codebooks={"picture": Codebook("picture", 400, False, 1.0, vectors)})
+    assert "send vectors as base64 of float16, or raise RECGUARD_LIVE_EVENT_BYTES" in asyncio.run(refusal(reads))

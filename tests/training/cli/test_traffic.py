@@ -1,13 +1,17 @@
 """Who does what when in the demonstration's traffic, and what becomes of it where the service is gone."""
 
+import json
+from contextlib import closing, suppress
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
 from tests.support.processes import free_port
-from training.cli.traffic import ACCOUNTS, EACH, MEMBERS, Act, Answers, Plan, plan, send
+from tests.support.receiver import Receiver
+from training.cli.traffic import ACCOUNTS, EACH, MEMBERS, Act, Answers, Plan, ask, plan, send
 from training.data.clean import clean_events
 
 SECONDS = 10.0
@@ -65,3 +69,9 @@ def test_the_harshest_decision_on_an_account_counts_and_refusals_are_told() -> N
 def test_a_service_that_is_gone_is_said(planned: Plan) -> None:
     with pytest.raises(ConnectionError, match="does not answer any more"):
         send(f"http://127.0.0.1:{free_port()}", planned, lambda _: None)
+
+
+def test_vectors_are_sent_as_lists() -> None:
+    with closing(Receiver()) as receiver, suppress(json.JSONDecodeError):  # it answers nothing
+        ask(receiver.url, "/v1/score", {"picture": np.array([1.5, 2.0])})
+    assert json.loads(receiver.got[0].body) == {"picture": [1.5, 2.0]}

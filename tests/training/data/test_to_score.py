@@ -291,3 +291,37 @@ def test_a_number_of_single_precision_is_what_it_was_written_as(encoder: Encoder
     pl.DataFrame(columns).write_parquet(tmp_path / "e.parquet")
     given_log = events_to_score(tmp_path / "e.parquet", encoder).log
     assert given_log.events["size"].to_list() == [7.1]
+
+
+def test_what_a_model_reads_as_a_vector_is_one_in_every_kind_of_file_whatever_its_cells_hold(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).normal(size=(80, 2))
+    numbered = pl.DataFrame(
+        {
+            "sequence_id": [f"u{k // 4}" for k in range(80)],
+            "picture.0": drawn[:, 0],
+            "picture.1": drawn[:, 1],
+            "line.0": ["Main street 5", "3", "4", "High street 6"] * 20,
+            "line.1": ["Paris", "7", "8", "York"] * 20,
+        }
+    )
+    numbered.write_csv(tmp_path / "fit.csv")
+    log, _ = clean_events(tmp_path / "fit.csv")
+    assert (log.kinds["picture"], "line.0" in log.kinds, "line" in log.kinds) == ("vector", True, False)
+    learned = fit_encoder(log, None, 128)
+    pictures: list[object] = [[1.5, 2.0], None, "kitten", [1.0, None]]
+    cells = [("1.5", "2.0"), ("NULL", "-"), ("kitten", "kitten"), ("1.0", "kitten")]
+    rows = [{"sequence_id": "u1", "line.0": "3", "line.1": "7"} for _ in pictures]
+    spread = pl.DataFrame([{**row, "picture.0": a, "picture.1": b} for row, (a, b) in zip(rows, cells, strict=True)])
+    spread.write_csv(tmp_path / "e.csv")
+    spread.write_parquet(tmp_path / "e.parquet")
+    lines = [{**row, "picture": picture} for row, picture in zip(rows, pictures, strict=True)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = []
+    for name in ("e.csv", "e.parquet", "e.jsonl"):
+        given = events_to_score(tmp_path / name, learned).log
+        assert given.events["line.0"].to_list() == ["3"] * 4
+        [encoded] = learned.encode_all(given.sequences())
+        assert isinstance(encoded, Encoded)
+        assert [(event, field) for event, field, _ in encoded.unreadable] == [(2, "picture"), (3, "picture")]
+        found.append(encoded.rows.tolist())
+    assert found[0] == found[1] == found[2]

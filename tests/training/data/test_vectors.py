@@ -4,12 +4,15 @@ import json
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from service.encoding.reading import Reading
 from service.encoding.vectors import as_text
+from training.data import text_files
 from training.data.clean import clean_events
 from training.data.log import Log, LogError
 from training.data.read import read_table
@@ -69,6 +72,14 @@ def test_a_row_without_a_vector_is_bad_or_lacks_a_value(tmp_path: Path, caplog: 
     assert "(first at row 9: [1.0, None, 2.0])" in caplog.text
 
 
+def test_bad_rows_are_set_aside_with_their_lists(tmp_path: Path) -> None:
+    given: list[object] = [[1, 2, i] for i in range(COUNT)]
+    given[8] = [1.5, None, 2]
+    clean_events(as_jsonl(tmp_path / "e.jsonl", given), aside=tmp_path / "bad.csv")
+    [row] = pl.read_csv(tmp_path / "bad.csv").to_dicts()
+    assert (row["row"], row["picture"]) == (9, "[1.5, null, 2.0]")
+
+
 @pytest.mark.parametrize("marker", ["", " ", "n/a", "NULL", "-"])
 def test_texts_that_stand_for_a_missing_value_are_no_bad_vectors(tmp_path: Path, marker: str) -> None:
     given: list[object] = [marker if i % 3 == 0 else [1, 2, i] for i in range(COUNT)]
@@ -77,9 +88,66 @@ def test_texts_that_stand_for_a_missing_value_are_no_bad_vectors(tmp_path: Path,
     assert report.missing == {"picture": COUNT // 3}
 
 
-def test_an_id_that_is_a_list_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl", "e.parquet"])
+def test_texts_that_a_user_names_stand_for_a_missing_vector_in_every_kind_of_file(tmp_path: Path, name: str) -> None:
+    reading = Reading.of(["void"])
+    drawn = DRAWN.astype(float).tolist()
+    if name == "e.jsonl":
+        given: list[object] = ["Void" if i % 3 == 0 else of for i, of in enumerate(drawn)]
+        as_jsonl(tmp_path / name, [*given[:-1], "-"])
+    else:
+        cells = [[" VOID"] * 3 if i % 3 == 0 else list(map(str, of)) for i, of in enumerate(drawn)]
+        cells[-1] = ["-"] * 3
+        spread = (
+            table([0] * COUNT)
+            .drop("picture")
+            .with_columns(pl.DataFrame(cells, [f"picture.{k}" for k in range(3)], orient="row"))
+        )
+        (spread.write_csv if name == "e.csv" else spread.write_parquet)(tmp_path / name)
+    log, report = clean_events(tmp_path / name, reading=reading)
+    assert log.held["picture"].kind == "vector"
+    assert report.missing == {"picture": COUNT // 3}
+    assert report.rejected == {"picture is not a vector of 3 finite numbers": 1}  # - is no marker now
+
+
+def test_texts_told_to_be_vectors_are_missing_where_a_user_says_so(tmp_path: Path) -> None:
+    given: list[object] = ["void" if i % 3 == 0 else as_text(v) for i, v in enumerate(DRAWN)]
+    path = as_jsonl(tmp_path / "e.jsonl", given)
+    log, report = clean_events(path, told={"picture": "vector"}, reading=Reading.of(["void"]))
+    assert (report.missing, report.rejected) == ({"picture": COUNT // 3}, {})
+    assert log.held["picture"].kind == "vector"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("red {}", "categorical"), ("{} of many words that differ, {}", "text"), (1.5, "numeric")]
+)
+def test_a_few_lists_among_other_values_are_missing_and_the_column_stays(
+    tmp_path: Path, value: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = [value * i if isinstance(value, float) else value.format(i % 7, 1009 * i) for i in range(COUNT)]
+    log, report = clean_events(as_jsonl(tmp_path / "e.jsonl", [*given[:8], ["a", "b"], *given[9:-1], [1.0, 2.0]]))
+    assert (log.kinds["picture"], report.missing, report.rejected) == (kind, {"picture": 2}, {})
+    assert "column 'picture': 2 of 60 values are lists, and taken for missing (first at row 9)" in caplog.text
+
+
+def test_a_few_lists_lose_no_more_than_their_values_where_files_are_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "AT_ONCE", 10)
+    given: list[object] = [f"{i % 7}" for i in range(COUNT)]
+    given[33] = [1, 2]
+    log, _ = clean_events(as_jsonl(tmp_path / "e.jsonl", given))
+    assert log.events["picture"].to_list() == [None if i == 33 else float(i % 7) for i in range(COUNT)]
+    mixed: list[object] = [[1.0, i] if i != 33 else "odd" for i in range(COUNT)]
+    assert clean_events(as_jsonl(tmp_path / "e.jsonl", mixed))[0].held["picture"].kind == "vector"
+
+
+def test_an_id_that_is_a_list_is_missing_and_ids_that_are_lists_are_named(tmp_path: Path) -> None:
     path = as_jsonl(tmp_path / "e.jsonl", [[1, 2, i] for i in range(COUNT)])
-    path.write_text(path.read_text().replace('"s3"', "[1, 2]", 1))
+    one = path.read_text().replace('"s3"', "[1, 2]", 1)
+    path.write_text(one)
+    assert clean_events(path)[1].rejected == {"sequence_id is missing": 1}
+    path.write_text(one.replace('id": "s', 'id": ["s').replace('", "action', '"], "action'))
     with pytest.raises(LogError, match="sequence_id holds lists"):
         clean_events(path)
 

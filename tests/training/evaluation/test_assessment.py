@@ -44,6 +44,9 @@ def test_rates_are_told_by_group_of_the_labels_by_constant_columns_and_by_number
                 "item_id": [f"i{k}" for k in range(len(ids))],
                 "country": np.repeat(["NZ", "CH", "NZ", "NZ"], lengths),
                 "action": "view",
+                "picture": pl.Series(
+                    np.repeat([[0.0], [1.0], [0.0], [0.0]], lengths, 0), dtype=pl.Array(pl.Float64, 1)
+                ),
             }
         )
     )

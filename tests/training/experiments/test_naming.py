@@ -2,14 +2,19 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
+from service.encoding.vectors import as_text
 from service.encoding.vocabulary import Vocabulary
 from service.model.bundle import Bundle
 from tests.support.named import ANONYMOUS, LEAST
 from training.config import FitConfig
 from training.data.dataset import Dataset
+from training.data.kinds import VECTOR, Held
+from training.data.log import Log
 from training.data.split import set_aside
-from training.experiments.naming import EXAMPLES, named
+from training.experiments.naming import EXAMPLES, named, rare_values
+from training.fit.encoder import fit_encoder
 
 
 def counts(folder: Path, bundle: Bundle, least: int) -> tuple[dict[tuple[str, str], int], Dataset]:
@@ -49,3 +54,15 @@ def test_an_anonymous_bundle_names_none(anonymous: Path) -> None:
     found, _ = counts(anonymous, bundle, LEAST)
     assert {place: count for place, count in found.items() if count} == {}
     assert np.sum(list(counts(anonymous, bundle, 100)[0].values())) > 0, "the same search, for what more must hold"
+
+
+def test_vectors_that_few_hold_are_known_as_golden_samples_and_vocabularies_have_them() -> None:
+    catalogue = np.random.default_rng(0).normal(size=(5, 8))
+    of = [0, 1, 2, 3] * 20 + [4]  # one account alone has the last
+    picture = pl.Series(catalogue[of].tolist(), dtype=pl.Array(pl.Float64, 8))
+    ids = [f"s{k // 4}" for k in range(len(of))]
+    log = Log.of(pl.DataFrame({"sequence_id": ids, "picture": picture}), held={"picture": Held(VECTOR, "")})
+    encoder = fit_encoder(log, None, 128)
+    rare = rare_values(log, encoder, 2)["picture"]
+    [kind] = encoder.reading.spelt("picture", [catalogue[4]])
+    assert rare == {as_text(catalogue[4]), kind}

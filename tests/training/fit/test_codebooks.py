@@ -9,9 +9,9 @@ import pytest
 from service.encoding.codewords import Codeword
 from service.encoding.fields import FIRST, Repeat
 from service.encoding.vocabulary import Vocabulary
-from training.data.kinds import VECTOR, Held
+from training.data.kinds import CATEGORICAL, VECTOR, Held
 from training.data.log import Log
-from training.fit.codebooks import PARTS, WORDS, fit_codebooks
+from training.fit.codebooks import PARTS, WORDS, fit_codebooks, kinds_for_vectors
 from training.fit.encoder import SEVERAL, fit_encoder
 
 RNG = np.random.default_rng(0)
@@ -104,3 +104,16 @@ def test_a_refit_reads_vectors_as_before() -> None:
     rows = [e.encode(values, 8).rows[1:] for e in (old, new)]
     parts = [s.slot for s in old.of("event") if isinstance(s.field, Codeword)]
     assert (rows[0][:, parts] == rows[1][:, parts]).all()
+
+
+def test_for_methods_that_read_no_vectors_those_that_are_alike_have_one_name() -> None:
+    catalogue = RNG.normal(size=(5, 8))
+    of = RNG.integers(0, 5, 200)
+    log = log_of(catalogue[of])
+    read = kinds_for_vectors(log)
+    named = read(log).events["picture"].to_list()
+    assert len({*zip(named, of.tolist(), strict=True)}) == len(set(named)) == 5
+    assert read(log).kinds["picture"] == CATEGORICAL
+    other = read(log_of(catalogue[[3, 0]] * 1.001, of_each=1))
+    assert other.events["picture"].to_list() == [named[of.tolist().index(3)], named[of.tolist().index(0)]]
+    assert read(Log.of(log.events.drop("picture"), held=log.held)).events.columns == ["sequence_id", "action", "ts"]

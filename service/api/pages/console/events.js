@@ -16,6 +16,7 @@ import {
   quiet,
   seconds,
   svg,
+  told,
   without,
 } from "./page.js";
 import { colour, timeline } from "./timeline.js";
@@ -69,7 +70,7 @@ export function drawEvents(shown, columns) {
       .map(([name, value]) =>
         name === "ts"
           ? `${day(seconds(value) ?? 0)}:${String(Math.floor((seconds(value) ?? 0) % 60)).padStart(2, "0")}`
-          : `${name} ${value}`,
+          : `${name} ${told(value)}`,
       );
     place.event.textContent = `#${i + 1}, score ${digits(scores[i])}: ${fields.join(", ")}`;
   }

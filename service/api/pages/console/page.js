@@ -116,6 +116,10 @@ export const without = (events, out) =>
   columns(events)
     ? Object.fromEntries(Object.entries(events).map(([name, values]) => [name, values.filter((_, i) => !out.has(i))]))
     : events.filter((_, i) => !out.has(i));
+// A value of an event as a reader takes it in: a vector by how long it is, or by how its base64 begins.
+export const told = (value) =>
+  Array.isArray(value) ? `of ${plural(value.length, "number")}` : /^\S{61,}$/.test(value) ? shorten(value, 60) : value;
+export const shorten = (text, most) => (text.length > most ? `${text.slice(0, Math.max(most - 1, 1))}…` : text);
 export function seconds(time) {
   if (typeof time === "number") return time;
   const text = /[Zz]|[+-]\d\d:?\d\d$/.test(String(time)) ? time : `${String(time).replace(" ", "T")}Z`;

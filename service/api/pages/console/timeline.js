@@ -1,6 +1,6 @@
 // One account's events as dots: time or order across, one of their columns up, colour by the event's score.
 
-import { allEvents, day, digits, lasting, percent, plural, seconds, svg } from "./page.js";
+import { allEvents, day, digits, lasting, percent, plural, seconds, shorten, svg } from "./page.js";
 import { width } from "./draw.js";
 
 const LANES = 10; // values of a column that have a lane of their own
@@ -11,9 +11,11 @@ const LANE = 26,
   RADIUS = 6;
 export const colour = (score) => `color-mix(in oklab, var(--block) ${Math.round(100 * score)}%, var(--low))`;
 
-// The columns that may go up: those with more than one value, but not one of its own for each of many events.
+// The columns that may go up: those with more than one value, but not one of its own for each of many events, nor vectors.
 export function columnsOf(events) {
-  const names = [...new Set(events.flatMap(Object.keys))].filter((name) => !["ts", "event_id", "text"].includes(name));
+  const names = [...new Set(events.flatMap(Object.keys))].filter(
+    (name) => !["ts", "event_id", "text"].includes(name) && !events.some((event) => Array.isArray(event[name])),
+  );
   const kinds = (name) => new Set(events.map((event) => event[name])).size;
   return names.sort((a, b) => fit(kinds(b)) - fit(kinds(a)));
 }
@@ -92,8 +94,6 @@ export function timeline(place, { events, scores, column, across, rings = new Ma
     );
   place.replaceChildren(picture);
 }
-
-const shorten = (text, most) => (text.length > most ? `${text.slice(0, Math.max(most - 1, 1))}…` : text);
 
 // Makes a dot a button. Of all dots one is reached by Tab; arrows lead to the others.
 function active(dots, dot, i, label, pressed, pick, tell) {
