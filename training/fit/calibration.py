@@ -3,7 +3,7 @@
 The result is a `service.model.calibration.Calibration`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
 from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
+from training.fit.logistic import of_all, of_own
+from training.sites import total
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 # measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
@@ -77,13 +79,14 @@ def fit_calibration(
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, 0.0, event_bias))
-    fitted = float(np.average(label, weights=weight))
+    anomalous, all_ = total(np.array([np.dot(weight, label), weight.sum()])).tolist()
+    own = float(np.average(label, weights=weight))
     weight_of, at_of, most = _alarms(evidence, label, weight)
     return Calibration(
         weights=weights.tolist(),
         bias=bias.tolist(),
-        fitted_prevalence=fitted,
-        prevalence=fitted if prevalence is None else prevalence,
+        fitted_prevalence=anomalous / all_,
+        prevalence=own if prevalence is None else prevalence,
         alarm_weight=weight_of,
         alarm_at=at_of,
         alarm_most=most,
@@ -123,42 +126,47 @@ def _within(
         if not mixed[of_type].any():
             within.append(by_network)
             continue
-        weights, bias = _weigh(points[known], truth[known], np.ones(known.sum()))
+        weights, bias = _weigh(points[known], truth[known], np.ones(known.sum()), of_own)
         within.append((*weights.tolist(), bias) if weights.max() > 0 else by_network)
     return partial, within
 
 
 def weigh(points: Floats, lengths: NDArray[np.int64], label: NDArray[np.int8], weight: Floats) -> tuple[Floats, Floats]:
-    """Weights (B, C) and bias (B,) by bin of length, of logistic regressions on channels (N, C).
+    """Weights (B, C) and bias (B,) by bin of length, of logistic regressions on channels (N, C) of all sites.
 
     Each is a local regression (Tibshirani and Hastie, "Local likelihood estimation", JASA 1987): sequences of other
     lengths count too, less the farther their bin is. A weight that would be negative becomes 0.
     """
-    scale = points.std(axis=0) + 1e-6
-    found = [_weigh(points / scale, label, weight * near) for near in _nearness(lengths)]
+    count = total(np.array([float(len(points))]))
+    mean = total(points.sum(axis=0)) / count
+    scale = np.sqrt(total(((points - mean) ** 2).sum(axis=0)) / count) + 1e-6
+    of = bins(lengths)
+    there = np.flatnonzero(total(np.bincount(of, minlength=len(LEAST))))
+    found = [_weigh(points / scale, label, weight * near, of_all) for near in _nearness(of, there)]
     return np.stack([w / scale for w, _ in found]), np.array([b for _, b in found])
 
 
-def _nearness(lengths: NDArray[np.int64]) -> Iterator[Floats]:
-    """For each bin of length, float64 (N,), how near to it each sequence's bin is; 1 in the bin itself.
+def _nearness(of: NDArray[np.int64], there: NDArray[np.int64]) -> Iterator[Floats]:
+    """For each bin of length, float64 (N,), how near to it the bin of each sequence is, `of`; 1 in the bin itself.
 
-    A bin beyond all sequences counts as the nearest that has some.
+    A bin beyond all of those that have sequences, `there`, counts as the nearest of them.
     """
-    of = bins(lengths)
     for bin_ in range(len(LEAST)):
-        yield np.exp(-0.5 * ((of - np.clip(bin_, of.min(), of.max())) / NEAR) ** 2)
+        yield np.exp(-0.5 * ((of - np.clip(bin_, there.min(), there.max())) / NEAR) ** 2)
 
 
-def _weigh(points: Floats, label: NDArray[np.int8], weight: Floats) -> tuple[Floats, float]:
+def _weigh(
+    points: Floats, label: NDArray[np.int8], weight: Floats, fit: Callable[..., tuple[Floats, float]]
+) -> tuple[Floats, float]:
     used = np.ones(points.shape[1], dtype=bool)
     while True:
-        model = LogisticRegression(C=1.0).fit(points[:, used], label, weight)
-        if model.coef_[0].min() >= 0 or used.sum() == 1:
+        found, bias = fit(points[:, used], label, weight, 1.0)
+        if found.min() >= 0 or used.sum() == 1:
             break
-        used[np.flatnonzero(used)[int(np.argmin(model.coef_[0]))]] = False
+        used[np.flatnonzero(used)[int(np.argmin(found))]] = False
     weights = np.zeros(points.shape[1])
-    weights[used] = model.coef_[0]
-    return np.maximum(weights, 0.0), float(model.intercept_[0])
+    weights[used] = found
+    return np.maximum(weights, 0.0), bias
 
 
 def _alarms(
@@ -194,9 +202,9 @@ def _alarm(measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: 
 
     ALARM_SHARE of the sequences are above one half, a usual measure is far below.
     """
-    order = np.argsort(measure)
+    order, of = np.argsort(measure), bins(lengths)
     found = []
-    for near in _nearness(lengths):
+    for near in _nearness(of, of):
         share = np.cumsum((weight * near)[order])
         at, middle = (measure[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
         at = max(at, lowest)

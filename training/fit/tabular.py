@@ -28,7 +28,7 @@ from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
-from training.fit.logistic import logistic, of_label
+from training.fit.logistic import logistic, of_all
 from training.sites import total
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
@@ -326,7 +326,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     shape = _unweighed(sample.encoder, usage)
     told = sp.hstack((features, shape.describe(usage)), format="csr")
     coefficients, bias = np.zeros((1 + count, told.shape[1])), np.zeros(1 + count)
-    coefficients[0, : features.shape[1]], bias[0] = of_label(features, sample.label, sample.weight)
+    coefficients[0, : features.shape[1]], bias[0] = of_all(features, sample.label, sample.weight)
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
         model = logistic(told[named], types[named], sample.weight[named])
@@ -353,7 +353,7 @@ def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
         features = features_of(sample.counts[rest], idf, described[rest], scale)
-        weights, bias = of_label(features, sample.label[rest], sample.weight[rest])
+        weights, bias = of_all(features, sample.label[rest], sample.weight[rest])
         logits[~rest] = features_of(seen[~rest], idf, described[~rest], scale) @ weights + bias
     return logits
 
