@@ -27,8 +27,8 @@ from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
-from training.fit.moments import mean_and_scale, shrunk_covariance
 from training.fit.logistic import logistic, of_all
+from training.fit.moments import mean_and_scale, shrunk_covariance
 from training.sites import total
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
