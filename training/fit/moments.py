@@ -23,8 +23,9 @@ def shrunk_covariance(points: Floats) -> Floats:
     count = total(np.array([float(len(points))]))[0]
     centred = points - total(points.sum(axis=0)) / count
     product, squares = total(np.stack((centred.T @ centred, (centred**2).T @ centred**2)) / count)
-    level = np.trace(product) / size
-    away = (product**2).sum() - size * level**2
-    error = min((squares.sum() - (product**2).sum()) / count, away)
+    level = float(np.trace(product)) / size
+    away = float((product**2).sum()) - size * level**2
+    error = min(float(squares.sum() - (product**2).sum()) / count, away)
     shrink = error / away if error > 0 else 0.0
-    return (1 - shrink) * product + shrink * level * np.eye(size)
+    found: Floats = (1 - shrink) * product + shrink * level * np.eye(size)
+    return found
