@@ -16,6 +16,7 @@ from service.model.lengths import LEAST, bins
 from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
 from training.fit.logistic import of_all, of_own
+from training.fit.moments import own_quantiles, quantiles
 from training.sites import total
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
@@ -175,7 +176,7 @@ def _alarms(
     """For each of ALARMS, weight and threshold by bin of length, and how sure it is before it lies far beyond.
 
     That is the share of its alarms that are right. Training may hold no accounts that act together, so it is OF_CROWD
-    for those on the crowd.
+    for those on the crowd. That on novelty is one for all sites: few genuine accounts tell little of a share so small.
     """
     measures = np.column_stack((log(evidence.novelty), evidence.together.measures))
     weights, thresholds, most = [], [], []
@@ -184,30 +185,32 @@ def _alarms(
         normal = known & (label == 0)
         some = normal.any()
         steepness, at = (
-            _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest)
+            _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest, name == "novelty")
             if some
             else (np.full(len(LEAST), STEEPNESS / lowest), np.full(len(LEAST), lowest))
         )
         beyond = known & (measure > at[bins(evidence.lengths)])
         # by Laplace's rule
-        right = float((weight[beyond & ~normal].sum() + 1) / (weight[beyond].sum() + 2))
+        raised = np.array([weight[beyond & ~normal].sum(), weight[beyond].sum()])
+        found, all_ = (total(raised) if name == "novelty" else raised).tolist()
+        right = (found + 1) / (all_ + 2)
         weights.append(steepness.tolist())
         thresholds.append(at.tolist())
         most.append(OF_CROWD if name != "novelty" else right if right > MOSTLY_RIGHT else 0.0)
     return weights, thresholds, most
 
 
-def _alarm(measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: float) -> tuple[Floats, Floats]:
+def _alarm(
+    measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: float, shared: bool
+) -> tuple[Floats, Floats]:
     """Weight and threshold, at least `lowest`, of an alarm by bin of length, given the measure of normal sequences.
 
-    ALARM_SHARE of the sequences are above one half, a usual measure is far below.
+    ALARM_SHARE of the sequences are above one half, a usual measure is far below. They are those of all sites if it is
+    shared.
     """
-    order, of = np.argsort(measure), bins(lengths)
-    found = []
-    for near in _nearness(of, of):
-        share = np.cumsum((weight * near)[order])
-        at, middle = (measure[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
-        at = max(at, lowest)
-        found.append((STEEPNESS / max(at - middle, 1e-3), at))
-    steepness, at = np.array(found).T
-    return steepness, at
+    of = bins(lengths)
+    counts = np.bincount(of, minlength=len(LEAST))
+    near = np.stack(list(_nearness(of, np.flatnonzero(total(counts) if shared else counts))))
+    at, middle = (quantiles if shared else own_quantiles)(measure, weight * near, (1 - ALARM_SHARE, 0.5)).T
+    at = np.maximum(at, lowest)
+    return STEEPNESS / np.maximum(at - middle, 1e-3), at

@@ -1,9 +1,13 @@
-"""Means, spreads and covariances over the rows of all sites; alone, over the own ones."""
+"""Means, spreads, covariances and quantiles over the rows of all sites; alone, over the own ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from service.encoding.values import Floats
-from training.sites import total
+from training.sites import federated, total
+
+FAR, HALVINGS = 64.0, 40  # where quantiles of several sites are looked for, and how often that is halved
 
 
 def mean_and_scale(measures: Floats) -> tuple[Floats, Floats]:
@@ -29,3 +33,23 @@ def shrunk_covariance(points: Floats) -> Floats:
     shrink = error / away if error > 0 else 0.0
     found: Floats = (1 - shrink) * product + shrink * level * np.eye(size)
     return found
+
+
+def quantiles(values: Floats, weights: Floats, shares: Sequence[float]) -> Floats:
+    """Weighted quantiles (B, Q) of the values (N,) of all sites, which are within FAR, for each of B weights (B, N)."""
+    if not federated():
+        return own_quantiles(values, weights, shares)
+    goal = np.outer(total(weights.sum(axis=1)), shares)
+    low, high = np.full(goal.shape, -FAR), np.full(goal.shape, FAR)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = total((weights[:, None] * (values <= middle[..., None])).sum(axis=2)) >= goal
+        low, high = np.where(below, low, middle), np.where(below, middle, high)
+    return high
+
+
+def own_quantiles(values: Floats, weights: Floats, shares: Sequence[float]) -> Floats:
+    """The same of this site's own values."""
+    order = np.argsort(values)
+    sums = np.cumsum(weights[:, order], axis=1)
+    return np.stack([values[order][np.searchsorted(s, np.array(shares) * s[-1])] for s in sums])

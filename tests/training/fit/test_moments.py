@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 
 from tests.support.sites import each
-from training.fit.moments import mean_and_scale, shrunk_covariance
+from training.fit.moments import mean_and_scale, own_quantiles, quantiles, shrunk_covariance
 
 
 def points(seed: int) -> np.ndarray:
@@ -41,3 +41,13 @@ def test_what_is_not_told_does_not_count_and_what_nobody_tells_is_0() -> None:
 @pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.ones((1, 3))])
 def test_rows_that_are_all_alike_have_no_covariance(rows: np.ndarray) -> None:
     assert (shrunk_covariance(rows) == 0).all()
+
+
+def test_sites_have_the_quantiles_of_all_values_in_one_log() -> None:
+    rng = np.random.default_rng(0)
+    values, weights, shares = rng.normal(size=60), rng.uniform(0.1, 1, (3, 60)), (0.998, 0.5, 0.1)
+    expected = own_quantiles(values, weights, shares)
+    parts = {name: np.arange(60)[at] for name, at in zip("abc", (slice(3), slice(3, 40), slice(40, 60)), strict=True)}
+    for found in each({n: partial(quantiles, values[p], weights[:, p], shares) for n, p in parts.items()}).values():
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert quantiles(values, weights, shares).tolist() == expected.tolist()
