@@ -117,7 +117,7 @@ def test_sites_fit_one_model_though_one_of_them_hangs(tmp_path: Path, caplog: py
     os.mkfifo(tmp_path / "pipe.csv")  # whoever reads it waits for ever
     files["hung"] = Files(tmp_path / "pipe.csv", judged.labels)
     with caplog.at_level(logging.ERROR):
-        bundles = fit_together(files, tmp_path / "out", FitConfig(epochs=2, test_share=0.0), KEY, seconds=60)
+        bundles = fit_together(files, tmp_path / "out", FitConfig(epochs=2, test_share=0.0), KEY, seconds=150)
     assert set(bundles) == {"a", "b", "c"}
     assert "site hung has sent nothing" in caplog.text
     quality = {name: evaluate_bundle(bundle, judged.events, judged.labels, None) for name, bundle in bundles.items()}
