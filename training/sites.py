@@ -52,7 +52,7 @@ def total(part: NDArray[Any]) -> NDArray[Any]:
     if (sites := _SITES.get()) is None:
         return part
     found = sites.total(np.asarray(part, dtype=np.float64).ravel()).reshape(np.shape(part))
-    return found if part.dtype.kind == "f" else np.rint(found).astype(part.dtype)
+    return (found if part.dtype.kind == "f" else np.rint(found)).astype(part.dtype)
 
 
 def averaged(parts: Sequence[NDArray[Any]], weight: float) -> list[NDArray[Any]]:

@@ -21,6 +21,9 @@ def federate(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Secret of the sites, for the same rows in each fit; else random.")
     ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=1.0, help="Minutes after which a site that sends nothing is left out.")
+    ] = 120.0,
     columns: ColumnMap = None,
     quiet: Quiet = False,
     **settings: Any,
@@ -41,7 +44,7 @@ def federate(
         sites = dict(map(_site, site))
         if len(sites) < len(site):
             raise ValueError("--site: two sites have one name; give each a name of its own")
-        bundles = fit_together(sites, out, configure(**settings), key, parse_columns(columns))
+        bundles = fit_together(sites, out, configure(**settings), key, parse_columns(columns), seconds=60 * wait)
         for name, bundle in bundles.items():
             if tested := bundle.manifest["metrics"]["test"]:
                 print_metrics(tested, f"{name} {bundle.version}, test part")

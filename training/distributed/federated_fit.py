@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from service.model.bundle import Bundle
@@ -22,7 +23,8 @@ from training.sites import joined
 from training.verbosity import quieten
 
 logger = logging.getLogger(__name__)
-SECONDS = 1800.0  # for the slowest site to send its part, once the first one has
+SECONDS = 7200.0  # for each site to send its part, and in the end to write its bundle
+ENDING = 20.0  # seconds for a process to end that has nothing more to do
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def fit_together(
     Args:
         config: the same for all; its epochs are the rounds of federated averaging.
         key: a secret of the sites, under which values are hashed.
-        seconds: after which a site that sends nothing is left out.
+        seconds: after which a site that sends nothing is left out, and its process stopped.
 
     Raises:
         LogError, FederationError: a log cannot be used, or too few sites are left.
@@ -71,8 +73,7 @@ def fit_together(
     finally:
         for link in links.values():
             link.close()
-        for process in processes.values():
-            process.join()
+        _end(processes)
     bundles = {name: Bundle.open(out / name) for name in sites if processes[name].exitcode == 0}
     if not bundles:
         raise FederationError("no site came to its end; the log says why")
@@ -121,15 +122,26 @@ def _meet(links: Mapping[str, Connection], seconds: float) -> None:
 
 
 def _told(links: dict[str, Connection], seconds: float) -> dict[str, bytes]:
-    """What each site sends; those that send nothing in time, after the first one has, are not among them."""
-    told, end = dict[str, bytes](), None
-    while len(told) < len(links) and (end is None or time.monotonic() < end):
-        waiting = [link for name, link in links.items() if name not in told]
-        ready = wait(waiting, None if end is None else end - time.monotonic())
+    """What each site sends; those that send nothing in time are not in it, and those that are gone not in `links`."""
+    told, end = dict[str, bytes](), time.monotonic() + seconds
+    while len(told) < len(links) and (left := end - time.monotonic()) > 0:
+        ready = wait([link for name, link in links.items() if name not in told], left)
         for name in [name for name, link in links.items() if link in ready]:
             try:
                 told[name] = links[name].recv_bytes()
-                end = end or time.monotonic() + seconds
             except (EOFError, OSError):
                 del links[name]
+    for name in links.keys() - told.keys():
+        logger.error("site %s has sent nothing, and not ended, for %g seconds: it is left out", name, seconds)
     return told
+
+
+def _end(processes: Mapping[str, BaseProcess]) -> None:
+    """Waits until all processes have ended, but not long: those that hang are stopped."""
+    end = time.monotonic() + ENDING
+    for name, process in processes.items():
+        process.join(max(end - time.monotonic(), 0.0))
+        if process.is_alive():
+            logger.error("site %s does not end: its process is stopped", name)
+            process.kill()
+            process.join()

@@ -37,7 +37,7 @@ TWICE = 2.0
 Head = dict[str, Any]
 
 
-class FederationError(RuntimeError):
+class FederationError(ConnectionError):
     """Sites cannot go on together; the message says which, and why."""
 
 

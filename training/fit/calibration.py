@@ -3,7 +3,7 @@
 The result is a `service.model.calibration.Calibration`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
 from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
+from training.fit.logistic import of_all, of_own
+from training.fit.moments import own_quantiles, quantiles
+from training.sites import total
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 # measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
@@ -77,13 +80,14 @@ def fit_calibration(
         if events.coef_[0, 0] > 0:
             event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
     partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, 0.0, event_bias))
-    fitted = float(np.average(label, weights=weight))
+    anomalous, all_ = total(np.array([np.dot(weight, label), weight.sum()])).tolist()
+    own = float(np.average(label, weights=weight))
     weight_of, at_of, most = _alarms(evidence, label, weight)
     return Calibration(
         weights=weights.tolist(),
         bias=bias.tolist(),
-        fitted_prevalence=fitted,
-        prevalence=fitted if prevalence is None else prevalence,
+        fitted_prevalence=anomalous / all_,
+        prevalence=own if prevalence is None else prevalence,
         alarm_weight=weight_of,
         alarm_at=at_of,
         alarm_most=most,
@@ -123,42 +127,47 @@ def _within(
         if not mixed[of_type].any():
             within.append(by_network)
             continue
-        weights, bias = _weigh(points[known], truth[known], np.ones(known.sum()))
+        weights, bias = _weigh(points[known], truth[known], np.ones(known.sum()), of_own)
         within.append((*weights.tolist(), bias) if weights.max() > 0 else by_network)
     return partial, within
 
 
 def weigh(points: Floats, lengths: NDArray[np.int64], label: NDArray[np.int8], weight: Floats) -> tuple[Floats, Floats]:
-    """Weights (B, C) and bias (B,) by bin of length, of logistic regressions on channels (N, C).
+    """Weights (B, C) and bias (B,) by bin of length, of logistic regressions on channels (N, C) of all sites.
 
     Each is a local regression (Tibshirani and Hastie, "Local likelihood estimation", JASA 1987): sequences of other
     lengths count too, less the farther their bin is. A weight that would be negative becomes 0.
     """
-    scale = points.std(axis=0) + 1e-6
-    found = [_weigh(points / scale, label, weight * near) for near in _nearness(lengths)]
+    count = total(np.array([float(len(points))]))
+    mean = total(points.sum(axis=0)) / count
+    scale = np.sqrt(total(((points - mean) ** 2).sum(axis=0)) / count) + 1e-6
+    of = bins(lengths)
+    there = np.flatnonzero(total(np.bincount(of, minlength=len(LEAST))))
+    found = [_weigh(points / scale, label, weight * near, of_all) for near in _nearness(of, there)]
     return np.stack([w / scale for w, _ in found]), np.array([b for _, b in found])
 
 
-def _nearness(lengths: NDArray[np.int64]) -> Iterator[Floats]:
-    """For each bin of length, float64 (N,), how near to it each sequence's bin is; 1 in the bin itself.
+def _nearness(of: NDArray[np.int64], there: NDArray[np.int64]) -> Iterator[Floats]:
+    """For each bin of length, float64 (N,), how near to it the bin of each sequence is, `of`; 1 in the bin itself.
 
-    A bin beyond all sequences counts as the nearest that has some.
+    A bin beyond all of those that have sequences, `there`, counts as the nearest of them.
     """
-    of = bins(lengths)
     for bin_ in range(len(LEAST)):
-        yield np.exp(-0.5 * ((of - np.clip(bin_, of.min(), of.max())) / NEAR) ** 2)
+        yield np.exp(-0.5 * ((of - np.clip(bin_, there.min(), there.max())) / NEAR) ** 2)
 
 
-def _weigh(points: Floats, label: NDArray[np.int8], weight: Floats) -> tuple[Floats, float]:
+def _weigh(
+    points: Floats, label: NDArray[np.int8], weight: Floats, fit: Callable[..., tuple[Floats, float]]
+) -> tuple[Floats, float]:
     used = np.ones(points.shape[1], dtype=bool)
     while True:
-        model = LogisticRegression(C=1.0).fit(points[:, used], label, weight)
-        if model.coef_[0].min() >= 0 or used.sum() == 1:
+        found, bias = fit(points[:, used], label, weight, 1.0)
+        if found.min() >= 0 or used.sum() == 1:
             break
-        used[np.flatnonzero(used)[int(np.argmin(model.coef_[0]))]] = False
+        used[np.flatnonzero(used)[int(np.argmin(found))]] = False
     weights = np.zeros(points.shape[1])
-    weights[used] = model.coef_[0]
-    return np.maximum(weights, 0.0), float(model.intercept_[0])
+    weights[used] = found
+    return np.maximum(weights, 0.0), bias
 
 
 def _alarms(
@@ -167,7 +176,7 @@ def _alarms(
     """For each of ALARMS, weight and threshold by bin of length, and how sure it is before it lies far beyond.
 
     That is the share of its alarms that are right. Training may hold no accounts that act together, so it is OF_CROWD
-    for those on the crowd.
+    for those on the crowd. That on novelty is one for all sites: few genuine accounts tell little of a share so small.
     """
     measures = np.column_stack((log(evidence.novelty), evidence.together.measures))
     weights, thresholds, most = [], [], []
@@ -176,30 +185,32 @@ def _alarms(
         normal = known & (label == 0)
         some = normal.any()
         steepness, at = (
-            _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest)
+            _alarm(measure[normal], evidence.lengths[normal], weight[normal], lowest, name == "novelty")
             if some
             else (np.full(len(LEAST), STEEPNESS / lowest), np.full(len(LEAST), lowest))
         )
         beyond = known & (measure > at[bins(evidence.lengths)])
         # by Laplace's rule
-        right = float((weight[beyond & ~normal].sum() + 1) / (weight[beyond].sum() + 2))
+        raised = np.array([weight[beyond & ~normal].sum(), weight[beyond].sum()])
+        found, all_ = (total(raised) if name == "novelty" else raised).tolist()
+        right = (found + 1) / (all_ + 2)
         weights.append(steepness.tolist())
         thresholds.append(at.tolist())
         most.append(OF_CROWD if name != "novelty" else right if right > MOSTLY_RIGHT else 0.0)
     return weights, thresholds, most
 
 
-def _alarm(measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: float) -> tuple[Floats, Floats]:
+def _alarm(
+    measure: Floats, lengths: NDArray[np.int64], weight: Floats, lowest: float, shared: bool
+) -> tuple[Floats, Floats]:
     """Weight and threshold, at least `lowest`, of an alarm by bin of length, given the measure of normal sequences.
 
-    ALARM_SHARE of the sequences are above one half, a usual measure is far below.
+    ALARM_SHARE of the sequences are above one half, a usual measure is far below. They are those of all sites if it is
+    shared.
     """
-    order = np.argsort(measure)
-    found = []
-    for near in _nearness(lengths):
-        share = np.cumsum((weight * near)[order])
-        at, middle = (measure[order][np.searchsorted(share, q * share[-1])] for q in (1 - ALARM_SHARE, 0.5))
-        at = max(at, lowest)
-        found.append((STEEPNESS / max(at - middle, 1e-3), at))
-    steepness, at = np.array(found).T
-    return steepness, at
+    of = bins(lengths)
+    counts = np.bincount(of, minlength=len(LEAST))
+    near = np.stack(list(_nearness(of, np.flatnonzero(total(counts) if shared else counts))))
+    at, middle = (quantiles if shared else own_quantiles)(measure, weight * near, (1 - ALARM_SHARE, 0.5)).T
+    at = np.maximum(at, lowest)
+    return STEEPNESS / np.maximum(at - middle, 1e-3), at

@@ -51,6 +51,7 @@ LEAST_GAIN = 0.02  # nats an event that an account's past must tell about a fiel
 LEAST_LONG = 20  # sequences that are long enough to have a past
 STRETCH = 8  # fewest values of a catalogue that form a stretch of neighbours
 MAX_STRETCHES = 8192
+FARTHEST = 1024.0  # times the last edge of a number's bins, beyond which sites do not add it up
 
 
 def fit_encoder(
@@ -86,7 +87,7 @@ def fit_encoder(
     fields: list[Field] = [*numbers, *vocabularies]
     for v in vocabularies:
         if v.identifier:
-            fields.extend(_of_identifier(v, log, [n.name for n in numbers], least))
+            fields.extend(_of_identifier(v, log, numbers, least))
     fields.extend(vector_fields(log, books, least, known))
     if log.events["ts"].is_not_null().any():
         fields.extend((Gap(), Rhythm(), Hour()))
@@ -108,15 +109,14 @@ def fit_encoder(
     return Encoder(fields, log.reading, texts, tokenizer, max_positions, pairs)
 
 
-def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[str], least: int) -> list[Field]:
+def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[Bins], least: int) -> list[Field]:
     """Fields made from an identifier besides its value; for an item also how far numbers are from the item's mean."""
     fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
     if vocabulary.values:
         fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
-        if federated():  # what lies beside what in the catalogue, no site knows of the others' values
-            return fields
-        fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
-        fields.extend(_neighbourhood(vocabulary, log, least))
+        if not federated():  # what lies beside what in the catalogue, no site knows of the others' values
+            fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
+            fields.extend(_neighbourhood(vocabulary, log, least))
         if vocabulary.name == "item_id":
             fields.extend(_deviation(vocabulary, number, log, least) for number in numbers)
     return fields
@@ -163,22 +163,25 @@ def _levels(vocabulary: Vocabulary, log: Log) -> list[int]:
     return [max(count.bit_length() - 1, 0) for count in holders]
 
 
-def _deviation(vocabulary: Vocabulary, number: str, log: Log, least: int) -> Deviation:
-    pairs = log.events.select("sequence_id", vocabulary.name, number).drop_nulls()
+def _deviation(vocabulary: Vocabulary, number: Bins, log: Log, least: int) -> Deviation:
+    pairs = log.events.select("sequence_id", vocabulary.name, value=number.name).drop_nulls()
     pairs = pairs.with_columns(spelt(pairs[vocabulary.name], vocabulary.known_as))
-    values = pairs[number].to_numpy()
-    overall, spread = float(values.mean()), float(values.std())
+    unit = 1.0
+    if federated():  # sums over sites are of numbers that are neither large nor small
+        unit = float(np.abs(number.edges).max(initial=0.0)) or 1.0
+        pairs = pairs.with_columns(pl.col("value").clip(-FARTHEST * unit, FARTHEST * unit) / unit)
+    values = pairs["value"].to_numpy()
+    count, sum_ = total(np.array([len(values), values.sum()], dtype=np.float64)).tolist()
+    overall = sum_ / max(count, 1.0)
+    spread = float(np.sqrt(total(np.array([((values - overall) ** 2).sum()]))[0] / max(count, 1.0)))
     # four imaginary events at the overall mean pull an item with few numbers towards it
-    of_value = pairs.rename({vocabulary.name: "value", number: "number"}).group_by("value")
-    sums = of_value.agg(pl.col("number").sum(), pl.len().alias("events"), pl.col("sequence_id").n_unique())
-    means = {k: (t + 4 * overall) / (c + 4) for k, t, c, holders in sums.iter_rows() if holders >= least}
-    return Deviation(
-        f"{number} against {vocabulary.name}",
-        number,
-        vocabulary.name,
-        [float(means.get(value, overall)) for value in vocabulary.values],
-        spread or 1.0,
-    )
+    of_value = pairs.group_by(vocabulary.name)
+    sums = of_value.agg(pl.col("value").sum(), pl.len().alias("events"), pl.col("sequence_id").n_unique())
+    of_all = (agreed.of_values(vocabulary, dict(zip(sums[vocabulary.name], own, strict=True))) for own in sums[:, 1:])
+    sums_, events, holders = of_all
+    means = np.where(holders >= least, (sums_ + 4 * overall) / (events + 4), overall)
+    name = f"{number.name} against {vocabulary.name}"
+    return Deviation(name, number.name, vocabulary.name, (means * unit).tolist(), spread * unit or 1.0)
 
 
 def _neighbourhood(vocabulary: Vocabulary, log: Log, least: int) -> list[Neighbourhood]:

@@ -24,13 +24,14 @@ from training.config import FitConfig, pretrained_directory
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
 from training.fit.tabular import Sample, as_unseen
-from training.network.finetune import Example, Shown, finetune, run_torch
+from training.network.finetune import Example, Shown, finetune, quality, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
-from training.sites import averaged, federated
+from training.sites import averaged, federated, total
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # a refit goes on from them; the service does not use them
 TEACHER_FOLDS = 3
+SEEDS = 1009  # from one round to the next
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def cross_fit(
         model = deepcopy(start)
         measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
         if federated():
-            epochs.append(_in_rounds(model, data.encoder, ours, config, quiet, f"cross-fit-{number + 1}"))
+            epochs.append(_in_rounds(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
         else:
             epochs.append(finetune(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
         network = network_logits([e.encoded for e in judged], run_torch(model))
@@ -168,27 +169,55 @@ def final_network(
     if old is not None:
         carried = carry_over(model, data.encoder, data.types, old.weights, old.encoder, old.types)
         logger.info("%d of %d rows of the table carried over", carried, data.encoder.deep_rows)
+    enough = round(float(np.median(epochs)))
     if federated():
-        _in_rounds(model, data.encoder, shown, config, quiet, "final")
+        _in_rounds(model, data.encoder, shown, [], config, quiet, "final", enough)
     else:
-        finetune(model, data.encoder, shown, [], config, quiet, "final", round(float(np.median(epochs))))
+        finetune(model, data.encoder, shown, [], config, quiet, "final", enough)
     return model
 
 
-def _in_rounds(model: BehaviourBert, encoder: Encoder, shown: Shown, config: FitConfig, quiet: bool, name: str) -> int:
+def _in_rounds(
+    model: BehaviourBert,
+    encoder: Encoder,
+    shown: Shown,
+    held: Sequence[Example],
+    config: FitConfig,
+    quiet: bool,
+    name: str,
+    rounds: int = 0,
+) -> int:
     """Trains in place together with other sites: an epoch on each one's own sequences, then the mean of all weights.
 
     Federated averaging (McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
     AISTATS 2017). Which types there are is each site's own, and so is the head that tells them apart.
 
+    Args:
+        held, rounds: as `held` and `epochs` of `finetune`; what is measured is the mean of all sites.
+
     Returns:
-        The number of rounds.
+        The rounds after which the weights are those kept.
     """
-    for number in range(config.epochs):
-        finetune(model, encoder, shown, [], config, quiet, f"{name}-{number}", 1)
+    best, kept, after = -np.inf, model.state_dict(), 0
+    for number in range(rounds or config.epochs):
+        falling = 1 - number / (rounds or config.epochs)
+        rates = {rate: getattr(config, rate) * falling for rate in ("pretrained_rate", "scratch_rate", "fresh_rate")}
+        # another seed, or each round would show the same cuts in the same order
+        drawn = replace(config, seed=config.seed + SEEDS * number, **rates)
+        finetune(model, encoder, shown, [], drawn, quiet, f"{name}-{number}", 1)
         state = {n: tensor for n, tensor in model.state_dict().items() if not n.startswith("type_head")}
         arrays = [tensor.cpu().numpy() for tensor in state.values()]
         means = averaged(arrays, float(len(np.unique(shown.of))))
         mixed = {n: torch.from_numpy(np.asarray(m)) for n, m in zip(state, means, strict=True)}
         model.load_state_dict(mixed, strict=False)
-    return config.epochs
+        if rounds:
+            continue
+        measured, sites = total(np.array([quality(model, held), 1.0])).tolist()
+        logger.info("round %d: %.4f on what all sites hold out", number + 1, measured / sites)
+        if measured / sites > best:
+            best, kept, after = measured / sites, deepcopy(model.state_dict()), number + 1
+        elif number + 1 - after >= config.patience:
+            break
+    if not rounds:
+        model.load_state_dict(kept)
+    return rounds or after

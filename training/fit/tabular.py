@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import normalize
 
 from service.encoding.encoder import Encoded, Encoder
@@ -28,7 +27,8 @@ from service.model.shape import Shape, graded, moments
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
-from training.fit.logistic import logistic, of_label
+from training.fit.logistic import logistic, of_all
+from training.fit.moments import mean_and_scale, shrunk_covariance
 from training.sites import total
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
@@ -185,29 +185,30 @@ def fit_novelty(sample: Sample, normal: NDArray[np.bool_]) -> tuple[Novelty, Flo
 
 def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tuple[Floats, Floats, Floats]:
     """Mean and standard deviation of normal sequences' measures (N, 2 F + S) in each bin of length, and how those of
-    fields vary together.
+    fields vary together, at all sites.
 
     A bin with fewer than LEAST_NORMAL sequences borrows those of the nearest bins. So does a bin where fewer tell a
     measure: short sequences tell no habit, unless more is remembered of their accounts. A habit that too few
     tell says nothing.
     """
-    of = bins(lengths)
+    of, told = bins(lengths), ~np.isnan(measures)
     means, scales, covariances = [], [], []
+    everybody = total(np.bincount(of, minlength=len(LEAST)))
+    telling = total(np.stack([np.bincount(of[k], minlength=len(LEAST)) for k in told.T]))
     for bin_ in range(len(LEAST)):
         away = np.abs(of - bin_)
-        usual = measures[_nearest(away)]
-        known = ~np.isnan(usual)
-        mean, scale = _mean_and_scale(usual)
-        for k in np.flatnonzero(known.sum(axis=0) < LEAST_NORMAL).tolist():
-            told = np.flatnonzero(~np.isnan(measures[:, k]))
-            mean[k], scale[k] = _mean_and_scale(measures[told[_nearest(away[told])], k])
-            if k >= 2 * fields and told.size < LEAST_NORMAL:
+        usual = measures[away <= _reach(everybody, bin_)]
+        mean, scale = mean_and_scale(usual)
+        known = total(np.append((~np.isnan(usual)).sum(axis=0), len(usual)))
+        for k in np.flatnonzero(known[:-1] < LEAST_NORMAL).tolist():
+            mean[k], scale[k] = mean_and_scale(measures[told[:, k] & (away <= _reach(telling[k], bin_)), k])
+            if k >= 2 * fields and telling[k].sum() < LEAST_NORMAL:
                 scale[k] = np.inf
         described = np.nan_to_num(np.clip((usual - mean) / scale, -LIMIT, LIMIT))
         # a measure that few sequences have scatters as much among these as one that all have
-        often = np.sqrt(np.maximum(known.mean(axis=0), 1 / len(usual)))[: 2 * fields]
-        covariance = LedoitWolf().fit(described[:, : 2 * fields] / often).covariance_
-        untold = np.flatnonzero(~known[:, : 2 * fields].any(axis=0))
+        often = np.sqrt(np.maximum(known[:-1], 1) / known[-1])[: 2 * fields]
+        covariance = shrunk_covariance(described[:, : 2 * fields] / often)
+        untold = np.flatnonzero(known[: 2 * fields] == 0)
         covariance[untold, untold] = 1.0
         means.append(mean)
         scales.append(scale)
@@ -215,16 +216,11 @@ def _by_length(measures: Floats, lengths: NDArray[np.int64], fields: int) -> tup
     return np.stack(means), np.stack(scales), np.stack(covariances)
 
 
-def _nearest(away: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which sequences, (N,), to take of those so many bins away: LEAST_NORMAL of the nearest, and all as near."""
-    return np.asarray(away <= np.sort(away)[:LEAST_NORMAL].max(initial=0))
-
-
-def _mean_and_scale(measures: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of measures, (N, ...), NaN where not told."""
-    count = np.maximum((~np.isnan(measures)).sum(axis=0), 1)
-    mean = np.nansum(measures, axis=0) / count
-    return mean, np.sqrt(np.nansum((measures - mean) ** 2, axis=0) / count) + 1e-3
+def _reach(counts: NDArray[np.int64], bin_: int) -> int:
+    """Of how many bins away to take sequences, so that they are LEAST_NORMAL, or all; counts int64 (B,)."""
+    away = np.abs(np.arange(len(counts)) - bin_)
+    within = np.cumsum(np.bincount(away, counts))
+    return int(np.searchsorted(within, min(LEAST_NORMAL, within[-1])))
 
 
 def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
@@ -326,7 +322,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     shape = _unweighed(sample.encoder, usage)
     told = sp.hstack((features, shape.describe(usage)), format="csr")
     coefficients, bias = np.zeros((1 + count, told.shape[1])), np.zeros(1 + count)
-    coefficients[0, : features.shape[1]], bias[0] = of_label(features, sample.label, sample.weight)
+    coefficients[0, : features.shape[1]], bias[0] = of_all(features, sample.label, sample.weight)
     named = np.flatnonzero(types != UNLABELLED)
     if len(np.unique(types[named])) > 1:
         model = logistic(told[named], types[named], sample.weight[named])
@@ -342,7 +338,7 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
 def _unweighed(encoder: Encoder, usage: Usage) -> Shape:
     """What the shapes of sequences are measured against; it says nothing yet of any type."""
     field, grade, fields = graded(encoder)
-    mean, scale = _mean_and_scale(moments(usage, field, grade, fields))
+    mean, scale = mean_and_scale(moments(usage, field, grade, fields))
     return Shape(field, grade, mean, scale, np.zeros((0, 4 * fields)))
 
 
@@ -353,7 +349,7 @@ def _crossed_logits(sample: Sample, seen: sp.csr_matrix, described: Floats, fold
         rest = fold != k
         idf = _idf(sample.counts[rest & sample.whole])
         features = features_of(sample.counts[rest], idf, described[rest], scale)
-        weights, bias = of_label(features, sample.label[rest], sample.weight[rest])
+        weights, bias = of_all(features, sample.label[rest], sample.weight[rest])
         logits[~rest] = features_of(seen[~rest], idf, described[~rest], scale) @ weights + bias
     return logits
 

@@ -7,6 +7,7 @@ One training example is a whole sequence: all its chunks run together and their 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,17 @@ def run_torch(model: BehaviourBert) -> Callable[[Ids], Outputs]:
     return run
 
 
+def quality(model: BehaviourBert, held: Sequence[Example]) -> float:
+    """Average precision of a network on examples, and its mean with the AUC of events where these are mixed."""
+    logits = network_logits([e.encoded for e in held], run_torch(model))
+    score = logits.sequence + np.array([e.offset for e in held])
+    found = [float(average_precision_score([e.label for e in held], score))]
+    truth = np.concatenate([e.events if e.mixed else np.full_like(e.events, UNLABELLED) for e in held])
+    if (truth >= 0).any():
+        found.append(float(roc_auc_score(truth[truth >= 0], logits.events[truth >= 0])))
+    return float(np.mean(found))
+
+
 def finetune(
     model: BehaviourBert,
     encoder: Encoder,
@@ -239,8 +251,7 @@ def finetune(
 
     Args:
         name: of this training, by which it is resumed.
-        held: after each epoch the average precision is measured on these, and the AUC of events where sequences are
-            anomalous in part; the weights of the best epoch are kept.
+        held: after each epoch `quality` is measured on these; the weights of the best epoch are kept.
         epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
             positions than the budget allows.
 
@@ -248,18 +259,9 @@ def finetune(
         The epochs whose weights are kept.
     """
 
-    def quality() -> float:
-        logits = network_logits([e.encoded for e in held], run_torch(model))
-        score = logits.sequence + np.array([e.offset for e in held])
-        found = [float(average_precision_score([e.label for e in held], score))]
-        truth = np.concatenate([e.events if e.mixed else np.full_like(e.events, UNLABELLED) for e in held])
-        if (truth >= 0).any():
-            found.append(float(roc_auc_score(truth[truth >= 0], logits.events[truth >= 0])))
-        return float(np.mean(found))
-
     encoded = [e.encoded for e in shown.examples]
     objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
-    measure = None if epochs else quality
+    measure = None if epochs else partial(quality, model, held)
     draw = Draw(shown.of, shown.weight)
     expected = float(np.dot(draw.chance, [positions(e, config) for e in encoded]))
     most, share = config.epochs_of(round(expected))
