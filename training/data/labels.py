@@ -84,9 +84,8 @@ def read_label_table(path: Path, how: ReadOptions = AS_FOUND, max_bad_share: flo
         LogError: a missing column, a label that is neither normal nor anomalous, two labels for one sequence, or more
             than `max_bad_share` of the labels without a sequence.
     """
-    table = read_table(
-        path, how=replace(how, separator=None), vectors=()
-    )  # that of the log need not be that of its labels
+    # the log's separator need not be that of its labels
+    table = read_table(path, how=replace(how, separator=None), vectors=())
     for name in ("sequence_id", "label"):
         if name not in table.columns:
             raise LogError(f"{path}: column {name!r} is missing; present: {brief(', '.join(table.columns))}")
