@@ -131,7 +131,7 @@ def width_of(column: pl.Series) -> tuple[int, int]:
     lengths = lengths.filter(lengths > 0)
     if lengths.is_empty():
         return 0, 0
-    length, count = lengths.value_counts(sort=True, name="count").row(0)
+    length, count = lengths.alias("length").value_counts(sort=True, name="count").row(0)
     return int(length), int(count)
 
 

@@ -72,6 +72,12 @@ def test_a_row_without_a_vector_is_bad_or_lacks_a_value(tmp_path: Path, caplog: 
     assert "(first at row 9: [1.0, None, 2.0])" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["count", "value", "events", "length"])
+def test_a_vector_may_have_any_name(tmp_path: Path, name: str) -> None:
+    table(DRAWN.tolist()).rename({"picture": name}).write_parquet(tmp_path / "log.parquet")
+    assert clean_events(tmp_path / "log.parquet")[0].kinds[name] == "vector"
+
+
 def test_bad_rows_are_set_aside_with_their_lists(tmp_path: Path) -> None:
     given: list[object] = [[1, 2, i] for i in range(COUNT)]
     given[8] = [1.5, None, 2]
