@@ -50,16 +50,17 @@ def run(
         ConnectionError: it runs, but does not answer.
     """
     bundle, evaluation = Bundle.open(path), json.loads((path / "evaluation.json").read_text())
-    held_back = _pick(evaluation)
-    log = _named(events_to_score(events, bundle.encoder, how=how).log, bundle)
-    planned = _planned(events, bundle, evaluation, how, seconds) if seconds else None
     url = f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also stops the server
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--port", str(port)]
     server = subprocess.Popen(
-        command, env={**(TRAFFIC if planned else {}), "RECGUARD_LOG_FORMAT": "text", **os.environ}
+        command, env={**(TRAFFIC if seconds else {}), "RECGUARD_LOG_FORMAT": "text", **os.environ}
     )
     try:
+        # while it starts
+        held_back = _pick(evaluation)
+        log = _named(events_to_score(events, bundle.encoder, how=how).log, bundle)
+        planned = _planned(events, bundle, evaluation, how, seconds) if seconds else None
         _wait_until_ready(server, url)
         waited = ask(url, "/v1/review/progress")["waiting"]
         # one by one, as a recommender asks: many in one request would be an alert for slow ones

@@ -11,7 +11,6 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 
 from service.encoding.values import catalogue_order
 from training.data.log import Log, LogError
@@ -156,6 +155,8 @@ class Catalogue:
         pairs = np.unique(np.column_stack((owner, self.item_of))[named], axis=0)
         weight = 1 / np.sqrt(self.holders[pairs[:, 1]])
         held = sp.csr_matrix((weight, pairs.T), shape=(len(self.log), len(self.items)))
+        from sklearn.utils.extmath import randomized_svd  # takes two seconds, which other commands need not wait
+
         users, sizes, items = randomized_svd(held, min(FACTORS, *held.shape), random_state=self.config.seed)
         return users * sizes, items.T
 
