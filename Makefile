@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard serv
 install-dev: $(VENV)/installed-dev
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@echo "installing the optional parts and what tests need: 1.5 GB more, 2 to 4 minutes"
+	@echo "installing the optional parts and what tests need: 0.7 GB more, 2 to 4 minutes"
 	$(PIP) -e ".[$(RUNTIME),train,compare,options,private,traces,signed,postgres,redis,kafka,ray,federate,s3,sql,dev]"
 	touch $@
 
