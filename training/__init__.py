@@ -5,5 +5,5 @@ import os
 import service  # noqa: F401  imported first, because it keeps ONNX Runtime from reporting its use
 
 # Threads of torch that wait for each other hold their core meanwhile, unless this is set before its first import. Where
-# another process wants that core, or a container may use less than its cores, a fit then takes seven times as long.
+# another process wanted that core, training took seven times as long: see "What a fit costs" in RESULTS.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

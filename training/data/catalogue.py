@@ -150,13 +150,13 @@ class Catalogue:
         recommender algorithms on top-N recommendation tasks", RecSys 2010. Items are divided by the root of their
         holders, so that their products are cosines.
         """
+        from sklearn.utils.extmath import randomized_svd  # takes two seconds, which other commands need not wait
+
         owner = np.repeat(np.arange(len(self.log)), np.diff(self.log.offsets))
         named = self.item_of >= 0
         pairs = np.unique(np.column_stack((owner, self.item_of))[named], axis=0)
         weight = 1 / np.sqrt(self.holders[pairs[:, 1]])
         held = sp.csr_matrix((weight, pairs.T), shape=(len(self.log), len(self.items)))
-        from sklearn.utils.extmath import randomized_svd  # takes two seconds, which other commands need not wait
-
         users, sizes, items = randomized_svd(held, min(FACTORS, *held.shape), random_state=self.config.seed)
         return users * sizes, items.T
 

@@ -19,7 +19,7 @@ def one_thread() -> threadpool_limits:
     """A context in which linear algebra has one thread.
 
     A step of L-BFGS is a few sums of ten thousand numbers. Threads that wait for each other there cost more than they
-    save: five times more where another process has one of two cores.
+    save, many times more beside other processes: see "What a fit costs" in RESULTS.
     """
     return threadpool_limits(1, user_api="blas")
 
