@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from service.encoding.values import Floats
 from service.model.calibration import ALARMS, Calibration, Evidence, log
@@ -76,9 +75,10 @@ def fit_calibration(
     known = np.concatenate(event_labels)
     in_anomalies = np.concatenate([e for e, y in zip(event_labels, label, strict=True) if y == 1])
     if (in_anomalies != UNLABELLED).any() and (known == 0).any() and (known == 1).any():
-        events = LogisticRegression(C=1.0).fit(evidence.events[known >= 0, None], known[known >= 0])
-        if events.coef_[0, 0] > 0:
-            event_weight, event_bias = float(events.coef_[0, 0]), float(events.intercept_[0])
+        told = known >= 0
+        slope, at = of_own(evidence.events[told, None], known[told], np.ones(told.sum()), 1.0)
+        if slope[0] > 0:
+            event_weight, event_bias = float(slope[0]), at
     partial, within = _within(evidence, label, types, event_labels, (0.0, event_weight, 0.0, event_bias))
     anomalous, all_ = total(np.array([np.dot(weight, label), weight.sum()])).tolist()
     own = float(np.average(label, weights=weight))
