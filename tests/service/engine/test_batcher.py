@@ -80,7 +80,7 @@ class Recorder:
 
     def __call__(self, ids: Ids) -> Outputs:
         self.batches.append(ids)
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return sums(ids)
 
 
