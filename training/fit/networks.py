@@ -4,8 +4,10 @@ one. `pipeline` calls them; `training.network` has the network and its training.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded, Encoder
 from service.model.bundle import Bundle
 from service.model.calibration import Evidence, sigmoid
+from service.model.pooling import NetworkLogits
 from service.model.scorer import gather, network_logits
 from service.model.tabular import Reading
 from service.model.togetherness import Together
@@ -24,14 +27,18 @@ from training.config import FitConfig, pretrained_directory
 from training.data.split import Indices, held_out
 from training.fit.sequences import EncodedLog
 from training.fit.tabular import Sample, as_unseen
+from training.network.checkpoints import rank_and_size, resumable, state_folder
 from training.network.finetune import Example, Shown, finetune, quality, run_torch
 from training.network.model import BehaviourBert, carry_over, load_pretrained
+from training.network.trainer import positions
+from training.processes import side_by_side
 from training.sites import averaged, federated, total
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # a refit goes on from them; the service does not use them
 TEACHER_FOLDS = 3
 SEEDS = 1009  # from one round to the next
+SIDE_BY_SIDE = 200_000  # positions in all examples, from which the start of processes of their own is worth its time
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,63 @@ def taught(data: EncodedLog, examples: Sequence[Example], config: FitConfig, qui
     assert config.teacher is not None
     config = replace(config, preset=config.teacher, teacher=None, layers=0)
     start = untrained(data.encoder, data.encoded, len(data.types), config)
-    found = list(examples)
+    found, parts, at = list(examples), [], []
     for number, (_, held) in enumerate(held_out(data.labels, TEACHER_FOLDS, 0.0, config.seed), 1):
         is_theirs = np.isin(data.of, held)
         ours, theirs = np.flatnonzero(~is_theirs & (data.weight > 0)), np.flatnonzero(is_theirs & (data.weight > 0))
-        model, judged = deepcopy(start), [examples[i] for i in theirs.tolist()]
+        judged = [examples[i] for i in theirs.tolist()]
         shown = Shown([examples[i] for i in ours.tolist()], data.of[ours], data.weight[ours])
-        finetune(model, data.encoder, shown, judged, config, quiet, f"teacher-{number}")
-        logits = network_logits([e.encoded for e in judged], run_torch(model)).sequence
-        for i, logit in zip(theirs.tolist(), logits.tolist(), strict=True):
+        parts.append(_Part(f"teacher-{number}", shown, judged, judged))
+        at.append(theirs)
+    for theirs, (_, _, logits) in zip(at, _apart(start, data.encoder, parts, config, quiet), strict=True):
+        for i, logit in zip(theirs.tolist(), logits.sequence.tolist(), strict=True):
             found[i] = replace(examples[i], taught=float(sigmoid(logit + examples[i].offset)))
     return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One training of several.
+
+    Attributes:
+        name: of the training.
+        shown: what the network is trained on.
+        judged: what it judges then, and was not trained on.
+        measured: those of `judged` by which its best epoch is chosen.
+    """
+
+    name: str
+    shown: Shown
+    judged: Sequence[Example]
+    measured: Sequence[Example]
+
+
+_Trained = tuple[BehaviourBert, int, NetworkLogits]  # a network, its epochs, and what it says of what it judges
+
+
+def _apart(
+    start: BehaviourBert, encoder: Encoder, parts: Sequence[_Part], config: FitConfig, quiet: bool
+) -> list[_Trained]:
+    """Trains a network for each part: side by side in processes of their own where that is faster, else in turn.
+
+    Small networks gain little by a second core each, and nearly all of it by a process each.
+    """
+    size = sum(positions(e.encoded, config) for part in parts for e in part.shown.examples)
+    threads = torch.get_num_threads()
+    shared = federated() or rank_and_size()[1] > 1 or torch.cuda.is_available()
+    if shared or threads == 1 or len(parts) == 1 or size < SIDE_BY_SIDE:
+        return [_one((start, encoder, part, config, quiet, None)) for part in parts]
+    jobs = [(start, encoder, part, config, True, state_folder()) for part in parts]
+    return side_by_side(_one, jobs, max(threads // len(parts), 1))
+
+
+def _one(job: tuple[BehaviourBert, Encoder, _Part, FitConfig, bool, Path | None]) -> _Trained:
+    """Trains a network on its part; in a process of its own it needs the folder that keeps the state of a fit."""
+    start, encoder, part, config, quiet, folder = job
+    model, training = deepcopy(start), _in_rounds if federated() else finetune
+    with resumable(folder) if folder else nullcontext():
+        epochs = training(model, encoder, part.shown, part.measured, config, quiet, part.name)
+    return model, epochs, network_logits([e.encoded for e in part.judged], run_torch(model))
 
 
 @dataclass(frozen=True)
@@ -114,7 +167,7 @@ def cross_fit(
     config: FitConfig,
     quiet: bool,
 ) -> CrossFitted:
-    """For each part in turn, trains a network on all other parts and lets it judge this part.
+    """For each part, trains a network on all other parts and lets it judge this part.
 
     Args:
         start: the untrained network; each training begins with a copy of it.
@@ -127,26 +180,21 @@ def cross_fit(
     """
     of_example = fold[data.of]
     unseen = as_unseen(sample, of_example)
-    found: list[Evidence] = []
-    order = []
-    epochs = []
-    count = int(fold.max()) + 1
-    for number in range(count):
+    parts, at = [], []
+    for number in range(int(fold.max()) + 1):
         ours, theirs = shown.take(np.flatnonzero(fold[shown.of] != number)), np.flatnonzero(of_example == number)
         judged = [replace(data.examples[i], encoded=unseen[i]) for i in theirs.tolist()]
-        logger.info("network %d of %d: %d sequences", number + 1, count, (fold != number).sum())
-        model = deepcopy(start)
         measured = [e for e, weight in zip(judged, data.weight[theirs], strict=True) if weight]
-        if federated():
-            epochs.append(_in_rounds(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
-        else:
-            epochs.append(finetune(model, data.encoder, ours, measured, config, quiet, f"cross-fit-{number + 1}"))
-        network = network_logits([e.encoded for e in judged], run_torch(model))
+        parts.append(_Part(f"cross-fit-{number + 1}", ours, judged, measured))
+        at.append(theirs)
+    trained = _apart(start, data.encoder, parts, config, quiet)
+    found = []
+    for theirs, (_, _, network) in zip(at, trained, strict=True):
         of_crowd = Together.joined([together[i] for i in theirs.tolist()])
         found.append(gather([data.encoded[i] for i in theirs.tolist()], network, reading.take(theirs), of_crowd))
-        order.append(theirs)
-    at = np.concatenate(order)
-    return CrossFitted(np.sort(at), Evidence.joined(found).take(np.argsort(at)), epochs, model)
+    order = np.concatenate(at)
+    evidence = Evidence.joined(found).take(np.argsort(order))
+    return CrossFitted(np.sort(order), evidence, [epochs for _, epochs, _ in trained], trained[-1][0])
 
 
 def final_network(

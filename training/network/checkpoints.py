@@ -77,9 +77,15 @@ def training_folder(name: str) -> Iterator[Path]:
     yield own
 
 
+def state_folder() -> Path | None:
+    """The folder that keeps the state of the fit to which what is trained now belongs; None if it is not resumable."""
+    fit = _TRAININGS.get()
+    return fit.folder if fit else None
+
+
 def is_resumable() -> bool:
     """Whether what is trained now belongs to a fit that is resumable."""
-    return _TRAININGS.get() is not None
+    return state_folder() is not None
 
 
 def begin(folder: Path, fingerprint: str, config: FitConfig, resume: bool) -> FitConfig | None:

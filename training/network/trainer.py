@@ -107,6 +107,7 @@ class Collates(Protocol):
 class _Trainer(Trainer):
     """A Trainer with its own order of sequences and its own measure."""
 
+    name: str
     sampler: LikeLengths
     measure: Callable[[], float]
 
@@ -120,7 +121,7 @@ class _Trainer(Trainer):
         metrics = {"eval_measured": float(measured), "epoch": self.state.epoch or 0.0}
         if self.args.logging_strategy != "no":
             self.log(dict(metrics))
-        logger.info("epoch %d: %.4f on what is held out", metrics["epoch"], metrics["eval_measured"])
+        logger.info("%s, epoch %d: %.4f on what is held out", self.name, metrics["epoch"], metrics["eval_measured"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -192,6 +193,7 @@ def _train(training: Training, config: FitConfig, quiet: bool, folder: Path) -> 
         optimizers=_optimizers(training, config, steps),
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.name = training.name
     trainer.sampler = LikeLengths(lengths, draw, count, batch, config.seed)
     if training.measure is not None:
         trainer.measure = training.measure

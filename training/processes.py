@@ -1,0 +1,70 @@
+"""Calls side by side, each in a process of its own."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from logging.handlers import QueueHandler, QueueListener
+from queue import Queue
+from typing import Any, TypeVar
+
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
+
+from training.verbosity import quieten
+
+WATCH_SECONDS = 0.2  # how soon a process ends after the one that started it was killed
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def side_by_side(function: Callable[[T], R], jobs: Sequence[T], threads: int) -> list[R]:
+    """What a function says of each job, each computed in a process of its own.
+
+    The processes know nothing of this one but the job, and log where this one does. They end with it, however it ends.
+
+    Args:
+        function: one that can be imported by its name.
+        jobs: what it is called with; they and its answers are pickled.
+        threads: of each process, in torch and in linear algebra.
+
+    Raises:
+        whatever the function raises, or TerminatedWorkerError if a process was killed, as by want of memory.
+    """
+    said = get_context("loky").Queue()
+    listener = QueueListener(said, _Passed())
+    pool = ProcessPoolExecutor(
+        len(jobs),
+        initializer=_begin,
+        initargs=(said, logging.getLogger("training").getEffectiveLevel(), os.getpid()),
+        env={"OMP_NUM_THREADS": str(threads)},
+    )
+    listener.start()
+    try:
+        found = list(pool.map(function, jobs))
+        pool.shutdown()  # each ends by itself, and has sent then what it logged
+        return found
+    finally:
+        pool.shutdown(kill_workers=True)
+        listener.stop()
+
+
+class _Passed(logging.Handler):
+    """Logs here what was logged elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+def _begin(said: "Queue[Any]", level: int, parent: int) -> None:
+    """Sets up the log of a process, and has it end when its parent is gone."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[QueueHandler(said)], force=True)
+    quieten(level)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
