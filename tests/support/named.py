@@ -36,7 +36,7 @@ def named_log(folder: Path, seed: int) -> pl.DataFrame:
         item_id=pl.Series(rarely("item", 40, 0.2)),
         device=pl.Series(rarely("device", 4, 0.03)),
         town=pl.Series([f"town-{w // 3}-small" if w % 4 == 0 else f"town-common-{w % 3}" for w in who]),
-        text=pl.Series([f"bought it for {name} and it was fine again" for name in rarely("person", 30, 0.2)]),
+        text=pl.Series([f"for {name}" for name in rarely("person", 30, 0.2)]),
         price=events["price"] + 200.0 * anomalous[who],
     )
     events.write_csv(folder / "events.csv")

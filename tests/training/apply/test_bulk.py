@@ -206,7 +206,8 @@ print(score_on_ray("local", Bundle.open(bundle), events, out, {}, rows_of_part=%
 """
 
 
-@pytest.mark.parametrize("crowd", [Crowd.LOG, pytest.param(Crowd.HINDSIGHT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("crowd", [Crowd.LOG, Crowd.HINDSIGHT])
 def test_killed_workers_and_runs_miss_nothing_and_score_nothing_twice(
     folder: Path, bundle: Bundle, whole: Whole, tmp_path: Path, crowd: Crowd
 ) -> None:

@@ -1,5 +1,6 @@
 """What is said of a log before a fit is what a fit does with it, whatever the log is."""
 
+import os
 import re
 import tempfile
 from dataclasses import replace
@@ -53,6 +54,7 @@ OURS = [
     "index",
     "sequences",
 ]
+TABLES = int(os.environ.get("RECGUARD_TEST_CASES", "50"))  # `make e2e` asks for more
 NAMES = st.sampled_from([*MEANT, *OURS]) | st.text(min_size=1, max_size=8)
 TYPES = [
     *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64),
@@ -81,7 +83,7 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=TABLES, suppress_health_check=list(HealthCheck))
 @given(tables(), st.sampled_from(["parquet", "csv", "jsonl"]), st.sampled_from([0.05, 0.5, 1.0]))
 def test_any_table_is_described_and_encoded_or_refused_and_no_row_is_lost(
     table: pl.DataFrame, kind: str, bad: float
