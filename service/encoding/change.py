@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.events import Events, run_lengths, run_starts
+from service.encoding import passes
+from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, Kind, special
 from service.encoding.values import Floats
 
@@ -41,46 +42,25 @@ class Change(Kind):
 
     def support(self, ids: NDArray[np.integer], events: Events) -> Floats:
         """Log Bayes factor, (T,), of a change right before each event; -inf for the first. `ids` is (sources, T)."""
-        at, last = events.at, events.lengths[events.owner] - 1
-        values = self._offsets + ids
-        keys = (events.owner * len(self._prior) + values).ravel()
-        order = np.argsort(keys, kind="stable")
-        starts = run_starts(keys[order])
-        counts = run_lengths(starts, len(keys))
-        place = np.arange(len(keys)) - np.repeat(starts, counts)
-        earlier, later = np.empty(ids.shape), np.empty(ids.shape)  # events of the sequence with the same id
-        earlier.reshape(-1)[order] = place
-        later.reshape(-1)[order] = np.repeat(counts - 1, counts) - place
-        prior = self._prior[values]
-        there = self._there(ids, events)  # a source without any value in a sequence says nothing there
-        sources = there.sum(axis=0)
-        # each event, given those before it, and given those after it
-        drawn = (np.log(earlier + prior) * there).sum(axis=0) - sources * np.log(at + CHANGE_PRIOR)
-        drawn_back = (np.log(later + prior) * there).sum(axis=0) - sources * np.log(last - at + CHANGE_PRIOR)
-        before = _running(drawn, events) - drawn  # the stretch before each event
-        whole, whole_back = (np.add.reduceat(x, events.starts)[events.owner] for x in (drawn, drawn_back))
-        after = whole_back - _running(drawn_back, events) + drawn_back  # the stretch from it on
-        return np.where(at == 0, -np.inf, (before + after - whole) / 2)
+        return self._support(ids, self._told(ids, events), events)
+
+    def _support(self, ids: NDArray[np.integer], told: NDArray[np.bool_], events: Events) -> Floats:
+        values, known = self._offsets + ids, told.view(np.uint8)
+        return passes.support(values, known, self._prior, CHANGE_PRIOR, events.starts, events.lengths)
 
     @staticmethod
-    def _there(ids: NDArray[np.integer], events: Events) -> NDArray[np.bool_]:
-        """Bool (sources, T), whether a source has a value in any event of the sequence."""
-        return np.logical_or.reduceat(ids != MISSING, events.starts, axis=1)[:, events.owner]
+    def _told(ids: NDArray[np.integer], events: Events) -> NDArray[np.bool_]:
+        """Bool (sources, N), whether a source has a value in any event; one that has none says nothing there."""
+        return np.asarray(np.logical_or.reduceat(ids != MISSING, events.starts, axis=1))
 
     def encode(self, events: Events) -> NDArray[np.integer]:
-        several = np.maximum(events.lengths[events.owner] - 1, 1)
         ids = np.stack([events.ids[name] for name in self.sources])
-        support = self.support(ids, events) - np.log(several)
-        most = np.maximum(np.maximum.reduceat(support, events.starts), 0.0)[events.owner]
-        likely = np.exp(support - most)
-        changed = _running(likely, events)
-        total = np.add.reduceat(likely, events.starts)[events.owner]
-        not_yet = np.exp(-most) + np.maximum(total - changed, 0.0)
-        odds = np.log(np.maximum(changed, 1e-12) / np.maximum(not_yet, 1e-12))
+        told = self._told(ids, events)
+        odds = passes.odds_of_change(self._support(ids, told, events), events.starts, events.lengths)
         # rounded first, so that sums over other neighbours do not tip a tie
         steps = np.clip(np.rint(odds.round(6)), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
         found = np.where(events.at == 0, FIRST, FIRST + steps)
-        return np.where(self._there(ids, events).any(axis=0), found, MISSING)
+        return np.where(np.any(told, axis=0)[events.owner], found, MISSING)
 
     @staticmethod
     def log_odds(ids: NDArray[np.integer]) -> Floats:
@@ -89,9 +69,3 @@ class Change(Kind):
 
     def label(self, row: int) -> str:
         return special(row) or f"{1 / (1 + np.exp(FIRST + CHANGE_LIMIT - row)):.2%} likely"
-
-
-def _running(values: Floats, events: Events) -> Floats:
-    """Sum of each sequence's values up to and with each event, (T,)."""
-    total = np.cumsum(values)
-    return np.asarray(total - (total - values)[events.starts][events.owner])

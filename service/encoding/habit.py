@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.events import Events, run_lengths, run_starts
+from service.encoding import passes
+from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, Kind, binned, interval, special
 from service.encoding.remembered import DECAY
 from service.encoding.values import Floats
@@ -140,33 +141,33 @@ class Past:
         lost: NDArray[np.bool_] | None = None,
     ) -> None:
         ids = events.ids[source]
-        values = events.codes.get(source, ids)  # codes tell unknown values apart
-        keys = events.owner << 32 | values
-        self.order = np.argsort(keys, kind="stable")
-        self.starts = run_starts(keys[self.order])
-        self.group = np.repeat(np.arange(len(self.starts)), run_lengths(self.starts, events.length))
-        self.wide = int(events.lengths.max()) + 1
-        self.places = self.group * self.wide + events.at[self.order]
-        self.there, self.strength, self.share = ids != MISSING, strength, np.asarray(frequencies)[ids]
-        self.earlier: Floats | float = 0.0 if earlier is None else earlier[events.owner]
-        self.recalled: Floats | float = 0.0 if recalled is None else recalled
-        self.lost: NDArray[np.bool_] | bool = False if lost is None else lost
+        self.events, self.strength = events, strength
+        self.values = events.codes.get(source, ids).astype(np.int64, copy=False)  # codes tell unknown values apart
+        self.there, self.share = ids != MISSING, np.asarray(frequencies)[ids]
+        self.earlier = np.zeros(len(events.lengths)) if earlier is None else earlier
+        self.recalled = np.zeros(events.length) if recalled is None else recalled
+        self.lost = np.zeros(events.length, dtype=bool) if lost is None else lost
 
     def log_ratio(self, before: NDArray[np.int64]) -> Floats:
         """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value or nothing is known of it.
 
         Args:
-            before: int64 (T,), how many of its sequence's first events are its past.
+            before: int64 (T,), how many of its sequence's first events are its past, never fewer than of the event
+                before; below 0 is none.
         """
-        within = before.clip(0)
-        seen = np.empty(len(within))
-        seen[self.order] = (
-            np.searchsorted(self.places, self.group * self.wide + within[self.order]) - self.starts[self.group]
+        return passes.log_ratios(
+            self.values,
+            self.there.view(np.uint8),
+            self.share,
+            self.strength,
+            self.events.starts,
+            self.events.lengths,
+            before,
+            self.earlier,
+            self.recalled,
+            self.lost.view(np.uint8),
+            MOST,
         )
-        seen, past = seen + self.recalled, within + self.earlier
-        ratio = np.log((seen / self.share + self.strength) / (past + self.strength))
-        told = self.there & ~(self.lost & (seen == 0))
-        return np.where(told, ratio.clip(-MOST, MOST), 0.0)
 
 
 def compared(k: int) -> str:

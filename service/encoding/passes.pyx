@@ -1,0 +1,99 @@
+"""Single passes over the events of sequences, one sequence after another: see `Habit` and `Change`.
+
+Values of events are numbers from 0, so that what was met is counted in a table, which each sequence leaves empty.
+"""
+
+from libc.math cimport exp, log, INFINITY
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+import numpy as np
+
+
+def log_ratios(const int64_t[:] values, const uint8_t[:] there, const double[:] share, double strength,
+               const int64_t[:] starts, const int64_t[:] lengths, const int64_t[:] before, const double[:] earlier,
+               const double[:] recalled, const uint8_t[:] lost, double most):
+    """See `Past.log_ratio`."""
+    found, met = np.zeros(values.shape[0]), np.zeros(_size(values), dtype=np.int32)
+    cdef double[::1] out = found
+    cdef int32_t[::1] seen = met
+    cdef Py_ssize_t n, t, start, past
+    cdef double held, ratio
+    for n in range(starts.shape[0]):
+        start = past = starts[n]
+        for t in range(start, start + lengths[n]):
+            while past < start + before[t]:
+                seen[values[past]] += 1
+                past += 1
+            held = seen[values[t]] + recalled[t]
+            if there[t] and not (lost[t] and held == 0):
+                ratio = log((held / share[t] + strength) / (past - start + earlier[n] + strength))
+                out[t] = min(max(ratio, -most), most)
+        for t in range(start, past):
+            seen[values[t]] = 0
+    return found
+
+
+def support(const int64_t[:, :] values, const uint8_t[:, :] told, const double[:] prior, double total,
+            const int64_t[:] starts, const int64_t[:] lengths):
+    """See `Change.support`."""
+    found, met = np.empty(values.shape[1]), np.zeros(prior.shape[0], dtype=np.int32)
+    forth, back = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    cdef double[::1] out = found, drawn = forth, drawn_back = back
+    cdef int32_t[::1] seen = met
+    cdef Py_ssize_t n, s, t, start, end, sources
+    cdef double before, after, whole
+    for n in range(starts.shape[0]):
+        start, end = starts[n], starts[n] + lengths[n]
+        sources = 0
+        for s in range(values.shape[0]):
+            if not told[s, n]:
+                continue
+            sources += 1
+            for t in range(start, end):
+                drawn[t] += log(seen[values[s, t]] + prior[values[s, t]])
+                seen[values[s, t]] += 1
+            for t in range(start, end):
+                seen[values[s, t]] -= 1
+                drawn_back[t] += log(seen[values[s, t]] + prior[values[s, t]])
+        before = after = whole = 0.0
+        for t in range(start, end):
+            drawn[t] -= sources * log(t - start + total)
+            drawn_back[t] -= sources * log(end - 1 - t + total)
+            whole += drawn[t]
+            after += drawn_back[t]
+        for t in range(start, end):
+            out[t] = (before + after - whole) / 2
+            before += drawn[t]
+            after -= drawn_back[t]
+        out[start] = -INFINITY
+    return found
+
+
+def odds_of_change(const double[:] support, const int64_t[:] starts, const int64_t[:] lengths):
+    """Log odds that somebody else took over before or at each event, float64 (T,), by the support of each place."""
+    found = np.empty(support.shape[0])
+    cdef double[::1] out = found
+    cdef Py_ssize_t n, t, start, end
+    cdef double most, changed, total, several
+    for n in range(starts.shape[0]):
+        start, end = starts[n], starts[n] + lengths[n]
+        several = log(max(lengths[n] - 1, 1))
+        most = changed = total = 0.0
+        for t in range(start, end):
+            most = max(most, support[t] - several)
+        for t in range(start, end):
+            out[t] = exp(support[t] - several - most)
+            total += out[t]
+        for t in range(start, end):
+            changed += out[t]
+            out[t] = log(max(changed, 1e-12) / max(exp(-most) + max(total - changed, 0.0), 1e-12))
+    return found
+
+
+cdef Py_ssize_t _size(const int64_t[:] values):
+    """One more than the largest value."""
+    cdef Py_ssize_t i
+    cdef int64_t most = -1
+    for i in range(values.shape[0]):
+        most = max(most, values[i])
+    return most + 1

@@ -1,0 +1,56 @@
+"""Compiled passes say what plain numpy says, for one sequence and for many."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.encoding import passes
+from service.encoding.events import Events
+from service.encoding.reading import PLAIN
+from tests.support.reference import passes as reference
+
+VALUES, SOURCES = 12, 3
+LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
+
+
+def drawn(lengths: list[int], seed: int) -> tuple[np.random.Generator, Events]:
+    return np.random.default_rng(seed), Events({}, lengths, PLAIN)
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(0, 2**32 - 1), st.integers(-5, 95), st.booleans())
+def test_an_event_is_compared_with_its_past(lengths: list[int], seed: int, lag: int, fixed: bool) -> None:
+    rng, events = drawn(lengths, seed)
+    values, there = rng.integers(0, VALUES, events.length), rng.random(events.length) < 0.8
+    share, recalled = rng.random(events.length) + 0.01, rng.integers(0, 3, events.length) * rng.random(events.length)
+    lost, earlier = rng.random(events.length) < 0.2, 50 * rng.random(len(lengths))
+    before = (events.lengths[events.owner] if fixed else events.at) - lag
+    before = np.minimum(before, events.lengths[events.owner])
+    given = share, 20.0
+    found = passes.log_ratios(
+        values,
+        there.view(np.uint8),
+        *given,
+        events.starts,
+        events.lengths,
+        before,
+        earlier,
+        recalled,
+        lost.view(np.uint8),
+        4.0,
+    )
+    expected = reference.log_ratios(events, values, there, *given, before.clip(0), earlier, recalled, lost, 4.0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(0, 2**32 - 1))
+def test_a_change_is_supported_by_what_lies_before_and_after_it(lengths: list[int], seed: int) -> None:
+    rng, events = drawn(lengths, seed)
+    values = rng.integers(0, VALUES // SOURCES, (SOURCES, events.length)) + np.arange(SOURCES)[:, None] * 4
+    told, prior = rng.random((SOURCES, len(lengths))) < 0.8, rng.random(VALUES)
+    found = passes.support(values, told.view(np.uint8), prior, 3.0, events.starts, events.lengths)
+    expected = reference.support(events, values, told, prior, 3.0)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    odds = passes.odds_of_change(expected, events.starts, events.lengths)
+    np.testing.assert_allclose(odds, reference.odds_of_change(events, expected), atol=1e-7)
