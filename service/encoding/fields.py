@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding import passes
 from service.encoding.events import Events
 from service.encoding.values import Floats, Ids, canonical, catalogue_order
 
@@ -90,7 +91,7 @@ def special(row: int) -> str | None:
 
 def binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
     """Ids by the edges each value reaches, MISSING where NaN."""
-    return np.where(np.isnan(values), MISSING, FIRST + np.searchsorted(np.asarray(edges), values, side="right"))
+    return passes.binned(values, np.asarray(edges, dtype=np.float64), MISSING, FIRST)
 
 
 def interval(edges: Sequence[float], row: int) -> str:
@@ -262,10 +263,12 @@ class Deviation(Kind):
         values = events.numbers(self.column)
         return binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
 
-    def side(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Int64 (T,): 1 where the number lies low for the identifier, 2 where high, by half a deviation; else 0."""
+    @cached_property
+    def sides(self) -> NDArray[np.uint64]:
+        """Uint64 (size,): 1 for ids of numbers that lie low for the identifier, 2 high, by half a deviation; else 0."""
         low, high = (FIRST + np.searchsorted(DEVIATION_EDGES, at, "right") for at in (-0.5, 0.5))
-        return np.select([ids < FIRST, ids < low, ids >= high], [0, 1, 2], 0)
+        ids = np.arange(self.size)
+        return np.select([ids < FIRST, ids < low, ids >= high], [0, 1, 2], 0).astype(np.uint64)
 
     def label(self, row: int) -> str:
         return special(row) or f"{interval(DEVIATION_EDGES, row)} sd"

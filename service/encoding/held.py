@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,17 +62,18 @@ def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
         of[:, k] = vocabulary.keys_of(events)
         sides = np.zeros(events.length, dtype=np.uint64)
         for deviation in (d for d in deviations if d.by == vocabulary.name):
-            sides = 3 * sides + deviation.side(events.ids[deviation.name]).astype(np.uint64)
+            sides = 3 * sides + deviation.sides[events.ids[deviation.name]]
         sided[:, k] = np.where(sides != 0, of[:, k] ^ ((2 * sides + 1) * _ODD), 0)
     named = of != 0
-    owner, moved = events.owner, np.arange(events.length) if events.order is None else events.order
-    ends = np.cumsum(np.bincount(owner, named.sum(axis=1), len(events.lengths)).astype(np.int64))
-    at = np.repeat(np.arange(events.length), named.sum(axis=1))
-    event = (moved - events.starts[owner])[at].astype(np.int32)
-    timed = ~np.logical_or.reduceat(np.isnan(events.ts), events.starts)
-    keys, sides, ts = of[named], sided[named], np.where(timed[owner], events.ts, np.nan)[at]
-    parts = zip((ends - np.diff(ends, prepend=0)).tolist(), ends.tolist(), events.lengths.tolist(), strict=True)
-    return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for a, b, n in parts]
+    at, _ = named.nonzero()
+    bounds = np.searchsorted(at, np.append(events.starts, events.length)).tolist()
+    event = (events.at if events.order is None else events.order - events.starts[events.owner])[at].astype(np.int32)
+    ts = events.ts
+    if (untimed := np.isnan(ts)).any():
+        ts = np.where(np.logical_or.reduceat(untimed, events.starts)[events.owner], np.nan, ts)
+    keys, sides, ts = of[named], sided[named], ts[at]
+    parts = zip(pairwise(bounds), events.lengths.tolist(), strict=True)
+    return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for (a, b), n in parts]
 
 
 def nothing(length: int) -> Held:

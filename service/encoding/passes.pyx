@@ -90,6 +90,26 @@ def odds_of_change(const double[:] support, const int64_t[:] starts, const int64
     return found
 
 
+def binned(const double[:] values, const double[:] edges, int64_t missing, int64_t first):
+    """See `fields.binned`."""
+    found = np.empty(values.shape[0], dtype=np.int64)
+    cdef int64_t[::1] out = found
+    cdef Py_ssize_t t, low, high, middle
+    for t in range(values.shape[0]):
+        if values[t] != values[t]:
+            out[t] = missing
+            continue
+        low, high = 0, edges.shape[0]
+        while low < high:
+            middle = (low + high) // 2
+            if values[t] < edges[middle]:
+                high = middle
+            else:
+                low = middle + 1
+        out[t] = first + low
+    return found
+
+
 cdef Py_ssize_t _size(const int64_t[:] values):
     """One more than the largest value."""
     cdef Py_ssize_t i

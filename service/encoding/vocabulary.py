@@ -73,9 +73,8 @@ class Vocabulary(Kind):
     def keys_of(self, events: Events) -> NDArray[np.uint64]:
         """Uint64 (T,), `key_of` the value of each encoded event, known or not; 0 where it has none."""
         codes = events.codes[self.name]
-        known = codes < self.size
-        found: NDArray[np.uint64] = self.keys[np.where(known, codes, MISSING)]
-        fresh = np.flatnonzero(~known)
+        found: NDArray[np.uint64] = self.keys[np.where(codes < self.size, codes, MISSING)]
+        fresh = np.flatnonzero(codes >= self.size)
         if fresh.size:
             _, first, which = np.unique(codes[fresh], return_index=True, return_inverse=True)
             values = events.spelt(self.name)

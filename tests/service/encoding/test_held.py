@@ -65,9 +65,9 @@ def test_the_side_follows_the_number_and_the_items_own_mean() -> None:
 def test_a_number_half_a_deviation_below_or_above_is_low_or_high(numbers: list[float]) -> None:
     ids = FIRST + np.searchsorted(DEVIATION_EDGES, numbers, side="right")
     expected = [1 if x < -0.5 else 2 if x >= 0.5 else 0 for x in numbers]
-    side = Deviation("d", "rating", "item_id", [], 1.0).side
-    assert side(ids).tolist() == expected
-    assert side(np.array([UNKNOWN, MISSING])).tolist() == [0, 0]
+    sides = Deviation("d", "rating", "item_id", [], 1.0).sides
+    assert sides[ids].tolist() == expected
+    assert sides[[UNKNOWN, MISSING]].tolist() == [0, 0]
 
 
 named_event = st.fixed_dictionaries(

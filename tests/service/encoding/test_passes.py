@@ -1,5 +1,7 @@
 """Compiled passes say what plain numpy says, for one sequence and for many."""
 
+import math
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,13 @@ def test_an_event_is_compared_with_its_past(lengths: list[int], seed: int, lag: 
     )
     expected = reference.log_ratios(events, values, there, *given, before.clip(0), earlier, recalled, lost, 4.0)
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@given(st.lists(st.floats(-5, 5) | st.sampled_from([math.nan, math.inf, -math.inf])), st.sets(st.integers(-4, 4)))
+def test_a_bin_ends_before_its_edge(values: list[float], edges: set[int]) -> None:
+    given_, at = np.array(values), np.array(sorted(edges), dtype=np.float64)
+    expected = np.where(np.isnan(given_), 1, 2 + np.searchsorted(at, given_, side="right"))
+    np.testing.assert_array_equal(passes.binned(given_, at, 1, 2), expected)
 
 
 @settings(deadline=None)
