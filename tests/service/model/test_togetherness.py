@@ -35,6 +35,17 @@ def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_o
         assert together.events[20 * (600 + k) + found.event] == surge[600 + k]
 
 
+def test_genuine_accounts_surge_no_more_among_many_who_were_watched_from_the_start() -> None:
+    """All are new at first, and of what is popular more hold than are known one by one."""
+    rng = np.random.default_rng(0)
+    log = []
+    for history in zipf(2000, seed=3):
+        ts = np.sort(NOW - rng.uniform(0, 30 * DAY, history.length))
+        log.append(Held(history.keys, history.sided, ts, history.event, history.length))
+    few, many = (np.quantile(judged(some).measures[:, SURGE], [0.5, 0.99, 0.999]) for some in (log[:300], log))
+    assert (many < few + 0.5).all()
+
+
 def test_a_hit_that_a_third_of_new_and_old_accounts_take_up_is_no_surge() -> None:
     log = zipf(300, seed=2)
     hit = [naming(h, HIT, float(h.ts[-1])) if k % 3 == 0 else h for k, h in enumerate(log)]
