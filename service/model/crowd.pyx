@@ -318,7 +318,7 @@ cdef class Crowd:
             of_event[k] = events[i]
             kept = PyDict_GetItem(self.holders, places[k].key)
             if kept != NULL:
-                (<Holders>kept).around(account, ts[i], holders, k, new)
+                (<Holders>kept).around(account, ts[i], self.totals, of_side[k], holders, k, new)
             for h in range(SPANS):
                 at, column = (i * SPANS + h) * COLUMNS, 2 * of_side[k]
                 totals[new, k, h] = max(around[at + column], 0.0)

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t
 
+from service.model.totals cimport Totals
+
 cdef enum:
     LATEST_ = 64
     SPANS = 4  # HORIZONS
@@ -16,7 +18,8 @@ cdef struct Holder:
 
 cdef class Holders:
     cdef readonly double count
-    cdef double pace, oldest, share  # of those before the latest, as they were known before one was taken out
+    cdef double oldest, newest  # of the latest, as they were known before one was taken out
+    cdef double[2] told  # what they counted for, new and old
     cdef int known, room
     cdef Holder *latest
     cdef bint has(self, int64_t account) noexcept
@@ -24,4 +27,5 @@ cdef class Holders:
     cdef bint gone(self) noexcept
     cdef void _tell(self) noexcept
     cdef add(self, int64_t account, double ts, bint old, double weight)
-    cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept
+    cdef void around(self, int64_t account, double ts, Totals totals, bint side, double[:, :, ::1] found,
+                     Py_ssize_t at, int new) noexcept

@@ -4,7 +4,7 @@ from libc.math cimport fabs
 from libc.string cimport memmove
 from cpython.mem cimport PyMem_Free as free
 
-from service.model.totals cimport some
+from service.model.totals cimport COLUMNS, Totals, count_until, some
 
 from array import array
 
@@ -91,19 +91,23 @@ cdef class Holders:
         return not self.known and self.count < SEEN
 
     cdef void _tell(self) noexcept:
-        """Says how the LATEST came: those before them are taken to have come as often."""
-        cdef double told = 0, old = 0
+        """Says how the LATEST came, by whom those before them are estimated."""
         cdef int i
+        self.oldest, self.newest = self.latest[0].when, self.latest[LATEST_ - 1].when
+        self.told[0] = self.told[1] = 0.0
         for i in range(LATEST_):
-            told += self.latest[i].weight
-            old += self.latest[i].old
-        self.oldest, self.share = self.latest[0].when, old / LATEST_
-        self.pace = told / max(self.latest[LATEST_ - 1].when - self.oldest, 1.0)
+            self.told[self.latest[i].old] += self.latest[i].weight
 
-    cdef void around(self, int64_t account, double ts, double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
-        """Adds the others, new and old, that name it around a time; those before the latest as often as these."""
-        cdef double told = 0, unseen, before, away
-        cdef int i, h, kind
+    cdef void around(self, int64_t account, double ts, Totals totals, bint side, double[:, :, ::1] found,
+                     Py_ssize_t at, int new) noexcept:
+        """Adds the others, new and old, that name it around a time.
+
+        Those before the latest are taken to be as large a part of all that new, and old, accounts named.
+        """
+        cdef double told = 0, unseen, before, came, most
+        cdef double[COLUMNS] first, last, since, until
+        cdef double away
+        cdef int i, h, kind, c
         cdef Holder *one
         for i in range(self.known):
             one = &self.latest[i]
@@ -119,8 +123,17 @@ cdef class Holders:
             return
         if self.known == LATEST_:
             self._tell()
+        count_until(totals.at, totals.sums, totals.n, self.oldest, 0, first)
+        count_until(totals.at, totals.sums, totals.n, self.newest, 0, last)
         for h in range(SPANS):
-            before = max(min(self.oldest, ts + SPAN[h]) - (ts - SPAN[h]), 0.0)
-            before = min(before * self.pace, unseen)
-            found[new, at, h] += (1 - self.share) * before
-            found[1 - new, at, h] += self.share * before
+            if ts - SPAN[h] >= self.oldest:
+                continue
+            count_until(totals.at, totals.sums, totals.n, ts - SPAN[h], 0, since)
+            count_until(totals.at, totals.sums, totals.n, min(ts + SPAN[h], self.oldest), 0, until)
+            for kind in range(2):
+                c = 2 * side + kind
+                before, came = max(until[c] - since[c], 0.0), max(last[c] - first[c], 0.0)
+                most = unseen * (self.told[kind] / (self.told[0] + self.told[1]))
+                if before > 0:
+                    found[1 - new if kind else new, at, h] += (
+                        most if self.told[kind] * before >= most * came else self.told[kind] * before / came)

@@ -66,6 +66,11 @@ class Together:
         """Bool (N,): of which sequences anything is known of the crowd."""
         return ~np.isnan(self.measures[:, 0])
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return self.measures.nbytes + self.events.nbytes + 250 * len(self.most)
+
     @classmethod
     def unknown(cls, lengths: Sequence[int]) -> "Together":
         """Nothing is known of the crowd."""

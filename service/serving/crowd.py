@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from cachetools import TTLCache
 
 from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd
@@ -16,6 +17,8 @@ from service.model.looks import Limits, News
 from service.model.togetherness import Together, Usual
 from service.serving.crowd_records import pack, unpack
 from service.settings import Settings
+
+AGAIN_SECONDS, AGAIN_BYTES = 60.0, 8 << 20  # for how long a request may be sent again, and what such requests may hold
 
 
 class LiveCrowd:
@@ -30,6 +33,8 @@ class LiveCrowd:
         young: whether so little is known yet that nobody should be judged beside it.
         changed: whether anything has entered since whoever sets it back last looked.
         tell: hears what accounts did that is new, so that it can be shared.
+        before: what was known before the latest requests of several accounts, by `request`. One that is sent again is
+            told the same, or its accounts would see each other, who entered by it.
     """
 
     def __init__(self, limits: Limits, secret: str = "") -> None:
@@ -37,6 +42,7 @@ class LiveCrowd:
         self.began = time.monotonic()
         self.young = self.changed = False
         self.tell: Callable[[Sequence[News]], None] | None = None
+        self.before: TTLCache[bytes, Together] = TTLCache(AGAIN_BYTES, AGAIN_SECONDS, getsizeof=lambda told: told.size)
         self._secret = hashlib.sha256(secret.encode() if secret else secrets.token_bytes(32)).digest()
 
     def look(self, usual: Usual, accounts: Sequence[str], held: Sequence[Held]) -> Together:
@@ -47,6 +53,16 @@ class LiveCrowd:
             now = float(shown.ts[-1]) if len(shown.ts) else time.time()
             found.append(usual.read(self.state.look(self.number(account), shown, now), one.length))
         return Together.joined(found)
+
+    def request(self, version: str, accounts: Sequence[str], held: Sequence[Held]) -> bytes | None:
+        """What stands for a request to a bundle's version, the same when it is sent again; None for one account's."""
+        if len(set(accounts)) < 2:
+            return None
+        digest = hashlib.blake2b(version.encode(), digest_size=16, key=self._secret, person=b"request")
+        for account, one in zip(accounts, held, strict=True):
+            digest.update(np.array((self.number(account), one.length, len(one.keys))).tobytes())
+            digest.update(b"".join(part.tobytes() for part in (one.keys, one.sided, one.ts, one.event)))
+        return digest.digest()
 
     def enter(self, accounts: Sequence[str], held: Sequence[Held]) -> None:
         """Takes in what accounts did; what they did before counts once."""
@@ -59,6 +75,7 @@ class LiveCrowd:
     def forget(self, account: str) -> bool:
         """Forgets an account, and says whether there was anything to forget."""
         number = self.number(account)
+        self.before.clear()
         self.changed = True  # campaigns are of those who are left
         if self.tell:
             self.tell([News(number, 0.0, 0, None)])

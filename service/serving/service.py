@@ -261,6 +261,7 @@ class Serving:
         expected = self.crowd is not None and model.bundle.usual is not None
         crowd = self.crowd if expected and not asked.alone else None
         in_full = bool(asked.reasons or asked.repair or asked.trial or asked.counterfactual)
+        enters = asked.observe and not asked.trial
         cache = active.cache if not (crowd or in_full) else None
         keys = self._answer_from(cache, prepared, results, asked.live) if cache is not None else {}
         waiting = [(i, one) for i, one in enumerate(prepared) if results[i] is None and isinstance(one, Prepared)]
@@ -274,7 +275,7 @@ class Serving:
         judged, accounts = await self._answers(active, of_all, asking), [one.account for _, one in waiting]
         alone = time.perf_counter()
         if crowd:
-            judged = await judged_beside(crowd, model, accounts, judged, asking, self.metrics)
+            judged = await judged_beside(crowd, model, accounts, judged, asking, self.metrics, enters)
         beside = time.perf_counter()
         judged = await self._settled(active, of_all, judged, reach, asking)
         policy = self.registry.policy_for(active)  # at once, as they are settled by no later one
@@ -291,7 +292,7 @@ class Serving:
             await explain(some, partial(self._shortened, active, crowd, asking), model, policy, asked)
             stages["counterfactual"].observe(-composed_at + (composed_at := time.perf_counter()))
         if crowd:  # only now, so that nobody enters by a request that is refused
-            if asked.observe and not asked.trial:
+            if enters:
                 await take_in(crowd, accounts, judged, self.metrics)
             stages["crowd"].observe(beside - alone + time.perf_counter() - composed_at)
         if call:

@@ -203,6 +203,24 @@ def test_a_redis_that_evicts_the_stream_holds_up_no_request(
     in_step(replicas, before + 2)
 
 
+def test_a_request_of_several_accounts_that_is_sent_again_scores_the_same_and_enters_once(
+    start_service: Starter, bundle: Bundle, people: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, crowd=True)
+    judged(service, *people[:GENUINE])
+    campaign = copies(people[150], "copy", 8)
+    first = [(r["score"], r["decision"]) for r in judged(service, *campaign)]
+    assert {decision for _, decision in first} == {"allow"}, "they do not see one another yet"
+    assert known(service) == GENUINE + len(campaign)
+    assert [(r["score"], r["decision"]) for r in judged(service, *campaign)] == first
+    assert known(service) == GENUINE + len(campaign)
+    for others in (campaign[:4], [*campaign, people[151]], copies(people[150], "another", 2)):
+        decisions = [r["decision"] for r in judged(service, *others)]
+        assert decisions.count("block") >= min(len(others), len(campaign)), "another request sees who entered by then"
+    trial = score(service, {"sequences": campaign, "trial": True}).json()["results"]
+    assert {r["decision"] for r in trial} == {"block"}, "a trial is of now"
+
+
 def test_without_a_key_a_crowd_is_not_shared(start_service: Starter, bundle: Bundle, store: RedisServer) -> None:
     service = start_service(bundle.path, live_url=store.url, crowd=True)
     said = service.log.read_text()

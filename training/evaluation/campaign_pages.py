@@ -8,8 +8,10 @@ from markupsafe import Markup
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from training.evaluation import pages, plots
+from training.evaluation.words import brief
 
 MOST = 12  # rows of a table of one campaign
+LETTERS = 30  # of a value beside a picture
 BINS = 60  # of time
 DAY = 86400.0  # seconds
 
@@ -37,7 +39,8 @@ def _who_holds_what(picture: Mapping[str, Any]) -> Markup:
     axes.axhline(picture["members"] - 0.5, color="#999999", linewidth=1)
     axes.axvline(picture["pushed"] - 0.5, color="#999999", linewidth=1)
     axes.set(ylim=(len(picture["held"]) - 0.5, -0.5), xlim=(-0.5, len(picture["values"]) - 0.5), yticks=[])
-    axes.set_xticks(range(len(picture["values"])), picture["values"], rotation=90, size=5, parse_math=False)
+    words = [brief(value, LETTERS) for value in picture["values"]]
+    axes.set_xticks(range(len(words)), words, rotation=90, size=5, parse_math=False)
     return plots.svg(plot)
 
 

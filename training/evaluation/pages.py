@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from training.evaluation.words import ends, told, whole_number
+from training.evaluation.words import brief, ends, told, whole_number
 
 
 def _number(value: float, spec: str = ",") -> str:
@@ -20,7 +20,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters.update(number=_number, of=whole_number, told=told, ends=ends)
+_ENVIRONMENT.filters.update(number=_number, of=whole_number, told=told, ends=ends, brief=brief)
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,4 +1,4 @@
-"""Figures in plain words, for readers who do not know the terms of the field."""
+"""Figures and values in plain words, for readers who do not know the terms of the field."""
 
 import re
 from collections.abc import Sequence
@@ -37,3 +37,9 @@ def in_words(cut: str) -> str:
     if found := re.fullmatch(r"(first|latest) (\d+)", cut):
         return f"the {found[1]} {found[2]} events" if found[2] != "1" else f"the {found[1]} event"
     return {"whole": "the whole history", "whole, beside the crowd": "the whole, and others"}.get(cut, f"the {cut}")
+
+
+def brief(value: str, most: int = 60) -> str:
+    """A value of a log as a page shows it: at most so many letters, `?` for each that cannot be printed."""
+    printed = "".join(letter if letter.isprintable() else "?" for letter in value[: most + 1])
+    return printed if len(printed) <= most else f"{printed[: most - 1]}…"

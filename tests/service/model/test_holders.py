@@ -57,6 +57,21 @@ def test_of_a_value_that_many_hold_those_before_the_latest_are_estimated() -> No
     assert season == pytest.approx(1000, rel=0.05)
 
 
+def test_those_before_the_latest_came_when_there_were_accounts_to_come() -> None:
+    """One account in ten names it, of ever more accounts an hour, and of none at all in the third week."""
+    hours = [h for h in range(28 * 24) if h // 168 != 2]
+    times = [NOW + 3600.0 * h + k for h in hours for k in range(1 + h // 50)]
+    crowd = crowd_of({a: held([1 if a % 10 == 0 else 100 + a % 400], ts) for a, ts in enumerate(times)})
+    [of_one] = [holders for key, holders in crowd.holders.items() if key == held([1], 0.0).keys[0]]
+    assert of_one.count > 3 * LATEST
+    for day in (3, 10, 17.5, 24):
+        ts = NOW + DAY * day
+        look = crowd.look(len(times), held([1], ts), NOW + 28 * DAY)
+        for h, within in enumerate(c.HORIZONS):
+            true = sum(abs(one - ts) <= within for one in times[::10])
+            assert look.holders[:, 0, h].sum() == pytest.approx(true, rel=0.1, abs=2)
+
+
 def test_what_is_told_late_takes_nobodys_place() -> None:
     """A log of long ago comes in after what happens now: accounts of now stay, and so do the latest holders."""
     now = {a: held([1], NOW - a) for a in range(30)}

@@ -17,7 +17,7 @@ def judged(log: list[Held]) -> Together:
     for account, history in enumerate(log):
         crowd.enter(account, history)
     looks = [crowd.look(account, h, float(h.ts[-1])) for account, h in enumerate(log)]
-    return Together.joined([USUAL.read(look, len(h.keys)) for look, h in zip(looks, log, strict=True)])
+    return Together.joined([USUAL.read(look, h.length) for look, h in zip(looks, log, strict=True)])
 
 
 def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_ones() -> None:
@@ -33,6 +33,17 @@ def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_o
         assert one.keys[found.event] == keys_of([RARE])[0]
         assert found.holders > 3 * found.usual
         assert together.events[20 * (600 + k) + found.event] == surge[600 + k]
+
+
+def test_genuine_accounts_surge_no_more_among_many_who_were_watched_from_the_start() -> None:
+    """All are new at first, and of what is popular more hold than are known one by one."""
+    rng = np.random.default_rng(0)
+    log = []
+    for history in zipf(2000, seed=3):
+        ts = np.sort(NOW - rng.uniform(0, 30 * DAY, history.length))
+        log.append(Held(history.keys, history.sided, ts, history.event, history.length))
+    few, many = (np.quantile(judged(some).measures[:, SURGE], [0.5, 0.99, 0.999]) for some in (log[:300], log))
+    assert (many < few + 0.5).all()
 
 
 def test_a_hit_that_a_third_of_new_and_old_accounts_take_up_is_no_surge() -> None:
@@ -53,6 +64,22 @@ def test_a_hit_that_hardly_any_new_account_takes_up_is_no_surge_of_one_value() -
     calm, excited = (judged(one).measures[takers, SURGE] for one in (log, hit))
     assert len(takers) == 100
     assert (excited <= calm.max()).all()
+
+
+@pytest.mark.parametrize("kind", ["one value for everybody", "a new value for every event"])
+def test_an_identifier_that_tells_nothing_makes_nobody_odd(kind: str) -> None:
+    """Each event names one more value, in a column that training did not have."""
+    log = zipf(600, seed=2)
+    more = []
+    for k, history in enumerate(log):
+        n = history.length
+        named = keys_of([HIT] * n if kind == "one value for everybody" else list(range(HIT + k * n, HIT + k * n + n)))
+        keys = np.stack((history.keys, named), axis=1).ravel()
+        more.append(Held(keys, np.zeros_like(keys), np.repeat(history.ts, 2), np.repeat(history.event, 2), n))
+    calm, found = judged(log).measures, judged(more).measures
+    assert np.quantile(found[:, SURGE], 0.99) < np.quantile(calm[:, SURGE], 0.99) + 0.2
+    assert found[:, SURGE].max() < 5
+    assert (found[:, [COPY, LOCKSTEP]] < 0.5).all()
 
 
 def test_copies_and_accounts_in_lockstep_stand_out() -> None:

@@ -107,7 +107,8 @@ class _Holders:
     old: "array[int]" = field(default_factory=lambda: array("b"))
     weight: "array[float]" = field(default_factory=lambda: array("f"))
 
-    came: tuple[float, float, float] = (0.0, 0.0, 0.0)  # pace, oldest and share of the latest, before one was taken out
+    # oldest and newest of the latest, and what the new and the old among them counted for, before one was taken out
+    came: tuple[float, float, tuple[float, float]] = (0.0, 0.0, (0.0, 0.0))
 
     def without(self, account: int) -> bool:
         """Takes out one that is known by itself; returns whether it was the last of all."""
@@ -120,8 +121,8 @@ class _Holders:
 
     def tell(self) -> None:
         """Says how the LATEST came."""
-        oldest = min(self.when)
-        self.came = sum(self.weight) / max(max(self.when) - oldest, 1.0), oldest, sum(self.old) / LATEST
+        told = [sum(w for w, old in zip(self.weight, self.old, strict=True) if old == kind) for kind in (0, 1)]
+        self.came = self.when[0], self.when[-1], (told[0], told[1])
 
 
 class Crowd:
@@ -193,7 +194,7 @@ class Crowd:
             keys=keys,
             sided=sided,
             event=held.event[last % max(len(held.keys), 1)],
-            holders=self._around(account, keys, ts)[[old, 1 - old]],
+            holders=self._around(account, keys, ts, sided)[[old, 1 - old]],
             totals=self._totals(found, ts, sided)[[old, 1 - old]],
             fresh=not old,
             known=len(self.accounts) - (found is not None),
@@ -236,10 +237,10 @@ class Crowd:
             self.holders.popitem(last=False)
         return True
 
-    def _around(self, account: int, keys: Keys, ts: Floats) -> Floats:
+    def _around(self, account: int, keys: Keys, ts: Floats, sided: NDArray[np.bool_]) -> Floats:
         """Float64 (2, K, 4): the others, new and old, that name each key (K,) around times (K,).
 
-        Those before the latest are taken to have come as often as these.
+        Those before the latest are taken to be as large a part of all that new, and old, accounts named.
         """
         some = [self.holders.get(key, _NONE) for key in keys.tolist()]
         of = np.repeat(np.arange(len(keys)), [len(h.who) for h in some])
@@ -259,9 +260,16 @@ class Crowd:
                 continue
             if len(holders.who) == LATEST:
                 holders.tell()
-            pace, oldest, share = holders.came
-            before = np.clip(np.minimum(oldest, ts[k] + HORIZONS) - (ts[k] - HORIZONS), 0.0, None)
-            found[:, k] += np.array([[1 - share], [share]]) * np.minimum(before * pace, unseen[k])
+            oldest, newest, told_of = holders.came
+            column = 2 * int(sided[k]) + np.arange(2)
+            came = np.diff(self.totals.until(np.array([oldest, newest]))[:, column], axis=0)[0]
+            ends = np.minimum(oldest, ts[k] + HORIZONS), np.minimum(oldest, ts[k] - HORIZONS)
+            before = np.subtract(*(self.totals.until(end)[:, column] for end in ends))
+            for kind in (0, 1):
+                most = unseen[k] * told_of[kind] / sum(told_of)
+                for h in np.flatnonzero(before[:, kind] > 0).tolist():
+                    some_of = told_of[kind] * before[h, kind]
+                    found[kind, k, h] += most if some_of >= most * came[kind] else some_of / came[kind]
         return np.asarray(found)
 
     def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_]) -> Floats:

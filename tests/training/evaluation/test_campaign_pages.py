@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ SCRIPT = "<script>alert('x')</script>"
 
 
 def campaign(number: int, members: int, **scores: Any) -> dict[str, Any]:
-    pushed = {
+    pushed: dict[str, Any] = {
         "column": "item_id",
         "value": SCRIPT,
         "side": "high",
@@ -27,7 +28,7 @@ def campaign(number: int, members: int, **scores: Any) -> dict[str, Any]:
         "log10_expected": -24.43,
         "start": "1997-10-29T02:21:49+00:00",
         "end": None,
-        "pushed": [pushed, pushed],
+        "pushed": [pushed, dict(pushed)],
         "members": who,
     }
 
@@ -60,6 +61,23 @@ def test_the_page_shows_each_campaign_and_pictures_of_the_first() -> None:
         assert row in page.rows
     assert "5 more are in members.csv" in page.text
     assert "Pictures are of the first 2 campaigns; the tables have all 3." in page.text
+
+
+def test_values_without_end_or_that_cannot_be_printed_leave_room_for_the_rest() -> None:
+    endless, odd = "https://shop/" + "x" * 5000, "a\x00b\nc\x01"
+    one = campaign(1, 3)
+    for pushed, value in zip(one["pushed"], (endless, odd), strict=True):
+        pushed |= {"value": value}
+    one["members"][0]["sequence_id"] = endless
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a plot whose words leave no room, or that no font has
+        page = Page(render(found(one), [{**picture(True), "values": [endless, odd]}], "events.csv"))
+    assert page.plots == 2
+    names = [row[0] for row in page.rows]
+    assert endless[:59] + "…" in names
+    assert f"item_id {endless[:59]}… high" in names
+    assert "item_id a?b?c? high" in names
+    assert endless[:61] not in page.text
 
 
 def test_a_log_without_campaigns_has_a_page_that_says_so() -> None:
