@@ -99,8 +99,8 @@ def main() -> None:
         took = in_turn(ways, given, json.dumps(values))
         bare, all_of_it, whole = (took[way] for way in ways)
         print(
-            f"{name}: {len(json.dumps(values[0][0]))} bytes an event; {parsing:.0f} us to parse; to encode, {bare:.0f} us "
-            f"without it and {all_of_it - bare:.0f} us more with; {whole - all_of_it:.0f} us of change and habit beside it"
+            f"{name}: {len(json.dumps(values[0][0]))} bytes an event; {parsing:.0f} us to parse; to encode, {bare:.0f} "
+            f"us without, {all_of_it - bare:.0f} us more with; {whole - all_of_it:.0f} us of change and habit beside it"
         )
     numbers = np.asarray(vectors, dtype=np.float32).reshape(-1, WIDTH)
     lengths = np.sqrt((numbers**2).sum(axis=1))
