@@ -36,6 +36,27 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
     return {name: [event.get(name) for event in rows] for name in names}, len(rows)
 
 
+def flattened(record: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """An object's values by column: those of an object within it have columns of their own, `geo.country`.
+
+    Returns:
+        also the columns of objects within those, whose values are None.
+
+    Raises:
+        EventError: two keys stand for one column.
+    """
+    found, deeper = dict[str, object](), list[str]()
+    for key, value in record.items():
+        inner = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        for name, one in inner.items():
+            if name in found or (name != key and name in record):
+                raise EventError(None, name, "two keys stand for it; give one another name")
+            if isinstance(one, dict):
+                deeper.append(name)
+            found[name] = None if isinstance(one, dict) or one != one else one  # NaN is not itself
+    return found, deeper
+
+
 def length_of(events: Sequence[object] | Mapping[str, Sequence[object]] | None) -> int:
     """How many events there are, where they are well-formed."""
     return len(next(iter(events.values()), ())) if isinstance(events, Mapping) else len(events or ())

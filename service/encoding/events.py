@@ -137,8 +137,10 @@ class Events:
         if column not in self._codewords:
             with self._in_callers_order():
                 codes, at, self.unreadable[column] = self.reading.codewords(column, self.values(column))
-            found = np.full((self.length, codes.shape[1]), -1, dtype=np.int64)
-            found[at] = codes
+            found = codes.astype(np.int64)
+            if len(at) < self.length:
+                found = np.full((self.length, codes.shape[1]), -1, dtype=np.int64)
+                found[at] = codes
             self._codewords[column], self._read[column] = found, (codes, at)
         return self._codewords[column]
 

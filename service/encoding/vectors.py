@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import SchemaValidator, core_schema, to_json
+from pydantic_core import SchemaValidator, core_schema
 
 from service.encoding.values import EventError
 
@@ -76,7 +76,7 @@ class Codebook:
         return np.where(there, words.transpose(0, 2, 1), 0.0).copy(), np.where(there, half, np.inf)
 
     @cached_property
-    def known(self) -> dict[str, bytes]:
+    def known(self) -> dict[object, bytes]:
         """The codewords of texts that were read before, as the picture of an item is sent again with each event."""
         return {}
 
@@ -105,27 +105,32 @@ class Codebook:
         Raises:
             EventError: a value is an object.
         """
-        texts = [value for value in values if isinstance(value, str)]
-        told, codes = dict.fromkeys(texts), self.known
-        room = MOST_KNOWN // (8 * self.width // 3 + 1)  # for texts of such vectors, in base64
-        if not told or len(told) > room or len(texts) + sum(value is None for value in values) < len(values):
+        codes = self.known
+        try:
+            found = list(map(codes.get, values))
+        except TypeError:  # a list has no hash
             return self._read(values, is_missing)
-        fresh = [text for text in told if text not in codes]
-        if len(codes) + len(fresh) > room:  # others may still read what the old ones hold
-            codes, fresh = {}, list(told)
-            vars(self)["known"] = codes
         wrong = set[object]()
+        fresh = [v for v in dict.fromkeys(values) if v is not None and v not in codes] if None in found else []
         if fresh:
+            room = MOST_KNOWN // (8 * self.width // 3 + 1)  # for texts of such vectors, in base64
+            if len(fresh) > room or set(map(type, fresh)) != {str}:
+                return self._read(values, is_missing)
+            if len(codes) + len(fresh) > room:  # others may still read what the old ones hold
+                codes = vars(self)["known"] = {}
             rows, good, unreadable = self._read(fresh, is_missing)
             packed, parts = rows.tobytes(), rows.shape[1]
-            codes |= {fresh[at]: packed[k * parts : (k + 1) * parts] for k, at in enumerate(good.tolist())}
+            new = {fresh[at]: packed[k * parts : (k + 1) * parts] for k, at in enumerate(good.tolist())}
+            codes |= new
             if len(fresh) == len(values):  # then they stand where they stood
                 return rows, good, unreadable
             wrong = {fresh[at] for at in unreadable}
-        there = [(place, codes[value]) for place, value in enumerate(values) if value in codes]
-        found = np.frombuffer(b"".join([of for _, of in there]), dtype=np.uint8).reshape(-1, len(self.words))
-        at = np.array([place for place, _ in there], dtype=np.int64)
-        return found, at, [place for place, value in enumerate(values) if value in wrong] if wrong else []
+            found = [new.get(value) if of is None else of for value, of in zip(values, found, strict=True)]
+        told = np.frombuffer(b"".join(filter(None, found)), dtype=np.uint8).reshape(-1, len(self.words))
+        at = np.arange(len(found))
+        if len(told) < len(found):
+            at = np.array([place for place, of in enumerate(found) if of is not None], dtype=np.int64)
+        return told, at, [place for place, value in enumerate(values) if value in wrong] if wrong else []
 
     def _read(
         self, values: Sequence[object], is_missing: Callable[[object], bool]
@@ -174,11 +179,14 @@ def matrix(
     Raises:
         EventError: a value is an object.
     """
-    if set(map(type, values)) == {str} and (found := _texts(values, width)) is not None:
+    texts = [value for value in values if isinstance(value, str)]
+    if texts and len(texts) == len(values) and (found := _texts(texts, width)) is not None:
         return found, np.arange(len(values)), []
     pack = Struct(f"<{width}f").pack
     rows, at, unreadable = list[bytes](), list[int](), list[int]()
     for place, value in enumerate(values):
+        if value is None:
+            continue
         if isinstance(value, dict):
             raise EventError(place, column, needed(width))
         if (row := _row(value, width, pack)) is not None:
@@ -214,15 +222,19 @@ def numbers_of_text(text: str) -> list[float]:
     return numbers
 
 
-def _decoded(texts: Sequence[object]) -> list[bytes] | None:
+def _decoded(texts: Sequence[str]) -> list[bytes] | None:
     """What base64 texts hold; None where one is no such text."""
+    whole = "".join(texts)
+    if '"' in whole or "\\" in whole:  # no base64, and JSON would take the texts for others
+        return None
     try:
-        return list(_BASE64.validate_json(to_json(texts)))
+        found: list[bytes] = _BASE64.validate_json('["' + '","'.join(texts) + '"]')
     except ValueError:
         return None
+    return found
 
 
-def _texts(texts: Sequence[object], width: int) -> Vectors | None:
+def _texts(texts: Sequence[str], width: int) -> Vectors | None:
     """Float32 (T, D) of base64 texts, read all at once; None where one is no vector."""
     packed = _decoded(texts)
     if packed is None or set(map(len, packed)) != {2 * width}:

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from service.encoding.columns import flattened
 from service.encoding.times import FORMS, timestamps
 from service.encoding.values import EventError, canonical
 from service.encoding.vectors import vector_names
@@ -310,7 +311,10 @@ def _json(
             raise ValueError(f"{path}, row {row}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, row {row}: an object of fields and values is needed")
-        values = together(values)
+        try:
+            values = together(flattened(values)[0])  # as a fit reads them; what lies deeper it leaves out, too
+        except EventError as error:
+            raise ValueError(f"{path}, row {row}: column {error.field!r}: {error.reason}") from error
         present |= dict.fromkeys(values)
         yield row, values
     _check_renamed(path, columns, list(present))

@@ -1,7 +1,7 @@
 """What a vector of 384 numbers costs: bytes of a request, and the time that it adds to a sequence of 64 events.
 
 The time is that of one core, from what a request's JSON was parsed into to the rows of the table, with the field and
-without; least of many rounds, as other work on the machine only adds to it.
+without, by turns; least of many rounds, as other work on the machine only adds to it.
 
 python tests/bench/vectors.py
 """
@@ -22,7 +22,7 @@ from training.data.kinds import CATEGORICAL, IDENTIFIER, NUMERIC, VECTOR, Held
 from training.data.log import Log
 from training.fit.encoder import fit_encoder
 
-WIDTH, WINDOW, ACCOUNTS, AT_ONCE, ROUNDS = 384, 64, 60, 8, 60
+WIDTH, WINDOW, ACCOUNTS, AT_ONCE, ROUNDS = 384, 64, 60, 8, 100
 
 
 def log_of(rng: np.random.Generator) -> Log:
@@ -57,17 +57,21 @@ def _encode(encoder: Encoder, sent: list[Any]) -> None:
         pass
 
 
-def encoding(encoder: Encoder, given: list[Any], vectors: list[Any], new: bool) -> float:
-    """Microseconds to encode sequences whose vectors come as from JSON, and are new, or were read before."""
-    body = json.dumps(vectors)
-    found = []
+def in_turn(ways: dict[str, tuple[Encoder, bool]], given: list[Any], body: str) -> dict[str, float]:
+    """Microseconds to encode a sequence in each of several ways, by turns, so that other work slows all alike.
+
+    Args:
+        ways: an encoder, and whether it is to forget the vectors that it read before.
+        body: the sequences' vectors as JSON, parsed anew each time, as those of a request are.
+    """
+    found = dict.fromkeys(ways, float("inf"))
     for _ in range(ROUNDS):
-        if new:
-            for book in encoder.reading.codebooks.values():
+        for name, (encoder, new) in ways.items():
+            for book in encoder.reading.codebooks.values() if new else ():
                 book.known.clear()
-        sent = [({**c, "vector": v}, n) for (c, n), v in zip(given, from_json(body), strict=True)]
-        found.append(least(partial(_encode, encoder, sent), AT_ONCE, 1))
-    return min(found)
+            sent = [({**c, "vector": v}, n) for (c, n), v in zip(given, from_json(body), strict=True)]
+            found[name] = min(found[name], least(partial(_encode, encoder, sent), AT_ONCE, 1))
+    return found
 
 
 def main() -> None:
@@ -89,16 +93,14 @@ def main() -> None:
         "array of numbers": (arrays, True),
     }
     print(f"a sequence of {WINDOW} events, each with {WIDTH} numbers; encoded {AT_ONCE} at a time")
-    bare = least(lambda: list(without.encode_all([({**c, "vector": [None] * n}, n) for c, n in given])), AT_ONCE)
-    print(f"without the field: {bare:.0f} us to encode")
     for name, (values, new) in forms.items():
-        body = json.dumps(values[0])
-        parsing = least(partial(from_json, body))
-        all_of_it = encoding(plain, given, values, new)
-        whole = encoding(encoder, given, values, new)
+        parsing = least(partial(from_json, json.dumps(values[0])))
+        ways = {"bare": (without, False), "plain": (plain, new), "whole": (encoder, new)}
+        took = in_turn(ways, given, json.dumps(values))
+        bare, all_of_it, whole = (took[way] for way in ways)
         print(
-            f"{name}: {len(json.dumps(values[0][0]))} bytes an event; {parsing:.0f} us to parse; "
-            f"{all_of_it - bare:.0f} us more to encode, {whole - all_of_it:.0f} us of change and habit beside it"
+            f"{name}: {len(json.dumps(values[0][0]))} bytes an event; {parsing:.0f} us to parse; to encode, {bare:.0f} "
+            f"us without, {all_of_it - bare:.0f} us more with; {whole - all_of_it:.0f} us of change and habit beside it"
         )
     numbers = np.asarray(vectors, dtype=np.float32).reshape(-1, WIDTH)
     lengths = np.sqrt((numbers**2).sum(axis=1))

@@ -23,6 +23,7 @@ from tests.support.logs import click, genuine_log
 from tests.support.processes import start, wait_until
 from tests.support.servers import RedisServer
 from tests.support.service import Service, Starter, bearer, sample, score
+from training.data.read import read_table
 
 PEOPLE, ARRIVALS = 100, ("new", "duplicate", "late", "out_of_order", "refused")
 ADMIN, CALLER = "an admin's long secret", "a caller's long secret"
@@ -186,9 +187,23 @@ def test_a_vector_with_a_column_for_each_number_is_sent_as_a_list(tmp_path: Path
     assert asked == []
 
 
+def test_objects_within_a_row_become_columns_as_a_fit_reads_them(tmp_path: Path) -> None:
+    row = {
+        "who": {"id": "u"},
+        "ts": 1.7e9,
+        "geo": {"country": "NZ", "at": {"x": 1}, "city": None},
+        "p": {"0": 1, "1": 2},
+    }
+    file = written(tmp_path / "e.jsonl", [row])
+    [(_, values)] = rows_of(file, {"sequence_id": "who.id"}, lambda: ["p"])
+    assert values == {"sequence_id": "u", "ts": 1.7e9, "geo.country": "NZ", "p": [1.0, 2.0]}
+    assert set(values) - {"p"} <= set(read_table(file, {"sequence_id": "who.id"}).columns)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
+        ("e.jsonl", '{"a": {"b": 1}, "a.b": 2}\n', "row 1: column 'a.b': two keys stand for it"),
         ("e.parquet", "PAR1", "a log of .csv or .jsonl is needed"),
         ("e.csv", "user,ts\na,1\n", "no column 'sequence_id'; present: user, ts; name it with --columns sequence_id="),
         ("e.csv", "sequence_id,ts\na,1,2\n", "row 2: it has more cells than the header"),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from service.encoding.reading import Reading
 from service.model.files import write_json, write_whole
 from training.data.log import LogError
 
@@ -37,6 +38,7 @@ def embed_column(
     kind: Kind,
     into: str,
     root: Path,
+    reading: Reading,
     done: Callable[[str], None],
 ) -> pl.DataFrame:
     """The table with a column of vectors, null where the value is missing; raises LogError where one cannot be read.
@@ -47,9 +49,10 @@ def embed_column(
         out: beside it, `out.parts` holds what is done until all is.
         into: name of the new column.
         root: where paths that are not absolute begin.
+        reading: which texts stand for a missing value.
         done: hears of each batch.
     """
-    values = [str(value) for value in table[column].drop_nulls().unique(maintain_order=True).to_list()]
+    values = values_of(table, column, reading)
     parts = _begun(out, values, model, kind)
     embed: Embed | None = None
     for start in range(0, len(values), BATCH):
@@ -60,8 +63,14 @@ def embed_column(
         done(f"{min(start + BATCH, len(values)):,} of {len(values):,}")
     vectors = [vector for file in sorted(parts.glob("*.npy")) for vector in np.load(file, allow_pickle=False).tolist()]
     of = dict(zip(values, vectors, strict=True))
-    rows = [None if value is None else of[str(value)] for value in table[column].to_list()]
+    rows = [of.get(str(value)) for value in table[column].to_list()]
     return table.with_columns(pl.Series(into, rows, dtype=pl.List(pl.Float32)))
+
+
+def values_of(table: pl.DataFrame, column: str, reading: Reading) -> list[str]:
+    """The different values of a column, as texts, without those that stand for a missing one."""
+    given = table[column].unique(maintain_order=True).to_list()
+    return [str(value) for value in given if not reading.is_missing(value)]
 
 
 def _write(vectors: NDArray[np.float32], path: Path) -> None:

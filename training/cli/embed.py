@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from training.cli.common import EventsFile, Quiet, bar, console, session
-from training.cli.options import reads_log
+from training.cli.options import Missing, reads_log
+from training.config import FitConfig
 from training.data.read import AS_FOUND, ReadOptions
 
 
@@ -21,13 +22,14 @@ def embed(
     kind: Annotated[
         Literal["text", "image", "sound"], typer.Option("--kind", help="What is embedded; sounds are .wav of 16 bits.")
     ] = "text",
+    missing: Missing = FitConfig.missing,
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
     """Turns texts, images or sounds into vectors, a column that `fit` reads; after an interruption it goes on."""
     with session(quiet) as show:
         from service.model.files import write_whole
-        from training.apply.embeddings import BATCH, embed_column, parts_of
+        from training.apply.embeddings import BATCH, embed_column, parts_of, values_of
         from training.data.log import LogError
         from training.data.read import read_table
 
@@ -40,9 +42,10 @@ def embed(
         if column not in table.columns or name in table.columns:
             wrong = f"no column {column!r}" if column not in table.columns else f"has a column {name!r} already"
             raise LogError(f"{events}: {wrong}; present: {', '.join(table.columns)}")
-        count = -(-table[column].drop_nulls().n_unique() // BATCH)
+        reading = FitConfig(missing=missing).reading
+        count = -(-len(values_of(table, column, reading)) // BATCH)
         with bar(show, "embedding", count) as advance:
-            found = embed_column(table, column, model, out, kind, name, events.parent, advance)
+            found = embed_column(table, column, model, out, kind, name, events.parent, reading, advance)
         write_whole(out, found.write_parquet)
         shutil.rmtree(parts_of(out))
         console.print(f"wrote {out}: {found.height:,} rows with {name}", soft_wrap=True)

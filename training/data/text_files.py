@@ -22,9 +22,10 @@ from typing import Any
 import polars as pl
 from backports import zstd
 
+from service.encoding.columns import flattened
 from service.encoding.reading import PLAIN, Reading
 from service.encoding.times import seconds_of
-from service.encoding.values import quoted
+from service.encoding.values import EventError, quoted
 from training.data.log import OURS, LogError, brief
 from training.data.tables import as_words, clash, say_left_out, stacked
 from training.data.vectors import LISTS, OTHERS, as_lists, is_lists, lists
@@ -308,16 +309,11 @@ def _record(line: str, number: int, path: Path, left_out: dict[str, None]) -> di
         raise LogError(f"{path}, line {number}: {quoted(line)} is no JSON: {why}") from error
     if not isinstance(read, dict):
         raise LogError(f"{path}, line {number}: {quoted(line)} is no JSON object; write one object a line")
-    record: dict[str, Any] = {}
-    for key, value in read.items():
-        inner = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-        for name, one in inner.items():
-            if name in record or (name != key and name in read):
-                raise clash(path, name)
-            if isinstance(one, dict):
-                left_out[name] = None
-                one = None
-            record[name] = None if one != one else one  # NaN is not itself
+    try:
+        record, deeper = flattened(read)
+    except EventError as error:
+        raise clash(path, str(error.field)) from error
+    left_out |= dict.fromkeys(deeper)
     return record
 
 

@@ -6,9 +6,11 @@ hosts would see.
 
 import logging
 import multiprocessing
+import select
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +26,7 @@ from training.verbosity import quieten
 
 logger = logging.getLogger(__name__)
 SECONDS = 7200.0  # for each site to send its part, and in the end to write its bundle
+FRAME = 16_000  # bytes that a pipe takes at once or not at all, so that nobody waits within them
 ENDING = 20.0  # seconds for a process to end that has nothing more to do
 
 
@@ -93,15 +96,30 @@ def fit_at(
     """The fit of one site, in a process of its own; its exit status is 0 once its bundle is written."""
     quieten(logging.WARNING)
 
-    def exchange(message: bytes) -> bytes:
-        link.send_bytes(message)
-        return link.recv_bytes()
-
     try:
-        with joined(Site(name, key, exchange)):
+        with joined(Site(name, key, partial(exchange, link))):
             fit_bundle(files.events, files.labels, out, config, columns, name, how=how)
     except (LogError, FederationError, EOFError, OSError) as error:
         raise SystemExit(f"site {name}: {error or 'the server is gone'}") from error
+
+
+def exchange(link: Connection, message: bytes) -> bytes:
+    """Sends a message to the server and returns its answer; both go in frames, of which the last is a shorter one."""
+    _send(link, message)
+    frames = [link.recv_bytes()]
+    while len(frames[-1]) == FRAME:
+        frames.append(link.recv_bytes())
+    return b"".join(frames)
+
+
+def _send(link: Connection, message: bytes, seconds: float | None = None) -> None:
+    """Sends a message; raises TimeoutError where the other side does not take it in time."""
+    end = None if seconds is None else time.monotonic() + seconds
+    for start in range(0, len(message) + 1, FRAME):
+        left = None if end is None else max(end - time.monotonic(), 0.0)
+        if not select.select([], [link], [], left)[1]:
+            raise TimeoutError(f"it takes no answer for {seconds:g} seconds")
+        link.send_bytes(message[start : start + FRAME])
 
 
 def _meet(links: Mapping[str, Connection], seconds: float) -> None:
@@ -114,7 +132,11 @@ def _meet(links: Mapping[str, Connection], seconds: float) -> None:
         for name, answer in meeting.answers(told).items():
             if name in open_:
                 try:
-                    open_[name].send_bytes(answer)
+                    _send(open_[name], answer, seconds)
+                except TimeoutError as error:
+                    logger.error("site %s: %s: it is left out", name, error)
+                    del open_[name]
+                    continue
                 except OSError:
                     continue  # it is gone, as the next step will show
                 if name not in meeting.alive:
@@ -124,15 +146,19 @@ def _meet(links: Mapping[str, Connection], seconds: float) -> None:
 def _told(links: dict[str, Connection], seconds: float) -> dict[str, bytes]:
     """What each site sends; those that send nothing in time are not in it, and those that are gone not in `links`."""
     told, end = dict[str, bytes](), time.monotonic() + seconds
+    frames: dict[str, list[bytes]] = {name: [] for name in links}
     while len(told) < len(links) and (left := end - time.monotonic()) > 0:
         ready = wait([link for name, link in links.items() if name not in told], left)
         for name in [name for name, link in links.items() if link in ready]:
             try:
-                told[name] = links[name].recv_bytes()
+                frames[name].append(links[name].recv_bytes())
             except (EOFError, OSError):
                 del links[name]
+                continue
+            if len(frames[name][-1]) < FRAME:
+                told[name] = b"".join(frames[name])
     for name in links.keys() - told.keys():
-        logger.error("site %s has sent nothing, and not ended, for %g seconds: it is left out", name, seconds)
+        logger.error("site %s has sent nothing whole, and not ended, for %g seconds: it is left out", name, seconds)
     return told
 
 

@@ -97,7 +97,11 @@ class Scene:
         period = np.floor((self.log.ends - start) / (plan.days * DAY))
         streams = np.isin(part_of, (1, 2)) & ~(self.is_new & (period < 1))
         self.periods = [np.flatnonzero(streams & (period == k)) for k in range(plan.periods)]
-        self.appears = float((self.log.ends[streams & self.is_new].min() - start) / DAY)
+        arrives = self.log.ends[streams & self.is_new]
+        if not arrives.size:
+            ends = (self.log.ends[np.isin(part_of, (1, 2))].max() - start) / DAY
+            raise LogError(f"the new attack never appears: the stream ends within {ends:.1f} days; give fewer --days")
+        self.appears = float((arrives.min() - start) / DAY)
 
 
 def stream(

@@ -82,16 +82,21 @@ def fit_bundle(
     divided = f"; split by {parts.how} into {len(parts.train)} and {len(parts.test)}" if label_file else ", no labels"
     logger.info("%d sequences, %d events%s", len(data.log), data.log.events.height, divided)
     state = unfinished(out)
-    found = begin(state, data.fingerprint, config, resume)
+    # nothing goes on from a private fit, and a checksum could tell who was in the log
+    found = begin(state, "" if config.private else data.fingerprint, config, resume)
     if search is not None:
         config = found or search(data.log, data.labels, data.training, config)
         note_settings(state, config)
     start = time.perf_counter()
-    with resumable(state), said_of(events):
-        fitted = fit_model(data.log, data.labels, data.training, config, quiet)
+    try:
+        with resumable(state), said_of(events):
+            fitted = fit_model(data.log, data.labels, data.training, config, quiet)
+    finally:
+        if config.private:
+            shutil.rmtree(state)
     if rank_and_size()[0] == 0:
         write_bundle(fitted, data, out, name, start)
-        shutil.rmtree(state)
+        shutil.rmtree(state, ignore_errors=config.private)
     wait_for_all()
     return Bundle.open(out)
 

@@ -54,6 +54,7 @@ def test_lists_arrays_and_base64_are_read_alike() -> None:
         as_text(np.array(GOOD))[:-4],
         "kitten",
         'AAAA","AAAA',
+        "\\u0041" + as_text(np.array(GOOD))[1:],
         "\ud800",
         "Größe",
         3.5,
@@ -68,7 +69,9 @@ def test_what_is_no_vector_is_unreadable_and_spoils_no_neighbour(value: object) 
 
 
 drawn = st.sampled_from([as_text(np.array([*GOOD[:4], float(n)])) for n in range(6)])
-odd = st.sampled_from([None, "", "kitten", GOOD, as_text(np.zeros(5))])
+# texts that JSON would take for one vector, or for two
+MIMICS = ["\\u0041" + as_text(np.array(GOOD))[1:], '","'.join([as_text(np.array(GOOD))] * 2), 'AAAA"', "AAAA\\"]
+odd = st.sampled_from([None, "", "kitten", GOOD, as_text(np.zeros(5)), 3.5, *MIMICS])
 
 
 @given(st.lists(st.lists(drawn | odd, max_size=8), max_size=6))
@@ -79,6 +82,10 @@ def test_what_was_read_before_is_read_the_same(columns: list[list[object]]) -> N
         anew, at_anew, unreadable_anew = book().read([*values, GOOD], PLAIN.is_missing)  # no text alone, so all anew
         assert codes.tolist() == anew[:-1].tolist()
         assert (at.tolist(), unreadable) == (at_anew[:-1].tolist(), unreadable_anew)
+        for place, value in enumerate(values):  # nor does it matter beside what a value stands
+            alone, there, wrong = book().read([value], PLAIN.is_missing)
+            assert alone.tolist() == codes[at == place].tolist()
+            assert (len(there), bool(wrong)) == (place in at, place in unreadable)
 
 
 def test_what_is_remembered_of_vectors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

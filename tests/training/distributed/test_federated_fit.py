@@ -4,6 +4,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,12 +31,8 @@ def met(works: dict[str, Callable[[Site], object]], seconds: float) -> dict[str,
     links, threads, found = dict[str, Connection](), [], dict[str, object]()
 
     def at(name: str, link: Connection) -> None:
-        def exchange(message: bytes) -> bytes:
-            link.send_bytes(message)
-            return link.recv_bytes()
-
         try:
-            found[name] = works[name](Site(name, KEY, exchange))
+            found[name] = works[name](Site(name, KEY, partial(federated_fit.exchange, link)))
         except Exception as error:  # it is what the test looks at
             found[name] = error
         link.close()
@@ -68,7 +65,37 @@ def test_a_site_that_hangs_is_left_out_and_named_and_the_others_go_on(caplog: py
 
     found = met({"a": sums, "b": sums, "hung": lambda site: over.wait(30)}, 0.5)
     assert found == {"a": [[2.0, 2.0]] * 2, "b": [[2.0, 2.0]] * 2, "hung": True}
-    assert "site hung has sent nothing, and not ended, for 0.5 seconds: it is left out" in caplog.text
+    assert "site hung has sent nothing whole, and not ended, for 0.5 seconds: it is left out" in caplog.text
+
+
+@pytest.mark.parametrize("whole", [False, True])  # whether it hangs within a message, or before the answer to it
+def test_a_site_that_hangs_within_a_message_or_takes_no_answer_holds_up_nobody(
+    whole: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    over, numbers = threading.Event(), [np.arange(100_000, dtype=np.float32)]  # more than a pipe takes by itself
+
+    def means(site: Site) -> bool:
+        same = [np.array_equal(site.averaged(numbers, 1.0)[0], numbers[0]) for _ in range(2)]
+        over.set()
+        return all(same)
+
+    def hangs(site: Site) -> None:
+        assert isinstance(site.exchange, partial)
+        [link] = site.exchange.args
+
+        def hang(message: bytes) -> bytes:
+            federated_fit._send(link, message) if whole else link.send_bytes(message[: federated_fit.FRAME])
+            over.wait(30)
+            raise EOFError
+
+        site.exchange = hang
+        site.averaged(numbers, 1.0)
+
+    found = met({"a": means, "b": means, "hung": hangs}, 3.0)
+    assert (found["a"], found["b"], type(found["hung"])) == (True, True, EOFError)
+    assert (
+        "site hung: it takes no answer for 3 seconds" if whole else "site hung has sent nothing whole"
+    ) in caplog.text
 
 
 def test_where_all_hang_it_ends_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,6 +37,8 @@ def test_the_new_attack_is_only_where_it_may_be() -> None:
         assert (day < (k + 1) * PLAN.days).all()
     with pytest.raises(LogError, match="needs times"):
         Scene(Log.of(log.events.with_columns(ts=pl.lit(None, dtype=pl.Float64))), "average_push", PLAN, 0)
+    with pytest.raises(LogError, match=r"the stream ends within \d+\.\d days; give fewer --days"):
+        Scene(log, "average_push", Plan(days=1000), 0)
 
 
 def test_caught_is_the_first_step_past_the_share_with_all_that_was_spent() -> None:

@@ -89,4 +89,5 @@ def test_what_would_tell_more_is_refused(hidden: Bundle, attacked: Path, tmp_pat
     assert "belong together" in refused("fit", *log, "--dp-epsilon", 8)
     assert "no network" in refused("fit", *log, *private, "--pretrain-epochs", 1)
     assert "well below 1 / " in refused("fit", *log, "--dp-epsilon", 8, "--dp-delta", 0.01)
+    assert list(tmp_path.iterdir()) == []  # no checksum of the log stays, nor anything else
     assert not (tmp_path / "no").exists()
