@@ -78,7 +78,8 @@ def compare(
     events: EventsFile,
     labels: LabelsFile,
     out: Annotated[
-        Path, typer.Option("--out", help="Directory for compare.html, compare.json (or parts.*) and the cells.")
+        Path,
+        typer.Option("--out", help="Directory for compare.html, compare.json (or parts.*, groups.*) and the cells."),
     ],
     methods: Annotated[
         str | None,
@@ -90,6 +91,9 @@ def compare(
     unseen: Annotated[
         bool, typer.Option("--unseen", help="With --parts: also for each type that training is not shown; a fit each.")
     ] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Compare what finds campaigns among the genuine users; no fit, no folds.")
+    ] = False,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     columns: ColumnMap = None,
     group_by: GroupBy = None,
@@ -98,10 +102,11 @@ def compare(
     how: ReadOptions = AS_FOUND,
     quiet: Quiet = False,
 ) -> None:
-    """Compares our model with every alternative on the same folds, or its parts; a stopped run goes on where it was."""
+    """Compares our model with others on the same folds, its parts, or groups; a stopped run goes on where it was."""
     with session(quiet) as show:
-        if parts and methods:
-            raise ValueError("--parts and --methods do not go together: drop one of them")
+        chosen = [name for name, asked in (("parts", parts), ("groups", groups), ("methods", bool(methods))) if asked]
+        if len(chosen) > 1:
+            raise ValueError(f"--{chosen[0]} and --{chosen[1]} do not go together: drop one of them")
         if unseen and not parts:
             raise ValueError("--unseen goes with --parts")
         from training.experiments.baselines import METHODS
@@ -117,13 +122,18 @@ def compare(
             with bar(show, "comparing") as advance:
                 found = measure(log, known, out, config, folds, unseen, advance)
             _print_parts(found)
+        elif groups:
+            from training.experiments.groups import groups as find
+
+            with bar(show, "comparing") as advance:
+                _print_groups(find(log, known, out, advance))
         else:
             from training.experiments.compare import compare as run
 
             with bar(show, "comparing", len(names) * folds) as advance:
                 found = run(log, known, out, config, folds, names, advance)
             _print_methods(found)
-        name = "parts" if parts else "compare"
+        name = "parts" if parts else "groups" if groups else "compare"
         console.print(f"wrote {out / name}.html and {out / name}.json", soft_wrap=True)
 
 
@@ -142,6 +152,16 @@ def _print_parts(found: dict[str, Any]) -> None:
         told = [row[m] for m in ("average_precision", "recall_at_1_fpr", "event_auc")]
         behind = "{:+.4f} to {:+.4f}".format(*row["behind_all"])
         table.add_row(name, *(f"{of[0]:.4f}" if of else "" for of in told), behind)
+    console.print(table)
+
+
+def _print_groups(found: dict[str, Any]) -> None:
+    """Members of campaigns of 10 accounts and more; the others are on the page."""
+    table = Table("log", "kind", "finder", "precision", "recall", "purity")
+    for row in found["rows"]:
+        told = [row["precision_10"], row["recall_10"], [row["purity"]]]
+        shown = ["" if of is None or of[0] is None else f"{of[0]:.3f}" for of in told]
+        table.add_row(row["log"], row["kind"], row["finder"], *shown)
     console.print(table)
 
 

@@ -5,9 +5,11 @@ users alone, and where they take part in surges, is false.
 """
 
 import heapq
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,12 @@ from training.apply.nearness import Neighbours
 from training.data.attacks import lacking
 from training.data.catalogue import Catalogue, InjectConfig
 from training.data.injection import inject
+from training.data.labels import Labels
 from training.data.log import Log
 from training.data.surges import SURGES, with_surges
+from training.evaluation import pages
 from training.evaluation.quality import rate
+from training.experiments.result_cache import cell, fingerprint
 
 Kept = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 Members = list[NDArray[np.int64]]
@@ -136,8 +141,33 @@ def score(found: Members, campaign: Sequence[str | None]) -> dict[str, Any]:
     return counts
 
 
-def groups(genuine: Log, kept: Kept) -> dict[str, Any]:
-    """What each of FINDERS finds of campaigns among genuine users, in the log as it is and in its items alone."""
+def groups(log: Log, labels: Labels, out: Path, advance: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """What each of FINDERS finds of campaigns among the genuine users, in the log as it is and in its items alone.
+
+    Writes `out/cells/NAME.json` as each is done, then `out/groups.json` and `out/groups.html`.
+
+    Args:
+        advance: is called with a few words after each cell.
+    """
+    settings = {"data": fingerprint(log, labels)}
+
+    def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        found = cell(out / "cells" / f"{name}.json", {**settings, "cell": name}, work)
+        advance(name)
+        return found
+
+    result = _found(log.subset(np.flatnonzero(labels.known & (labels.label == 0))), kept)
+    (out / "groups.json").write_text(json.dumps(result, indent=1))
+    (out / "groups.html").write_text(page(result))
+    return result
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page of what `groups` returns."""
+    return pages.render("groups.html.j2", result=result)
+
+
+def _found(genuine: Log, kept: Kept) -> dict[str, Any]:
     items = [name for name in ("sequence_id", "item_id", "action") if name in genuine.events.columns]
     settings = {"as it is": genuine, "items alone": Log.of(genuine.events.select(items), genuine.reading)}
     rows, clean = [], []

@@ -28,7 +28,6 @@ from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
 from training.experiments.campaigns import HARMED, Kept, camouflaged, campaigns
 from training.experiments.early import early, pictures
-from training.experiments.groups import groups
 from training.experiments.result_cache import cell, fingerprint
 from training.fit.fitted import Fitted
 from training.fit.pipeline import fit_model
@@ -36,7 +35,7 @@ from training.fit.pipeline import fit_model
 logger = logging.getLogger(__name__)
 SIZES = (0, 10, 50, 200)  # labels that training is given
 FEWEST = 3  # of each class among them
-PARTS = ("all", "labels", "unseen", "verdicts", "campaigns", "groups", "early")
+PARTS = ("all", "labels", "unseen", "verdicts", "campaigns", "early")
 VERDICTS = (20, 40, 80, 160, 320)  # that were given, at each step of the curve
 ORDERS = ("by what teaches most", "at random")
 MEASURES = {"auc": "AUC", "average_precision": "average precision", "recall_at_1_fpr": "recall at 1 % FPR"}
@@ -58,7 +57,7 @@ def study(
         parts: "all" fits on all labels of each fold and looks into events, types, groups and adapting attackers;
             "labels" gives training few of them; "unseen" leaves one type out at a time; "verdicts" labels more and more
             of a fold's training part, in the order of review or at random; "early" shows less of each history;
-            "campaigns" makes campaigns of its own among the log's genuine users; "groups" finds such.
+            "campaigns" makes campaigns of its own among the log's genuine users.
         advance: is called with a few words after each cell.
     """
     settings = {"data": fingerprint(log, labels), "config": asdict(config), "folds": count}
@@ -91,11 +90,9 @@ def study(
         }
     if "verdicts" in parts:
         result["verdicts"] = _by_verdicts(log, labels, config, split, kept)
-    genuine = log.subset(np.flatnonzero(labels.known & (labels.label == 0)))
     if "campaigns" in parts:
+        genuine = log.subset(np.flatnonzero(labels.known & (labels.label == 0)))
         result["campaigns"] = campaigns(genuine, config, kept)
-    if "groups" in parts:
-        result["groups"] = groups(genuine, kept)
     if "early" in parts:
         result["early"] = early(log, labels, config, split, kept)
     (out / "study.json").write_text(json.dumps(result, indent=1))

@@ -1,15 +1,16 @@
 """How finders of campaigns are scored, and what the rivals find."""
 
-from collections.abc import Callable
-from typing import Any
+import json
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from service.encoding.held import Held
 from tests.support.logs import genuine_log
-from training.data.log import Log
-from training.experiments.groups import FINDERS, fraudar, groups, near_duplicates, score
+from tests.support.training import command, refused
+from training.experiments.groups import FINDERS, fraudar, near_duplicates, score
 
 
 def held(keys: list[int]) -> Held:
@@ -51,18 +52,23 @@ def test_members_and_purity_are_counted_by_the_size_of_campaigns() -> None:
 
 
 @pytest.mark.slow
-def test_ours_finds_more_than_its_rivals_and_nothing_among_genuine_users() -> None:
-    names: list[str] = []
-
-    def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        names.append(name)
-        return work()
-
-    found = groups(Log.of(genuine_log(300)), kept)
-    assert len(names) == len(set(names))
+def test_ours_finds_more_than_its_rivals_and_nothing_among_genuine_users(tmp_path: Path) -> None:
+    genuine_log(300).write_csv(tmp_path / "events.csv")
+    ids = [str(name) for name in pl.read_csv(tmp_path / "events.csv")["sequence_id"].unique(maintain_order=True)]
+    pl.DataFrame({"sequence_id": ids, "label": 0}).write_csv(tmp_path / "labels.csv")
+    log = ["--events", tmp_path / "events.csv", "--labels", tmp_path / "labels.csv", "--out", tmp_path]
+    assert "copy_whole" in command("compare", "--groups", *log)
+    found = json.loads((tmp_path / "groups.json").read_text())
+    assert "Who acts together" in (tmp_path / "groups.html").read_text()
     assert {row["finder"] for row in found["rows"]} == set(FINDERS)
     whole = {row["finder"]: row for row in found["rows"] if (row["log"], row["kind"]) == ("as it is", "copy_whole")}
     assert whole["ours"]["recall_5"][0] > 0.6
     assert whole["ours"]["precision_5"][0] > 0.9
     assert all(whole["ours"]["purity"] > (row["purity"] or 0) for name, row in whole.items() if name != "ours")
     assert sum(row["groups"] for row in found["clean"]) <= 1
+
+
+def test_what_is_compared_is_one_thing(tmp_path: Path) -> None:
+    given = ["--events", tmp_path / "e.csv", "--labels", tmp_path / "l.csv", "--out", tmp_path, "--groups"]
+    assert "--parts and --groups do not go together" in refused("compare", *given, "--parts")
+    assert "--groups and --methods do not go together" in refused("compare", *given, "--methods", "LOF")
