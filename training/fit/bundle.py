@@ -126,7 +126,7 @@ def write_bundle(
     evaluation["cost"] = {
         "seconds": round(time.perf_counter() - start, 1),
         "stages": fitted.seconds,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": round(max(map(_peak_memory, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))) / 1024),
         "milliseconds_per_window": variants["milliseconds"],
         "processor": platform.processor() or platform.machine(),
     }
@@ -223,6 +223,11 @@ def _shown_to_graphs(fitted: Fitted, log: Log) -> list[Encoded]:
         return private_bundle.sequences(fitted)
     log = log.subset(fitted.parts.others)
     return fitted.encode(log.subset(np.arange(0, len(log), max(len(log) // 512, 1))))
+
+
+def _peak_memory(of: int) -> int:
+    """Of this process, or the most of those that it started and that have ended, kB."""
+    return resource.getrusage(of).ru_maxrss
 
 
 def _export_graphs(fitted: Fitted, sequences: list[Encoded], folder: Path) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_a_report_shows_what_is_stored() -> None:
         ["item_id", "vocabulary", "1,684"],
         ["fit, seconds", "336 (fine-tuning 36, export 17)"],
         ["epochs", "5, 5, 8"],
-        ["peak memory, MB", "1,795"],
+        ["peak memory of a process, MB", "1,795"],
         ["one window on one core, ms", "fp32 1.47, int8 1.39"],
     ):
         assert row in page.rows
