@@ -44,10 +44,12 @@ class Starter:
     def __call__(self, bundle: Path, **settings: object) -> Service:
         """A service that is ready. Settings are named as in `service.settings`, without their prefix.
 
-        Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself.
+        Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself. Nor is a busy
+        machine a reason to be late.
         """
         folder = self.new_folder()
-        settings = {"state_dir": folder / "state", "port": free_port(), "threads": 1, "crowd": False, **settings}
+        usual = {"port": free_port(), "threads": 1, "crowd": False, "timeout_ms": 20_000}
+        settings = {"state_dir": folder / "state", **usual, **settings}
         env = {**self.more, **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}}
         process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
         client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30)
