@@ -44,8 +44,8 @@ class Starter:
     def __call__(self, bundle: Path, **settings: object) -> Service:
         """A service that is ready. Settings are named as in `service.settings`, without their prefix.
 
-        Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself. Nor is a busy
-        machine a reason to be late.
+        Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself. And a busy
+        machine makes no request late.
         """
         folder = self.new_folder()
         usual = {"port": free_port(), "threads": 1, "crowd": False, "timeout_ms": 20_000}
