@@ -75,6 +75,17 @@ def in_step(replicas: list[Service], accounts: float) -> None:
     wait_until(lambda: [known(service) for service in replicas] == [accounts] * len(replicas))
 
 
+@pytest.fixture(scope="module")
+def crowded(replicas: list[Service], people: list[dict[str, Any]]) -> list[Service]:
+    """Replicas that know some genuine accounts, and a campaign of copies of the account 170."""
+    before = known(replicas[0])
+    judged(replicas[0], *({**one, "id": f"known {one['id']}"} for one in people[100:150]))
+    for member in copies(people[170], "known", 8):
+        judged(replicas[0], member)
+    in_step(replicas, before + 58)
+    return replicas
+
+
 def test_a_campaign_that_is_split_over_replicas_is_flagged_as_on_one(
     start_service: Starter, bundle: Bundle, replicas: list[Service], people: list[dict[str, Any]]
 ) -> None:
@@ -95,24 +106,24 @@ def test_a_campaign_that_is_split_over_replicas_is_flagged_as_on_one(
 
 
 def test_a_replica_that_starts_knows_what_was_known_before(
-    start_service: Starter, bundle: Bundle, store: RedisServer, replicas: list[Service], people: list[dict[str, Any]]
+    start_service: Starter, bundle: Bundle, store: RedisServer, crowded: list[Service], people: list[dict[str, Any]]
 ) -> None:
-    before = known(replicas[0])
+    before = known(crowded[0])
     again = start_service(bundle.path, live_url=store.url, crowd=True, crowd_key=KEY, workers=2)
-    [of_none] = judged(start_service(bundle.path, crowd=True), {**people[150], "id": "late"})
+    [of_none] = judged(start_service(bundle.path, crowd=True), {**people[170], "id": "late"})
     assert of_none["decision"] == "allow"
     wait_until(lambda: known(again) == before and sample(again, "recguard_crowd_shared") == 1)
 
     def each_was_asked() -> bool:
         """A worker's gauge is as of its last request, and a request goes to any of them."""
         answer = httpx.post(
-            f"{again.client.base_url}/v1/score", json={"sequences": [{**people[150], "id": "late"}]}, timeout=30
+            f"{again.client.base_url}/v1/score", json={"sequences": [{**people[170], "id": "late"}]}, timeout=30
         )
         assert answer.json()["results"][0]["decision"] == "block"
         return sample(again, "recguard_crowd_age_seconds") > 0
 
     wait_until(each_was_asked)
-    in_step(replicas, before + 1)
+    in_step(crowded, before + 1)
 
 
 def test_an_account_is_forgotten_everywhere_and_its_own_records_are_deleted(
@@ -132,18 +143,18 @@ def test_an_account_is_forgotten_everywhere_and_its_own_records_are_deleted(
 
 
 def test_what_happens_while_redis_is_down_is_told_once_it_is_back(
-    replicas: list[Service], people: list[dict[str, Any]], store: RedisServer
+    crowded: list[Service], people: list[dict[str, Any]], store: RedisServer
 ) -> None:
-    before = known(replicas[0])
+    before = known(crowded[0])
     store.kill()
-    for service in replicas:
+    for service in crowded:
         wait_until(partial(down, service))
-    assert [r["decision"] for r in judged(replicas[0], *copies(people[150], "down", 2))] == ["block", "block"]
-    assert known(replicas[1]) == before
+    assert [r["decision"] for r in judged(crowded[0], *copies(people[170], "down", 2))] == ["block", "block"]
+    assert known(crowded[1]) == before
     store.start()
-    in_step(replicas, before + 2)
-    wait_until(lambda: all(sample(service, "recguard_crowd_shared") == 1 for service in replicas))
-    for service in replicas:
+    in_step(crowded, before + 2)
+    wait_until(lambda: all(sample(service, "recguard_crowd_shared") == 1 for service in crowded))
+    for service in crowded:
         log = service.log.read_text()
         assert log.count("the crowd is not shared with other processes (connection)") == 1
         assert log.count("the crowd is shared with other processes again") == 1

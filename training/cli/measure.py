@@ -77,10 +77,7 @@ def evaluate(
 def compare(
     events: EventsFile,
     labels: LabelsFile,
-    out: Annotated[
-        Path,
-        typer.Option("--out", help="Directory for compare.html, compare.json (or parts.*, groups.*) and the cells."),
-    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory for the page, its JSON and the cells.")],
     methods: Annotated[
         str | None,
         typer.Option("--methods", help="Names of methods as in the table, separated by semicolons; by default all."),
