@@ -65,6 +65,7 @@ def _begin(said: "Queue[Any]", level: int, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, which no system tells but by another parent in its place."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)

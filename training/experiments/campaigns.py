@@ -19,6 +19,7 @@ from training.data.injection import inject
 from training.data.log import Log
 from training.evaluation.quality import rate
 from training.experiments.recommenders import RECOMMENDERS, Scores, outcome
+from training.experiments.result_cache import Kept
 from training.experiments.scenes import Ground
 from training.fit.fitted import Fitted
 from training.fit.pipeline import fit_model
@@ -32,8 +33,6 @@ REPEATS = 20  # campaigns of each size and popularity
 ADAPTING, ADAPTING_REPEATS = 10, 5  # accounts of a campaign that adapts, and campaigns
 FALSE_ALARMS = 0.01  # share of the genuine users who score above the highest that passes
 JUDGED = 0  # the half of the genuine users among whom campaigns hide
-
-Kept = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 
 class Field:

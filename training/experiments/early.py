@@ -1,6 +1,6 @@
 """How early attackers are found by one model for all cuts, and by models that are fitted on one cut each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from training.data.split import Indices
 from training.evaluation import plots
 from training.evaluation.early import ALL, against, ends_of
 from training.evaluation.promise import GRID, shares
+from training.experiments.result_cache import Kept
 from training.fit.pipeline import fit_model
 
 SPECIALISTS = (
@@ -26,7 +27,6 @@ SPECIALISTS = (
     "latest 20",
     "latest 64",
 )  # cuts with a model of their own
-Kept = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 
 def early(

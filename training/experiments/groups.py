@@ -30,9 +30,8 @@ from training.data.log import Log
 from training.data.surges import SURGES, with_surges
 from training.evaluation import pages
 from training.evaluation.quality import rate
-from training.experiments.result_cache import cell, fingerprint
+from training.experiments.result_cache import Kept, fingerprint, keeper
 
-Kept = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 Members = list[NDArray[np.int64]]
 KINDS = ("copy_whole", "copy_part", "shared_target", "optimised", "random_push", "bandwagon_push", "fake_order")
 SIZE, SIZES = 0.05, (5, 10, 30)  # attack users as a share of the genuine ones, and accounts of their campaigns
@@ -149,13 +148,7 @@ def groups(log: Log, labels: Labels, out: Path, advance: Callable[[str], None] =
     Args:
         advance: is called with a few words after each cell.
     """
-    settings = {"data": fingerprint(log, labels)}
-
-    def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = cell(out / "cells" / f"{name}.json", {**settings, "cell": name}, work)
-        advance(name)
-        return found
-
+    kept = keeper(out, {"data": fingerprint(log, labels)}, advance)
     result = _found(log.subset(np.flatnonzero(labels.known & (labels.label == 0))), kept)
     (out / "groups.json").write_text(json.dumps(result, indent=1))
     (out / "groups.html").write_text(page(result))

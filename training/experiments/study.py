@@ -26,9 +26,9 @@ from training.evaluation.assessment import event_quality, group_rates
 from training.evaluation.early import needed
 from training.evaluation.quality import NAMES, Quality, rate, recall_at_fpr
 from training.experiments.attribution import SHARES, deletion_curves
-from training.experiments.campaigns import HARMED, Kept, camouflaged, campaigns
+from training.experiments.campaigns import HARMED, camouflaged, campaigns
 from training.experiments.early import early, pictures
-from training.experiments.result_cache import cell, fingerprint
+from training.experiments.result_cache import Kept, fingerprint, keeper
 from training.fit.fitted import Fitted
 from training.fit.pipeline import fit_model
 
@@ -62,12 +62,7 @@ def study(
     """
     settings = {"data": fingerprint(log, labels), "config": asdict(config), "folds": count}
     split = folds(labels, count, config.seed)
-
-    def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = cell(out / "cells" / f"{name}.json", {**settings, "cell": name}, work)
-        advance(name)
-        return found
-
+    kept = keeper(out, settings, advance)
     result: dict[str, Any] = {"sequences": int(labels.known.sum()), "folds": count, "seed": config.seed}
     whole = []
     if {"all", "labels"} & set(parts):
