@@ -1,11 +1,13 @@
 """Processes that tests start and stop, and how to wait for what they do."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,9 +15,16 @@ import pytest
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that a server may listen on, also some seconds later.
+
+    It lies below those that systems lend to outgoing connections: one of those may be lent again before the server has
+    started, or while it starts again.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # not seeded by tests
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
