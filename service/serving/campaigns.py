@@ -21,7 +21,7 @@ from service.schemas import messages
 from service.schemas.problems import Problem
 from service.serving.crowd import LiveCrowd
 from service.serving.feedback import Feedback
-from service.serving.patience import Apart
+from service.serving.patience import Apart, end
 from service.serving.publisher import Publisher
 from service.serving.recent import Recent
 from service.serving.steps import Prepared, Result
@@ -97,9 +97,7 @@ class Campaigns:
         self.task = asyncio.create_task(self._over_and_over(), name="campaigns")
 
     async def close(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+        await end(self.task)
 
     async def _over_and_over(self) -> None:
         while True:

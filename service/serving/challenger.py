@@ -36,6 +36,7 @@ from service.schemas.parsing import parse
 from service.schemas.problems import Problem
 from service.serving.crowd import LiveCrowd
 from service.serving.exemptions import by_thresholds
+from service.serving.patience import end
 from service.serving.steps import CROWD, remembered_of
 from service.stores.overrides import Overrides
 from service.telemetry.metrics import Metrics
@@ -91,9 +92,7 @@ class Challenger:
         self.metrics.challenger_info.labels(self.bundle.name, self.bundle.version).set(0)
         if self.process is None or self.reader is None:
             return
-        self.reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.reader
+        await end(self.reader)
         with suppress(ProcessLookupError):
             self.process.terminate()
         try:

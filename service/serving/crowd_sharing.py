@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from service.model.looks import News
 from service.serving.crowd import LiveCrowd, limits_of
+from service.serving.patience import end
 from service.settings import Settings
 from service.stores.crowd_stream import MOST_READ, Record, Stream
 from service.stores.redis_client import REDIS_SECONDS
@@ -152,9 +153,7 @@ class Sharing:
 
     async def close(self) -> None:
         """Tells what still waits, if Redis takes it soon."""
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await end(*self.tasks)
         with suppress(Unreachable, TimeoutError):
             async with asyncio.timeout(REDIS_SECONDS):
                 while self.waiting:

@@ -24,7 +24,7 @@ from service.schemas.messages import Sequence as SentSequence
 from service.schemas.problems import Problem
 from service.schemas.terms import Order
 from service.serving.exemptions import Exemptions, by_thresholds
-from service.serving.patience import Apart
+from service.serving.patience import Apart, end
 from service.serving.promise import Promise
 from service.stores.exemptions import Stamp
 from service.stores.verdicts import Store, Unopened
@@ -102,11 +102,7 @@ class Feedback:
         self.tasks = [asyncio.create_task(task(), name=task.__name__) for task in tasks]
 
     async def close(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        for task in self.tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(*self.tasks)
         try:
             async with asyncio.timeout(CLOSING_SECONDS):
                 await self.flush()

@@ -13,7 +13,6 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from service.serving.alerts import RATE_SECONDS, UNTOLD, Sample, alerts, back, increase, quantile
 from service.serving.drift_monitor import DriftMonitor
-from service.serving.patience import Apart
+from service.serving.patience import Apart, end
 from service.serving.promise import LEVELS
 from service.stores.disk import staged
 from service.telemetry.metrics import LATENCY, Metrics
@@ -159,10 +158,7 @@ class LastHour:
         self.task = asyncio.create_task(self._over_and_over(), name="last hour")
 
     async def close(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
+        await end(self.task)
 
     async def _over_and_over(self) -> None:
         failed = False

@@ -1,4 +1,4 @@
-"""Waits for what is outside, a database, a receiver or a disk, for as long as the caller will, and no longer."""
+"""Waits for what is outside, a database, a receiver or a disk, for as long as the caller will, and ends such waits."""
 
 import asyncio
 import threading
@@ -7,6 +7,20 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+AGAIN_SECONDS = 0.2  # after which a task that did not end is cancelled again
+
+
+async def end(*tasks: "asyncio.Task[None] | None") -> None:
+    """Cancels tasks, and waits until each of them has ended.
+
+    `asyncio.wait_for`, by which clients of Redis wait, loses a cancel that comes just as what it waits for is done
+    (https://github.com/python/cpython/issues/86296, until Python 3.12). So whoever goes on is cancelled again.
+    """
+    left = {task for task in tasks if task is not None}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
 
 
 class Apart:

@@ -4,9 +4,16 @@ Made-up accounts name twenty items each of a catalogue of 2,000, within a day or
 a fit knows; the places that 5 % and 1 % of these lie beyond are where alarms would be put. Then all of them arrive.
 
     python tests/bench/crowd_growth.py
+    python tests/bench/crowd_growth.py --out D
+
+With `--out` the accounts that are active within a day are written as logs, all.csv and few.csv, which has every tenth.
 """
 
+import argparse
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 
 from service.encoding.held import Held
 from service.model.togetherness import MEASURES, Together
@@ -26,7 +33,28 @@ def accounts(over_all: bool) -> list[Held]:
     return [Held(one.keys, one.sided, ts, one.event, one.length) for one, ts in zip(log, times, strict=True)]
 
 
+def write(out: Path) -> None:
+    """Writes the logs, with ratings that say nothing."""
+    everybody, rng = accounts(over_all=False), np.random.default_rng(3)
+    ids = [np.full(one.length, i) for i, one in enumerate(everybody)]
+    log = pl.DataFrame(
+        {
+            "sequence_id": np.concatenate(ids),
+            "ts": np.concatenate([one.ts for one in everybody]),
+            "item_id": np.concatenate([one.keys for one in everybody]),
+            "rating": rng.choice(np.arange(1, 6), sum(map(len, ids)), p=(0.05, 0.1, 0.25, 0.35, 0.25)),
+        }
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    log.write_csv(out / "all.csv")
+    log.filter(pl.col("sequence_id") % 10 == 0).write_csv(out / "few.csv")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    if out := parser.parse_args().out:
+        return write(out)
     print("active | accounts of the fit | share asked | " + " | ".join(MEASURES))
     for over_all in (False, True):
         everybody = accounts(over_all)

@@ -1,4 +1,5 @@
 import asyncio
+import random
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,23 @@ def test_of_what_waits_too_long_the_oldest_is_dropped_and_the_rest_is_told_by_th
     server.kill()
     assert COUNT // 2 <= len(crowds[1].state.accounts) <= COUNT // 2 + 1
     assert sum("is not shared" in record.message for record in caplog.records) == 1
+
+
+def test_it_ends_at_whatever_moment_it_is_closed(tmp_path: Path) -> None:
+    needs("redis-server")
+    server, rng = RedisServer(tmp_path, durable=False), random.Random(0)
+
+    async def run() -> None:
+        for number in range(30):  # one in ten comes at such a moment
+            crowd = LiveCrowd(Limits(), "key")
+            sharing = Sharing(crowd, Stream(server.url, 1000, 1.0), Metrics())
+            sharing.start()
+            for account in range(rng.randrange(20)):
+                crowd.enter([f"{number} {account}"], [held(account)])
+                await asyncio.sleep(rng.uniform(0, 0.01))
+            async with asyncio.timeout(5):
+                await sharing.close()
+            assert not sharing.waiting
+
+    asyncio.run(run())
+    server.kill()
