@@ -15,7 +15,7 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free as free
 from cpython.object cimport PyObject
 
-from service.model.holders cimport SPAN, SPANS, Holders
+from service.model.holders cimport SPAN, SPANS, Around, Holders
 from service.model.near cimport BINS_, COMPARED_, NONE, Match, Near, Sketch, distinct, mix, step
 from service.model.totals cimport COLUMNS, HOUR, Totals, count_until, some, split
 
@@ -307,10 +307,10 @@ cdef class Crowd:
     cdef _look_at(self, int64_t account, Account found, const Place *places, const double[:] ts,
                   const int32_t[:] events, int new, uint64_t[::1] of_key, char[::1] of_side, int32_t[::1] of_event,
                   double[:, :, ::1] holders, double[:, :, ::1] totals):
-        cdef Py_ssize_t n = ts.shape[0], k, i, at
+        cdef Py_ssize_t n = ts.shape[0], k, i
         cdef int h, column
         cdef PyObject *kept
-        cdef double *around = <double *>some(n * SPANS * COLUMNS * sizeof(double))
+        cdef Around *around = <Around *>some(n * SPANS * sizeof(Around))
         self._totals_around(found, ts, around)
         for k in range(of_key.shape[0]):
             of_key[k], of_side[k] = places[k].key, places[k].at >= n
@@ -318,41 +318,42 @@ cdef class Crowd:
             of_event[k] = events[i]
             kept = PyDict_GetItem(self.holders, places[k].key)
             if kept != NULL:
-                (<Holders>kept).around(account, ts[i], self.totals, of_side[k], holders, k, new)
+                (<Holders>kept).around(account, ts[i], around + i * SPANS, self.totals, of_side[k], holders, k, new)
+            column = 2 * of_side[k]
             for h in range(SPANS):
-                at, column = (i * SPANS + h) * COLUMNS, 2 * of_side[k]
-                totals[new, k, h] = max(around[at + column], 0.0)
-                totals[1 - new, k, h] = max(around[at + column + 1], 0.0)
+                totals[new, k, h] = max(around[i * SPANS + h].others[column], 0.0)
+                totals[1 - new, k, h] = max(around[i * SPANS + h].others[column + 1], 0.0)
         free(around)
 
-    cdef _totals_around(self, Account found, const double[:] ts, double *around):
-        """All that the others named within each of HORIZONS around times, (n, 4, 4) by column."""
+    cdef _totals_around(self, Account found, const double[:] ts, Around *around):
+        """What was named within each of HORIZONS around n times, (n, SPANS)."""
         cdef Py_ssize_t[2 * SPANS] there, own
-        cdef double[COLUMNS] until, since
+        cdef double[COLUMNS] own_since, own_until
         cdef Totals mine = None if found is None else own_totals(found)
         cdef Totals every = self.totals
         cdef Py_ssize_t i
         cdef int h, c
-        cdef double *out
+        cdef double start, end
+        cdef Around *out
         memset(there, 0, sizeof(there))
         memset(own, 0, sizeof(own))
         every.sum()
         for i in range(ts.shape[0]):
-            out = around + i * SPANS * COLUMNS
             if i and ts[i] == ts[i - 1]:
-                memcpy(out, out - SPANS * COLUMNS, SPANS * COLUMNS * sizeof(double))
+                memcpy(around + i * SPANS, around + (i - 1) * SPANS, SPANS * sizeof(Around))
                 continue
             for h in range(SPANS):
-                there[h] = count_until(every.at, every.sums, every.n, ts[i] - SPAN[h], there[h], since)
-                there[SPANS + h] = count_until(every.at, every.sums, every.n, ts[i] + SPAN[h], there[SPANS + h], until)
+                out, start, end = &around[i * SPANS + h], ts[i] - SPAN[h], ts[i] + SPAN[h]
+                there[h] = count_until(every.at, every.sums, every.n, start, there[h], out.since)
+                there[SPANS + h] = count_until(every.at, every.sums, every.n, end, there[SPANS + h], out.until)
                 for c in range(COLUMNS):
-                    out[h * COLUMNS + c] = until[c] - since[c]
+                    out.others[c] = out.until[c] - out.since[c]
                 if mine is None:
                     continue
-                own[h] = count_until(mine.at, mine.sums, mine.n, ts[i] - SPAN[h], own[h], since)
-                own[SPANS + h] = count_until(mine.at, mine.sums, mine.n, ts[i] + SPAN[h], own[SPANS + h], until)
+                own[h] = count_until(mine.at, mine.sums, mine.n, start, own[h], own_since)
+                own[SPANS + h] = count_until(mine.at, mine.sums, mine.n, end, own[SPANS + h], own_until)
                 for c in range(COLUMNS):
-                    out[h * COLUMNS + c] -= until[c] - since[c]
+                    out.others[c] -= own_until[c] - own_since[c]
 
     cdef _alike(self, Near near, int64_t account, const uint64_t[:] keys, const double[:] ts, int lag):
         """Of the accounts that named the same before, the most like a sequence: by keys, or by pairs of them."""

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from service.model.totals cimport Totals
+from service.model.totals cimport COLUMNS, Totals
 
 cdef enum:
     LATEST_ = 64
@@ -16,6 +16,10 @@ cdef struct Holder:
     bint old
 
 
+cdef struct Around:  # what was named up to the start of a horizon around a time, up to its end, and in it by others
+    double[COLUMNS] since, until, others
+
+
 cdef class Holders:
     cdef readonly double count
     cdef double oldest, newest  # of the latest, as they were known before one was taken out
@@ -27,5 +31,5 @@ cdef class Holders:
     cdef bint gone(self) noexcept
     cdef void _tell(self) noexcept
     cdef add(self, int64_t account, double ts, bint old, double weight)
-    cdef void around(self, int64_t account, double ts, Totals totals, bint side, double[:, :, ::1] found,
-                     Py_ssize_t at, int new) noexcept
+    cdef void around(self, int64_t account, double ts, const Around *within, Totals totals, bint side,
+                     double[:, :, ::1] found, Py_ssize_t at, int new) noexcept

@@ -1,7 +1,7 @@
 """Who names an identifier, as the crowd's state keeps it: the latest accounts one by one, the others by number."""
 
 from libc.math cimport fabs
-from libc.string cimport memmove
+from libc.string cimport memmove, memset
 from cpython.mem cimport PyMem_Free as free
 
 from service.model.totals cimport COLUMNS, Totals, count_until, some
@@ -98,26 +98,32 @@ cdef class Holders:
         for i in range(LATEST_):
             self.told[self.latest[i].old] += self.latest[i].weight
 
-    cdef void around(self, int64_t account, double ts, Totals totals, bint side, double[:, :, ::1] found,
-                     Py_ssize_t at, int new) noexcept:
+    cdef void around(self, int64_t account, double ts, const Around *within, Totals totals, bint side,
+                     double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
         """Adds the others, new and old, that name it around a time.
 
         Those before the latest are taken to be as large a part of all that new, and old, accounts named.
         """
-        cdef double told = 0, unseen, before, came, most
-        cdef double[COLUMNS] first, last, since, until
-        cdef double away
+        cdef double told = 0, unseen, before, came, most, away
+        cdef double[2][SPANS] seen
+        cdef double[COLUMNS] first, last
+        cdef const double *until
         cdef int i, h, kind, c
         cdef Holder *one
+        memset(seen, 0, sizeof(seen))
         for i in range(self.known):
             one = &self.latest[i]
             told += one.weight
-            if one.who == account:
+            away = fabs(one.when - ts)
+            if away > SPAN[SPANS - 1] or one.who == account:
                 continue
-            away, kind = fabs(one.when - ts), new if not one.old else 1 - new
-            for h in range(SPANS):
-                if away <= SPAN[h]:
-                    found[kind, at, h] += one.weight
+            kind = one.old
+            for h in range(SPANS - 1, -1, -1):
+                if away > SPAN[h]:
+                    break
+                seen[kind][h] += one.weight
+        for h in range(SPANS):
+            found[new, at, h], found[1 - new, at, h] = seen[0][h], seen[1][h]
         unseen = self.count - told
         if unseen < SEEN:
             return
@@ -128,11 +134,10 @@ cdef class Holders:
         for h in range(SPANS):
             if ts - SPAN[h] >= self.oldest:
                 continue
-            count_until(totals.at, totals.sums, totals.n, ts - SPAN[h], 0, since)
-            count_until(totals.at, totals.sums, totals.n, min(ts + SPAN[h], self.oldest), 0, until)
+            until = &within[h].until[0] if ts + SPAN[h] < self.oldest else &first[0]
             for kind in range(2):
                 c = 2 * side + kind
-                before, came = max(until[c] - since[c], 0.0), max(last[c] - first[c], 0.0)
+                before, came = max(until[c] - within[h].since[c], 0.0), max(last[c] - first[c], 0.0)
                 most = unseen * (self.told[kind] / (self.told[0] + self.told[1]))
                 if before > 0:
                     found[1 - new if kind else new, at, h] += (
