@@ -4,7 +4,7 @@ from libc.math cimport fabs
 from libc.string cimport memmove, memset
 from cpython.mem cimport PyMem_Free as free
 
-from service.model.totals cimport COLUMNS, Totals, count_until, some
+from service.model.totals cimport COLUMNS, HOUR, Totals, count_until, some, split
 
 from array import array
 
@@ -12,6 +12,7 @@ from service.model.looks import HORIZONS
 
 LATEST = LATEST_  # holders of an identifier that are known one by one
 cdef double SEEN = 0.1  # less than any holder counts for: all of them are known one by one
+cdef double MINUTE = 60.0
 for _at in range(SPANS):
     SPAN[_at] = HORIZONS[_at]
 
@@ -102,12 +103,16 @@ cdef class Holders:
                      double[:, :, ::1] found, Py_ssize_t at, int new) noexcept:
         """Adds the others, new and old, that name it around a time.
 
-        Those before the latest are taken to be as large a part of all that new, and old, accounts named.
+        Those before the latest are taken to be as large a part of all that new, and old, accounts named. Where the
+        latest came within a minute, as in a log of days or without times, totals by the hour cannot tell how large a
+        part they were: then of all in their hours, or as those before them are of all until then, if that is more.
         """
-        cdef double told = 0, unseen, before, came, most, away
+        cdef double told = 0, unseen, before, came, most, away, estimate, begin, end, part
         cdef double[2][SPANS] seen
         cdef double[COLUMNS] first, last
+        cdef const double *limit
         cdef const double *until
+        cdef bint at_once
         cdef int i, h, kind, c
         cdef Holder *one
         memset(seen, 0, sizeof(seen))
@@ -129,16 +134,23 @@ cdef class Holders:
             return
         if self.known == LATEST_:
             self._tell()
-        count_until(totals.at, totals.sums, totals.n, self.oldest, 0, first)
-        count_until(totals.at, totals.sums, totals.n, self.newest, 0, last)
+        at_once = self.newest - self.oldest < MINUTE
+        begin = split(self.oldest, &part) * HOUR if at_once else self.oldest
+        end = (split(self.newest, &part) + 1) * HOUR if at_once else self.newest
+        count_until(totals.at, totals.sums, totals.n, begin, 0, first)
+        count_until(totals.at, totals.sums, totals.n, end, 0, last)
+        limit = &last[0] if at_once else &first[0]
+        end = end if at_once else begin  # of those before the latest
         for h in range(SPANS):
-            if ts - SPAN[h] >= self.oldest:
+            if ts - SPAN[h] >= end:
                 continue
-            until = &within[h].until[0] if ts + SPAN[h] < self.oldest else &first[0]
+            until = &within[h].until[0] if ts + SPAN[h] < end else limit
             for kind in range(2):
                 c = 2 * side + kind
                 before, came = max(until[c] - within[h].since[c], 0.0), max(last[c] - first[c], 0.0)
                 most = unseen * (self.told[kind] / (self.told[0] + self.told[1]))
                 if before > 0:
-                    found[1 - new if kind else new, at, h] += (
-                        most if self.told[kind] * before >= most * came else self.told[kind] * before / came)
+                    estimate = most if self.told[kind] * before >= most * came else self.told[kind] * before / came
+                    if at_once:
+                        estimate = max(estimate, most * before / limit[c])
+                    found[1 - new if kind else new, at, h] += estimate

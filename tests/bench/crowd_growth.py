@@ -10,6 +10,7 @@ With `--out` the accounts that are active within a day are written as logs, all.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,22 @@ from training.fit.crowd import fit_crowd
 ACCOUNTS, SHOWN, DAYS = 4000, 400, 60
 
 
-def accounts(over_all: bool) -> list[Held]:
-    """The accounts, active within a day or over all of the time."""
+def accounts(active: str) -> list[Held]:
+    """The accounts, as they are active."""
     log, rng = zipf(ACCOUNTS, seed=3, days=DAYS), np.random.default_rng(3)
-    if not over_all:
+    if active == "a day":
         return log
     times = [np.sort(NOW - rng.uniform(0, DAYS * DAY, one.length)) for one in log]
-    return [Held(one.keys, one.sided, ts, one.event, one.length) for one, ts in zip(log, times, strict=True)]
+    if active == "two months, told by the day":
+        times = [ts // DAY * DAY for ts in times]
+    if active == "no times":
+        times = [np.full_like(ts, np.nan) for ts in times]
+    return [replace(one, ts=ts) for one, ts in zip(log, times, strict=True)]
 
 
 def write(out: Path) -> None:
     """Writes the logs, with ratings that say nothing."""
-    everybody, rng = accounts(over_all=False), np.random.default_rng(3)
+    everybody, rng = accounts("a day"), np.random.default_rng(3)
     ids = [np.full(one.length, i) for i, one in enumerate(everybody)]
     log = pl.DataFrame(
         {
@@ -56,8 +61,8 @@ def main() -> None:
     if out := parser.parse_args().out:
         return write(out)
     print("active | accounts of the fit | share asked | " + " | ".join(MEASURES))
-    for over_all in (False, True):
-        everybody = accounts(over_all)
+    for active in ("a day", "two months", "two months, told by the day", "no times"):
+        everybody = accounts(active)
         shown = np.arange(ACCOUNTS - SHOWN, ACCOUNTS)
         for known in (ACCOUNTS, ACCOUNTS // 10, ACCOUNTS // 33):
             train = everybody[:known]
@@ -69,7 +74,7 @@ def main() -> None:
             for share in (0.05, 0.01):
                 place = np.nanquantile(before, 1 - share, axis=0)
                 beyond = " | ".join(f"{one:.3f}" for one in (after > place).mean(axis=0))
-                print(f"{'two months' if over_all else 'a day'} | {known} | {share} | {beyond}")
+                print(f"{active} | {known} | {share} | {beyond}")
 
 
 if __name__ == "__main__":

@@ -275,16 +275,22 @@ def agree(look: c.Look, expected: c.Look) -> None:
         assert one.scale == pytest.approx(other.scale)
 
 
-def test_a_crowd_of_many_is_that_of_plain_python() -> None:
-    """So many that marks overflow, holders are more than are known one by one, and copies are found."""
+@pytest.mark.parametrize("step", [1.0, DAY, 1e10])
+def test_a_crowd_of_many_is_that_of_plain_python(step: float) -> None:
+    """So many that marks overflow, holders are more than are known one by one, and copies are found.
+
+    Times are told in full, by the day, or all are the same.
+    """
     log = strangers(150)
     copies = {1000 + k: part(log[k % 3], slice(None)) for k in range(90)}
     compiled, plain = Crowd(), reference.Crowd(c.Limits())
     for account, history in (log | copies).items():
+        whole = naming_also(history, account)
         for crowd in (compiled, plain):
-            crowd.enter(account, naming_also(history, account))
+            crowd.enter(account, replace(whole, ts=whole.ts // step * step))
     for account in (0, 1, 50, 1005, 5000):
-        own = log[account % 150]
+        own = naming_also(log[account % 150], account)
+        own = replace(own, ts=own.ts // step * step)
         agree(*(crowd.look(account, own, float(own.ts[-1])) for crowd in (compiled, plain)))
 
 

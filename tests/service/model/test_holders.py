@@ -72,6 +72,30 @@ def test_those_before_the_latest_came_when_there_were_accounts_to_come() -> None
             assert look.holders[:, 0, h].sum() == pytest.approx(true, rel=0.1, abs=2)
 
 
+@pytest.mark.parametrize("ts", [0.0, 1.0, 3600.0, NOW, NOW - NOW % DAY])
+@pytest.mark.parametrize("apart", [0.0, 0.01])
+def test_of_a_log_without_times_all_holders_count(ts: float, apart: float) -> None:
+    log = {a: held([1 if a < 200 else a], ts + apart * (a % 200)) for a in range(400)}
+    look = crowd_of(log).look(5000, held([1], ts), ts)
+    assert look.holders[:, 0].sum(axis=0) == pytest.approx([200] * 4, rel=0.01)
+
+
+def test_in_a_log_of_days_a_value_that_as_many_name_each_day_does_not_surge() -> None:
+    """Of 1,000 accounts a day, all told at midnight, one in ten names it."""
+    days = 40
+    log = {
+        1000 * d + a: held([1 if a < 100 else 100 + a], NOW - NOW % DAY + DAY * d)
+        for d in range(days)
+        for a in range(1000)
+    }
+    crowd, end = crowd_of(log, c.Limits(accounts=100_000)), NOW - NOW % DAY + DAY * (days - 1)
+    hour, day, week, season = crowd.look(10**6, held([1], end), end).holders[:, 0].sum(axis=0)
+    assert hour == pytest.approx(100, rel=0.75)
+    assert day == pytest.approx(200, rel=0.4)
+    assert week == pytest.approx(800, rel=0.1)
+    assert season == pytest.approx(4000, rel=0.05)
+
+
 def test_what_is_told_late_takes_nobodys_place() -> None:
     """A log of long ago comes in after what happens now: accounts of now stay, and so do the latest holders."""
     now = {a: held([1], NOW - a) for a in range(30)}

@@ -17,6 +17,7 @@ from tests.support.reference.near import BINS, EMPTY, Near, mixed, sketch, steps
 LATEST = 64  # holders of an identifier that are known one by one
 LEAST_WEIGHT = 0.25  # of an account among the holders of what it names; less is nothing
 LONG = 16  # identifiers of an account whose copies count as one; few are the same by chance
+MINUTE = 60.0
 SEEN = 0.1  # less than any holder counts for: all of them are known one by one
 AT_ONCE = 100  # one in so many accounts is dropped where there are too many, so that they are seldom looked through
 GROWN = 1.5  # an account is sketched again when it names this many times as much
@@ -240,7 +241,9 @@ class Crowd:
     def _around(self, account: int, keys: Keys, ts: Floats, sided: NDArray[np.bool_]) -> Floats:
         """Float64 (2, K, 4): the others, new and old, that name each key (K,) around times (K,).
 
-        Those before the latest are taken to be as large a part of all that new, and old, accounts named.
+        Those before the latest are taken to be as large a part of all that new, and old, accounts named. Where the
+        latest came within a minute, totals by the hour cannot tell how large a part they were: then of all in their
+        hours, or as those before them are of all until then, if that is more.
         """
         some = [self.holders.get(key, _NONE) for key in keys.tolist()]
         of = np.repeat(np.arange(len(keys)), [len(h.who) for h in some])
@@ -262,14 +265,20 @@ class Crowd:
                 holders.tell()
             oldest, newest, told_of = holders.came
             column = 2 * int(sided[k]) + np.arange(2)
-            came = np.diff(self.totals.until(np.array([oldest, newest]))[:, column], axis=0)[0]
-            ends = np.minimum(oldest, ts[k] + HORIZONS), np.minimum(oldest, ts[k] - HORIZONS)
+            at_once = newest - oldest < MINUTE
+            begin, end = (oldest // STEP * STEP, (newest // STEP + 1) * STEP) if at_once else (oldest, newest)
+            past = end if at_once else begin  # of those before the latest
+            came = np.diff(self.totals.until(np.array([begin, end]))[:, column], axis=0)[0]
+            ends = np.minimum(past, ts[k] + HORIZONS), np.minimum(past, ts[k] - HORIZONS)
+            all_before = self.totals.until(np.array(past))[column]
             before = np.subtract(*(self.totals.until(end)[:, column] for end in ends))
             for kind in (0, 1):
                 most = unseen[k] * told_of[kind] / sum(told_of)
                 for h in np.flatnonzero(before[:, kind] > 0).tolist():
                     some_of = told_of[kind] * before[h, kind]
-                    found[kind, k, h] += most if some_of >= most * came[kind] else some_of / came[kind]
+                    estimate = most if some_of >= most * came[kind] else some_of / came[kind]
+                    even = most * before[h, kind] / all_before[kind] if at_once else 0.0
+                    found[kind, k, h] += max(estimate, even)
         return np.asarray(found)
 
     def _totals(self, found: _Account | None, ts: Floats, sided: NDArray[np.bool_]) -> Floats:
