@@ -20,7 +20,7 @@ from training.data.catalogue import InjectConfig
 from training.data.dataset import Dataset
 from training.data.injection import inject
 from training.data.labels import Labels
-from training.data.log import Log
+from training.data.log import Log, LogError
 from training.data.lookalikes import LOOKALIKES
 from training.data.surges import NOBODY, SURGES, with_surges
 from training.fit.fitted import Fitted
@@ -62,7 +62,11 @@ def main() -> None:
     show(fitted, "its genuine users", genuine, nobody)
     for size in given.sizes:
         for kind in LOOKALIKES:
-            attacked, attacks = with_campaign(genuine, kind, size, given.seed)
+            try:
+                attacked, attacks = with_campaign(genuine, kind, size, given.seed)
+            except LogError as error:  # as of a kind that needs ratings
+                print(error)
+                continue
             show(fitted, f"{kind} {size}", attacked, attacks)
     for name in SURGES:
         surged, took_part = with_surges(genuine, [True] * len(genuine), [name], given.seed)
