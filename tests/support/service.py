@@ -5,11 +5,12 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,7 +62,7 @@ class Starter:
         settings = {"state_dir": folder / "state", **usual, **settings}
         env = {**self.more, **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}}
         process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30, verify=False)
         service = Service(process, client, folder / "log")
         self.running.append(service)
 
@@ -72,11 +73,14 @@ class Starter:
         wait_until(ready)
         return service
 
-    def stop_all(self) -> None:
+    def stop(self, but: Sequence[Service] = ()) -> None:
+        """Stops all that runs, but for some services."""
         with ExitStack() as stack:  # each of them, also if another one does not end
             for service in self.running:
-                stack.callback(stop, service.process)
-                service.client.close()
+                if service not in but:
+                    stack.callback(stop, service.process)
+                    service.client.close()
+        self.running = list(but)
 
 
 @cache
@@ -106,9 +110,16 @@ def score(service: Service, body: object, **headers: str) -> httpx.Response:
     return service.client.post("/v1/score", content=content, headers=headers)
 
 
+def fresh(method: str, url: str, **more: Any) -> httpx.Response:
+    """An answer over a connection of its own, which any worker may take."""
+    with httpx.Client(timeout=30, verify=False) as client:  # to read certificates takes longer than most answers
+        return client.request(method, url, **more)
+
+
 def sample(service: Service, name: str, **labels: str) -> float:
     """The first value of a metric whose labels are so; 0 where there is none."""
-    for family in text_string_to_metric_families(service.client.get("/metrics").text):
+    lines = service.client.get("/metrics").text.splitlines(keepends=True)
+    for family in text_string_to_metric_families("".join(line for line in lines if line.startswith(name))):
         for s in family.samples:
             if s.name == name and labels.items() <= s.labels.items():
                 return s.value
