@@ -66,7 +66,7 @@ def test_recommenders_learn_and_forget_what_weighs_nothing(name: str) -> None:
 @pytest.mark.slow
 def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
     log, out = Log.of(genuine_log(120)), tmp_path / "out"
-    found = impact(log, out, FitConfig(epochs=1, folds=1), ["bandwagon_push"], [0.1])
+    found = impact(log, out, FitConfig(epochs=1), ["bandwagon_push"], [0.1])
     rows = {(r["recommender"], r["types"], r["repair"]): r for r in found["rows"]}
     for name in RECOMMENDERS:
         assert rows[name, "", CLEAN]["ndcg_change"] == [0, 0, 0]
@@ -87,7 +87,7 @@ def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> No
     assert json.loads((out / "impact.json").read_text()) == json.loads(json.dumps(found))
     assert (out / "impact.html").read_text().count("<svg") == len(RECOMMENDERS)
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
-    assert impact(log, out, FitConfig(epochs=1, folds=1), ["bandwagon_push"], [0.1]) == found
+    assert impact(log, out, FitConfig(epochs=1), ["bandwagon_push"], [0.1]) == found
     assert kept == {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
 
 
