@@ -51,15 +51,16 @@ class Starter:
         """A service that is ready. Settings are named as in `service.settings`, without their prefix.
 
         Unless a test asks for it, no crowd is watched: most tests are of what a sequence scores by itself. And a busy
-        machine makes no request late. The state directory holds an empty store of verdicts, as one that has served
-        before: to make its tables takes a fifth of a start.
+        machine makes no request late. A new state directory holds an empty store of verdicts, as if a service had been
+        there before: to make its tables takes a fifth of a start.
         """
         folder = self.new_folder()
-        if not settings.keys() & {"state_dir", "store_url"}:
-            (folder / "state").mkdir()
-            shutil.copy(_empty_store(), folder / "state")
         usual = {"port": free_port(), "threads": 1, "crowd": False, "timeout_ms": 20_000}
         settings = {"state_dir": folder / "state", **usual, **settings}
+        state = Path(str(settings["state_dir"]))
+        if state.parent.is_dir() and not state.exists() and "store_url" not in settings:
+            state.mkdir()
+            shutil.copy(_empty_store(), state)
         env = {**self.more, **{f"RECGUARD_{name.upper()}": str(value) for name, value in settings.items()}}
         process = start([*SERVE, "run", "--bundle", bundle], folder / "log", env=env)
         client = httpx.Client(base_url=f"http://127.0.0.1:{settings['port']}", timeout=30, verify=False)
