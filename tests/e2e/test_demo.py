@@ -58,7 +58,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         log, _ = clean_events(folder / "genuine.csv")
         odd = [kind for kind in ATTACKS if kind not in LOOKALIKES]
         write(folder, *inject(log, None, InjectConfig(size=0.04, filler=(0.003, 0.01), campaigns=(3,)), odd))
-        config = FitConfig(preset="tiny", layers=1, epochs=2, folds=1, test_share=0.5, review_fpr=0.1, block_fpr=0.05)
+        config = FitConfig(preset="tiny", epochs=2, test_share=0.5, review_fpr=0.1, block_fpr=0.05)
         fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", config, name="many")
 
     return made_once(tmp_path_factory, "many", make)

@@ -36,7 +36,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def habits(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that compares accounts with their own past."""
-    config = FitConfig(preset="tiny", layers=1, epochs=1, folds=1, review_fpr=0.2, block_fpr=0.1)
+    config = FitConfig(preset="tiny", epochs=1, folds=1, review_fpr=0.2, block_fpr=0.1)
 
     def make(folder: Path) -> None:
         fit_bundle(log / "events.csv", log / "labels.csv", folder / "bundle", config, name="habits")

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.write_parquet(made / "genuine.parquet")
     command("inject", "--events", made / "genuine.parquet", "--out", made, "--types", "click_farm,random_push",
             "--size", "0.1")  # fmt: skip
-    config = FitConfig(layers=1, epochs=1, folds=1, review_fpr=0.1, block_fpr=0.05)
+    config = FitConfig(epochs=1, folds=1, review_fpr=0.1, block_fpr=0.05)
     fit_bundle(made / "events.csv", made / "labels.csv", made / "bundle", config)
     return made
 
