@@ -135,7 +135,7 @@ def test_a_text_too_long_is_an_error_in_its_place(start_service: Starter, tmp_pa
     rows = [(f"s{i}", f"{words[i % 2][0]} {i}", words[i % 2][1]) for i in range(80)]
     pl.DataFrame(rows, ["sequence_id", "text", "label"], orient="row").drop("label").write_csv(tmp_path / "events.csv")
     pl.DataFrame(rows, ["sequence_id", "text", "label"], orient="row").drop("text").write_csv(tmp_path / "labels.csv")
-    fitted = fit_bundle(tmp_path / "events.csv", tmp_path / "labels.csv", tmp_path / "b", FitConfig(epochs=1, folds=1))
+    fitted = fit_bundle(tmp_path / "events.csv", tmp_path / "labels.csv", tmp_path / "b", FitConfig(epochs=1, folds=2))
     service = start_service(fitted.path, max_text=20)
     texts = [[{"text": "good film"}], [{"text": "x" * 20}, {"text": "x" * 21}], {"text": ["x" * 21]}]
     body = {"sequences": [{"id": str(i), "events": events} for i, events in enumerate(texts)]}
