@@ -1,59 +1,32 @@
-"""The command `recguard-serve`."""
+"""The command `recguard-serve`.
 
-import fcntl
+Each command imports what it needs by itself: `run` needs what takes two seconds, and most others need little of it.
+"""
+
 import json
-import os
 import random
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from http.client import HTTPException
 from operator import itemgetter
 from pathlib import Path
-from socket import socket
-from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import typer
-import uvicorn
-from prometheus_client import start_http_server
-from pydantic import SecretStr
-from sqlalchemy.exc import SQLAlchemyError
 
-from service.api.app import build, prove
-from service.api.connection import Protocol
-from service.api.supervisor import Supervisor, run_folder
-from service.engine.server import hosted
-from service.engine.session import ProviderError, Runtime, cores
-from service.model.bundle import Bundle, BundleError
-from service.model.scorer import Model
-from service.serving.admission import WARM
-from service.serving.registry import ENGINE
-from service.serving.webhook import forget_aside
-from service.settings import Settings
-from service.stores import judged
-from service.stores.verdicts import NAME, Store
-from service.telemetry import logs
-from service.telemetry.logs import Pseudonyms
+if TYPE_CHECKING:
+    from service.stores.verdicts import Store
 
 app = typer.Typer(help="Serves recguard bundles over HTTP.", no_args_is_help=True, pretty_exceptions_enable=False)
 LIVE_SECONDS, PROMOTE_SECONDS = 5.0, 180.0  # how long `promote` waits for a sign of life, and for the model
 MOST_KEPT = 1 << 40  # means no limit
 Said = TypeVar("Said")
 BundleDir = Annotated[Path | None, typer.Option("--bundle", help="Bundle directory; else RECGUARD_BUNDLE.")]
-
-
-class Server(uvicorn.Server):
-    """Unlike uvicorn's class, it does not raise the signal again at the end: a drained service exits with code 0."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
 
 
 def _fail(error: Exception) -> typer.Exit:
@@ -68,85 +41,26 @@ def run(
     port: Annotated[int | None, typer.Option(help="Port; else RECGUARD_PORT.")] = None,
 ) -> None:
     """Serves a bundle until SIGTERM; everything else is configured by RECGUARD_ variables."""
+    from service.api.running import claim, prepared, supervise
+    from service.engine.session import ProviderError
+    from service.model.bundle import BundleError
+    from service.settings import Settings
+    from service.telemetry import logs
+
     given: dict[str, Any] = {k: v for k, v in {"bundle": bundle, "host": host, "port": port}.items() if v is not None}
     try:
         settings = Settings(**given)
         logs.configure(settings.log_format)
-        _claim(settings.state_dir)
+        claim(settings.state_dir)
         if settings.workers > 1 or settings.shared_engine:
-            _supervise(settings)
+            supervise(settings)
             return
-        link = _bound(_config(settings, None))
-        application = build(settings)
+        server, link = prepared(settings)
     except (BundleError, ProviderError, ValueError, OSError) as error:
         raise _fail(error) from error
-    server = Server(_config(settings, application))
     server.run([link])
     if not server.started:
         raise typer.Exit(1)
-
-
-def _claim(state: Path) -> None:
-    """Holds the state directory until this process ends; raises ValueError if another service has it."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        held = os.open(state, os.O_RDONLY)
-    except OSError:
-        return  # what needs it says so, and scoring does not
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{state}: another recguard has it; give each its own RECGUARD_STATE_DIR") from None
-
-
-def _bound(config: uvicorn.Config) -> socket:
-    """The socket to listen on; it takes no connection before the service is ready."""
-    try:
-        return config.bind_socket()
-    except SystemExit:
-        raise typer.Exit(2) from None  # uvicorn has said why
-
-
-def _config(settings: Settings, application: Any, **more: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        ws="none",
-        http=Protocol,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.drain_seconds,
-        **more,
-    )
-
-
-def _supervise(settings: Settings) -> None:
-    """Runs several workers; raises ValueError or OSError where they could not start."""
-    prove(settings)
-    with run_folder(settings.workers) as run:
-        settings.run_dir = run
-        apart = cores() - settings.workers if settings.shared_engine else cores() // settings.workers
-        settings.threads = settings.threads or max(apart, 1)
-        for name, value in settings.model_dump(exclude_none=True).items():
-            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-            os.environ[f"RECGUARD_{name.upper()}"] = str(plain)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run)
-        config = _config(settings, "service.api.app:worker", factory=True, workers=settings.workers)
-        engine = hosted(settings.run_dir / ENGINE, settings.log_format) if settings.shared_engine else nullcontext()
-        with engine:
-            supervisor = Supervisor(config, [_bound(config)], run)
-            try:
-                supervisor.run()
-            finally:
-                supervisor.end()
-        if supervisor.failure:
-            raise ValueError(supervisor.failure)
 
 
 Url = Annotated[str, typer.Option(help="The running service.")]
@@ -155,8 +69,10 @@ StateDir = Annotated[Path, typer.Option("--state-dir", envvar="RECGUARD_STATE_DI
 StoreUrl = Annotated[str, typer.Option("--store-url", envvar="RECGUARD_STORE_URL", help="The service's.")]
 
 
-def _store(url: str, state: Path) -> Store:
+def _store(url: str, state: Path) -> "Store":
     """The store of a service, which must be there already."""
+    from service.stores.verdicts import NAME, Store
+
     if not url and not (state / NAME).exists():
         raise _fail(ValueError(f"{state}: it holds no {NAME}; name the service's state directory with --state-dir"))
     try:
@@ -179,6 +95,11 @@ def forget(
     If the service has a RECGUARD_ID_KEY, ids are kept hashed with it: without that key, 0 answers are deleted,
     and the exemption stays. A model that was fitted on the user stays as it is: see `recguard-train fit --without`.
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from service.serving.webhook import forget_aside
+    from service.telemetry.logs import Pseudonyms
+
     store = _store(store_url, state_dir)
     for one in url or ():  # first, as answers that wait there are written now
         known = _asked(one, key, f"/v1/events?key={quote(user, safe='')}", None, itemgetter("forgotten"))
@@ -217,6 +138,8 @@ def export(
     store_url: StoreUrl = "",
 ) -> None:
     """Writes all sequences with a verdict in the form that `recguard-train refit` and `fit` read; the latest counts."""
+    from service.stores import judged
+
     store = _store(store_url, state_dir)
     count, conflicts = judged.write(store.judged(), out)
     typer.echo(f"{count} judged sequences written, {conflicts} with contradicting verdicts; see {out}")
@@ -302,6 +225,9 @@ def consume(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus; 0: none.")] = 9109,
 ) -> None:
     """Reads events from a Kafka topic, has a running service score them, and writes its decisions to another topic."""
+    from prometheus_client import start_http_server
+
+    from service.telemetry import logs
     from service.tools.kafka import ConsumeError, Consumer
     from service.tools.remote import Remote, RemoteError
 
@@ -331,6 +257,7 @@ def warm(
     Nothing is scored. Calling it again does no harm. The exit code is 2 if no event was taken in, and 1 if more than
     5 % of the rows were refused.
     """
+    from service.schemas.terms import WARM
     from service.tools.remote import Remote, RemoteError
     from service.tools.warm import Warming, columns_named
 
@@ -346,6 +273,10 @@ def warm(
 @app.command()
 def check(bundle: Annotated[Path, typer.Option("--bundle", help="Bundle directory.")]) -> None:
     """Verifies a bundle as the service would before serving it: schema, checksums, golden scores."""
+    from service.engine.session import ProviderError, Runtime
+    from service.model.bundle import Bundle, BundleError
+    from service.model.scorer import Model
+
     try:
         model = Model.load(Bundle.open(bundle), Runtime("auto"))
     except (BundleError, ProviderError) as error:
@@ -378,6 +309,8 @@ def bench(
     ] = None,
 ) -> None:
     """Measures the service, or another one, against the bundle's graph alone in ONNX Runtime on the same cores."""
+    from service.engine.session import ProviderError
+    from service.model.bundle import BundleError
     from service.tools.bench import Bench, mixes
 
     names = kinds.split(",")

@@ -1,5 +1,6 @@
 """What tests of several rooms share: a small log with attacks in it, a bundle fitted on it, and databases."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from training.fit.bundle import fit_bundle
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes long now and then
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """Lets garbage collection pass over what is imported by now, through which each training would look for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

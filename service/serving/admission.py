@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.schemas.problems import Problem
+from service.schemas.terms import EVENTS, SCORE, WARM
 from service.serving.registry import SOON, Registry
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-SCORE, EVENTS = "/v1/score", "/v1/events"  # the routes that score
-WARM = "/v1/events/warm"  # takes in events without scoring
 DOUBT = 1.5  # safety factor on the expected time, since work on a request that misses its deadline is wasted
 SIZE_MEMORY = 0.1  # weight of the newest request in the moving average of positions per byte
 

@@ -20,7 +20,8 @@ from service.schemas import messages
 from service.schemas.digest import digest
 from service.schemas.parsing import Asked, parse
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, WARM, Admission, Asking, full, late
+from service.schemas.terms import EVENTS, SCORE, WARM
+from service.serving.admission import Admission, Asking, full, late
 from service.serving.bare_graph import BareGraph
 from service.serving.beside import judged_beside, looked_at, take_in
 from service.serving.cache import Cache

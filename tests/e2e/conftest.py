@@ -20,7 +20,19 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]
     """Starts services with settings of the test's choice, and stops what still runs at the end."""
     starter = Starter(lambda: tmp_path_factory.mktemp("service"))
     yield starter
-    starter.stop_all()
+    starter.stop()
+
+
+@pytest.fixture(autouse=True)
+def stopped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Stops what a test has started by itself once it ends: hundreds that wait take a good part of a core together."""
+    if "start_service" not in request.fixturenames:
+        yield
+        return
+    starter: Starter = request.getfixturevalue("start_service")
+    shared = list(starter.running)  # by fixtures of wider scope, which come before this one
+    yield
+    starter.stop(but=shared)
 
 
 @pytest.fixture(scope="session")

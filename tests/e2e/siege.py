@@ -454,7 +454,7 @@ def siege(
     siege.go_on(siege.halted)
     for who in ("redis", "postgres"):
         siege.restore(who)
-    starter.stop_all()
+    starter.stop()
 
 
 def footprint(siege: Siege) -> tuple[int, int]:

@@ -7,15 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from service.model.bundle import Bundle
 from service.model.togetherness import FEWEST_KNOWN
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
 from tests.support.processes import children, wait_until
-from tests.support.service import Service, Starter, sample, score
+from tests.support.service import Service, Starter, fresh, sample, score
 
 
 def compared(service: Service) -> float:
@@ -146,10 +144,10 @@ def test_all_workers_change_together(start_service: Starter, bundles: Path, atta
     assert promote(service).returncode == 0
     url = str(service.client.base_url)
 
-    found = {httpx.get(f"{url}/v1/model").json()["version"] for _ in range(16)}
+    found = {fresh("GET", f"{url}/v1/model").json()["version"] for _ in range(16)}
     assert found == {"2"}
     body = {"sequences": sequences(attacked / "events.csv", 3)}
     wait_until(lambda: sample(service, "recguard_challenger_up") == 1)
     for _ in range(8):
-        assert httpx.post(f"{url}/v1/score", json=body, timeout=30).status_code == 200
+        assert fresh("POST", f"{url}/v1/score", json=body).status_code == 200
     wait_until(lambda: compared(service) + sample(service, "recguard_challenger_dropped_total") == 24)

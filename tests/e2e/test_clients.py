@@ -9,14 +9,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.model.bundle import Bundle
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
 from tests.support.processes import needs, run
-from tests.support.service import Service, Starter, bearer, sample
+from tests.support.service import Service, Starter, bearer, fresh, sample
 
 OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
 
@@ -185,7 +184,7 @@ def test_a_rate_holds_on_one_connection_and_over_all_workers(
     start = time.monotonic()
     kept = [service.client.get("/v1/model", headers=bearer(key)).status_code for _ in range(15)]
     assert kept == [200] * 15, "no worker has but a part of the rate"
-    fresh = [httpx.get(f"{service.client.base_url}/v1/model", headers=bearer(key)).status_code for _ in range(80)]
+    fresh = [fresh("GET", f"{service.client.base_url}/v1/model", headers=bearer(key)).status_code for _ in range(80)]
     passed = 15 + fresh.count(200)
     assert passed <= 20 * (1 + time.monotonic() - start) + 1
     assert set(fresh) <= {200, 429}

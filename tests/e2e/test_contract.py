@@ -26,7 +26,7 @@ from tests.support.problems import assert_problem
 from tests.support.service import Service, Starter, score
 
 ALL = list(HealthCheck)
-CASES = int(os.environ.get("RECGUARD_TEST_CASES", "20"))  # of each operation; `make e2e` asks for more
+CASES = int(os.environ.get("RECGUARD_TEST_CASES", "12"))  # of each operation; `make e2e` asks for more
 DEADLINE, LATE = 2, 0.5  # seconds for an answer, and how much later it may be
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.model.bundle import Bundle
@@ -19,7 +18,7 @@ from tests.support.problems import assert_problem
 from tests.support.processes import wait_until
 from tests.support.receiver import Receiver
 from tests.support.servers import Postgres
-from tests.support.service import Service, Starter, sample, score
+from tests.support.service import Service, Starter, fresh, sample, score
 
 ALL_BLOCKED = {"review": 0.0, "block": 0.0}
 ASKED = 12  # fresh connections, so that each worker is met
@@ -64,7 +63,7 @@ def ranked(start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]) -
 def decisions(service: Service, *sequences: dict[str, Any]) -> set[str]:
     """By fresh connections, so that each worker is met."""
     url, body = f"{service.client.base_url}/v1/score", {"sequences": sequences, "trial": True}
-    answers = [httpx.post(url, json=body, timeout=30).raise_for_status().json()["results"] for _ in range(ASKED)]
+    answers = [fresh("POST", url, json=body).raise_for_status().json()["results"] for _ in range(ASKED)]
     return {result["decision"] for answer in answers for result in answer}
 
 

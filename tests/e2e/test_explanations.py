@@ -5,14 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.model.bundle import Bundle
 from service.schemas.terms import DECISIONS
 from tests.support.logs import click, genuine_log, sequences
 from tests.support.problems import assert_problem
-from tests.support.service import Service, Starter, sample, score
+from tests.support.service import Service, Starter, fresh, sample, score
 
 SCORED: tuple[str, dict[str, str]] = ("recguard_anomaly_score_count", {})
 COMPOSED = ("recguard_stage_duration_seconds_count", {"stage": "compose"})
@@ -171,7 +170,7 @@ def test_what_is_tried_waits_in_the_queue_where_others_see_it(start_service: Sta
             heavy = pool.submit(score, service, {"sequences": [long], "trial": True, **more})
             codes = {200}
             while not heavy.done():
-                codes.add(httpx.post(f"{service.client.base_url}/v1/score", json=small, timeout=30).status_code)
+                codes.add(fresh("POST", f"{service.client.base_url}/v1/score", json=small).status_code)
         [result] = heavy.result().json()["results"]
         assert (result["decision"], result.get("counterfactual")) == ("review", None)
         assert codes == seen

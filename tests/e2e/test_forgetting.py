@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 import sqlalchemy
@@ -17,7 +16,7 @@ from tests.support.cli import recguard_serve
 from tests.support.logs import click
 from tests.support.processes import free_port, needs, wait_until
 from tests.support.servers import Postgres, RedisServer
-from tests.support.service import Service, Starter, sample, score
+from tests.support.service import Service, Starter, fresh, sample, score
 
 NAME, VALUE = "telltale-name-4711", "telltale-value-0815"
 
@@ -130,6 +129,6 @@ def test_one_call_reaches_every_worker(start_service: Starter, bundle: Bundle, t
     service = start_service(bundle.path, state_dir=tmp_path / "state", crowd=True, workers=2, exempt_days=0)
     url = str(service.client.base_url)
     for _ in range(40):  # over a connection of its own, so that both take some
-        httpx.post(f"{url}/v1/score", json={"sequences": [history(NAME, VALUE)]}).raise_for_status()
-    told = [httpx.delete(f"{url}/v1/events", params={"key": NAME}).json()["forgotten"] for _ in range(40)]
+        fresh("POST", f"{url}/v1/score", json={"sequences": [history(NAME, VALUE)]}).raise_for_status()
+    told = [fresh("DELETE", f"{url}/v1/events", params={"key": NAME}).json()["forgotten"] for _ in range(40)]
     assert told == [True] + [False] * 39

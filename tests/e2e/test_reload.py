@@ -1,6 +1,7 @@
 """Bundles are changed while requests come in."""
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from service.model.bundle import Bundle
 from tests.support.problems import assert_problem
-from tests.support.service import Starter, sample, score
+from tests.support.service import Service, Starter, sample, score
 
 
 def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
@@ -28,7 +29,7 @@ def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
     statuses: list[int] = []
 
     def load() -> None:
-        with httpx.Client(base_url=service.client.base_url, timeout=30) as client:
+        with httpx.Client(base_url=service.client.base_url, timeout=30, verify=False) as client:
             while not stop.is_set():
                 statuses.append(client.post("/v1/score", json={"sequences": some[:5]}).status_code)
 
@@ -47,6 +48,14 @@ def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
     assert sample(service, "recguard_model_reloads_total", outcome="failed") == 2
 
 
+@pytest.fixture(scope="module")
+def reloading(start_service: Starter, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
+    """A service, and a folder in which it may be told to look for the next bundle."""
+    folder = tmp_path_factory.mktemp("bundles")
+    shutil.copytree(bundle.path, folder / "one")
+    return start_service(folder / "one"), folder
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -61,20 +70,22 @@ def test_reload_swaps_bundles_under_load_and_refuses_bad_ones(
     ],
 )
 def test_a_bundle_with_a_part_missing_or_wrong_is_refused_before_it_is_in_force(
-    start_service: Starter, bundles: Path, some: list[dict[str, Any]], key: str, value: Any
+    reloading: tuple[Service, Path], some: list[dict[str, Any]], key: str, value: Any
 ) -> None:
-    service = start_service(bundles / "one")
+    service, folder = reloading
+    failed = sample(service, "recguard_model_reloads_total", outcome="failed")
     before = service.client.get("/v1/model").json()
-    manifest = json.loads((bundles / "two" / "manifest.json").read_text())
+    wrong = folder / f"{key}-{'missing' if value is None else 'wrong'}"
+    shutil.copytree(folder / "one", wrong)
+    manifest = json.loads((wrong / "manifest.json").read_text()) | {"version": "2"}
     if value is None:
         del manifest[key]
     else:
         manifest[key] = value
-    (bundles / "two" / "manifest.json").write_text(json.dumps(manifest))
-    assert_problem(
-        service.client.post("/v1/model/reload", json={"bundle": "two"}, timeout=60), 422, str(bundles / "two")
-    )
-    assert sample(service, "recguard_model_reloads_total", outcome="failed") == 1
+    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    answer = service.client.post("/v1/model/reload", json={"bundle": wrong.name}, timeout=60)
+    assert_problem(answer, 422, str(wrong))
+    assert sample(service, "recguard_model_reloads_total", outcome="failed") == failed + 1
     assert service.client.get("/v1/model").json() == before
     assert service.client.get("/health/ready").status_code == 200
     assert score(service, {"sequences": some}).status_code == 200

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from service.model.bundle import Bundle
-from service.serving.admission import WARM
+from service.schemas.terms import WARM
 from service.tools.remote import Remote, RemoteError
 from service.tools.warm import Warming, rows_of
 from tests.support.cli import SERVE, recguard_serve

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,15 +20,15 @@ from service.serving.proof import content_of
 from tests.support.cli import recguard_serve
 from tests.support.logs import sequences
 from tests.support.problems import assert_problem
-from tests.support.processes import alive, answers, children, free_port, spawned, wait_until
-from tests.support.service import Service, Starter, run_folder, sample, workers
+from tests.support.processes import alive, answers, children, free_port, run, spawned, wait_until
+from tests.support.service import Service, Starter, fresh, run_folder, sample, workers
 
 WORKERS = 2
 ASKED = 24  # fresh connections, so that each worker is met
 
 
 def everywhere(service: Service, path: str) -> list[dict[str, Any]]:
-    return [httpx.get(f"{service.client.base_url}{path}", timeout=30).json() for _ in range(ASKED)]
+    return [fresh("GET", f"{service.client.base_url}{path}").json() for _ in range(ASKED)]
 
 
 def test_workers_change_together_and_one_that_dies_comes_back(
@@ -38,7 +39,7 @@ def test_workers_change_together_and_one_that_dies_comes_back(
     body = {"sequences": sequences(attacked / "events.csv", 3)}
 
     def one(_: int) -> int:
-        return httpx.post(f"{service.client.base_url}/v1/score", json=body, timeout=30).status_code
+        return fresh("POST", f"{service.client.base_url}/v1/score", json=body).status_code
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(one, range(ASKED))) == {200}
@@ -130,9 +131,8 @@ def test_a_worker_that_starts_slowly_is_not_taken_for_one_that_hangs(start_servi
     assert sample(service, "recguard_worker_deaths_total") == 1
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
 def test_a_change_whose_maker_dies_is_in_force_if_it_is_kept(
-    start_service: Starter, bundles: Path, bundle: Bundle, is_kept: bool
+    start_service: Starter, bundles: Path, bundle: Bundle
 ) -> None:
     service = start_service(bundles / "one", workers=WORKERS)
     wait_until(lambda: len(workers(service)) == WORKERS)
@@ -142,24 +142,27 @@ def test_a_change_whose_maker_dies_is_in_force_if_it_is_kept(
         {"review": 0.25, "block": 0.75, "segments": {}},
     )
     content = {"path": str(other.path), "second": None, "real": str(other.path), "content": content_of(other)}
-    for path, kept, message in (
-        (run / "served.json", content, {"do": "serve", **content}),
-        (service.log.parent / "state" / "thresholds.json", {"2": policy}, {"version": "2", "policy": policy}),
-    ):
-        links = [socket.socket(socket.AF_UNIX) for _ in workers(service)]  # as one that makes the change has them
-        for link, pid in zip(links, workers(service), strict=True):
-            link.connect(str(run / f"{pid}.sock"))
-            link.sendall(json.dumps({"do": "thresholds", **message}).encode() + b"\n")
-        assert [link.recv(100) for link in links] == [b'{"ok": true}\n'] * WORKERS
-        if is_kept:
-            path.write_text(json.dumps(kept))
-        for link in links:
-            link.shutdown(socket.SHUT_WR)
-        for link in links:
-            assert link.recv(100) == (b'{"ok": true}\n' if is_kept else b""), "they have made it, or not"
-            link.close()
-    assert {m["version"] for m in everywhere(service, "/v1/model")} == {"2" if is_kept else bundle.version}
-    assert {t["source"] for t in everywhere(service, "/v1/thresholds")} == {"override" if is_kept else "bundle"}
+    for is_kept, version, source in ((False, bundle.version, "bundle"), (True, "2", "override")):
+        for path, kept, message in (
+            (run / "served.json", content, {"do": "serve", **content}),
+            (service.log.parent / "state" / "thresholds.json", {"2": policy}, {"version": "2", "policy": policy}),
+        ):
+            links = [socket.socket(socket.AF_UNIX) for _ in workers(service)]  # as one that makes the change has them
+            for link, pid in zip(links, workers(service), strict=True):
+                link.connect(str(run / f"{pid}.sock"))
+                link.sendall(json.dumps({"do": "thresholds", **message}).encode() + b"\n")
+            assert [link.recv(100) for link in links] == [b'{"ok": true}\n'] * WORKERS
+            if is_kept:
+                path.write_text(json.dumps(kept))
+            for link in links:
+                link.shutdown(socket.SHUT_WR)
+            for link in links:
+                assert link.recv(100) == (b'{"ok": true}\n' if is_kept else b""), (
+                    f"they have made it, or not: {is_kept}"
+                )
+                link.close()
+        assert {m["version"] for m in everywhere(service, "/v1/model")} == {version}, f"is it kept: {is_kept}"
+        assert {t["source"] for t in everywhere(service, "/v1/thresholds")} == {source}, f"is it kept: {is_kept}"
 
 
 def test_workers_share_one_engine_which_may_die_under_load(
@@ -174,7 +177,7 @@ def test_workers_share_one_engine_which_may_die_under_load(
         return [pid for pid in spawned(service.process.pid) if pid not in workers(service)]
 
     def one(_: int) -> httpx.Response:
-        return httpx.post(f"{service.client.base_url}/v1/score", json=body, timeout=60)
+        return fresh("POST", f"{service.client.base_url}/v1/score", json=body)
 
     [before] = engine()
     with ThreadPoolExecutor(4) as pool:
@@ -220,26 +223,50 @@ def test_a_worker_that_never_ends_does_not_hold_the_end_of_the_service(start_ser
     assert f"worker {hangs} did not end and was killed" in said or f"worker {hangs} died (it did not answer" in said
 
 
+UNUSABLE = {
+    "RECGUARD_STORE_URL": ("nodb://x", "error: RECGUARD_STORE_URL nodb://x: "),
+    "RECGUARD_API_KEYS": ("bad", "error: RECGUARD_API_KEYS: key 1 is not name:scope+scope:secret"),
+    "RECGUARD_DENY_USERS": ("absent", "error: [Errno 2] No such file or directory: 'absent'"),
+    "RECGUARD_WEBHOOK_URL": ("ftp://x", "error: RECGUARD_WEBHOOK_URL: 'ftp://x' is not an http or https address"),
+    "RECGUARD_LIVE_URL": ("http://x", "error: RECGUARD_LIVE_URL: "),
+}
+# calls the command once for each environment of a list, and says with what it ended and what it wrote
+CALLS = """
+import json, os, sys
+from typer.testing import CliRunner
+from service.cli import app
+done = [CliRunner(env=env).invoke(app, sys.argv[2:]) for env in json.loads(sys.argv[1])]
+print(json.dumps([(one.exit_code, one.stderr) for one in done]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], tuple[int, str, Path]]:
+    """With what `run` ends, what it says, and its state directory, for each setting of UNUSABLE and number of workers.
+
+    One process makes all these calls, since nearly all that each of them does is to import the same code.
+    """
+    cases = [(name, number) for name in UNUSABLE for number in (1, WORKERS)]
+    states = [tmp_path_factory.mktemp("state") for _ in cases]
+    environments = [
+        {name: UNUSABLE[name][0], "RECGUARD_WORKERS": str(number), "RECGUARD_STATE_DIR": str(state)}
+        for (name, number), state in zip(cases, states, strict=True)
+    ]
+    command = ("run", "--bundle", bundle.path, "--port", str(free_port()))
+    found = json.loads(run(sys.executable, "-c", CALLS, json.dumps(environments), *command))
+    return {case: (code, said, state) for case, (code, said), state in zip(cases, found, states, strict=True)}
+
+
 @pytest.mark.parametrize("workers", [1, WORKERS])
-@pytest.mark.parametrize(
-    ("setting", "value", "says"),
-    [
-        ("RECGUARD_STORE_URL", "nodb://x", "error: RECGUARD_STORE_URL nodb://x: "),
-        ("RECGUARD_API_KEYS", "bad", "error: RECGUARD_API_KEYS: key 1 is not name:scope+scope:secret"),
-        ("RECGUARD_DENY_USERS", "absent", "error: [Errno 2] No such file or directory: 'absent'"),
-        ("RECGUARD_WEBHOOK_URL", "ftp://x", "error: RECGUARD_WEBHOOK_URL: 'ftp://x' is not an http or https address"),
-        ("RECGUARD_LIVE_URL", "http://x", "error: RECGUARD_LIVE_URL: "),
-    ],
-)
+@pytest.mark.parametrize("setting", UNUSABLE)
 def test_a_setting_that_cannot_be_used_ends_the_service_and_is_said_once(
-    bundle: Bundle, tmp_path: Path, workers: int, setting: str, value: str, says: str
+    refusals: dict[tuple[str, int], tuple[int, str, Path]], workers: int, setting: str
 ) -> None:
-    settings = {"RECGUARD_WORKERS": str(workers), "RECGUARD_STATE_DIR": str(tmp_path), setting: value}
-    done = recguard_serve("run", "--bundle", bundle.path, "--port", free_port(), **settings)
-    assert done.returncode == 2
-    assert done.stderr.startswith(says)
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir()), "nothing was begun"
+    code, said, state = refusals[setting, workers]
+    assert code == 2
+    assert said.startswith(UNUSABLE[setting][1])
+    assert said.count("\n") == 1
+    assert not list(state.iterdir()), "nothing was begun"
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
@@ -267,17 +294,14 @@ def test_a_model_or_a_port_that_cannot_be_used_ends_the_service(bundles: Path, w
 def test_what_a_killed_supervisor_leaves_goes_with_the_next_and_a_damaged_file_of_metrics_stops_nothing(
     start_service: Starter, bundle: Bundle
 ) -> None:
-    left = []
-    for _ in range(2):
-        service = start_service(bundle.path, workers=WORKERS)
-        started, folder = children(service.process.pid), run_folder(service)
-        service.process.kill()
-        service.process.wait()
-        wait_until(lambda pids=started: not any(map(alive, pids)))  # type: ignore[misc]
-        left.append(folder)
-    assert [folder.exists() for folder in left] == [False, True]
     service = start_service(bundle.path, workers=WORKERS)
-    assert not left[1].exists()
+    started, left = children(service.process.pid), run_folder(service)
+    service.process.kill()
+    service.process.wait()
+    wait_until(lambda: not any(map(alive, started)))
+    assert left.exists()
+    service = start_service(bundle.path, workers=WORKERS)
+    assert not left.exists()
     folder = run_folder(service)
     assert "state" not in folder.parts
     (folder / "counter_7.db").touch()

@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]  # it comes without types
 
 from tests.support.paths import DEPLOY
 from tests.support.processes import free_port, start, stop
+from tests.support.service import fresh
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager")
 UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -62,7 +63,7 @@ def monitoring(folder: Path, service: httpx.URL, receiver: str) -> Iterator[str]
 def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
     """What Prometheus finds; nothing while it does not answer yet."""
     try:
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
+        answer = fresh("GET", f"{prometheus}/api/v1/query", params={"query": expression}).json()
     except httpx.TransportError:
         return []
     assert answer["status"] == "success", answer

@@ -12,6 +12,7 @@ from training.config import FitConfig
 ACCOUNTS, LEAST = 320, 5
 ANONYMOUS = FitConfig(
     preset="tiny",
+    layers=1,
     epochs=1,
     folds=1,
     min_holders=LEAST,

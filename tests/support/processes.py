@@ -29,10 +29,11 @@ def free_port() -> int:
 
 def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Polls until a condition holds; fails the test when it does not within the time."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.01
     while not true():
         assert time.monotonic() < end, f"not so within {seconds:.0f} s"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.2)  # what takes long is not held up by the asking
 
 
 def needs(*programs: str) -> None:

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 from training.cli.main import app
 from training.config import FitConfig
 
-QUICK = FitConfig(preset="tiny", epochs=1, folds=1)
+QUICK = FitConfig(preset="tiny", layers=1, epochs=1, folds=1)
 runner = CliRunner()
 
 

@@ -11,7 +11,7 @@ from service.api.openapi import DEADLINE
 from service.api.responses import ADMIN_PROBLEMS, KEY_PROBLEMS, problems
 from service.api.routes.scoring import due
 from service.schemas import messages
-from service.serving.admission import EVENTS
+from service.schemas.terms import EVENTS
 from service.serving.service import Serving
 
 

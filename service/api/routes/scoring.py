@@ -14,7 +14,8 @@ from service.api.openapi import DEADLINE, body_of
 from service.api.responses import SCORING_PROBLEMS, Responses, leads_to, verdict_on
 from service.schemas import messages
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, WARM, full
+from service.schemas.terms import EVENTS, SCORE, WARM
+from service.serving.admission import full
 from service.serving.service import Serving
 
 HOT = {SCORE, EVENTS}  # routes that are called at least once for each action of a user

@@ -9,7 +9,7 @@ import pytest
 from service.model.bundle import Bundle
 from service.model.togetherness import FEWEST_KNOWN
 from service.schemas.problems import Problem
-from service.serving.admission import EVENTS, SCORE, WARM
+from service.schemas.terms import EVENTS, SCORE, WARM
 from service.serving.service import Serving
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

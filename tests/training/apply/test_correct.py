@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def masking(folder: Path) -> Bundle:
     # so few sequences cannot promise the usual 1 % of blocks, and only what is blocked is corrected
-    config = FitConfig(preset="tiny", epochs=2, pretrain_epochs=16, block_fpr=0.05, seed=1)
+    config = FitConfig(preset="tiny", layers=1, epochs=2, folds=1, pretrain_epochs=16, block_fpr=0.05, seed=1)
     return fit_bundle(folder / "events.csv", folder / "labels.csv", folder / "bundle", config)
 
 

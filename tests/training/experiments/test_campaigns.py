@@ -8,11 +8,9 @@ import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
-from training.config import FitConfig
+from tests.support.training import QUICK
 from training.data.log import Log
 from training.experiments.campaigns import ADAPTING, DAY, HARMED, POPULARITY, SIZES, WAYS, Field, campaigns
-
-QUICK = FitConfig(preset="tiny", epochs=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """What an attack does to a recommender and what repair undoes, on a small log with the real recommenders."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tests.support.logs import genuine_log
+from tests.support.training import refused
 from training.config import FitConfig
 from training.data.log import Log
 from training.experiments.impact import AUTO, CLEAN, NONE, ORACLE, impact
@@ -92,7 +91,5 @@ def test_impact_is_measured_shown_and_goes_on_where_it_was(tmp_path: Path) -> No
 
 
 def test_the_command_names_what_it_cannot_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.cli", "impact", "--events", "log.csv", "--out", tmp_path]
-    run = subprocess.run([*command, "--types", "crawler"], capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "--types crawler: there are random_push" in run.stderr
+    said = refused("impact", "--events", "log.csv", "--out", tmp_path, "--types", "crawler")
+    assert "--types crawler: there are random_push" in said

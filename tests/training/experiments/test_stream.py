@@ -1,8 +1,6 @@
 """A new attack in a stream: who is where, and what verdicts on it change."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
+from tests.support.training import refused
 from training.config import FitConfig
 from training.data.log import Log, LogError
 from training.experiments.stream import NEVER, REFIT, SCRATCH, Plan, Scene, caught, stream
@@ -73,7 +72,5 @@ def test_a_stream_is_run_shown_and_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_the_command_names_what_it_does_not_know(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.cli", "stream", "--events", "log.csv", "--out", tmp_path]
-    run = subprocess.run([*command, "--types", "spam"], capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "--types spam: there are random_push" in run.stderr
+    said = refused("stream", "--events", "log.csv", "--out", tmp_path, "--types", "spam")
+    assert "--types spam: there are random_push" in said

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.config import FitConfig
+from tests.support.training import QUICK
 from training.data.clean import clean_events
 from training.data.labels import Labels, read_labels
 from training.data.log import Log
@@ -18,8 +18,6 @@ from training.experiments.early import SPECIALISTS
 from training.experiments.result_cache import fingerprint
 from training.experiments.study import ORDERS, STRESS, VERDICTS, study
 from training.fit.pipeline import fit_model
-
-QUICK = FitConfig(preset="tiny", epochs=1, folds=1)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ def test_networks_trained_side_by_side_say_what_they_say_trained_in_turn(
     labelled: tuple[Log, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(networks, "TEACHER_FOLDS", 2)  # so many processes start
     log, labels = labelled
     some = np.arange(0, len(log), 8)
     data = encode(log.subset(some), labels.subset(some), (config := replace(QUICK, teacher="tiny")))

@@ -67,7 +67,7 @@ def test_a_service_loads_it_and_scores(
         assert len({r["score"] for r in results}) == 20
         assert all(0 <= r["score"] <= 1 and r["reasons"] for r in results)
     finally:
-        start.stop_all()
+        start.stop()
 
 
 def test_it_can_be_attacked_like_any_other(hidden: Bundle, attacked: Path, tmp_path: Path) -> None:

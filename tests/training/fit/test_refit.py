@@ -1,8 +1,6 @@
 """Going on from a bundle with verdicts: nothing known is moved, nothing is called better that is not."""
 
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from service.model.bundle import Bundle
 from service.model.scorer import Model
 from service.stores.verdicts import Store
 from tests.support.logs import genuine_log
+from tests.support.training import refused
 from training.config import FitConfig
 from training.data.catalogue import InjectConfig
 from training.data.clean import clean_events
@@ -166,11 +165,7 @@ def test_what_cannot_be_refitted_says_why(bundle: Bundle, attacked: Path, feedba
     lines = (feedback / "events.jsonl").read_text().splitlines()
     (broken / "events.jsonl").write_text("\n".join(line if i % 2 else line[:20] for i, line in enumerate(lines)))
     (broken / "labels.csv").write_bytes((feedback / "labels.csv").read_bytes())
-    command = [
-        *(sys.executable, "-m", "training.cli", "refit", "--bundle", bundle.path, "--feedback", broken),
-        *("--events", events, "--labels", labels, "--out", tmp_path / "new"),
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 2
-    assert str(broken / "events.jsonl") in ran.stderr
+    log = ("--events", events, "--labels", labels)
+    said = refused("refit", "--bundle", bundle.path, "--feedback", broken, *log, "--out", tmp_path / "new")
+    assert str(broken / "events.jsonl") in said
     assert not (tmp_path / "new").exists()
