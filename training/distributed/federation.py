@@ -27,13 +27,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-from training.sites import Floats
+from training.sites import TWICE, Floats
 
 logger = logging.getLogger(__name__)
 SCALE = 2.0**24  # of fixed point: sums up to 5e11, in steps of 6e-8
 LARGEST = 2.0**36  # of one number of one site, so that no sum overflows
 FEWEST = 2  # sites; of two, each one can take its own part from the sum, so three are the fewest that keep a secret
-TWICE = 2.0
 Head = dict[str, Any]
 
 
