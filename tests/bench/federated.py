@@ -3,8 +3,9 @@
     python tests/bench/federated.py --events build/movielens/events.csv --out build/federated --sites 3 --seeds 0 1 2
 
 Each site has users of its own, sells two thirds of the catalogue, and knows other kinds of attack, from a few accounts
-of each. Each model judges, at each site, the users that all sites hold back, as that site's catalogue shows them,
-among attackers of all kinds. The figure of a seed is the mean average precision over the sites.
+of each; of more sites than kinds, some know the same one. Each model judges, at each site, the users that all sites
+hold back, as that site's catalogue shows them, among attackers of all kinds. The figure of a seed is the mean average
+precision over the sites. Below it stands the same of each part alone, which tells where something is lost.
 """
 
 import argparse
@@ -17,15 +18,20 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from sklearn.metrics import average_precision_score
 
 from service.model.bundle import Bundle
+from service.model.calibration import CHANNELS
+from service.model.scorer import Model, evidence
 from training.config import FitConfig
 from training.data.catalogue import InjectConfig
 from training.data.clean import clean_events
+from training.data.cuts import in_time_order
+from training.data.dataset import WHOLE, Dataset
 from training.data.injection import inject, write
 from training.distributed.federated_fit import Files, fit_together
-from training.experiments.cross_validation import evaluate_bundle
 from training.fit.bundle import fit_bundle
+from training.fit.sequences import encoded_log
 
 KINDS = (
     *("random_push", "average_nuke", "bandwagon_push"),
@@ -42,7 +48,8 @@ WAYS = ("alone", "federated", "pooled")
 
 def sites(count: int) -> dict[str, list[str]]:
     """The names of the sites, and the attacks that each knows."""
-    return {f"site{k}": part.tolist() for k, part in enumerate(np.array_split(np.array(KINDS), count))}
+    dealt = np.array_split(np.resize(KINDS, max(count, len(KINDS))), count)
+    return {f"site{k}": part.tolist() for k, part in enumerate(dealt)}
 
 
 def log_of(events: pl.DataFrame, attackers: int, kinds: Sequence[str], seed: int, folder: Path) -> Files:
@@ -84,8 +91,20 @@ def fit_alone(name: str, files: Files, out: Path, config: FitConfig) -> Bundle:
     return fit_bundle(files.events, files.labels, out / name, config)
 
 
-def measured(events: Path, count: int, seed: int, out: Path, config: FitConfig) -> tuple[dict[str, list[float]], str]:
-    """The average precision of each way at each site, and the seconds that the fits took."""
+def quality(bundle: Bundle, files: Files) -> dict[str, float]:
+    """The average precision of a model on a log, and of parts of it."""
+    data = Dataset.read(files.events, files.labels, WHOLE, encoder=bundle.encoder)
+    encoded = encoded_log(bundle.encoder, in_time_order(data.log))
+    told = evidence(encoded, Model.load(bundle).engine.run, bundle.tabular).alone()
+    said = {"score": bundle.calibration.score(told), "without network": bundle.calibration.without_network(told)}
+    said |= dict(zip(CHANNELS, told.channels.T, strict=True))
+    return {part: float(average_precision_score(data.labels.label, score)) for part, score in said.items()}
+
+
+def measured(
+    events: Path, count: int, seed: int, out: Path, config: FitConfig
+) -> tuple[dict[str, list[dict[str, float]]], str]:
+    """The average precision of each way and part of it at each site, and the seconds that the fits took."""
     learned, judged = logs(events, count, seed, out)
     start = time.perf_counter()
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -95,10 +114,10 @@ def measured(events: Path, count: int, seed: int, out: Path, config: FitConfig) 
     pooled = alone.pop("pooled")
     federated = fit_together({name: learned[name] for name in alone}, out / "federated", config, KEY)
     seconds = f"{between - start:.0f} s alone and pooled, {time.perf_counter() - between:.0f} s federated"
-    ap = {way: list[float]() for way in WAYS}
+    ap = {way: list[dict[str, float]]() for way in WAYS}
     for name, files in judged.items():
         for way, bundle in zip(WAYS, (alone[name], federated[name], pooled), strict=True):
-            ap[way].append(evaluate_bundle(bundle, files.events, files.labels, None).average_precision)
+            ap[way].append(quality(bundle, files))
     return ap, seconds
 
 
@@ -117,8 +136,11 @@ def main() -> None:
         ap, seconds = measured(given.events, given.sites, seed, given.out / f"{given.sites}-{seed}", config)
         print(f"seed {seed}: {seconds}")
         for way, of_sites in ap.items():
-            found[way].append(float(np.mean(of_sites)))
-            print(f"  {way:10} {found[way][-1]:.4f}  by site", *(f"{of_site:.4f}" for of_site in of_sites), flush=True)
+            scores = [of_site["score"] for of_site in of_sites]
+            found[way].append(float(np.mean(scores)))
+            print(f"  {way:10} {found[way][-1]:.4f}  by site", *(f"{score:.4f}" for score in scores))
+            parts = {part: np.mean([of_site[part] for of_site in of_sites]) for part in of_sites[0]}
+            print("             by part", *(f"{part} {mean:.4f}" for part, mean in parts.items()), flush=True)
     for way, of_seeds in found.items():
         below = np.array(found["pooled"]) - of_seeds
         print(
