@@ -173,14 +173,13 @@ class Objective(nn.Module):
     def __init__(self, model: BehaviourBert, config: FitConfig, proximal: float = 0.0) -> None:
         super().__init__()
         self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
-        self.proximal = proximal
-        start = parameters_to_vector(model.parameters()).detach() if proximal else torch.empty(0)
-        self.register_buffer("start", start, persistent=False)
+        self.proximal, self.held = proximal, list(model.parameters())  # adapters that come later are not held
+        self.register_buffer("start", parameters_to_vector(self.held).detach(), persistent=False)
 
     def forward(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
         found = self._of_batch(ids, truth)
         if self.proximal and self.training:
-            away = parameters_to_vector(self.model.parameters()) - self.start
+            away = parameters_to_vector(self.held) - self.start
             found["loss"] = found["loss"] + self.proximal / 2 * away.square().sum()
         return found
 
