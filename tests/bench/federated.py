@@ -5,7 +5,8 @@
 Each site has users of its own, sells two thirds of the catalogue, and knows other kinds of attack, from a few accounts
 of each; of more sites than kinds, some know the same one. Each model judges, at each site, the users that all sites
 hold back, as that site's catalogue shows them, among attackers of all kinds. The figure of a seed is the mean average
-precision over the sites. Below it stands the same of each part alone, which tells where something is lost.
+precision over the sites. Below it stands the same of each part alone, which tells where something is lost. Logs, and
+fits alone and pooled, that --out has from an earlier run are not made again: a change of `federate` costs its own fits.
 """
 
 import argparse
@@ -54,6 +55,9 @@ def sites(count: int) -> dict[str, list[str]]:
 
 def log_of(events: pl.DataFrame, attackers: int, kinds: Sequence[str], seed: int, folder: Path) -> Files:
     """Writes a log of some users with attackers among them, under names that no other site has."""
+    files = Files(folder / "events.csv", folder / "labels.csv")
+    if folder.exists():
+        return files
     folder.mkdir(parents=True)
     events.write_csv(folder / "genuine.csv")
     log, _ = clean_events(folder / "genuine.csv")
@@ -63,7 +67,7 @@ def log_of(events: pl.DataFrame, attackers: int, kinds: Sequence[str], seed: int
     named = (pl.lit(f"{folder.name}-") + ours).name.keep()
     for file in ("events.csv", "labels.csv"):
         pl.read_csv(folder / file, infer_schema=False).with_columns(named).write_csv(folder / file)
-    return Files(folder / "events.csv", folder / "labels.csv")
+    return files
 
 
 def logs(events: Path, count: int, seed: int, out: Path) -> tuple[dict[str, Files], dict[str, Files]]:
@@ -80,7 +84,7 @@ def logs(events: Path, count: int, seed: int, out: Path) -> tuple[dict[str, File
         learned[name] = log_of(ours, KNOWN, kinds, 1000 * seed + number, out / name)
         judged[name] = log_of(theirs, JUDGED, KINDS, 1000 * seed + number + 500, out / f"{name}-judged")
     pooled = out / "pooled"
-    pooled.mkdir()
+    pooled.mkdir(exist_ok=True)
     for file in ("events.csv", "labels.csv"):
         parts = [pl.read_csv(out / name / file, infer_schema=False) for name in learned]
         pl.concat(parts).write_csv(pooled / file)
@@ -88,6 +92,8 @@ def logs(events: Path, count: int, seed: int, out: Path) -> tuple[dict[str, File
 
 
 def fit_alone(name: str, files: Files, out: Path, config: FitConfig) -> Bundle:
+    if (out / name).exists():
+        return Bundle.open(out / name)
     return fit_bundle(files.events, files.labels, out / name, config)
 
 
@@ -129,10 +135,11 @@ def main() -> None:
     asked.add_argument("--sites", type=int, default=3)
     asked.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     asked.add_argument("--epochs", type=int, default=FitConfig.epochs)
+    asked.add_argument("--proximal", type=float, default=FitConfig.proximal)
     given = asked.parse_args()
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for seed in given.seeds:
-        config = FitConfig(epochs=given.epochs, test_share=0.0, seed=seed)
+        config = FitConfig(epochs=given.epochs, proximal=given.proximal, test_share=0.0, seed=seed)
         ap, seconds = measured(given.events, given.sites, seed, given.out / f"{given.sites}-{seed}", config)
         print(f"seed {seed}: {seconds}")
         for way, of_sites in ap.items():
