@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -108,7 +109,7 @@ def quality(bundle: Bundle, files: Files) -> dict[str, float]:
 
 
 def measured(
-    events: Path, count: int, seed: int, out: Path, config: FitConfig
+    events: Path, count: int, seed: int, out: Path, config: FitConfig, rounds: int
 ) -> tuple[dict[str, list[dict[str, float]]], str]:
     """The average precision of each way and part of it at each site, and the seconds that the fits took."""
     learned, judged = logs(events, count, seed, out)
@@ -118,7 +119,8 @@ def measured(
         alone = dict(zip(learned, pool.map(fit, learned, learned.values()), strict=True))
     between = time.perf_counter()
     pooled = alone.pop("pooled")
-    federated = fit_together({name: learned[name] for name in alone}, out / "federated", config, KEY)
+    together = {name: learned[name] for name in alone}
+    federated = fit_together(together, out / "federated", replace(config, epochs=rounds), KEY)
     seconds = f"{between - start:.0f} s alone and pooled, {time.perf_counter() - between:.0f} s federated"
     ap = {way: list[dict[str, float]]() for way in WAYS}
     for name, files in judged.items():
@@ -135,12 +137,15 @@ def main() -> None:
     asked.add_argument("--sites", type=int, default=3)
     asked.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     asked.add_argument("--epochs", type=int, default=FitConfig.epochs)
+    asked.add_argument("--rounds", type=int, default=FitConfig.epochs, help="of a federated fit, at most")
     asked.add_argument("--proximal", type=float, default=FitConfig.proximal)
     given = asked.parse_args()
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for seed in given.seeds:
         config = FitConfig(epochs=given.epochs, proximal=given.proximal, test_share=0.0, seed=seed)
-        ap, seconds = measured(given.events, given.sites, seed, given.out / f"{given.sites}-{seed}", config)
+        ap, seconds = measured(
+            given.events, given.sites, seed, given.out / f"{given.sites}-{seed}", config, given.rounds
+        )
         print(f"seed {seed}: {seconds}")
         for way, of_sites in ap.items():
             scores = [of_site["score"] for of_site in of_sites]
