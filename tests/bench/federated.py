@@ -123,9 +123,9 @@ def measured(
     federated = fit_together(together, out / "federated", replace(config, epochs=rounds), KEY)
     seconds = f"{between - start:.0f} s alone and pooled, {time.perf_counter() - between:.0f} s federated"
     ap = {way: list[dict[str, float]]() for way in WAYS}
-    for name, files in judged.items():
-        for way, bundle in zip(WAYS, (alone[name], federated[name], pooled), strict=True):
-            ap[way].append(quality(bundle, files))
+    for name, bundle in federated.items():  # a site with too few attackers to learn from is left out, and not judged
+        for way, one in zip(WAYS, (alone[name], bundle, pooled), strict=True):
+            ap[way].append(quality(one, judged[name]))
     return ap, seconds
 
 
@@ -146,7 +146,7 @@ def main() -> None:
         ap, seconds = measured(
             given.events, given.sites, seed, given.out / f"{given.sites}-{seed}", config, given.rounds
         )
-        print(f"seed {seed}: {seconds}")
+        print(f"seed {seed}: {len(ap['federated'])} sites, {seconds}")
         for way, of_sites in ap.items():
             scores = [of_site["score"] for of_site in of_sites]
             found[way].append(float(np.mean(scores)))
