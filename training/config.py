@@ -115,6 +115,7 @@ class FitConfig:
     train_chunks: int = 6  # windows of a long sequence seen in one training step; evaluation always sees all
     event_weight: float = 1.0  # weight of the event loss relative to the sequence loss
     type_weight: float = 0.2
+    proximal: float = 0.0  # of sites: how strongly each is held near the weights of all, mu of `network.finetune`
     folds: int = 0  # folds of the network's cross-fitting; 1: hold out one part instead; 0: by preset
     held_out_share: float = 0.15  # share of that one part
     test_share: float = 0.15  # 0: no test part

@@ -1,6 +1,6 @@
 """What several sites compute together, each on a log of its own: sums that nobody sees the parts of, and mean weights.
 
-Every site runs the same fit in lockstep, and calls `total` and `averaged` in the same order. A fit that is alone gets
+Every site runs the same fit in lockstep, and calls `totals` and `averaged` in the same order. A fit that is alone gets
 back what it gives, so that there is one fit for both. `training.distributed.federation` is what joins sites.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+TWICE = 2.0  # what a site counts at most: so many times the usual one
 
 
 class Sites(Protocol):
@@ -49,16 +50,38 @@ def federated() -> bool:
 
 def total(part: NDArray[Any]) -> NDArray[Any]:
     """The sum over all sites of an array of numbers, with the dtype and shape of this site's."""
+    return totals(part)[0]
+
+
+def totals(*parts: NDArray[Any]) -> list[NDArray[Any]]:
+    """The sums of several arrays, all over the same sites: what is divided by one another must not lack another one.
+
+    A site may be gone from one message to the next.
+    """
     if (sites := _SITES.get()) is None:
-        return part
-    found = sites.total(np.asarray(part, dtype=np.float64).ravel()).reshape(np.shape(part))
-    return (found if part.dtype.kind == "f" else np.rint(found)).astype(part.dtype)
+        return list(parts)
+    found = sites.total(np.concatenate([np.ravel(part).astype(np.float64) for part in parts]))
+    sums = np.split(found, np.cumsum([np.size(part) for part in parts])[:-1])
+    return [
+        (sum_ if part.dtype.kind == "f" else np.rint(sum_)).astype(part.dtype).reshape(part.shape)
+        for sum_, part in zip(sums, parts, strict=True)
+    ]
 
 
 def averaged(parts: Sequence[NDArray[Any]], weight: float) -> list[NDArray[Any]]:
     """The mean over all sites of some arrays, by how much each site counts."""
     sites = _SITES.get()
     return list(parts) if sites is None else sites.averaged(parts, weight)
+
+
+def voice(accounts: int) -> float:
+    """How much each of this site's accounts counts in what is learned from labels, in (0, 1]; alone, it is 1.
+
+    The site counts for no more than twice what the others do on average, as in the mean of networks. Only the site
+    itself can see to that: in a masked sum, nobody else sees what it gives.
+    """
+    all_, sites = total(np.array([accounts, 1.0])).tolist()
+    return min(1.0, TWICE * (all_ - accounts) / ((sites - 1) * accounts)) if sites > 1 else 1.0
 
 
 def bucket_of(column: str, value: str, buckets: int) -> int:

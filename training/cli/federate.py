@@ -1,6 +1,7 @@
 """The command `recguard-train federate`: several shops fit one model, and none shows its log."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from training.cli.common import ColumnMap, Quiet, console, print_metrics, session
 from training.cli.options import configure, with_fit_options
+from training.config import FitConfig
 from training.data.log import LogError
 from training.data.read import parse_columns
 
@@ -24,6 +26,9 @@ def federate(
     wait: Annotated[
         float, typer.Option("--wait", min=1.0, help="Minutes after which a site that sends nothing is left out.")
     ] = 120.0,
+    proximal: Annotated[
+        float, typer.Option("--proximal", min=0.0, help="Pull of a site's network towards that of all (FedProx's mu).")
+    ] = FitConfig.proximal,
     columns: ColumnMap = None,
     quiet: Quiet = False,
     **settings: Any,
@@ -41,10 +46,10 @@ def federate(
             raise ValueError(
                 f"{key_file}: {len(key)} bytes; {LEAST_KEY} are needed, for example of openssl rand -hex 32"
             )
-        sites = dict(map(_site, site))
+        sites, config = dict(map(_site, site)), replace(configure(**settings), proximal=proximal)
         if len(sites) < len(site):
             raise ValueError("--site: two sites have one name; give each a name of its own")
-        bundles = fit_together(sites, out, configure(**settings), key, parse_columns(columns), seconds=60 * wait)
+        bundles = fit_together(sites, out, config, key, parse_columns(columns), seconds=60 * wait)
         for name, bundle in bundles.items():
             if tested := bundle.manifest["metrics"]["test"]:
                 print_metrics(tested, f"{name} {bundle.version}, test part")

@@ -7,6 +7,11 @@ is gone, the others send the same once more, with new masks and without it; so n
 That is safe from a server that listens, not from one that lies: it could say that a site is gone which is not, and take
 one sum from the other.
 
+Nobody sees what one site gives to a sum, so no mean can be trimmed there. What holds instead: a site whose numbers are
+not finite, or too large, leaves and sends nothing; numbers that are divided by one another are sums over the same sites
+(`training.sites.totals`); each site sees to it that its accounts do not outweigh the others' (`training.sites.voice`).
+A site that lies in a sum is not found out: one that says ten times as much counts as ten sites.
+
 Weights of networks are sent as they are. The server takes their mean, within bounds: what is not finite is left out, no
 site counts for more than twice the median one, and none is farther from the median than twice the median distance (norm
 bounding: Sun et al., "Can you really backdoor federated learning?", 2019).
@@ -27,13 +32,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-from training.sites import Floats
+from training.sites import TWICE, Floats
 
 logger = logging.getLogger(__name__)
 SCALE = 2.0**24  # of fixed point: sums up to 5e11, in steps of 6e-8
 LARGEST = 2.0**36  # of one number of one site, so that no sum overflows
 FEWEST = 2  # sites; of two, each one can take its own part from the sum, so three are the fewest that keep a secret
-TWICE = 2.0
 Head = dict[str, Any]
 
 

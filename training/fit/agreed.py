@@ -5,19 +5,21 @@ over the sites in secret. A row stands for a bucket that enough accounts hold. A
 that nothing uses, and learns only that somebody does. Of two values in a bucket, a site reads what more accounts hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.isotonic import isotonic_regression
 
 from service.encoding.fields import Bins
-from service.encoding.values import Floats
+from service.encoding.values import Floats, catalogue_order
 from service.encoding.vocabulary import Vocabulary
 from training.data.log import LogError
-from training.sites import bucket_of, total
+from training.sites import bucket_of, total, totals
 
 BUCKETS = 1 << 17  # of the values of one column
+STEPS, APART = 40, 0.3  # in which rows find their order; how far apart they are kept, as a share of what is usual
 OF_OTHERS = "\0{}"  # the name of a row whose value only other sites hold; no value of a log is written so
 MOST_CELLS = 1 << 20  # of a table of pairs
 GRID = 512  # steps in which a number doubles, of the finest histogram: a step is 0.14 %
@@ -52,12 +54,39 @@ def vocabulary(name: str, holders: Mapping[str, int], identifier: bool, least: i
     counts = total(counts)
     kept = np.argsort(-counts, kind="stable")[:most]
     kept = np.sort(kept[counts[kept] >= least])
+    if identifier:
+        kept = kept[catalogue([own.get(bucket) for bucket in kept.tolist()])]
     return Vocabulary(name, [own.get(bucket, OF_OTHERS.format(bucket)) for bucket in kept.tolist()], identifier)
+
+
+def catalogue(values: Sequence[str | None]) -> NDArray[np.int64]:
+    """An order of rows (V,) in which each site has its own values, None for those it does not know, as they are sorted.
+
+    Each row has a place, first the mean over the sites that know it of where it is in their order. Then each site says
+    by how much its own must move to be in order, and each moves by the mean of that: projections on convex sets,
+    averaged, come to a point in all of them (Auslender, "Optimisation: méthodes numériques", 1976; each projection is
+    an isotonic regression). What is told of a value is its place among the others.
+    """
+    in_order = sorted((catalogue_order(value), at) for at, value in enumerate(values) if value is not None)
+    own = np.array([at for _, at in in_order], dtype=np.int64)
+    known, place, goal = np.zeros(len(values)), np.zeros(len(values)), np.zeros(len(values))
+    known[own], goal[own] = 1.0, (np.arange(len(own)) + 0.5) / max(len(own), 1)
+    apart = APART * np.arange(len(own)) / max(len(values), 1)  # or two values could end at one place
+    for _ in range(STEPS):
+        moves, sites = totals(goal - place * known, known)
+        place = place + moves / np.maximum(sites, 1.0)
+        goal[own] = isotonic_regression(place[own] - apart) + apart if len(own) else 0.0
+    return np.argsort(place, kind="stable")
 
 
 def of_values(vocabulary: Vocabulary, own: Mapping[str, float]) -> Floats:
     """Float64 (V,): the sum over all sites of a number of each value."""
-    return total(np.array([own.get(value, 0.0) for value in vocabulary.values], dtype=np.float64))
+    return total(of_own(vocabulary, own))
+
+
+def of_own(vocabulary: Vocabulary, own: Mapping[str, float]) -> Floats:
+    """Float64 (V,): a number of each value, 0 for those that this site does not know."""
+    return np.array([own.get(value, 0.0) for value in vocabulary.values], dtype=np.float64)
 
 
 def bins(name: str, column: pl.Series, count: int) -> Bins:

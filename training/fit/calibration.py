@@ -16,7 +16,7 @@ from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
 from training.fit.logistic import of_all, of_own
 from training.fit.moments import own_quantiles, quantiles
-from training.sites import total
+from training.sites import total, totals
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 # measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
@@ -138,9 +138,10 @@ def weigh(points: Floats, lengths: NDArray[np.int64], label: NDArray[np.int8], w
     Each is a local regression (Tibshirani and Hastie, "Local likelihood estimation", JASA 1987): sequences of other
     lengths count too, less the farther their bin is. A weight that would be negative becomes 0.
     """
-    count = total(np.array([float(len(points))]))
-    mean = total(points.sum(axis=0)) / count
-    scale = np.sqrt(total(((points - mean) ** 2).sum(axis=0)) / count) + 1e-6
+    own = np.array(float(len(points)))
+    count, sums = totals(own, points.sum(axis=0))
+    count, squares = totals(own, ((points - sums / count) ** 2).sum(axis=0))
+    scale = np.sqrt(squares / count) + 1e-6
     of = bins(lengths)
     there = np.flatnonzero(total(np.bincount(of, minlength=len(LEAST))))
     found = [_weigh(points / scale, label, weight * near, of_all) for near in _nearness(of, there)]

@@ -40,7 +40,7 @@ from training.data.log import Log, LogError
 from training.fit import agreed
 from training.fit.bins import SEVERAL, number_bins
 from training.fit.codebooks import fit_codebooks, vector_fields
-from training.sites import federated, total
+from training.sites import federated, total, totals
 
 SMALL = 64  # distinct values up to which a column may be crossed with another
 MAX_VALUES = 50_000  # most values in one vocabulary; those that most sequences hold are kept
@@ -114,8 +114,8 @@ def _of_identifier(vocabulary: Vocabulary, log: Log, numbers: Sequence[Bins], le
     fields: list[Field] = [Repeat(f"{vocabulary.name} repeat", vocabulary.name)]
     if vocabulary.values:
         fields.append(Popularity(f"{vocabulary.name} popularity", vocabulary.name, _levels(vocabulary, log)))
-        if not federated():  # what lies beside what in the catalogue, no site knows of the others' values
-            fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
+        fields.append(Step(f"{vocabulary.name} step", vocabulary.name))
+        if not federated():  # a stretch begins with a value, which no site knows of the others
             fields.extend(_neighbourhood(vocabulary, log, least))
         if vocabulary.name == "item_id":
             fields.extend(_deviation(vocabulary, number, log, least) for number in numbers)
@@ -173,12 +173,13 @@ def _deviation(vocabulary: Vocabulary, number: Bins, log: Log, least: int) -> De
     values = pairs["value"].to_numpy()
     count, sum_ = total(np.array([len(values), values.sum()], dtype=np.float64)).tolist()
     overall = sum_ / max(count, 1.0)
-    spread = float(np.sqrt(total(np.array([((values - overall) ** 2).sum()]))[0] / max(count, 1.0)))
+    count, squares = total(np.array([len(values), ((values - overall) ** 2).sum()], dtype=np.float64)).tolist()
+    spread = float(np.sqrt(squares / max(count, 1.0)))
     # four imaginary events at the overall mean pull an item with few numbers towards it
     of_value = pairs.group_by(vocabulary.name)
     sums = of_value.agg(pl.col("value").sum(), pl.len().alias("events"), pl.col("sequence_id").n_unique())
-    of_all = (agreed.of_values(vocabulary, dict(zip(sums[vocabulary.name], own, strict=True))) for own in sums[:, 1:])
-    sums_, events, holders = of_all
+    of_all = (agreed.of_own(vocabulary, dict(zip(sums[vocabulary.name], own, strict=True))) for own in sums[:, 1:])
+    sums_, events, holders = totals(*of_all)
     means = np.where(holders >= least, (sums_ + 4 * overall) / (events + 4), overall)
     name = f"{number.name} against {vocabulary.name}"
     return Deviation(name, number.name, vocabulary.name, (means * unit).tolist(), spread * unit or 1.0)

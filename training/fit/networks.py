@@ -238,7 +238,8 @@ def _in_rounds(
     """Trains in place together with other sites: an epoch on each one's own sequences, then the mean of all weights.
 
     Federated averaging (McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
-    AISTATS 2017). Which types there are is each site's own, and so is the head that tells them apart.
+    AISTATS 2017); with `config.proximal` none goes far from the others meanwhile (FedProx). Which types there are is
+    each site's own, and so is the head that tells them apart.
 
     Args:
         held, rounds: as `held` and `epochs` of `finetune`; what is measured is the mean of all sites.
@@ -252,7 +253,7 @@ def _in_rounds(
         rates = {rate: getattr(config, rate) * falling for rate in ("pretrained_rate", "scratch_rate", "fresh_rate")}
         # another seed, or each round would show the same cuts in the same order
         drawn = replace(config, seed=config.seed + SEEDS * number, **rates)
-        finetune(model, encoder, shown, [], drawn, quiet, f"{name}-{number}", 1)
+        finetune(model, encoder, shown, [], drawn, quiet, f"{name}-{number}", 1, config.proximal)
         state = {n: tensor for n, tensor in model.state_dict().items() if not n.startswith("type_head")}
         arrays = [tensor.cpu().numpy() for tensor in state.values()]
         means = averaged(arrays, float(len(np.unique(shown.of))))

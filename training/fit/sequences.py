@@ -22,7 +22,7 @@ from training.fit.holders import blanked, rare_rows
 from training.fit.pieces import tokenizer_for
 from training.fit.tabular import normal_by_trimming
 from training.network.finetune import Example
-from training.sites import federated
+from training.sites import federated, voice
 
 logger = logging.getLogger(__name__)
 MOST_ATTACKERS, MOST_WITHOUT = 300, 100  # how many of them are judged at every length; and without each column
@@ -39,8 +39,8 @@ class EncodedLog:
         log, labels: the N sequences that have a label, given or presumed.
         encoded, examples: M, of which the first N are these sequences; the others are cuts.
         of: int64 (M,), the sequence of each.
-        weight: float64 (M,), how much each counts in fitting, 1 for all of a sequence together; those that weigh
-            nothing are only judged by parts that were fitted without their sequence.
+        weight: float64 (M,), how much each counts in fitting, 1 for all of a sequence together, or less at a site
+            that has far more than the others; those that weigh nothing are only judged, by parts fitted without them.
         types: names of the anomaly types; an example's type is an index into them.
         presumed: whether no labels were given, so that all are presumed.
     """
@@ -95,10 +95,8 @@ def encode(log: Log, labels: Labels, config: FitConfig, old: Encoder | None = No
     examples = [examples[i] for i in np.flatnonzero(there).tolist()]
     of = np.concatenate((np.arange(len(log)), cuts.of))[there]
     weight = np.concatenate((np.ones(len(log)), weight))[there]
-    encoded = [e.encoded for e in examples]
-    return EncodedLog(
-        encoder, everything, log, labels, encoded, examples, of, shared_weights(of, weight), types, presumed
-    )
+    encoded, weight = [e.encoded for e in examples], shared_weights(of, weight) * voice(len(log))
+    return EncodedLog(encoder, everything, log, labels, encoded, examples, of, weight, types, presumed)
 
 
 def _cuts(

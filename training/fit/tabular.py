@@ -29,7 +29,7 @@ from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
 from training.fit.logistic import logistic, of_all
 from training.fit.moments import mean_and_scale, shrunk_covariance
-from training.sites import total
+from training.sites import total, totals
 
 TABLES = 10  # tables of counts in cross-fitting; each is made without a tenth of the sequences
 TRIMMED = 0.3  # share of the most novel sequences that a fit without labels does not count as normal
@@ -238,8 +238,7 @@ def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
     for start, end in encoder.learned:
         learned[start + FIRST : end] = True
         unknown[start + FIRST : end] = start + UNKNOWN
-    holders = _holders(sample.counts[whole], fold[whole], int(fold.max()) + 1)
-    everybody = total(np.asarray((sample.counts[whole] > 0).sum(axis=0)).ravel())
+    everybody, *holders = total(_held(sample.counts[whole], fold[whole], int(fold.max()) + 1))
     seen: list[Encoded] = list(sample.sequences)
     for k in range(len(holders)):
         lookup = np.where(
@@ -253,7 +252,13 @@ def as_unseen(sample: Sample, fold: NDArray[np.int64]) -> list[Encoded]:
 
 def _holders(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     """Int64 (folds, rows): how many sequences of each fold use each row, at all sites."""
-    return total(np.stack([np.asarray((counts[fold == k] > 0).sum(axis=0)).ravel() for k in range(folds)]))
+    return total(_held(counts, fold, folds)[1:])
+
+
+def _held(counts: sp.csr_matrix, fold: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Int64 (1 + folds, rows): how many of this site's sequences use each row, all of them and those of each fold."""
+    parts = [counts, *(counts[fold == k] for k in range(folds))]
+    return np.stack([np.asarray((part > 0).sum(axis=0)).ravel() for part in parts])
 
 
 def surprise_of(holders: NDArray[np.int64], field: NDArray[np.int16], fields: int) -> Floats:
@@ -359,9 +364,8 @@ def _fit_association(sample: Sample, logits: Floats) -> GuiltByAssociation:
     counts, logits = sample.counts[sample.whole], np.clip(logits[sample.whole], -SURE, SURE)
     held = (counts > 0).astype(np.float64)
     sum_, count = total(np.array([logits.sum(), len(logits)], dtype=np.float64)).tolist()
-    holders = total(np.asarray(held.sum(axis=0)).ravel())
     is_value = np.zeros(sample.encoder.rows, dtype=bool)
     for start, end in sample.encoder.values:
         is_value[start + FIRST : end] = True
-    suspicion = total(np.asarray(held.T @ (logits - sum_ / count)).ravel()) / (holders + FEW)
-    return GuiltByAssociation(suspicion, np.where(is_value, _idf(counts), 0.0))
+    away, holders = totals(held.T @ (logits - sum_ / count), np.asarray(held.sum(axis=0)).ravel())
+    return GuiltByAssociation(away / (holders + FEW), np.where(is_value, _idf(counts), 0.0))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from service.encoding.chunks import pad
 from service.encoding.encoder import Encoded, Encoder
@@ -161,13 +162,28 @@ class Objective(nn.Module):
     With `config.adversarial` the same loss is added for bags moved by a little noise in the direction that raises it
     most (Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR
     2017).
+
+    With `proximal`, mu, the loss has mu/2 ||w - w0||^2 too, of the weights w and those at the start w0, so that a site
+    does not go far from what all sites have (FedProx: Li et al., "Federated optimization in heterogeneous networks",
+    MLSys 2020).
     """
 
-    def __init__(self, model: BehaviourBert, config: FitConfig) -> None:
+    start: Tensor
+
+    def __init__(self, model: BehaviourBert, config: FitConfig, proximal: float = 0.0) -> None:
         super().__init__()
         self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
+        self.proximal, self.held = proximal, list(model.parameters())  # adapters that come later are not held
+        self.register_buffer("start", parameters_to_vector(self.held).detach(), persistent=False)
 
     def forward(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = self._of_batch(ids, truth)
+        if self.proximal and self.training:
+            away = parameters_to_vector(self.held) - self.start
+            found["loss"] = found["loss"] + self.proximal / 2 * away.square().sum()
+        return found
+
+    def _of_batch(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
         if not (self.settings.adversarial and self.training):
             return {"loss": self._loss(self.model(ids), truth)}
         bags = self.model.bags(ids).detach()
@@ -246,6 +262,7 @@ def finetune(
     quiet: bool,
     name: str,
     epochs: int = 0,
+    proximal: float = 0.0,
 ) -> int:
     """Trains in place.
 
@@ -254,13 +271,14 @@ def finetune(
         held: after each epoch `quality` is measured on these; the weights of the best epoch are kept.
         epochs: train for just so many and measure nothing; 0: until `held` says enough. Either way on no more
             positions than the budget allows.
+        proximal: how strongly weights are held near those at the start; see `Objective`.
 
     Returns:
         The epochs whose weights are kept.
     """
 
     encoded = [e.encoded for e in shown.examples]
-    objective, collator = Objective(model, config), Collator(encoder, config, model.table.weight)
+    objective, collator = Objective(model, config, proximal), Collator(encoder, config, model.table.weight)
     measure = None if epochs else partial(quality, model, held)
     draw = Draw(shown.of, shown.weight)
     expected = float(np.dot(draw.chance, [positions(e, config) for e in encoded]))

@@ -133,6 +133,7 @@ def test_inject_keeps_codes_as_they_are(tmp_path: Path) -> None:
 def test_sites_need_names_of_their_own(tmp_path: Path) -> None:
     sites = ["--site", "a=1.csv,2.csv", "--site", "b=3.csv,4.csv", "--site", "a=5.csv,6.csv"]
     assert "two sites have one name" in refused("federate", *sites, "--out", tmp_path / "out")
+    assert "--proximal" in refused("federate", *sites, "--out", tmp_path / "out", "--proximal", -0.1)
 
 
 def test_a_log_of_words_alone_trains_through_the_same_command_and_is_scored_by_its_kinds(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_sites_fit_one_model_though_one_of_them_has_no_log(tmp_path: Path) -> No
         files[name] = Files(tmp_path / name / "events.csv", tmp_path / name / "labels.csv")
     judged = files.pop("judged")
     files["gone"] = Files(tmp_path / "gone.csv", judged.labels)
-    bundles = fit_together(files, tmp_path / "out", FitConfig(epochs=2, test_share=0.0), KEY)
+    bundles = fit_together(files, tmp_path / "out", FitConfig(epochs=2, test_share=0.0, proximal=0.01), KEY)
     assert set(bundles) == {"a", "b", "c"}
     quality = {name: evaluate_bundle(bundle, judged.events, judged.labels, None) for name, bundle in bundles.items()}
     assert all(found.auc > 0.9 for found in quality.values()), quality
