@@ -125,8 +125,9 @@ SHAPES = {  # how words are written
 }
 WHERE = " in {count} of {all} events"  # left out where there is only one
 QUOTED = "“{word}”"
-WITHIN = {"an hour": "within an hour", "a day": "within a day", "a week": "within a week"}
+WITHIN = {"an hour": "within an hour", "a day": "within a day", "a week": "within a week", "all": "in all"}
 WHO = {True: "new accounts", False: "older accounts"}
+ACCOUNTS = "accounts"  # where nobody knows which are new
 THEN = ", then "
 AND_MORE = "{listed} and {count} more"
 

@@ -25,7 +25,7 @@ from service.model.phrases import TEXTS
 from service.model.seen import Seen
 from service.model.statements import state
 from service.model.tabular import Tabular
-from service.model.togetherness import MEASURES
+from service.model.togetherness import ALL, MEASURES
 from service.model.topics import Part, Topic, Topics
 
 SUREST = 1e-12  # a score nearer to 0 or 1 is taken to be as near, so that its log odds are finite
@@ -243,7 +243,7 @@ class Explainer:
             text = TEXTS["surge"].format(
                 what=" / ".join(told),
                 count=f"{most.holders:.0f}",
-                who=phrases.WHO[most.fresh],
+                who=phrases.WHO[most.fresh] if most.within != ALL else phrases.ACCOUNTS,
                 within=phrases.WITHIN[most.within],
                 usual=phrases.number(most.usual),
             )

@@ -28,6 +28,10 @@ from service.model.surging import Surging
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
+ALL = "all"  # where no time is told
+# What a surge without times counts for. The number of holders tells alone then, and a share that is known from few may
+# be far off: 40 holders of a value that two held in training are a surge of 5 or 6.
+UNTIMED = 1.75
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Surge:
 
     Attributes:
         event: the event that names it last, in the caller's order.
-        holders, usual: accounts that hold it, and how many usually do, within `within`.
+        holders, usual: accounts that hold it, and how many usually do.
+        within: one of WORDS, or ALL.
         fresh: whether these are accounts that are new.
     """
 
@@ -131,7 +136,9 @@ class Usual:
         if told:
             at, within, usual = told
             holders = float(look.holders[0, at, within])
-            most = Surge(int(look.event[at]), holders, usual, WORDS[within], look.fresh)
+            most = Surge(int(look.event[at]), holders, usual, WORDS[within] if look.timed else ALL, look.fresh)
+        if not look.timed:
+            surge, events = UNTIMED * surge, UNTIMED * events
         copy, lockstep = (self._surging.alike(one, look.known) for one in (look.copy, look.lockstep))
         return Together(np.array([[surge, breadth, copy, lockstep]]), events, [most])
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,8 @@ def replay(
             crowd.enter(account, part_of(histories[account], told[account], told[account] + count))
             told[account] += count
         held = looks[at]
-        yield at, crowd.look(int(of[at]), at_once(held, now[at]) if np.isnan(held.ts).any() else held, float(now[at]))
+        look = crowd.look(int(of[at]), at_once(held, now[at]) if np.isnan(held.ts).any() else held, float(now[at]))
+        yield at, look if timed.any() else replace(look, timed=False)
 
 
 def arrivals(claims: Iterable[Claims], moments: Floats) -> Iterator[dict[int, int]]:

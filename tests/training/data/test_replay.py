@@ -91,6 +91,8 @@ def test_a_log_without_times_meets_all_of_itself() -> None:
     for look in played(log, log, [0, 1, 2]).values():
         assert look.known == 2
         assert look.holders[0].max() == 2
+        assert not look.timed
+    assert all(look.timed for look in played([*log, held([(5.0, 9)])], log, [0, 1, 2]).values())
 
 
 @pytest.mark.parametrize("log", [[], [held([])]])
