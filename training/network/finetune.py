@@ -174,7 +174,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.settings = model, config  # "config" would be taken for that of a transformers model
         self.proximal, self.held = proximal, list(model.parameters())  # adapters that come later are not held
-        self.register_buffer("start", parameters_to_vector(self.held).detach(), persistent=False)
+        start = parameters_to_vector(self.held).detach() if proximal else torch.empty(0)
+        self.register_buffer("start", start, persistent=False)
 
     def forward(self, ids: Tensor, truth: dict[str, Tensor]) -> dict[str, Tensor]:
         found = self._of_batch(ids, truth)
