@@ -1,16 +1,17 @@
-"""Calls side by side, each in a process of its own."""
+"""Calls side by side, in processes of their own."""
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging.handlers import QueueHandler, QueueListener
 from queue import Queue
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
 from loky.backend import get_context
+from loky.process_executor import TerminatedWorkerError
 
 from training.verbosity import quieten
 
@@ -19,8 +20,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(function: Callable[[T], R], jobs: Sequence[T], threads: int) -> list[R]:
-    """What a function says of each job, each computed in a process of its own.
+def side_by_side(
+    function: Callable[[T], R], jobs: Sequence[T], threads: int, processes: int | None = None
+) -> Iterator[R]:
+    """What a function says of each job, in their order, computed in several processes.
 
     The processes know nothing of this one but the job, and log where this one does. They end with it, however it ends.
 
@@ -28,23 +31,25 @@ def side_by_side(function: Callable[[T], R], jobs: Sequence[T], threads: int) ->
         function: one that can be imported by its name.
         jobs: what it is called with; they and its answers are pickled.
         threads: of each process, in torch and in linear algebra.
+        processes: at most so many; by default each job has one of its own.
 
     Raises:
-        whatever the function raises, or TerminatedWorkerError if a process was killed, as by want of memory.
+        whatever the function raises, or ChildProcessError if a process was killed, as by want of memory.
     """
     said = get_context("loky").Queue()
     listener = QueueListener(said, _Passed())
     pool = ProcessPoolExecutor(
-        len(jobs),
+        min(processes or len(jobs), len(jobs)),
         initializer=_begin,
         initargs=(said, logging.getLogger("training").getEffectiveLevel(), os.getpid()),
         env={"OMP_NUM_THREADS": str(threads)},
     )
     listener.start()
     try:
-        found = list(pool.map(function, jobs))
+        yield from pool.map(function, jobs)
         pool.shutdown()  # each ends by itself, and has sent then what it logged
-        return found
+    except TerminatedWorkerError as error:
+        raise ChildProcessError("a process was killed, most likely for want of memory; free some and go on") from error
     finally:
         pool.shutdown(kill_workers=True)
         listener.stop()

@@ -31,7 +31,7 @@ WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surg
 ALL = "all"  # where no time is told
 # What a surge without times counts for. The number of holders tells alone then, and a share that is known from few may
 # be far off: 40 holders of a value that two held in training are a surge of 5 or 6.
-UNTIMED = 1.75
+UNTIMED = 2.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def wait(number):
     time.sleep(600)
 
 if __name__ == "__main__":
-    side_by_side(wait, [1, 2], 1)
+    list(side_by_side(wait, [1, 2], 1))
 """
 
 
@@ -38,16 +38,33 @@ def refuse(number: int) -> int:
 
 def test_each_job_has_a_process_and_what_they_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "training"):
-        found = side_by_side(tell, [3, 1, 2], 1)
+        found = list(side_by_side(tell, [3, 1, 2], 1))
     assert [number for number, _, _ in found] == [3, 1, 2]
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for _, _, threads in found} == {1}
     assert sorted(record.getMessage() for record in caplog.records) == ["number 1", "number 2", "number 3"]
 
 
+def test_a_few_processes_may_share_many_jobs() -> None:
+    found = list(side_by_side(tell, list(range(8)), 1, processes=2))
+    assert [number for number, _, _ in found] == list(range(8))
+    assert 1 <= len({process for _, process, _ in found}) <= 2
+
+
 def test_what_one_raises_is_raised_here() -> None:
     with pytest.raises(ValueError, match="not 2"):
-        side_by_side(refuse, [1, 2], 1)
+        list(side_by_side(refuse, [1, 2], 1))
+
+
+def killed(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_one_that_is_killed_is_an_error_in_words() -> None:
+    with pytest.raises(ChildProcessError, match="want of memory"):
+        list(side_by_side(killed, [1, 2], 1))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -4,22 +4,24 @@ First the rows are dealt out into parts by sequence, one piece of the log at a t
 asked about each sequence: what each part holds is written beside it, and one process plays it all in the order of time.
 Last, each part is scored like a log of its own. Every step writes a file under a temporary name first, so every
 finished file is complete. So an interrupted run goes on with what is missing, and no sequence is scored twice.
-`distributed.scoring` uses many machines.
+Several processes of this machine may share the parts; `distributed.scoring` uses many machines.
 """
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import polars as pl
 
 from service.encoding.encoder import Encoder
 from service.encoding.reading import Reading
 from service.encoding.values import EventError
+from service.engine.session import Runtime
 from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
@@ -34,6 +36,7 @@ from training.data.read import AS_FOUND, ReadOptions, in_our_names, parquet_file
 from training.data.tables import stacked
 from training.data.times import looked_at
 from training.data.to_score import ToScore, check_columns, readable, table_to_score
+from training.processes import side_by_side
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
@@ -42,6 +45,7 @@ ALL_BAD = "all its rows were set aside as bad"
 PART = f"{OURS}part"
 LOOKED_AT = 10_000  # rows of each file by which it is found out how times are written
 WORK, PLAN, TOLD = "_work", "plan.json", "told"
+R = TypeVar("R")
 SCHEMA = {
     "sequence_id": pl.String,
     "score": pl.Float64,
@@ -309,21 +313,58 @@ def score_part(model: Model, plan: Plan, part: int, out: Path) -> Tally:
     return Tally.of_json(json.loads(note.read_text()))
 
 
-def score_in_parts(model: Model, plan: Plan, out: Path, track: Track) -> Tally:
-    """Scores a log one part after another in this process; returns what was done.
+class Job(NamedTuple):
+    """What a process of its own is told: a piece, or a part, of a plan."""
+
+    bundle: Path
+    plan: Plan
+    out: Path
+    piece: Piece | None = None
+    part: int = 0
+
+
+def score_in_parts(model: Model, plan: Plan, out: Path, track: Track, processes: int = 1) -> Tally:
+    """Scores a log part by part on this machine; returns what was done.
+
+    Args:
+        processes: in which parts are read and scored side by side, each with a session of one thread; with 1, all is
+            done in this process. What the crowd says is found in this process.
 
     Raises:
         LogError: the folder holds something else.
     """
     Plan.begin(out, plan)
-    pieces = plan.pieces()
-    for piece in track(pieces, "dealing", len(pieces)):
-        deal(plan, piece, out)
-    waiting = parts_to_hold(plan, out)
-    for part in track(waiting, "reading", len(waiting)):
-        hold_part(model.bundle, plan, part, out)
+    job = Job(model.bundle.path.absolute(), plan, out.absolute())
+
+    def each(here: Callable[[Job], R], there: Callable[[Job], R], jobs: list[Job], title: str) -> Iterable[R]:
+        several = min(processes, len(jobs)) > 1
+        return track(side_by_side(there, jobs, 1, processes) if several else map(here, jobs), title, len(jobs))
+
+    pieces = [job._replace(piece=piece) for piece in plan.pieces()]
+    deque(each(_deal, _deal, pieces, "dealing"), maxlen=0)
+    waiting = [job._replace(part=part) for part in parts_to_hold(plan, out)]
+    deque(each(lambda one: hold_part(model.bundle, plan, one.part, out), _hold, waiting, "reading"), maxlen=0)
     ask_crowd(plan, model.bundle, out, track)
-    parts = track(range(plan.parts), "scoring", plan.parts)
-    tally = Tally.sum(score_part(model, plan, part, out) for part in parts)
+    parts = [job._replace(part=part) for part in range(plan.parts)]
+    tally = Tally.sum(each(lambda one: score_part(model, plan, one.part, out), _score, parts, "scoring"))
     shutil.rmtree(out / WORK)
     return tally
+
+
+def _deal(job: Job) -> None:
+    if job.piece is not None:
+        deal(job.plan, job.piece, job.out)
+
+
+def _hold(job: Job) -> None:
+    hold_part(Bundle.open(job.bundle), job.plan, job.part, job.out)
+
+
+def _score(job: Job) -> Tally:
+    return score_part(_model(job.bundle), job.plan, job.part, job.out)
+
+
+@cache
+def _model(bundle: Path) -> Model:
+    """A bundle's model as a process of its own has it, loaded once."""
+    return Model.load(Bundle.open(bundle), Runtime(threads=1))

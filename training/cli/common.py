@@ -110,7 +110,7 @@ def session(quiet: bool) -> Iterator[bool]:
         message = f"error: {error.name} is not installed; pip install 'recguard[{EXTRAS[error.name]}]'"
         Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    except (LogError, BundleError, FileNotFoundError, ConnectionError, ValueError) as error:
+    except (LogError, BundleError, FileNotFoundError, ConnectionError, ChildProcessError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
