@@ -22,6 +22,7 @@ import hmac
 import io
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,6 +40,9 @@ SCALE = 2.0**24  # of fixed point: sums up to 5e11, in steps of 6e-8
 LARGEST = 2.0**36  # of one number of one site, so that no sum overflows
 FEWEST = 2  # sites; of two, each one can take its own part from the sum, so three are the fewest that keep a secret
 Head = dict[str, Any]
+# numpy reads heads of arrays by `ast`, which in Python 3.11 fails now and then where two threads use it at once
+# (https://github.com/python/cpython/issues/106905)
+READING = threading.Lock()
 
 
 class FederationError(ConnectionError):
@@ -55,7 +59,7 @@ def pack(head: Head, arrays: Sequence[NDArray[Any]] = ()) -> bytes:
 def unpack(message: bytes) -> tuple[Head, list[NDArray[Any]]]:
     """What a message says, and its arrays; raises ValueError if it is none."""
     try:
-        with np.load(io.BytesIO(message), allow_pickle=False) as found:
+        with READING, np.load(io.BytesIO(message), allow_pickle=False) as found:
             head, *arrays = (found[f"arr_{k}"] for k in range(len(found.files)))
         told = json.loads(head.tobytes())
         return {"do": str(told["do"]), **told}, arrays

@@ -8,9 +8,11 @@ import polars as pl
 import pytest
 
 from tests.support.logs import genuine_log
-from tests.support.training import QUICK
+from training.config import FitConfig
 from training.data.log import Log
 from training.experiments.campaigns import ADAPTING, DAY, HARMED, POPULARITY, SIZES, WAYS, Field, campaigns
+
+QUICK = FitConfig(preset="tiny", layers=1, epochs=1)
 
 
 @pytest.fixture(scope="module")
