@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from queue import Queue
 from typing import Any, TypeVar
@@ -20,18 +21,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(
-    function: Callable[[T], R], jobs: Sequence[T], threads: int, processes: int | None = None
-) -> Iterator[R]:
-    """What a function says of each job, in their order, computed in several processes.
+def side_by_side(function: Callable[[T], R], jobs: Sequence[T], threads: int) -> list[R]:
+    """What a function says of each job, each computed in a process of its own; see `several`."""
+    with several(len(jobs), threads) as each:
+        return list(each(function, jobs))
 
-    The processes know nothing of this one but the job, and log where this one does. They end with it, however it ends.
+
+@contextmanager
+def several(processes: int, threads: int) -> Iterator[Callable[[Callable[[T], R], Sequence[T]], Iterator[R]]]:
+    """Yields what `map` is, but that calls are computed in several processes.
+
+    The function must be one that can be imported by its name; what it is called with, and its answers, are pickled. The
+    processes know nothing of this one but that, and log where this one does. They end with it, however it ends.
 
     Args:
-        function: one that can be imported by its name.
-        jobs: what it is called with; they and its answers are pickled.
+        processes: how many.
         threads: of each process, in torch and in linear algebra.
-        processes: at most so many; by default each job has one of its own.
 
     Raises:
         whatever the function raises, or ChildProcessError if a process was killed, as by want of memory.
@@ -39,14 +44,14 @@ def side_by_side(
     said = get_context("loky").Queue()
     listener = QueueListener(said, _Passed())
     pool = ProcessPoolExecutor(
-        min(processes or len(jobs), len(jobs)),
+        processes,
         initializer=_begin,
         initargs=(said, logging.getLogger("training").getEffectiveLevel(), os.getpid()),
         env={"OMP_NUM_THREADS": str(threads)},
     )
     listener.start()
     try:
-        yield from pool.map(function, jobs)
+        yield pool.map
         pool.shutdown()  # each ends by itself, and has sent then what it logged
     except TerminatedWorkerError as error:
         raise ChildProcessError("a process was killed, most likely for want of memory; free some and go on") from error

@@ -11,6 +11,7 @@ and by the surge alone; means over TARGETS targets.
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -32,6 +33,13 @@ SHORTEST, LONGEST = 20, 150
 SURGE = MEASURES.index("surge")
 
 
+def read(events: pl.DataFrame) -> Log:
+    """The log of such events, as a file of them is read."""
+    with TemporaryDirectory() as folder:
+        events.select("sequence_id", "item_id").write_csv(Path(folder) / "events.csv")
+        return clean_events(Path(folder) / "events.csv")[0]
+
+
 def campaign(genuine: Log, size: int, rng: np.random.Generator) -> Log:
     """The log with accounts that share a target."""
     events = genuine.events.select("sequence_id", "item_id")
@@ -44,7 +52,7 @@ def campaign(genuine: Log, size: int, rng: np.random.Generator) -> Log:
         held = items.gather(rng.choice(len(items), length, replace=False, p=share)).to_list()
         row = pl.DataFrame({"item_id": rng.permutation([target, *(item for item in held if item != target)]).tolist()})
         added.append(row.select(pl.lit(f"attacker {number}").alias("sequence_id"), pl.col("item_id")))
-    return Log.of(pl.concat([events, *added], how="vertical_relaxed"), genuine.reading)
+    return read(pl.concat([events, *added], how="vertical_relaxed"))
 
 
 def shown(fitted: Fitted, log: Log, attacks: NDArray[np.bool_]) -> list[float]:
@@ -72,7 +80,7 @@ def main() -> None:
     ends = timed.events["ts"].to_numpy()[timed.offsets[1:] - 1]
     order = np.argsort(ends, kind="stable") if given.later else rng.permutation(len(timed))
     halves = (np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :]))
-    past, genuine = (Log.of(timed.subset(half).events.select("sequence_id", "item_id")) for half in halves)
+    past, genuine = (read(timed.subset(half).events) for half in halves)
     events, table, _ = inject(past, None, InjectConfig(seed=given.seed))
     log = Log.of(events)
     fitted = fit_model(log, Labels.of(log.ids, table), np.arange(len(log)), config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.processes import wait_until
-from training.processes import side_by_side
+from training.processes import several, side_by_side
 
 logger = logging.getLogger("training.sums")
 # a process that starts two more, each of which says who it is and then waits longer than any test
@@ -21,7 +21,7 @@ def wait(number):
     time.sleep(600)
 
 if __name__ == "__main__":
-    list(side_by_side(wait, [1, 2], 1))
+    side_by_side(wait, [1, 2], 1)
 """
 
 
@@ -38,7 +38,7 @@ def refuse(number: int) -> int:
 
 def test_each_job_has_a_process_and_what_they_log_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "training"):
-        found = list(side_by_side(tell, [3, 1, 2], 1))
+        found = side_by_side(tell, [3, 1, 2], 1)
     assert [number for number, _, _ in found] == [3, 1, 2]
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for _, _, threads in found} == {1}
@@ -46,14 +46,15 @@ def test_each_job_has_a_process_and_what_they_log_is_logged_here(caplog: pytest.
 
 
 def test_a_few_processes_may_share_many_jobs() -> None:
-    found = list(side_by_side(tell, list(range(8)), 1, processes=2))
-    assert [number for number, _, _ in found] == list(range(8))
-    assert 1 <= len({process for _, process, _ in found}) <= 2
+    with several(2, 1) as each:
+        found = [list(each(tell, list(range(first, first + 4)))) for first in (0, 4)]
+    assert [[number for number, _, _ in some] for some in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert 1 <= len({process for some in found for _, process, _ in some}) <= 2
 
 
 def test_what_one_raises_is_raised_here() -> None:
     with pytest.raises(ValueError, match="not 2"):
-        list(side_by_side(refuse, [1, 2], 1))
+        side_by_side(refuse, [1, 2], 1)
 
 
 def killed(number: int) -> int:
@@ -64,7 +65,7 @@ def killed(number: int) -> int:
 
 def test_one_that_is_killed_is_an_error_in_words() -> None:
     with pytest.raises(ChildProcessError, match="want of memory"):
-        list(side_by_side(killed, [1, 2], 1))
+        side_by_side(killed, [1, 2], 1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

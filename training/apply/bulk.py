@@ -10,11 +10,12 @@ Several processes of this machine may share the parts; `distributed.scoring` use
 import json
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import polars as pl
 
@@ -36,7 +37,7 @@ from training.data.read import AS_FOUND, ReadOptions, in_our_names, parquet_file
 from training.data.tables import stacked
 from training.data.times import looked_at
 from training.data.to_score import ToScore, check_columns, readable, table_to_score
-from training.processes import side_by_side
+from training.processes import several
 
 ROWS_OF_PART = 100_000
 MOST_PARTS = 1000  # if a log has more than 100 million rows, its parts are larger
@@ -45,7 +46,6 @@ ALL_BAD = "all its rows were set aside as bad"
 PART = f"{OURS}part"
 LOOKED_AT = 10_000  # rows of each file by which it is found out how times are written
 WORK, PLAN, TOLD = "_work", "plan.json", "told"
-R = TypeVar("R")
 SCHEMA = {
     "sequence_id": pl.String,
     "score": pl.Float64,
@@ -313,14 +313,7 @@ def score_part(model: Model, plan: Plan, part: int, out: Path) -> Tally:
     return Tally.of_json(json.loads(note.read_text()))
 
 
-class Job(NamedTuple):
-    """What a process of its own is told: a piece, or a part, of a plan."""
-
-    bundle: Path
-    plan: Plan
-    out: Path
-    piece: Piece | None = None
-    part: int = 0
+Apart = tuple[Path, Plan, Path, int]  # what a process of its own is told: bundle, plan, where it writes, and the part
 
 
 def score_in_parts(model: Model, plan: Plan, out: Path, track: Track, processes: int = 1) -> Tally:
@@ -334,34 +327,36 @@ def score_in_parts(model: Model, plan: Plan, out: Path, track: Track, processes:
         LogError: the folder holds something else.
     """
     Plan.begin(out, plan)
-    job = Job(model.bundle.path.absolute(), plan, out.absolute())
+    pieces = plan.pieces()
+    for piece in track(pieces, "dealing", len(pieces)):
+        deal(plan, piece, out)
+    count, where = min(processes, plan.parts), (model.bundle.path.absolute(), plan, out.absolute())
 
-    def each(here: Callable[[Job], R], there: Callable[[Job], R], jobs: list[Job], title: str) -> Iterable[R]:
-        several = min(processes, len(jobs)) > 1
-        return track(side_by_side(there, jobs, 1, processes) if several else map(here, jobs), title, len(jobs))
+    def hold_here(told: Apart) -> None:
+        hold_part(model.bundle, plan, told[-1], out)
 
-    pieces = [job._replace(piece=piece) for piece in plan.pieces()]
-    deque(each(_deal, _deal, pieces, "dealing"), maxlen=0)
-    waiting = [job._replace(part=part) for part in parts_to_hold(plan, out)]
-    deque(each(lambda one: hold_part(model.bundle, plan, one.part, out), _hold, waiting, "reading"), maxlen=0)
-    ask_crowd(plan, model.bundle, out, track)
-    parts = [job._replace(part=part) for part in range(plan.parts)]
-    tally = Tally.sum(each(lambda one: score_part(model, plan, one.part, out), _score, parts, "scoring"))
+    def score_here(told: Apart) -> Tally:
+        return score_part(model, plan, told[-1], out)
+
+    hold, score = (_hold_apart, _score_apart) if count > 1 else (hold_here, score_here)
+    with several(count, 1) if count > 1 else nullcontext(map) as each:
+        waiting = [(*where, part) for part in parts_to_hold(plan, out)]
+        deque(track(each(hold, waiting), "reading", len(waiting)), maxlen=0)
+        ask_crowd(plan, model.bundle, out, track)
+        parts = [(*where, part) for part in range(plan.parts)]
+        tally = Tally.sum(track(each(score, parts), "scoring", plan.parts))
     shutil.rmtree(out / WORK)
     return tally
 
 
-def _deal(job: Job) -> None:
-    if job.piece is not None:
-        deal(job.plan, job.piece, job.out)
+def _hold_apart(told: Apart) -> None:
+    bundle, plan, out, part = told
+    hold_part(Bundle.open(bundle), plan, part, out)
 
 
-def _hold(job: Job) -> None:
-    hold_part(Bundle.open(job.bundle), job.plan, job.part, job.out)
-
-
-def _score(job: Job) -> Tally:
-    return score_part(_model(job.bundle), job.plan, job.part, job.out)
+def _score_apart(told: Apart) -> Tally:
+    bundle, plan, out, part = told
+    return score_part(_model(bundle), plan, part, out)
 
 
 @cache

@@ -119,7 +119,7 @@ def _apart(
     if shared or threads == 1 or len(parts) == 1 or size < SIDE_BY_SIDE:
         return [_one((start, encoder, part, config, quiet, None)) for part in parts]
     jobs = [(start, encoder, part, config, True, state_folder()) for part in parts]
-    return list(side_by_side(_one, jobs, max(threads // len(parts), 1)))
+    return side_by_side(_one, jobs, max(threads // len(parts), 1))
 
 
 def _one(job: tuple[BehaviourBert, Encoder, _Part, FitConfig, bool, Path | None]) -> _Trained:
