@@ -29,9 +29,6 @@ MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 ALL = "all"  # where no time is told
-# What a surge without times counts for. The number of holders tells alone then, and a share that is known from few may
-# be far off: 40 holders of a value that two held in training are a surge of 5 or 6.
-UNTIMED = 2.0
 
 
 @dataclass(frozen=True)
@@ -137,8 +134,6 @@ class Usual:
             at, within, usual = told
             holders = float(look.holders[0, at, within])
             most = Surge(int(look.event[at]), holders, usual, WORDS[within] if look.timed else ALL, look.fresh)
-        if not look.timed:
-            surge, events = UNTIMED * surge, UNTIMED * events
         copy, lockstep = (self._surging.alike(one, look.known) for one in (look.copy, look.lockstep))
         return Together(np.array([[surge, breadth, copy, lockstep]]), events, [most])
 

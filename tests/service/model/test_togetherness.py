@@ -7,11 +7,10 @@ from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd
 from service.model.looks import NOBODY, Alike, Look
 from service.model.surging import deviance_root
-from service.model.togetherness import FEWEST_KNOWN, UNTIMED, Together
+from service.model.togetherness import FEWEST_KNOWN, Together
 from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
 
 SURGE, _, COPY, LOCKSTEP = range(4)
-ALARM = 8.0  # from which a surge is an alarm at the lowest
 
 
 def judged(log: list[Held]) -> Together:
@@ -38,7 +37,7 @@ def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_o
         assert together.events[20 * (600 + k) + found.event] == surge[600 + k]
 
 
-def test_without_times_the_number_of_holders_tells_alone() -> None:
+def test_without_times_a_surge_is_within_no_time() -> None:
     crowd = Crowd()
     log = [at_once(naming(h, RARE, NOW) if k >= 600 else h, NOW) for k, h in enumerate(zipf(635, seed=2))]
     for account, history in enumerate(log):
@@ -47,13 +46,9 @@ def test_without_times_the_number_of_holders_tells_alone() -> None:
     timed, untimed = (
         Together.joined([USUAL.read(replace(look, timed=told), 20) for look in looks]) for told in (True, False)
     )
-    assert np.allclose(untimed.events, UNTIMED * timed.events)
-    assert np.allclose(untimed.measures[:, SURGE], UNTIMED * timed.measures[:, SURGE])
-    assert np.array_equal(untimed.measures[:, SURGE + 1 :], timed.measures[:, SURGE + 1 :])
-    assert (untimed.measures[600:, SURGE] > ALARM).all()
-    holding = np.array([keys_of([RARE])[0] in h.keys for h in log])
-    assert (untimed.measures[~holding, SURGE] < ALARM).all()
+    assert np.array_equal(untimed.measures, timed.measures)
     assert {one.within for one in untimed.most[600:] if one} == {"all"}
+    assert {one.within for one in timed.most[600:] if one} == {"an hour"}
 
 
 def test_genuine_accounts_surge_no_more_among_many_who_were_watched_from_the_start() -> None:
