@@ -22,7 +22,7 @@ import polars as pl
 from service.encoding.encoder import Encoder
 from service.encoding.reading import Reading
 from service.encoding.values import EventError
-from service.engine.session import Runtime
+from service.engine.session import Runtime, cores
 from service.model.bundle import Bundle
 from service.model.files import write_json, write_whole
 from service.model.scorer import Model, Score
@@ -320,8 +320,8 @@ def score_in_parts(model: Model, plan: Plan, out: Path, track: Track, processes:
     """Scores a log part by part on this machine; returns what was done.
 
     Args:
-        processes: in which parts are read and scored side by side, each with a session of one thread; with 1, all is
-            done in this process. What the crowd says is found in this process.
+        processes: in which parts are read and scored side by side, each with a session of one thread; 0: one for each
+            core; with 1, all is done in this process. What the crowd says is found in this process.
 
     Raises:
         LogError: the folder holds something else.
@@ -330,7 +330,7 @@ def score_in_parts(model: Model, plan: Plan, out: Path, track: Track, processes:
     pieces = plan.pieces()
     for piece in track(pieces, "dealing", len(pieces)):
         deal(plan, piece, out)
-    count, where = min(processes, plan.parts), (model.bundle.path.absolute(), plan, out.absolute())
+    count, where = min(processes or cores(), plan.parts), (model.bundle.path.absolute(), plan, out.absolute())
 
     def hold_here(told: Apart) -> None:
         hold_part(model.bundle, plan, told[-1], out)

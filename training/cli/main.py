@@ -189,13 +189,12 @@ def _score_parts(
     crowd: Crowd,
 ) -> "Tally":
     """Scores a log of any size into a folder, here or on Ray; returns what was done."""
-    from service.engine.session import cores
     from service.model.scorer import Model
     from training.apply.bulk import ROWS_OF_PART, Plan, score_in_parts
 
     if ray is None:
         plan = Plan.of(events, bundle, columns, ROWS_OF_PART, allow_missing, how, crowd)
-        return score_in_parts(Model.load(bundle), plan, out, follow, cores())
+        return score_in_parts(Model.load(bundle), plan, out, follow, processes=0)
     from training.distributed.scoring import score_on_ray
 
     return score_on_ray(ray, bundle, events, out, columns, follow, allow_missing=allow_missing, how=how, crowd=crowd)
