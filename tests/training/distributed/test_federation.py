@@ -229,7 +229,7 @@ def sends(site: Site, factor: float, after: int) -> None:
         spoilt = [part * factor for part in parts] if np.isnan(factor) else parts
         return Site.averaged(site, spoilt, weight * (factor or 1.0))
 
-    site.exchange, site.total, site.averaged = exchange, total, mean  # type: ignore[method-assign]
+    vars(site).update(exchange=exchange, total=total, averaged=mean)
 
 
 def beside(kind: str, factor: float, after: int) -> dict[str, Any]:
