@@ -65,7 +65,6 @@ class Look:
         known: accounts in the state.
         age: seconds for which the state knows what happened before the look.
         copy, lockstep: the account that names most of the same, and the one with most of the same order.
-        timed: whether the state knows when anything was named.
     """
 
     keys: Keys
@@ -78,7 +77,6 @@ class Look:
     age: float
     copy: Alike
     lockstep: Alike
-    timed: bool = True
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 - *surge*: a value that few hold is held by more accounts of late than usual. The measure is the signed root of the
   deviance of a negative binomial: how often it is held varies more than by chance alone, as tastes change.
 - *breadth*: the mean surge of its values, of those that surge; accounts that are made alike surge in many at once.
+  Nothing without times: later accounts do as well, as tastes have changed.
 - *copy*: the share of its values, and of another account's, that both have (Jaccard).
 - *lockstep*: the same of their order.
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,13 @@ from numpy.typing import NDArray
 from service.encoding.held import Keys
 from service.encoding.values import Floats
 from service.model.looks import Look
-from service.model.surging import Surging
+from service.model.surging import Surging, deviance_root
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
+SEVERAL, FEWEST_VALUES = 5, 100  # of values that so many hold, so many must be there to tell a surge without times
+BEYOND = 0.01  # share of them that surge more than those which show how much all of them do
+BY_CHANCE = 8.0  # the surge of a value without times that is as large as the largest of them all would be by chance
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 ALL = "all"  # where no time is told
 
@@ -124,18 +129,47 @@ class Usual:
             arrays = {f.name: kept[f.name] for f in fields(cls)}
         return cls(**(arrays | {"accounts": int(arrays["accounts"])}))
 
-    def read(self, look: Look | None, length: int) -> Together:
-        """What a state says of one sequence of `length` events; None if there is no state."""
+    def read(self, look: Look | None, length: int, scale: float | None = None) -> Together:
+        """What a state says of one sequence of `length` events; None if there is no state.
+
+        Args:
+            scale: of a state that no time is told to, what `scale` says of it.
+        """
         if look is None or look.known < FEWEST_KNOWN:
             return Together.unknown([length])
         events, most = np.zeros(length), None
-        surge, breadth, told = self._surging.surge(look, events)
-        if told:
+        surge, breadth, told = (self._surging if scale is None else self._unchanging).surge(look, events)
+        if scale is not None:
+            surge, breadth, events = scale * surge, 0.0, scale * events
+        if told and surge:
             at, within, usual = told
             holders = float(look.holders[0, at, within])
-            most = Surge(int(look.event[at]), holders, usual, WORDS[within] if look.timed else ALL, look.fresh)
+            most = Surge(int(look.event[at]), holders, usual, ALL if scale is not None else WORDS[within], look.fresh)
         copy, lockstep = (self._surging.alike(one, look.known) for one in (look.copy, look.lockstep))
         return Together(np.array([[surge, breadth, copy, lockstep]]), events, [most])
+
+    def scale(self, keys: Keys, sided: NDArray[np.bool_], holders: NDArray[np.int64]) -> float:
+        """What makes surges without times comparable, 0 where too few values are there to tell.
+
+        What many accounts hold that came after training's is not what those held, and no time tells when it changed.
+        So surges are divided by how much the state as a whole surges, as Devlin and Roeder do, "Genomic control for
+        association studies", Biometrics 1999, here at the quantile that few attackers' targets lie beyond.
+
+        Args:
+            keys: uint64 (V,), the identifiers of the state.
+            sided: bool (V,), which of them are told by their side.
+            holders: int64 (V,), accounts of the state that name each.
+        """
+        several = holders >= SEVERAL
+        if several.sum() < FEWEST_VALUES:
+            return 0.0
+        side, held = sided[several].astype(int), self.known_holders(keys[several])
+        totals = np.bincount(sided, weights=holders, minlength=2)
+        share = (held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side]
+        surges = deviance_root(holders[several].astype(np.float64), totals[side] * share, held + 0.5)
+        chance = NormalDist().inv_cdf
+        beyond = float(np.quantile(surges, 1 - BEYOND)) / chance(1 - BEYOND)
+        return BY_CHANCE / (max(beyond, 1.0) * chance(1 - 1 / len(surges)))
 
     def deviations(self, look: Look, held: Floats, holders: Floats, totals: Floats) -> tuple[Floats, Floats]:
         """Float64 (K, 3), how far holders are above the usual number within WORDS, and that number.
@@ -165,6 +199,12 @@ class Usual:
     @cached_property
     def _surging(self) -> Surging:
         return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness)
+
+    @cached_property
+    def _unchanging(self) -> Surging:
+        """The same if shares never changed."""
+        steadiness = np.full(len(self.steadiness), np.inf)
+        return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, steadiness)
 
 
 def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.encoding.values import Floats
 from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
+from service.model.togetherness import BY_CHANCE
 from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
 from training.fit.logistic import of_all, of_own
@@ -20,7 +21,7 @@ from training.sites import total, totals
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 # measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
-LOWEST = (-np.inf, 8.0, 0.5, 0.3, 0.3)
+LOWEST = (-np.inf, BY_CHANCE, 0.5, 0.3, 0.3)
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty
 # How sure those on the crowd are, where they are not far beyond their place. Surer, genuine accounts in the thick of a
@@ -177,7 +178,8 @@ def _alarms(
     """For each of ALARMS, weight and threshold by bin of length, and how sure it is before it lies far beyond.
 
     That is the share of its alarms that are right. Training may hold no accounts that act together, so it is OF_CROWD
-    for those on the crowd. That on novelty is one for all sites: few genuine accounts tell little of a share so small.
+    for those on the crowd, but 0 for breadth where nobody shows any. That on novelty is one for all sites: few genuine
+    accounts tell little of a share so small.
     """
     measures = np.column_stack((log(evidence.novelty), evidence.together.measures))
     weights, thresholds, most = [], [], []
@@ -197,7 +199,10 @@ def _alarms(
         right = (found + 1) / (all_ + 2)
         weights.append(steepness.tolist())
         thresholds.append(at.tolist())
-        most.append(OF_CROWD if name != "novelty" else right if right > MOSTLY_RIGHT else 0.0)
+        if name == "novelty":
+            most.append(right if right > MOSTLY_RIGHT else 0.0)
+        else:  # a log without times has no breadth, so its accounts do not show how much is usual
+            most.append(0.0 if name == "breadth" and not measure[normal].any() else OF_CROWD)
     return weights, thresholds, most
 
 

@@ -123,7 +123,7 @@ def found_in(log: Log) -> list[Group]:
     """The campaigns of a shop's log, where the other half of its users tells what is usual."""
     _, encoder, histories = read(HALVES[0])
     _, _, held = read(log, encoder)
-    return campaigns(held, fit_usual(histories, np.random.default_rng(0)))
+    return campaigns(held, fit_usual(histories))
 
 
 @pytest.mark.parametrize(

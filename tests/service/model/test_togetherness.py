@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -7,10 +5,10 @@ from service.encoding.held import Held, at_once
 from service.model.crowd import Crowd
 from service.model.looks import NOBODY, Alike, Look
 from service.model.surging import deviance_root
-from service.model.togetherness import FEWEST_KNOWN, Together
-from tests.support.crowds import DAY, HIT, NOW, RARE, USUAL, keys_of, naming, recent, zipf
+from service.model.togetherness import BY_CHANCE, FEWEST_KNOWN, Together
+from tests.support.crowds import CATALOGUE, DAY, HIT, NOW, RARE, USUAL, held, keys_of, naming, recent, zipf
 
-SURGE, _, COPY, LOCKSTEP = range(4)
+SURGE, BREADTH, COPY, LOCKSTEP = range(4)
 
 
 def judged(log: list[Held]) -> Together:
@@ -37,18 +35,48 @@ def test_thirty_accounts_that_share_a_rare_item_surge_above_nearly_all_genuine_o
         assert together.events[20 * (600 + k) + found.event] == surge[600 + k]
 
 
-def test_without_times_a_surge_is_within_no_time() -> None:
-    crowd = Crowd()
-    log = [at_once(naming(h, RARE, NOW) if k >= 600 else h, NOW) for k, h in enumerate(zipf(635, seed=2))]
+def without_times(log: list[Held]) -> Together:
+    """What is read of each account of a log that tells no time."""
+    crowd, log = Crowd(), [at_once(history, NOW) for history in log]
     for account, history in enumerate(log):
         crowd.enter(account, history)
-    looks = [crowd.look(account, h, NOW) for account, h in enumerate(log)]
-    timed, untimed = (
-        Together.joined([USUAL.read(replace(look, timed=told), 20) for look in looks]) for told in (True, False)
-    )
-    assert np.array_equal(untimed.measures, timed.measures)
-    assert {one.within for one in untimed.most[600:] if one} == {"all"}
-    assert {one.within for one in timed.most[600:] if one} == {"an hour"}
+    keys, holders = np.unique(np.concatenate([np.unique(history.keys) for history in log]), return_counts=True)
+    scale = USUAL.scale(keys, np.zeros(len(keys), dtype=bool), holders)
+    looks = [crowd.look(account, history, NOW) for account, history in enumerate(log)]
+    return Together.joined([USUAL.read(look, history.length, scale) for look, history in zip(looks, log, strict=True)])
+
+
+def drifted(count: int, seed: int) -> list[Held]:
+    """Accounts of a later time: two items out of three are held half as often or three times as often as they were."""
+    rng, share = np.random.default_rng(seed), 1 / np.arange(1, CATALOGUE + 1)
+    share *= np.random.default_rng(0).choice([0.5, 1.0, 3.0], CATALOGUE)
+    chosen = [rng.choice(CATALOGUE, 20, replace=False, p=share / share.sum()) for _ in range(count)]
+    return [held(one.tolist(), np.full(20, NOW)) for one in chosen]
+
+
+def test_without_times_a_surge_stands_out_of_a_state_that_is_as_training_was() -> None:
+    log = [*zipf(1000, seed=2), *(naming(h, RARE, NOW) for h in zipf(40, seed=3))]
+    together, of_rare = without_times(log), np.array([keys_of([RARE])[0] in h.keys for h in log])
+    surge = together.measures[:, SURGE]
+    assert of_rare.sum() < 45
+    assert np.array_equal(surge > BY_CHANCE, of_rare)
+    assert {one.within for one in together.most if one} == {"all"}
+    assert together.events.reshape(-1, 20).max(axis=1) == pytest.approx(surge)
+
+
+def test_without_times_later_accounts_do_not_surge() -> None:
+    """Their values surge by the dozen, as no time tells that tastes changed."""
+    measures = without_times(drifted(1000, seed=2)).measures
+    assert (measures[:, SURGE] > BY_CHANCE).mean() < 0.005
+    assert (measures[:, BREADTH] == 0).all()
+
+
+def test_without_times_few_values_tell_nothing() -> None:
+    few = [held(list(range(k % 5, 95 + k % 5)), np.full(95, NOW)) for k in range(100)]
+    together = without_times(few)
+    assert (together.measures[:, [SURGE, BREADTH]] == 0).all()
+    assert (together.events == 0).all()
+    assert together.most == [None] * 100
 
 
 def test_genuine_accounts_surge_no_more_among_many_who_were_watched_from_the_start() -> None:

@@ -9,7 +9,8 @@ from service.encoding.held import Held, Keys
 from service.model.crowd import Crowd
 from service.model.looks import Look
 from service.model.near import mixed
-from training.data.replay import WHOLE, arrivals, at_once, part_of, replay
+from tests.support.crowds import USUAL
+from training.data.replay import WHOLE, arrivals, at_once, part_of, replay, scale_of
 
 
 def keys_of(*numbers: int) -> Keys:
@@ -91,8 +92,8 @@ def test_a_log_without_times_meets_all_of_itself() -> None:
     for look in played(log, log, [0, 1, 2]).values():
         assert look.known == 2
         assert look.holders[0].max() == 2
-        assert not look.timed
-    assert all(look.timed for look in played([*log, held([(5.0, 9)])], log, [0, 1, 2]).values())
+    for timed in (log, [*log, held([(5.0, 9)])]):
+        assert (scale_of(USUAL, timed) is None) == (len(timed) == 4)
 
 
 @pytest.mark.parametrize("log", [[], [held([])]])

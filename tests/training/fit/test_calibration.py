@@ -3,8 +3,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from service.model.calibration import ALARMS, Evidence
+from service.model.togetherness import MEASURES, Together
 from tests.support.sites import each
-from training.fit.calibration import weigh
+from training.fit.calibration import OF_CROWD, fit_calibration, weigh
 
 
 def told(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -38,3 +40,27 @@ def test_a_channel_on_another_scale_counts_the_same() -> None:
     scaled, its_bias = weigh(points * [1, 1000, 1, 1], lengths, label, weight)
     assert scaled * [1, 1000, 1, 1] == pytest.approx(weights, rel=1e-3)
     assert its_bias == pytest.approx(bias, rel=1e-3)
+
+
+@pytest.mark.parametrize("breadth", [0.2, 0.0])
+def test_breadth_that_nobody_shows_in_training_raises_no_alarm(breadth: float) -> None:
+    rng = np.random.default_rng(0)
+    label = (np.arange(200) < 40).astype(np.int8)
+    measures = rng.uniform(0, 0.2, (200, len(MEASURES)))
+    measures[:, MEASURES.index("breadth")] *= breadth
+    nothing = np.zeros(200, dtype=np.float32)
+    told = Evidence(
+        *rng.normal(size=(4, 200)),
+        novelty=rng.uniform(0.5, 2, 200),
+        types=np.zeros((200, 1)),
+        events=nothing,
+        foreign_events=nothing,
+        changed=np.zeros(200),
+        lengths=np.ones(200, dtype=np.int64),
+        missing=np.zeros((200, 1), dtype=bool),
+        together=Together(measures, np.zeros(200), [None] * 200),
+    )
+    events = [np.array([one]) for one in label]
+    found = fit_calibration(told, label, np.zeros(200, dtype=np.int64), events, np.ones(200))
+    expected = {"surge": OF_CROWD, "breadth": OF_CROWD if breadth else 0.0, "copy": OF_CROWD, "lockstep": OF_CROWD}
+    assert {name: found.alarm_most[ALARMS.index(name)] for name in MEASURES} == expected
