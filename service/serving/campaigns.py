@@ -1,7 +1,7 @@
 """Looks for campaigns in the live crowd, apart from the path of requests, and takes one verdict for all their members.
 
-One task looks now and then. It takes a shot of the state in turns of two milliseconds, between which requests go on,
-and a thread makes campaigns of it. Members that were let pass are judged again once.
+One task looks now and then. It takes a shot of the state in short turns, a tenth of the time, between which requests go
+on, and a thread makes campaigns of it. Members that were let pass are judged again once.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from service.serving.steps import Prepared, Result
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-TURN_SECONDS = 0.002  # after which looking lets requests go first, for as long
+TURN_SECONDS, REST_SECONDS = 0.002, 0.02  # for how long looking takes a core from requests, and then lets them go on
 MOST_AGAIN = 200  # accounts that are judged again after one look
-AT_ONCE = 16  # accounts that are judged again together
+AT_ONCE = 2  # accounts that are judged again together
 MOST_MEMBERS = 1000  # of a campaign that are kept
 MOST_VALUES = 20  # of a campaign that are shown
 SIDES = ("", "low", "high")
@@ -117,7 +117,7 @@ class Campaigns:
         start = time.perf_counter()
         shot = Shot(self.crowd.state)
         while shot.more(TURN_SECONDS):
-            await asyncio.sleep(TURN_SECONDS)
+            await asyncio.sleep(REST_SECONDS)
         self._keep(await self.apart(find, shot, usual))
         self.metrics.campaign_seconds.observe(time.perf_counter() - start)
         await self._judge_again()
