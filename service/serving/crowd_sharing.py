@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 32 << 20  # bytes of records
 MOST_TOLD, MOST_BYTES = 256, 1 << 20  # records of one round trip, and bytes after which no more are added to it
 TURN_SECONDS = 0.002  # after which hearing lets requests go first, for as long
-PACE_SECONDS = 0.05  # between two round trips, so that one tells, or hears, of many requests
+PACE_SECONDS = 0.2  # between two round trips, so that one tells, or hears, of many requests; none where more waits
 PAUSE_SECONDS = 1.0  # between two attempts while Redis is out of reach
 KEYLESS = (
     "RECGUARD_CROWD_KEY is not set, so the crowd is not shared in RECGUARD_LIVE_URL: all who share it hash accounts "
@@ -72,7 +72,8 @@ class Sharing:
             self.metrics.crowd_untold.inc()
         self.filled.set()
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> bool:
+        """Tells some of what waits; returns whether there is more."""
         if not self.erasing:
             await self.filled.wait()
         some: list[Record] = []
@@ -94,8 +95,10 @@ class Sharing:
         while self.erasing:  # what fails is tried again
             await self.stream.erase(*self.erasing[0])
             self.erasing.popleft()
+        return bool(self.waiting)
 
-    async def _hear(self) -> None:
+    async def _hear(self) -> bool:
+        """Hears some of what others told; returns whether there is more."""
         if self.after is None:
             self.after, age = await self.stream.begin()
             self.crowd.began = min(self.crowd.began, time.monotonic() - age)
@@ -109,8 +112,10 @@ class Sharing:
                 await asyncio.sleep(TURN_SECONDS)
                 turn = time.perf_counter()
         self.metrics.crowd_accounts.set(len(self.crowd.state.accounts))
-        if len(records) < MOST_READ:
+        more = len(records) == MOST_READ
+        if not more:
             self.caught_up, self.crowd.young = True, False
+        return more
 
     def _enter(self, record: Record) -> None:
         try:
@@ -121,12 +126,12 @@ class Sharing:
                 self.warned = True
                 logger.error("records of the crowd in Redis are left out and counted: %s", error)
 
-    async def _over_and_over(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _over_and_over(self, work: Callable[[], Awaitable[bool]]) -> None:
         """Counts what Redis does not do, and says so once, until it is done again."""
         what = work.__name__
         while True:
             try:
-                await work()
+                more = await work()
             except Unreachable as error:
                 self.crowd.young = False
                 self.metrics.crowd_errors.labels(error.cause).inc()
@@ -147,7 +152,7 @@ class Sharing:
                     self.failing.remove(what)
                     if not self.failing:
                         logger.warning("the crowd is shared with other processes again")
-                pause = PACE_SECONDS if self.caught_up else 0.0
+                pause = 0.0 if more else PACE_SECONDS
             self.metrics.crowd_shared.set(self.caught_up and not self.failing)
             await asyncio.sleep(pause)
 
