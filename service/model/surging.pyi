@@ -12,13 +12,21 @@ FEWEST_ACTIVE: Final[int]
 HELD: Final[NDArray[np.int64]]
 FASHION: Final[tuple[float, float]]
 COMMON: Final[tuple[float, float]]
+UNTIMED_COMMON: Final[tuple[float, float]]
 ALIKE: Final[tuple[float, float]]
 
 def deviance_root(n: Floats, mean: Floats, shape: Floats) -> Floats: ...
 
 class Surging:
     def __init__(
-        self, keys: Keys, holders: Floats, totals: Floats, values: Floats, accounts: float, steadiness: Floats
+        self,
+        keys: Keys,
+        holders: Floats,
+        totals: Floats,
+        values: Floats,
+        accounts: float,
+        steadiness: Floats,
+        common: tuple[float, float] = ...,
     ) -> None: ...
     def known_holders(self, keys: Keys) -> Floats: ...
     def deviations(self, look: Look, held: Floats, holders: Floats, totals: Floats) -> tuple[Floats, Floats]: ...

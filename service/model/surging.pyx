@@ -12,6 +12,7 @@ FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
 FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
 COMMON = (0.06, 0.12)  # the same, of all accounts, for one value alone: a hit begins as an attack does
+UNTIMED_COMMON = (0.06, 0.15)  # the same without times, where a hit is seen as a whole
 ALIKE = (0.25, 0.5)  # the same, of those who hold it beyond the usual: old ones for each new one, or new for each old
 
 cdef enum:
@@ -26,7 +27,6 @@ for _at in range(SPANS):
     WATCHED[_at] = 2 * HORIZONS[_at]
 cdef double SCARCE_ = SCARCE, FEWEST_ACTIVE_ = FEWEST_ACTIVE
 cdef double[2] FASHION_ = FASHION
-cdef double[2] COMMON_ = COMMON
 cdef double[2] ALIKE_ = ALIKE
 
 
@@ -63,10 +63,12 @@ cdef class Surging:
     cdef double[2] values
     cdef double accounts
     cdef double[CLASSES] steadiness
+    cdef double[2] common
     cdef tuple given
 
-    def __init__(self, keys, holders, totals, values, double accounts, steadiness):
-        self.given = (keys, holders, totals, values, accounts, steadiness)
+    def __init__(self, keys, holders, totals, values, double accounts, steadiness, common=COMMON):
+        self.given = (keys, holders, totals, values, accounts, steadiness, common)
+        self.common[0], self.common[1] = common
         self.keys = np.ascontiguousarray(keys, dtype=np.uint64)
         self.holders = np.ascontiguousarray(holders, dtype=np.float64)
         self.accounts = accounts
@@ -201,7 +203,7 @@ cdef class Surging:
             # a value that not so few of all accounts hold is no surge
             common = (holders[0, k, SPANS] + holders[1, k, SPANS]) / max(
                 self.active(totals[0, k, SPANS], sided[k]) + self.active(totals[1, k, SPANS], sided[k]), 1.0)
-            one *= fading(common, COMMON_)
+            one *= fading(common, self.common)
             events[event[k]] = max(events[event[k]], one)
             if one > most:
                 most, at, within, usual_of_most = one, k, top, usual[top]

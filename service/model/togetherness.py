@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from service.encoding.held import Keys
 from service.encoding.values import Floats
 from service.model.looks import Look
-from service.model.surging import Surging, deviance_root
+from service.model.surging import UNTIMED_COMMON, Surging, deviance_root
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
@@ -138,7 +138,7 @@ class Usual:
         if look is None or look.known < FEWEST_KNOWN:
             return Together.unknown([length])
         events, most = np.zeros(length), None
-        surge, breadth, told = (self._surging if scale is None else self._unchanging).surge(look, events)
+        surge, breadth, told = (self._surging if scale is None else self._untimed).surge(look, events)
         if scale is not None:
             surge, breadth, events = scale * surge, 0.0, scale * events
         if told and surge:
@@ -201,10 +201,10 @@ class Usual:
         return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness)
 
     @cached_property
-    def _unchanging(self) -> Surging:
-        """The same if shares never changed."""
+    def _untimed(self) -> Surging:
+        """The same where no time is told: how much shares changed is in the scale."""
         steadiness = np.full(len(self.steadiness), np.inf)
-        return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, steadiness)
+        return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, steadiness, UNTIMED_COMMON)
 
 
 def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:
