@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from service.encoding.held import Keys
 from service.encoding.values import Floats
 from service.model.looks import Look
-from service.model.surging import UNTIMED_COMMON, Surging, deviance_root
+from service.model.surging import HELD, UNTIMED_COMMON, Surging, deviance_root
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 SEVERAL, FEWEST_VALUES = 5, 100  # of values that so many hold, so many must be there to tell a surge without times
 BEYOND = 0.01  # share of them that surge more than those which show how much all of them do
-BY_CHANCE = 8.0  # the surge of a value without times that is as large as the largest of them all would be by chance
+UNREST = (1.1, 1.5)  # how much more than by chance, at which a surge begins to tell less, and tells nothing
+BY_CHANCE = 7.0  # surge without times of a value that surges as the largest of them all would by chance; no alarm yet
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
 ALL = "all"  # where no time is told
 
@@ -129,47 +130,18 @@ class Usual:
             arrays = {f.name: kept[f.name] for f in fields(cls)}
         return cls(**(arrays | {"accounts": int(arrays["accounts"])}))
 
-    def read(self, look: Look | None, length: int, scale: float | None = None) -> Together:
-        """What a state says of one sequence of `length` events; None if there is no state.
-
-        Args:
-            scale: of a state that no time is told to, what `scale` says of it.
-        """
+    def read(self, look: Look | None, length: int) -> Together:
+        """What a state says of one sequence of `length` events; None if there is no state."""
         if look is None or look.known < FEWEST_KNOWN:
             return Together.unknown([length])
         events, most = np.zeros(length), None
-        surge, breadth, told = (self._surging if scale is None else self._untimed).surge(look, events)
-        if scale is not None:
-            surge, breadth, events = scale * surge, 0.0, scale * events
-        if told and surge:
+        surge, breadth, told = self._surging.surge(look, events)
+        if told:
             at, within, usual = told
             holders = float(look.holders[0, at, within])
-            most = Surge(int(look.event[at]), holders, usual, ALL if scale is not None else WORDS[within], look.fresh)
+            most = Surge(int(look.event[at]), holders, usual, WORDS[within], look.fresh)
         copy, lockstep = (self._surging.alike(one, look.known) for one in (look.copy, look.lockstep))
         return Together(np.array([[surge, breadth, copy, lockstep]]), events, [most])
-
-    def scale(self, keys: Keys, sided: NDArray[np.bool_], holders: NDArray[np.int64]) -> float:
-        """What makes surges without times comparable, 0 where too few values are there to tell.
-
-        What many accounts hold that came after training's is not what those held, and no time tells when it changed.
-        So surges are divided by how much the state as a whole surges, as Devlin and Roeder do, "Genomic control for
-        association studies", Biometrics 1999, here at the quantile that few attackers' targets lie beyond.
-
-        Args:
-            keys: uint64 (V,), the identifiers of the state.
-            sided: bool (V,), which of them are told by their side.
-            holders: int64 (V,), accounts of the state that name each.
-        """
-        several = holders >= SEVERAL
-        if several.sum() < FEWEST_VALUES:
-            return 0.0
-        side, held = sided[several].astype(int), self.known_holders(keys[several])
-        totals = np.bincount(sided, weights=holders, minlength=2)
-        share = (held + 0.5) / (self.totals + 0.5 * self.values + 0.5)[side]
-        surges = deviance_root(holders[several].astype(np.float64), totals[side] * share, held + 0.5)
-        chance = NormalDist().inv_cdf
-        beyond = float(np.quantile(surges, 1 - BEYOND)) / chance(1 - BEYOND)
-        return BY_CHANCE / (max(beyond, 1.0) * chance(1 - 1 / len(surges)))
 
     def deviations(self, look: Look, held: Floats, holders: Floats, totals: Floats) -> tuple[Floats, Floats]:
         """Float64 (K, 3), how far holders are above the usual number within WORDS, and that number.
@@ -200,11 +172,54 @@ class Usual:
     def _surging(self) -> Surging:
         return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness)
 
+
+@dataclass(frozen=True)
+class Untimed(Usual):
+    """The same, of a state that no time is told to.
+
+    What is held more than by training's accounts may have come up since, and no time tells. So surges tell something
+    only where values surge hardly more than they would by chance, but for a few: where what training's accounts hold is
+    what others hold now, too. How much they surge is measured as by Devlin and Roeder, "Genomic control for association
+    studies", Biometrics 1999, but at a quantile that few attackers' targets lie beyond.
+
+    Attributes:
+        scale: what surges are multiplied by, so that the largest of them all would be BY_CHANCE by chance; 0 where they
+            tell nothing.
+    """
+
+    scale: float
+
+    @classmethod
+    def of(cls, usual: Usual, keys: Keys, sided: NDArray[np.bool_], holders: Floats) -> "Untimed":
+        """The same beside a state.
+
+        Args:
+            keys: uint64 (V,), the identifiers of the state.
+            sided: bool (V,), which of them are told by their side.
+            holders: float64 (V,), accounts of the state that name each.
+        """
+        own = {f.name: getattr(usual, f.name) for f in fields(usual)} | {"steadiness": np.full(len(HELD), np.inf)}
+        several = holders >= SEVERAL
+        if several.sum() < FEWEST_VALUES:
+            return cls(**own, scale=0.0)
+        held, side = usual.known_holders(keys[several]), sided[several].astype(int)
+        each = np.bincount(sided, weights=holders, minlength=2) / (usual.totals + 0.5 * usual.values + 0.5)
+        surges = deviance_root(holders[several], each[side] * (held + 0.5), held + 0.5)
+        chance, (least, most) = NormalDist().inv_cdf, UNREST
+        unrest = float(np.quantile(surges, 1 - BEYOND)) / chance(1 - BEYOND)
+        calm = min(max((most - unrest) / (most - least), 0.0), 1.0)
+        return cls(**own, scale=calm * BY_CHANCE / chance(1 - 1 / len(surges)))
+
+    def read(self, look: Look | None, length: int) -> Together:
+        found = super().read(look, length)
+        most = [replace(one, within=ALL) if one and self.scale else None for one in found.most]
+        return Together(found.measures * (self.scale, 0.0, 1.0, 1.0), found.events * self.scale, most)
+
     @cached_property
-    def _untimed(self) -> Surging:
-        """The same where no time is told: how much shares changed is in the scale."""
-        steadiness = np.full(len(self.steadiness), np.inf)
-        return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, steadiness, UNTIMED_COMMON)
+    def _surging(self) -> Surging:
+        return Surging(
+            self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness, UNTIMED_COMMON
+        )
 
 
 def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:

@@ -15,7 +15,8 @@ from service.model.bundle import Bundle
 from service.model.togetherness import MEASURES, Together, Usual
 from training.data.histories import Histories, keep, save
 from training.data.log import ROW, Log
-from training.data.replay import read_crowd, replay, scale_of
+from training.data.popularity import usual_beside
+from training.data.replay import read_crowd, replay
 
 logger = logging.getLogger(__name__)
 TOLD = "crowd.npy"
@@ -65,10 +66,10 @@ def tell_parts(usual: Usual, folders: Sequence[Path], crowd: Crowd, track: Track
     """Writes beside each part what the crowd of all parts says of its sequences."""
     histories = Histories(folders)
     measures = np.full((len(histories), len(MEASURES)), np.nan)
-    hindsight, places, scale = crowd is Crowd.HINDSIGHT, np.arange(len(histories)), scale_of(usual, histories)
+    hindsight, places, usual = crowd is Crowd.HINDSIGHT, np.arange(len(histories)), usual_beside(histories, usual)
     looks = replay(histories, histories, places, hindsight=hindsight, claims=histories.in_time())
     for at, look in track(looks, "beside the crowd", len(histories)):
-        measures[at] = usual.read(look, histories[at].length, scale).measures[0]
+        measures[at] = usual.read(look, histories[at].length).measures[0]
     for folder, of_part in zip(folders, histories.places, strict=True):
         save(folder / TOLD, measures[of_part])
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding.held import Held, Keys, at_once
+from service.encoding.held import Held, at_once
 from service.encoding.values import Floats
 from service.model.crowd import Crowd
 from service.model.looks import HORIZONS, Limits, Look
 from service.model.togetherness import Together, Usual
+from training.data.popularity import usual_beside
 
 WHOLE = Limits(accounts=1 << 40, values=1 << 40, hours=1 << 40)  # of a log, all accounts and values are known
 Claims = tuple[Floats, NDArray[np.int64]]  # when something is named, ascending, and which history names it
@@ -25,18 +26,10 @@ def read_crowd(
     hindsight: bool = False,
 ) -> list[Together]:
     """What the crowd of a log says of each look; see `replay`."""
-    found, scale = [Together.unknown([held.length]) for held in looks], scale_of(usual, histories)
+    found, usual = [Together.unknown([held.length]) for held in looks], usual_beside(histories, usual)
     for at, look in replay(histories, looks, of, past, hindsight):
-        found[at] = usual.read(look, looks[at].length, scale)
+        found[at] = usual.read(look, looks[at].length)
     return found
-
-
-def scale_of(usual: Usual, histories: Sequence[Held]) -> float | None:
-    """The scale of surges in a log without times, see `Usual.scale`; None where a history has times."""
-    if any(not np.isnan(_span(held)[0]) for held in histories):
-        return None
-    keys, sided, rows = holdings(histories)
-    return usual.scale(keys, sided, np.bincount(rows[1], minlength=len(keys)))
 
 
 def replay(
@@ -98,20 +91,6 @@ def arrivals(claims: Iterable[Claims], moments: Floats) -> Iterator[dict[int, in
                 break
             (ts, owner), at = piece, 0
         yield dict(sorted(due.items()))
-
-
-def holdings(histories: Sequence[Held]) -> tuple[Keys, NDArray[np.bool_], NDArray[np.int64]]:
-    """Distinct keys (V,), which are told by their side, and int64 (2, P): history and key of each pair of them."""
-    parts = []
-    for i, h in enumerate(histories):
-        for sided, named in enumerate((h.keys, h.sided[h.sided != 0])):
-            some = np.unique(named)
-            parts.append((np.full(len(some), i), some, np.full(len(some), bool(sided))))
-    if not parts:
-        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=bool), np.empty((2, 0), dtype=np.int64)
-    owner, named, side = (np.concatenate(part) for part in zip(*parts, strict=True))
-    keys, first, which = np.unique(named, return_index=True, return_inverse=True)
-    return keys, side[first], np.stack((owner, which.ravel()))
 
 
 def _span(held: Held) -> tuple[float, float]:

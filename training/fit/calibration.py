@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from service.encoding.values import Floats
 from service.model.calibration import ALARMS, Calibration, Evidence, log
 from service.model.lengths import LEAST, bins
-from service.model.togetherness import BY_CHANCE
 from service.model.weighing import STEEPNESS
 from training.data.labels import UNLABELLED
 from training.fit.logistic import of_all, of_own
@@ -21,7 +20,7 @@ from training.sites import total, totals
 
 ALARM_SHARE = 0.002  # share of normal sequences that each alarm wrongly flags
 # measure from which each of ALARMS is raised at the lowest; a single value surges by 5 deviations now and then
-LOWEST = (-np.inf, BY_CHANCE, 0.5, 0.3, 0.3)
+LOWEST = (-np.inf, 8.0, 0.5, 0.3, 0.3)
 NEAR = 1.5  # bins of length away, at which a sequence counts 0.6 in a local regression
 MOSTLY_RIGHT = 0.75  # if fewer of the alarms are right, there is none on novelty
 # How sure those on the crowd are, where they are not far beyond their place. Surer, genuine accounts in the thick of a

@@ -10,7 +10,8 @@ from service.encoding.held import Held
 from service.encoding.values import Floats
 from service.model.surging import HELD
 from service.model.togetherness import FEWEST_KNOWN, Together, Usual, shape_of
-from training.data.replay import holdings, read_crowd
+from training.data.popularity import holdings
+from training.data.replay import read_crowd
 
 SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity
 # where no time tells it: that of films between the earlier and the later half of MovieLens-100K's accounts

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from service.model.looks import NOBODY, Alike, Look
 from service.model.surging import deviance_root
 from service.model.togetherness import BY_CHANCE, FEWEST_KNOWN, Together
 from tests.support.crowds import CATALOGUE, DAY, HIT, NOW, RARE, USUAL, held, keys_of, naming, recent, zipf
+from training.data.popularity import usual_beside
 
 SURGE, BREADTH, COPY, LOCKSTEP = range(4)
 
@@ -40,10 +43,9 @@ def without_times(log: list[Held]) -> Together:
     crowd, log = Crowd(), [at_once(history, NOW) for history in log]
     for account, history in enumerate(log):
         crowd.enter(account, history)
-    keys, holders = np.unique(np.concatenate([np.unique(history.keys) for history in log]), return_counts=True)
-    scale = USUAL.scale(keys, np.zeros(len(keys), dtype=bool), holders)
+    usual = usual_beside([replace(history, ts=np.full(len(history.ts), np.nan)) for history in log], USUAL)
     looks = [crowd.look(account, history, NOW) for account, history in enumerate(log)]
-    return Together.joined([USUAL.read(look, history.length, scale) for look, history in zip(looks, log, strict=True)])
+    return Together.joined([usual.read(look, history.length) for look, history in zip(looks, log, strict=True)])
 
 
 def drifted(count: int, seed: int) -> list[Held]:

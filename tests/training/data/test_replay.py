@@ -9,8 +9,10 @@ from service.encoding.held import Held, Keys
 from service.model.crowd import Crowd
 from service.model.looks import Look
 from service.model.near import mixed
+from service.model.togetherness import Untimed
 from tests.support.crowds import USUAL
-from training.data.replay import WHOLE, arrivals, at_once, part_of, replay, scale_of
+from training.data.popularity import usual_beside
+from training.data.replay import WHOLE, arrivals, at_once, part_of, replay
 
 
 def keys_of(*numbers: int) -> Keys:
@@ -93,7 +95,7 @@ def test_a_log_without_times_meets_all_of_itself() -> None:
         assert look.known == 2
         assert look.holders[0].max() == 2
     for timed in (log, [*log, held([(5.0, 9)])]):
-        assert (scale_of(USUAL, timed) is None) == (len(timed) == 4)
+        assert isinstance(usual_beside(timed, USUAL), Untimed) == (len(timed) == 3)
 
 
 @pytest.mark.parametrize("log", [[], [held([])]])
