@@ -12,7 +12,6 @@ FEWEST_ACTIVE: Final[int]
 HELD: Final[NDArray[np.int64]]
 FASHION: Final[tuple[float, float]]
 COMMON: Final[tuple[float, float]]
-UNTIMED_COMMON: Final[tuple[float, float]]
 ALIKE: Final[tuple[float, float]]
 
 def deviance_root(n: Floats, mean: Floats, shape: Floats) -> Floats: ...

@@ -12,7 +12,6 @@ FEWEST_ACTIVE = 10  # of the accounts that are old, or new, that show what is in
 HELD = np.array((0, 1, 2, 5, 10, 30, 100))  # fewest holders in training of each class of popularity
 FASHION = (0.1, 0.2)  # share of the active accounts at which a surge begins to count less, and counts nothing more
 COMMON = (0.06, 0.12)  # the same, of all accounts, for one value alone: a hit begins as an attack does
-UNTIMED_COMMON = (0.08, 0.16)  # the same without times, where a hit is seen as a whole
 ALIKE = (0.25, 0.5)  # the same, of those who hold it beyond the usual: old ones for each new one, or new for each old
 
 cdef enum:

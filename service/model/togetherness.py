@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from service.encoding.held import Keys
 from service.encoding.values import Floats
 from service.model.looks import Look
-from service.model.surging import HELD, UNTIMED_COMMON, Surging, deviance_root
+from service.model.surging import HELD, Surging, deviance_root
 
 MEASURES = ("surge", "breadth", "copy", "lockstep")
 FEWEST_KNOWN = 50  # a state that knows fewer accounts is too young to tell
 SEVERAL, FEWEST_VALUES = 5, 100  # of values that so many hold, so many must be there to tell a surge without times
 BEYOND = 0.01  # share of them that surge more than those which show how much all of them do
+NEVER = (1.0, 2.0)  # in place of COMMON: without times, a hit is seen as a whole, and FASHION tells it
 UNREST = (1.1, 1.5)  # how much more than by chance, at which a surge begins to tell less, and tells nothing
 BY_CHANCE = 7.0  # surge without times of a value that surges as the largest of them all would by chance; no alarm yet
 WORDS = ("an hour", "a day", "a week")  # the HORIZONS in which a value may surge, all but the longest
@@ -217,9 +218,7 @@ class Untimed(Usual):
 
     @cached_property
     def _surging(self) -> Surging:
-        return Surging(
-            self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness, UNTIMED_COMMON
-        )
+        return Surging(self.keys, self.holders, self.totals, self.values, self.accounts, self.steadiness, NEVER)
 
 
 def shape_of(held: Floats | NDArray[np.int64], steady: Floats | float) -> Floats:
