@@ -73,6 +73,15 @@ def test_without_times_later_accounts_do_not_surge() -> None:
     assert (measures[:, BREADTH] == 0).all()
 
 
+@pytest.mark.parametrize("every", [5, 3, 2])
+def test_without_times_a_hit_is_no_surge(every: int) -> None:
+    log = [naming(h, HIT, NOW) if k % every == 0 else h for k, h in enumerate(zipf(600, seed=2))]
+    together = without_times(log)
+    assert (together.measures[:, SURGE] < BY_CHANCE).all()
+    hit = [together.events[20 * k * every + (h.keys == keys_of([HIT])[0]).argmax()] for k, h in enumerate(log[::every])]
+    assert max(hit) < 1
+
+
 def test_without_times_few_values_tell_nothing() -> None:
     few = [held(list(range(k % 5, 95 + k % 5)), np.full(95, NOW)) for k in range(100)]
     together = without_times(few)
