@@ -14,13 +14,14 @@ from training.data.popularity import holdings
 from training.data.replay import read_crowd
 
 SHAPES = 0.05 * 2.0 ** np.arange(15)  # that are tried for the steadiness of a class of popularity
-# where no time tells it: that of films between the earlier and the later half of MovieLens-100K's accounts
+# where no time tells it: that of films from the earlier to the later half of the demonstration's genuine accounts
 UNTOLD = (0.4, 1.6, 3.2, 3.2, 12.8, 25.6, 25.6)
 
 
 def fit_usual(histories: Sequence[Held], least: int = 1) -> Usual:
     """How common each identifier is, and how steady that is from the earlier half of the histories to the later.
 
+    It is UNTOLD where most of those that name something have no times: few would tell next to nothing of it.
     Identifiers that fewer than `least` hold are not named.
     """
     keys, sided, rows = holdings(histories)
@@ -32,7 +33,8 @@ def fit_usual(histories: Sequence[Held], least: int = 1) -> Usual:
     before, after = (np.bincount(rows[1][np.isin(rows[0], half)], minlength=len(keys)) for half in halves)
     totals = np.array([holders[~sided].sum(), holders[sided].sum()])
     values = np.array([(~sided).sum(), sided.sum()], dtype=np.float64)
-    steadiness = _steadiness(before[~sided], after[~sided]) if len(timed) else np.array(UNTOLD)
+    told = 0 < sum(len(h.ts) > 0 for h in histories) <= 2 * len(timed)
+    steadiness = _steadiness(before[~sided], after[~sided]) if told else np.array(UNTOLD)
     named = holders >= least
     return Usual(keys[named], holders[named], totals, values, len(histories), steadiness)
 

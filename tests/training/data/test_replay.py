@@ -94,8 +94,8 @@ def test_a_log_without_times_meets_all_of_itself() -> None:
     for look in played(log, log, [0, 1, 2]).values():
         assert look.known == 2
         assert look.holders[0].max() == 2
-    for timed in (log, [*log, held([(5.0, 9)])]):
-        assert isinstance(usual_beside(timed, USUAL), Untimed) == (len(timed) == 3)
+    assert isinstance(usual_beside(log, USUAL), Untimed)
+    assert usual_beside([*log, held([(5.0, 9)])], USUAL) is USUAL
 
 
 @pytest.mark.parametrize("log", [[], [held([])]])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,6 +67,13 @@ def test_shares_that_never_change_are_steadiest() -> None:
     rng = np.random.default_rng(0)
     histories = [held([value], ts=rng.random()) for value in range(100) for _ in range(80)]
     assert fit_usual(histories).steadiness[HELD.tolist().index(30)] >= 50
+
+
+def test_a_few_accounts_with_times_do_not_tell_how_steady_shares_are() -> None:
+    histories = changing(0.5, np.random.default_rng(0))
+    for timed in (1, 2, len(histories) // 3):
+        untimed = [replace(h, ts=np.full(len(h.ts), np.nan)) for h in histories[timed:]]
+        assert fit_usual([*histories[:timed], *untimed]).steadiness.tolist() == list(UNTOLD)
 
 
 def test_one_account_without_times_or_without_identifiers_leaves_the_halves_as_they_are() -> None:
