@@ -1,10 +1,11 @@
 """uvicorn's HTTP protocol, made to refuse scoring requests as early as possible while the queue is full.
 
-Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. This
-protocol also closes the connection of a client that sends endless headers, or is too slow to send a request or to read
-its answer. uvicorn itself would wait for such clients. Connections for which there are no file handles would be reset
-by the event loop without a word; here they are counted and said. An offer to speak another protocol (`Upgrade: h2c`),
-which some clients make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
+Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. So a
+client that was refused is not read before its turn, should it ask again at once. This protocol also closes the
+connection of a client that sends endless headers, or is too slow to send a request or to read its answer. uvicorn
+itself would wait for such clients. Connections for which there are no file handles would be reset by the event loop
+without a word; here they are counted and said. An offer to speak another protocol (`Upgrade: h2c`), which some clients
+make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
 """
 
 import logging
@@ -36,6 +37,7 @@ class Protocol(HttpToolsProtocol):
     """One connection."""
 
     refused = False  # whether the current request was; its body is skipped
+    rest = 0.0  # seconds for which nothing is read after a request that was refused
     arriving = (
         True  # whether we expect a request; true from the start, since a new client may not have sent anything yet
     )
@@ -144,7 +146,7 @@ class Protocol(HttpToolsProtocol):
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
         if route in HOT and idle and self.parser.should_keep_alive() and self._overloads(route):
-            self.serving.admission.refuse()
+            self.rest = self.serving.admission.refuse()
             self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
             request_id = Call.of(self.headers).id.encode()
@@ -152,6 +154,10 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete()
             return
         super().on_headers_complete()
+
+    def _listen(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _overloads(self, route: str) -> bool:
         """Whether there is no room for the request with these headers. A malformed deadline is refused later."""
@@ -162,7 +168,7 @@ class Protocol(HttpToolsProtocol):
             elif name == b"x-request-timeout-ms":
                 with suppress(ValueError):
                     milliseconds = float(value)
-        return self.serving.admission.overloaded(route, size, milliseconds)
+        return milliseconds > 0 and self.serving.admission.overloaded(route, size, milliseconds)
 
     def on_body(self, body: bytes) -> None:
         if not self.refused:
@@ -174,5 +180,8 @@ class Protocol(HttpToolsProtocol):
         self.arriving = False
         if self.refused:
             self.refused = False
+            if self.rest:
+                self.flow.pause_reading()
+                self.loop.call_later(self.rest, self._listen)
         else:
             super().on_message_complete()

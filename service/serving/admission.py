@@ -17,6 +17,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 DOUBT = 1.5  # safety factor on the expected time, since work on a request that misses its deadline is wasted
+REFUSAL_SECONDS = 0.002  # from one refusal to the next where clients come again at once; one takes about 0.1 ms
+LONGEST_REST = 0.25  # seconds that such a client waits at most
 SIZE_MEMORY = 0.1  # weight of the newest request in the moving average of positions per byte
 
 
@@ -59,6 +61,7 @@ class Admission:
         # for recent bodies, as sent (perhaps gzipped); nothing of a body that warms is scored, so it has none
         self.positions_per_byte = {SCORE: 0.0, EVENTS: 0.0, WARM: 0.0}
         self.arriving_positions, self.arriving_requests = 0.0, 0  # of requests whose bodies are still arriving
+        self._turn = 0.0  # when the next of those that were refused may ask again, in seconds of `time.monotonic`
 
     def admits(self, route: str, size: int, timeout_ms: float) -> bool:
         """Whether a request is let in; counts a refusal. Raises Problem 503 if the service takes no requests."""
@@ -100,11 +103,20 @@ class Admission:
             known, found = self.positions_per_byte[route], positions / size
             self.positions_per_byte[route] = known + SIZE_MEMORY * (found - known) if known else found
 
-    def refuse(self) -> None:
-        """Counts a request for which there is no room."""
+    def refuse(self) -> float:
+        """Counts a request for which there is no room.
+
+        Returns:
+            seconds for which its client should not be listened to, so that refusals leave time for answers. It is 0
+            where refusals are few. Clients that ask again at once take turns.
+        """
+        now = time.monotonic()
+        rest = max(self._turn - now, 0.0)
+        self._turn = now + min(rest + REFUSAL_SECONDS, LONGEST_REST)
         if self.registry.active is not None:
             self.registry.active.batcher.activity += 1
         self.metrics.queue_full.inc()
+        return rest
 
 
 def full() -> Problem:

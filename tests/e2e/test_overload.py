@@ -1,5 +1,6 @@
 """Too much at once, too little time, and a stop: each request that was accepted is answered."""
 
+import asyncio
 import json
 import signal
 import threading
@@ -10,6 +11,8 @@ from typing import Any
 import httpx
 
 from service.model.bundle import Bundle
+from service.serving.admission import REFUSAL_SECONDS
+from service.tools.load import Load, prepare
 from tests.support.problems import assert_problem
 from tests.support.processes import answers, wait_until
 from tests.support.service import Service, Starter, sample, score
@@ -36,6 +39,17 @@ def test_overload_is_refused_at_once_with_429_and_everybody_gets_an_answer(
     assert score(service, {"sequences": some[:1]}).status_code == 200
     assert sample(service, "recguard_queue_tokens") == 0
     assert "ERROR" not in service.log.read_text()
+
+
+def test_clients_that_ask_again_at_once_take_turns_so_that_refusals_leave_time_for_answers(
+    start_service: Starter, bundle: Bundle, some: list[dict[str, Any]]
+) -> None:
+    service = start_service(bundle.path, queue_tokens=64)
+    url, clients = f"{service.client.base_url}/v1/score", 32
+    outcome = asyncio.run(Load(url, [prepare(url, some[:1])]).closed(clients, 2.0))
+    assert outcome.codes["200"] > clients
+    assert clients < outcome.codes["429"] < 2 * (clients + outcome.elapsed / REFUSAL_SECONDS)
+    assert set(outcome.codes) == {"200", "429"}
 
 
 def test_a_deadline_that_cannot_be_met_is_504_and_the_work_is_dropped(

@@ -62,6 +62,8 @@ def test_other_problems_have_the_same_shape(service: Service) -> None:
     refused = sample(service, "recguard_requests_total", route="/v1/score", code="405")
     assert_problem(service.client.get("/v1/score"), 405, "Method Not Allowed")
     assert sample(service, "recguard_requests_total", route="/v1/score", code="405") == refused + 1
-    assert_problem(score(service, {"sequences": []}, **{"X-Request-Timeout-Ms": "soon"}), 400, "X-Request-Timeout-Ms")
+    for timeout in ("soon", "-5", "0", "nan"):
+        reply = score(service, {"sequences": []}, **{"X-Request-Timeout-Ms": timeout})
+        assert_problem(reply, 400, "X-Request-Timeout-Ms")
     assert_problem(service.client.put("/v1/thresholds", content=b"{", headers=JSON), 400, "the body is not JSON")
     assert_problem(service.client.put("/v1/thresholds", json={"review": 2, "block": 3}), 422, "/review")
