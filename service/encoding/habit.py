@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -51,25 +52,24 @@ class Habit(Kind):
         each, latest = np.full(events.length, np.nan), np.full((len(events.lengths), len(LATEST)), np.nan)
         told = before + earlier[events.owner] >= LEAST_PAST
         if told.any() or (events.lengths + earlier >= LATEST[0] + LEAST_PAST).any():
-            sources = enumerate(zip(self.sources, self.strengths, self.frequencies, strict=True))
-            pasts = [Past(events, *source, *(recall.of(k) if recall else ())) for k, source in sources]
-            there = np.any([past.there for past in pasts], axis=0)
-
-            def nats(before: NDArray[np.int64]) -> Floats:
-                return np.asarray(sum(past.log_ratio(before) for past in pasts) / np.sqrt(len(pasts)))
-
-            each = np.where(told & there, nats(before), np.nan)
+            past = Past(events, self.sources, self.strengths, self._shares, recall)
+            there = past.there.any(axis=0)
+            each = np.where(told & there, past.log_ratio(before), np.nan)
             for k, count in enumerate(LATEST):
                 long = np.flatnonzero((events.lengths >= count) & (events.lengths + earlier >= count + LEAST_PAST))
                 if not len(long):
                     break
-                of_latest = nats((events.lengths - count)[events.owner])
+                of_latest = past.log_ratio((events.lengths - count)[events.owner])
                 at = (events.starts + events.lengths)[long][:, None] - np.arange(count, 0, -1)
                 of_them = np.where(there[at], of_latest[at], 0.0).sum(axis=1)
                 with np.errstate(invalid="ignore"):
                     latest[long, k] = of_them / there[at].sum(axis=1)
         events.habit = latest
         return binned(each, HABIT_EDGES)
+
+    @cached_property
+    def _shares(self) -> list[Floats]:
+        return [np.asarray(shares) for shares in self.frequencies]
 
     def label(self, row: int) -> str:
         return special(row) or f"{interval(HABIT_EDGES, row)} nats likelier than for anybody"
@@ -113,43 +113,44 @@ class Recall:
         self.events = total.clip(0.0) * grown
         self.counts: Floats = np.where(total[events.owner][:, None] > 0, counts * grown[events.owner][:, None], 0.0)
 
-    def of(self, source: int) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """What `Past` is told of one source."""
-        return self.events, self.counts[:, source], self.lost[:, source]
-
 
 class Past:
-    """What the values of one source say of events, given how often their account held them before.
+    """What the values of some sources say of events, given how often their account held them before.
 
     Args:
         events: T of them.
-        source: a field of theirs that was encoded.
-        strength, frequencies: as of `Habit`.
-        earlier: float64 (N,), events of the account before each sequence that are remembered.
-        recalled: float64 (T,), how many of these held the value of each event.
-        lost: bool (T,), whether that is not known.
+        sources: S fields of theirs that were encoded.
+        strengths: as of `Habit`.
+        shares: for each source, float64, the share of each of its ids, `frequencies` of `Habit`.
+        recall: what is remembered of the accounts; None if nothing is.
+
+    Attributes:
+        there: bool (S, T), whether an event has a value.
     """
 
     def __init__(
         self,
         events: Events,
-        source: str,
-        strength: float,
-        frequencies: Sequence[float],
-        earlier: Floats | None = None,
-        recalled: Floats | None = None,
-        lost: NDArray[np.bool_] | None = None,
+        sources: Sequence[str],
+        strengths: Sequence[float],
+        shares: Sequence[Floats],
+        recall: Recall | None = None,
     ) -> None:
-        ids = events.ids[source]
-        self.events, self.strength = events, strength
-        self.values = events.codes.get(source, ids).astype(np.int64, copy=False)  # codes tell unknown values apart
-        self.there, self.share = ids != MISSING, np.asarray(frequencies)[ids]
-        self.earlier = np.zeros(len(events.lengths)) if earlier is None else earlier
-        self.recalled = np.zeros(events.length) if recalled is None else recalled
-        self.lost = np.zeros(events.length, dtype=bool) if lost is None else lost
+        ids = [events.ids[source] for source in sources]
+        self.events, self.strengths = events, np.array(strengths)
+        # codes tell unknown values apart
+        values = [events.codes.get(source, known) for source, known in zip(sources, ids, strict=True)]
+        self.values = np.array(values, dtype=np.int64)
+        self.there = np.array(ids) != MISSING
+        self.share = np.array([of[known] for of, known in zip(shares, ids, strict=True)])
+        self.earlier = recall.events if recall else np.zeros(len(events.lengths))
+        self.recalled = recall.counts.T if recall else np.zeros(self.there.shape)
+        self.lost = recall.lost.T if recall else np.zeros(self.there.shape, dtype=bool)
 
     def log_ratio(self, before: NDArray[np.int64]) -> Floats:
-        """Log ratio of each event, float64 (T,), nats within MOST, 0 where it has no value or nothing is known of it.
+        """Log ratio of each event, float64 (T,), nats: the sum over its values, each within MOST, by the root of S.
+
+        A value that is missing, or of which nothing is known, adds 0.
 
         Args:
             before: int64 (T,), how many of its sequence's first events are its past, never fewer than of the event
@@ -159,7 +160,7 @@ class Past:
             self.values,
             self.there.view(np.uint8),
             self.share,
-            self.strength,
+            self.strengths,
             self.events.starts,
             self.events.lengths,
             before,

@@ -10,7 +10,7 @@ def log_ratios(
     values: Ints,
     there: Bools,
     share: Floats,
-    strength: float,
+    strengths: Floats,
     starts: Ints,
     lengths: Ints,
     before: Ints,

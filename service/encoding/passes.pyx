@@ -3,33 +3,35 @@
 Values of events are numbers from 0, so that what was met is counted in a table, which each sequence leaves empty.
 """
 
-from libc.math cimport exp, log, INFINITY
+from libc.math cimport exp, log, sqrt, INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 import numpy as np
 
 
-def log_ratios(const int64_t[:] values, const uint8_t[:] there, const double[:] share, double strength,
-               const int64_t[:] starts, const int64_t[:] lengths, const int64_t[:] before, const double[:] earlier,
-               const double[:] recalled, const uint8_t[:] lost, double most):
+def log_ratios(const int64_t[:, :] values, const uint8_t[:, :] there, const double[:, :] share,
+               const double[:] strengths, const int64_t[:] starts, const int64_t[:] lengths, const int64_t[:] before,
+               const double[:] earlier, const double[:, :] recalled, const uint8_t[:, :] lost, double most):
     """See `Past.log_ratio`."""
-    found, met = np.zeros(values.shape[0]), np.zeros(_size(values), dtype=np.int32)
+    found, met = np.zeros(values.shape[1]), np.zeros(_size(values), dtype=np.int32)
     cdef double[::1] out = found
     cdef int32_t[::1] seen = met
-    cdef Py_ssize_t n, t, start, past
-    cdef double held, ratio
-    for n in range(starts.shape[0]):
-        start = past = starts[n]
-        for t in range(start, start + lengths[n]):
-            while past < start + before[t]:
-                seen[values[past]] += 1
-                past += 1
-            held = seen[values[t]] + recalled[t]
-            if there[t] and not (lost[t] and held == 0):
-                ratio = log((held / share[t] + strength) / (past - start + earlier[n] + strength))
-                out[t] = min(max(ratio, -most), most)
-        for t in range(start, past):
-            seen[values[t]] = 0
+    cdef Py_ssize_t n, s, t, start, past
+    cdef double held, ratio, strength, root = sqrt(values.shape[0])
+    for s in range(values.shape[0]):
+        strength = strengths[s]
+        for n in range(starts.shape[0]):
+            start = past = starts[n]
+            for t in range(start, start + lengths[n]):
+                while past < start + before[t]:
+                    seen[values[s, past]] += 1
+                    past += 1
+                held = seen[values[s, t]] + recalled[s, t]
+                if there[s, t] and not (lost[s, t] and held == 0):
+                    ratio = log((held / share[s, t] + strength) / (past - start + earlier[n] + strength))
+                    out[t] += min(max(ratio, -most), most) / root
+            for t in range(start, past):
+                seen[values[s, t]] = 0
     return found
 
 
@@ -110,10 +112,11 @@ def binned(const double[:] values, const double[:] edges, int64_t missing, int64
     return found
 
 
-cdef Py_ssize_t _size(const int64_t[:] values):
+cdef Py_ssize_t _size(const int64_t[:, :] values):
     """One more than the largest value."""
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, k
     cdef int64_t most = -1
     for i in range(values.shape[0]):
-        most = max(most, values[i])
+        for k in range(values.shape[1]):
+            most = max(most, values[i, k])
     return most + 1

@@ -75,7 +75,8 @@ class Novelty:
         It is about 1 for normal sequences, and 1 if no field has a value. What strays most from its own past adds to it
         as one measure more.
         """
-        description, habit = np.split(description, [2 * len(self.fields)], axis=1)
+        of_fields = 2 * len(self.fields)
+        description, habit = description[:, :of_fields], description[:, of_fields:]
         there = ~np.isnan(description)
         alike: dict[tuple[int, bytes], list[int]] = {}
         for at, (bin_, used) in enumerate(zip(bins(lengths).tolist(), there, strict=True)):
@@ -85,7 +86,7 @@ class Novelty:
             if any(used):
                 whitened = description[some][:, there[some[0]]] @ self._whitening(bin_, used)
                 found[some] = (whitened * whitened).mean(axis=1)
-        strayed = np.nan_to_num(habit).min(axis=1, initial=0.0)
+        strayed = np.fmin.reduce(habit, axis=1, initial=0.0)  # what is not known counts as 0
         return np.asarray(found + strayed * strayed / 2)
 
     def parts(self, description: Floats, length: int) -> Floats:

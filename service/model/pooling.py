@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.outputs import Row
+from service.model.sums import largest
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,20 @@ def combine(
 
     def pooled(values: list[Any]) -> NDArray[np.float64]:
         array = np.array(values, dtype=np.float64)
+        if len(array) == len(counts):
+            return array  # each has one chunk
         return np.asarray((np.logaddexp.reduceat(array, starts).T - np.log(counts)).T)
 
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(np.array(lengths, dtype=np.int64))
     flat = [owner for of_sequence in owners for owner in of_sequence]
-    sizes = [len(owner) for owner in flat]
-    owner = np.concatenate(flat)
-    event = owner + np.repeat(np.repeat(ends - lengths, counts), sizes)
-
-    def largest(positions: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        found = np.full(ends[-1], -np.inf, dtype=np.float32)
-        np.maximum.at(found, event[owner >= 0], np.concatenate(positions)[owner >= 0])
-        return found
+    firsts = np.repeat(ends - lengths, counts).tolist()  # where the events of each chunk's sequence begin
 
     def of_chunks(name: str) -> list[NDArray[np.float32]]:
-        return [getattr(outputs, name)[k, :size] for (outputs, k), size in zip(rows, sizes, strict=True)]
+        return [getattr(outputs, name)[k] for outputs, k in rows]
 
     return NetworkLogits(
         sequence=pooled([outputs.sequence_logit[k] for outputs, k in rows]),
         types=pooled([outputs.type_logits[k] for outputs, k in rows]),
-        events=largest(of_chunks("event_logits")),
-        foreign_events=largest(of_chunks("foreign_logits")),
+        events=largest(of_chunks("event_logits"), flat, firsts, int(ends[-1])),
+        foreign_events=largest(of_chunks("foreign_logits"), flat, firsts, int(ends[-1])),
     )

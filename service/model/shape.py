@@ -63,7 +63,8 @@ class Shape:
     def describe(self, usage: Usage) -> Floats:
         """Float64 (N, 4 F): the standardised moments, 0 where there is no value, and their squares."""
         found = moments(usage, self.field, self.grade, len(self.mean) // 2)
-        found = np.nan_to_num(np.clip((found - self.mean) / self.scale, -LIMIT, LIMIT))
+        found = np.clip((found - self.mean) / self.scale, -LIMIT, LIMIT)
+        found = np.where(np.isnan(found), 0.0, found)
         return SCALE * np.concatenate((found, found**2 / LIMIT), axis=1)
 
     def logits(self, usage: Usage) -> Floats:

@@ -1,7 +1,7 @@
-"""Sums over the table rows that sequences use, one sequence after another: see `Usage`, whose arrays it takes."""
+"""Sums over the table rows that sequences use, see `Usage`, and largest values, one sequence after another."""
 
-from libc.math cimport log, sqrt, NAN
-from libc.stdint cimport int16_t, int64_t
+from libc.math cimport log, sqrt, INFINITY, NAN
+from libc.stdint cimport int16_t, int32_t, int64_t
 
 import numpy as np
 
@@ -87,4 +87,26 @@ def weighted_mean(const int64_t[:] owner, const int64_t[:] rows, Py_ssize_t leng
         out[owner[i]] += weight[rows[i]] * value[rows[i]]
     for i in range(length):
         out[i] /= max(weights[i], 1e-9)
+    return found
+
+
+def largest(chunks, owners, firsts, Py_ssize_t events):
+    """Float32 (events,): the largest value of each event among the positions that speak for it; see `pooling.combine`.
+
+    Args:
+        chunks: float32 (P or more,) each, a value for each position.
+        owners: int32 (P,) each, the event that a position speaks for, -1 for none.
+        firsts: where the events of each chunk's sequence begin.
+    """
+    found = np.full(events, -INFINITY, dtype=np.float32)
+    cdef float[::1] out = found
+    cdef const float[:] said
+    cdef const int32_t[:] owner
+    cdef Py_ssize_t i, first
+    for said, owner, first in zip(chunks, owners, firsts, strict=True):
+        if owner.shape[0] > said.shape[0]:
+            raise ValueError(f"{owner.shape[0]} positions, of which {said.shape[0]} say something")
+        for i in range(owner.shape[0]):
+            if owner[i] >= 0:
+                out[first + owner[i]] = max(out[first + owner[i]], said[i])
     return found

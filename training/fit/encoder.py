@@ -248,7 +248,8 @@ def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
         shares = _frequencies(ids, events, f.size, least)
         if f.name in events.codes:  # of one unknown value
             shares[UNKNOWN] /= 1 + len(np.unique(events.codes[f.name][ids == UNKNOWN]))
-        gains = {s: float(Past(events, f.name, s, shares).log_ratio(before)[told].mean()) for s in STRENGTHS}
+        pasts = {strength: Past(events, [f.name], [strength], [np.array(shares)]) for strength in STRENGTHS}
+        gains = {strength: float(past.log_ratio(before)[told].mean()) for strength, past in pasts.items()}
         best = max(gains, key=gains.__getitem__)
         if gains[best] > LEAST_GAIN:
             kept.append((f.name, best, shares))

@@ -36,7 +36,7 @@ def outputs(deep: list[float], events: np.ndarray) -> Outputs:
 
 
 def test_one_window_is_taken_as_it_is() -> None:
-    found = combine([(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), 0)], [[np.array([-1, 1, 0])]], [2])
+    found = combine([(outputs([1.5], np.array([[9.0, 0.1, 0.2]])), 0)], [[np.array([-1, 1, 0], np.int32)]], [2])
     assert found.sequence.tolist() == pytest.approx([1.5])
     assert found.events.tolist() == pytest.approx([0.2, 0.1])
     assert found.foreign_events.tolist() == pytest.approx([-0.2, -0.1])
@@ -44,7 +44,7 @@ def test_one_window_is_taken_as_it_is() -> None:
 
 @given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=9))
 def test_pooled_logit_lies_between_mean_and_maximum(deep: list[float]) -> None:
-    owners = [np.array([-1, i]) for i in range(len(deep))]
+    owners = [np.array([-1, i], np.int32) for i in range(len(deep))]
     of_batch = outputs(deep, np.zeros((len(deep), 2)))
     found = combine([(of_batch, k) for k in range(len(deep))], [owners], [len(deep)])
     assert np.mean(deep) - 1e-4 <= found.sequence[0] <= max(deep) + 1e-4
@@ -61,7 +61,7 @@ def test_a_sequence_is_as_foreign_as_its_events_between_mean_and_maximum(said: l
 
 def test_an_event_at_several_positions_counts_with_its_largest_logit() -> None:
     of_batch = outputs([0.0, 0.0], np.array([[0, 5.0], [0, 7.0]]))
-    found = combine([(of_batch, 0), (of_batch, 1)], [[np.array([-1, 0])] * 2], [1])
+    found = combine([(of_batch, 0), (of_batch, 1)], [[np.array([-1, 0], np.int32)] * 2], [1])
     assert found.events.tolist() == [7.0]
 
 
@@ -69,7 +69,7 @@ def test_sequences_are_combined_apart_from_one_another() -> None:
     rng = np.random.default_rng(0)
     wide, narrow = (outputs(rng.normal(size=3).tolist(), rng.normal(size=(3, n))) for n in (5, 3))
     rows = [(wide, 2), (narrow, 0), (wide, 0)]
-    owners = [[np.array([-1, 0, 1, 2, 3]), np.array([-1, 4, 5])], [np.array([-1, 1, 0])]]
+    owners = [[np.array([-1, 0, 1, 2, 3], np.int32), np.array([-1, 4, 5], np.int32)], [np.array([-1, 1, 0], np.int32)]]
     together = combine(rows, owners, [6, 2])
     first, second = combine(rows[:2], owners[:1], [6]), combine(rows[2:], owners[1:], [2])
     for name in ("sequence", "types", "events", "foreign_events"):

@@ -23,16 +23,17 @@ def drawn(lengths: list[int], seed: int) -> tuple[np.random.Generator, Events]:
 @given(LENGTHS, st.integers(0, 2**32 - 1), st.integers(-5, 95), st.booleans())
 def test_an_event_is_compared_with_its_past(lengths: list[int], seed: int, lag: int, fixed: bool) -> None:
     rng, events = drawn(lengths, seed)
-    values, there = rng.integers(0, VALUES, events.length), rng.random(events.length) < 0.8
-    share, recalled = rng.random(events.length) + 0.01, rng.integers(0, 3, events.length) * rng.random(events.length)
-    lost, earlier = rng.random(events.length) < 0.2, 50 * rng.random(len(lengths))
+    shape = SOURCES, events.length
+    values, there = rng.integers(0, VALUES, shape), rng.random(shape) < 0.8
+    share, recalled = rng.random(shape) + 0.01, rng.integers(0, 3, shape) * rng.random(shape)
+    lost, earlier = rng.random(shape) < 0.2, 50 * rng.random(len(lengths))
     before = (events.lengths[events.owner] if fixed else events.at) - lag
-    before = np.minimum(before, events.lengths[events.owner])
-    given = share, 20.0
+    before, strengths = np.minimum(before, events.lengths[events.owner]), 20 * rng.random(SOURCES)
     found = passes.log_ratios(
         values,
         there.view(np.uint8),
-        *given,
+        share,
+        strengths,
         events.starts,
         events.lengths,
         before,
@@ -41,8 +42,11 @@ def test_an_event_is_compared_with_its_past(lengths: list[int], seed: int, lag: 
         lost.view(np.uint8),
         4.0,
     )
-    expected = reference.log_ratios(events, values, there, *given, before.clip(0), earlier, recalled, lost, 4.0)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    of = zip(values, there, share, strengths, recalled, lost, strict=True)
+    expected = sum(
+        reference.log_ratios(events, v, t, s, float(k), before.clip(0), earlier, r, lo, 4.0) for v, t, s, k, r, lo in of
+    )
+    np.testing.assert_allclose(found, expected / np.sqrt(SOURCES), atol=1e-12)
 
 
 @given(st.lists(st.floats(-5, 5) | st.sampled_from([math.nan, math.inf, -math.inf])), st.sets(st.integers(-4, 4)))

@@ -1,6 +1,7 @@
 """Compiled sums are those of plain numpy, for one sequence and for many."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,3 +36,15 @@ def test_sums_are_those_of_numpy(sequences: list[list[int]], seed: int) -> None:
         (sums.weighted_mean(*without, one, other), reference.weighted_mean(usage, one, other)),
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7)
+
+
+@given(st.lists(st.lists(st.integers(-1, 9), min_size=1, max_size=20), min_size=1, max_size=6), st.integers(0, 2**32))
+def test_an_event_has_the_largest_value_of_its_positions(given_: list[list[int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    owners = [np.array(owner, dtype=np.int32) for owner in given_]
+    chunks = [rng.normal(size=len(owner) + 2).astype(np.float32) for owner in owners]
+    firsts = (10 * rng.integers(0, 3, len(owners))).tolist()
+    told = chunks, owners, firsts, 30
+    np.testing.assert_array_equal(sums.largest(*told), reference.largest(*told))
+    with pytest.raises(ValueError, match="say something"):
+        sums.largest([np.zeros(2, np.float32)], [np.zeros(3, np.int32)], [0], 30)

@@ -1,6 +1,9 @@
 """Sums over the rows that sequences use, as `service/model/sums.pyx` compiles them."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
@@ -48,3 +51,12 @@ def weighted_mean(usage: Usage, weight: Floats, value: Floats) -> Floats:
     weights = weight[usage.rows]
     total = np.bincount(usage.owner, weights, usage.length)
     return np.bincount(usage.owner, weights * value[usage.rows], usage.length) / np.maximum(total, 1e-9)
+
+
+def largest(
+    chunks: Sequence[NDArray[np.float32]], owners: Sequence[NDArray[np.int32]], firsts: Sequence[int], events: int
+) -> NDArray[np.float32]:
+    found = np.full(events, -np.inf, dtype=np.float32)
+    for said, owner, first in zip(chunks, owners, firsts, strict=True):
+        np.maximum.at(found, first + owner[owner >= 0], said[: len(owner)][owner >= 0])
+    return found
