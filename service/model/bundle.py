@@ -39,7 +39,7 @@ from service.model.support import Support
 from service.model.tabular import Tabular
 from service.model.togetherness import Usual
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 CODEBOOKS = "codebooks.npz"
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 

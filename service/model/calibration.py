@@ -243,6 +243,9 @@ class Calibration:
         events within a sequence does not depend on its score, the events of a sequence that looks genuine are not
         blamed, and those of one that is surely anomalous are blamed in full.
 
+        Types were learned and say nothing of a sequence that is only unlike all that is normal. As far as novelty alone
+        accounts for it, and somebody took over in it, the events since then are blamed.
+
         An event whose value surges in the crowd raises the alarm that its sequence does.
         """
         e, surge = evidence, ALARMS.index("surge")
@@ -251,7 +254,12 @@ class Calibration:
             raise ValueError(f"evidence of {every} events, of sequences that have {e.lengths.sum()}")
         events, foreign = (np.asarray(one, dtype=np.float64) for one in (e.events, e.foreign_events))
         told = e.types, e.changed, events, foreign, e.together.events
-        return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge)
+        return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge, self.unlearned(e))
+
+    def unlearned(self, evidence: Evidence) -> Floats:
+        """Float64 (N,): how much of each sequence's score alone is due to novelty, and not to what was learned."""
+        learned, novelty = self.learned(evidence), self.alarms(evidence)[:, ALARMS.index("novelty")]
+        return novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12)
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
         """The model's types for which most sequences are anomalous only in part."""

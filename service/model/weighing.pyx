@@ -3,7 +3,7 @@
 No sum runs over several sequences, so a score never depends on what is scored beside it.
 """
 
-from libc.math cimport exp, isnan, log, pow, tanh
+from libc.math cimport exp, isnan, log, pow, tanh, INFINITY
 from libc.stdint cimport int64_t
 
 import numpy as np
@@ -81,12 +81,12 @@ cdef class Weighing:
 
     def event_scores(self, const double[:] score, const int64_t[:] lengths, const int64_t[:] of,
                      const double[:, :] types, const double[:] changed, const double[:] events,
-                     const double[:] foreign, const double[:] surges, Py_ssize_t surge):
+                     const double[:] foreign, const double[:] surges, Py_ssize_t surge, const double[:] unlearned):
         """See `Calibration.event_scores`; `surge` is the place of that alarm."""
         cdef Py_ssize_t i, t, k, start = 0, count = self.within.shape[0]
         found, of_type = np.empty(events.shape[0]), np.empty(max(count, 1))
         cdef double[::1] out = found, odds = of_type
-        cdef double of_sequence, total, highest, one
+        cdef double of_sequence, total, highest, most, one
         for i in range(lengths.shape[0]):
             of_sequence = pow(score[i], POWER)
             if count:
@@ -99,6 +99,9 @@ cdef class Weighing:
                     total += odds[k]
                 for k in range(count):
                     odds[k] /= total
+            most = -INFINITY
+            for t in range(start, start + lengths[i]):
+                most = max(most, changed[t])
             for t in range(start, start + lengths[i]):
                 if count:
                     one = 0.0
@@ -107,6 +110,7 @@ cdef class Weighing:
                                                  + foreign[t] * self.within[k, 2] + self.within[k, 3])
                 else:
                     one = sigmoid(self.event_weight * events[t] + self.event_bias)
+                one += unlearned[i] * (sigmoid(changed[t]) - sigmoid(most) * one)
                 out[t] = of_sequence * one
                 if surges[t] != 0.0:
                     out[t] = 1 - (1 - out[t]) * (1 - self.sure(surge, surges[t], of[i]))

@@ -62,11 +62,11 @@ def fewer_rates(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 9; fit it again with `recguard-train fit`",
+            "schema version 2, this release reads 10; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=10)),
-            "schema version 10, this release reads 9; upgrade recguard",
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=11)),
+            "schema version 11, this release reads 10; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),

@@ -92,7 +92,7 @@ def test_json_restores_the_same_calibration() -> None:
     again = Calibration.from_json(json.loads(json.dumps(c.to_json())))
     assert json.dumps(again.to_json()) == json.dumps(c.to_json())
     assert again.score(evidence(1.0, 2.0)) == c.score(evidence(1.0, 2.0))
-    assert again.event_scores(evidence(), np.array([1.0])).tolist() == pytest.approx(
+    assert again.event_scores(evidence(novelty=0.0), np.array([1.0])).tolist() == pytest.approx(
         [float(sigmoid(-2.0)), float(sigmoid(1.0))]
     )
 
@@ -101,6 +101,19 @@ def test_in_an_anomaly_of_part_of_a_sequence_the_change_says_which_part() -> Non
     c = calibration(0.0, 0.2, 0.2, partial=(1.0,), within=((1.0, 0.0, 0.0, 0.0),))
     before, after = c.event_scores(evidence(), np.array([1.0]))
     assert before < 0.01 < 0.99 < after
+
+
+def test_of_a_sequence_that_is_only_unlike_all_that_is_normal_the_events_since_the_change_are_blamed() -> None:
+    c = calibration(
+        0.0, 0.2, 0.2, alarm_weight=4.0, alarm_at=1.0, alarm_most=0.9, partial=(0.0,), within=((0, 1, 0, -9),)
+    )
+    strange = evidence(-9.0, novelty=1e4)
+    before, after = c.event_scores(strange, c.score(strange))
+    assert before < 0.01 < 0.9 < after
+    nobody_took_over = replace(strange, changed=np.array([-6.0, -6.0]))
+    learned = replace(evidence(9.0, novelty=1e4), changed=np.array([-6.0, 6.0]))
+    for other in (nobody_took_over, learned):
+        assert c.event_scores(other, c.score(other)) == pytest.approx(sigmoid(np.array([-9.0, -7.0])), abs=0.01)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.booleans())

@@ -3,7 +3,7 @@
 import numpy as np
 
 from service.encoding.values import Floats
-from service.model.calibration import ALARMS, Calibration, Evidence, log, sigmoid
+from service.model.calibration import ALARMS, Calibration, Evidence, either, log, sigmoid
 from service.model.lengths import bins
 from service.model.weighing import EVENT_POWER, STEEPNESS
 
@@ -29,7 +29,12 @@ def _sure(calibration: Calibration, alarm: int, measure: Floats, of: np.ndarray)
 
 
 def event_scores(calibration: Calibration, evidence: Evidence, score: Floats) -> Floats:
-    found = np.repeat(score**EVENT_POWER, evidence.lengths) * _within(calibration, evidence)
+    within = _within(calibration, evidence)
+    learned, novelty = calibration.learned(evidence), calibration.alarms(evidence)[:, ALARMS.index("novelty")]
+    unlearned = np.repeat(novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12), evidence.lengths)
+    most = np.repeat(np.maximum.reduceat(evidence.changed, evidence.starts), evidence.lengths)
+    within = (1 - unlearned * sigmoid(most)) * within + unlearned * sigmoid(evidence.changed)
+    found = np.repeat(score**EVENT_POWER, evidence.lengths) * within
     surging = np.flatnonzero(evidence.together.events)
     of = np.repeat(bins(evidence.lengths), evidence.lengths)[surging]
     sure = _sure(calibration, ALARMS.index("surge"), evidence.together.events[surging], of)
