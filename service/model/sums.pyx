@@ -107,6 +107,6 @@ def largest(chunks, owners, firsts, Py_ssize_t events):
         if owner.shape[0] > said.shape[0]:
             raise ValueError(f"{owner.shape[0]} positions, of which {said.shape[0]} say something")
         for i in range(owner.shape[0]):
-            if owner[i] >= 0:
-                out[first + owner[i]] = max(out[first + owner[i]], said[i])
+            if owner[i] >= 0 and not said[i] <= out[first + owner[i]]:  # so that NaN is not lost
+                out[first + owner[i]] = said[i]
     return found

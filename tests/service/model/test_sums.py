@@ -46,5 +46,7 @@ def test_an_event_has_the_largest_value_of_its_positions(given_: list[list[int]]
     firsts = (10 * rng.integers(0, 3, len(owners))).tolist()
     told = chunks, owners, firsts, 30
     np.testing.assert_array_equal(sums.largest(*told), reference.largest(*told))
+    nan, at = np.array([np.nan], np.float32), np.zeros(1, np.int32)
+    assert np.isnan(sums.largest([nan], [at], [0], 1))
     with pytest.raises(ValueError, match="say something"):
         sums.largest([np.zeros(2, np.float32)], [np.zeros(3, np.int32)], [0], 30)
