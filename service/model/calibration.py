@@ -129,6 +129,16 @@ def either(one: Floats, other: Floats) -> Floats:
     return 1 - (1 - one) * (1 - other)
 
 
+def due_to_novelty(learned: Floats, alarms: Floats) -> Floats:
+    """Float64 (N,): how much of the score of each sequence alone is due to novelty, and not to what was learned.
+
+    Args:
+        learned, alarms: as `Calibration` gives them, float64 (N,) and (N, ALARMS).
+    """
+    novelty = alarms[:, ALARMS.index("novelty")]
+    return novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12)
+
+
 def logit(p: float) -> float:
     """Log odds of a probability in (0, 1)."""
     return float(np.log(p / (1 - p)))
@@ -235,7 +245,7 @@ class Calibration:
         """Probabilities (N,) that the sequences are anomalous."""
         return either(self.learned(evidence), self.alarm(evidence))
 
-    def event_scores(self, evidence: Evidence, score: Floats) -> Floats:
+    def event_scores(self, evidence: Evidence, score: Floats, by_novelty: Floats | None = None) -> Floats:
         """How likely, float64 (T,) in [0, 1], each event is part of an anomaly, given the sequences' scores (N,).
 
         It is `EVENT_POWER` of the sequence's score times what tells its events apart if the sequence is an anomaly: for
@@ -247,19 +257,19 @@ class Calibration:
         accounts for it, and somebody took over in it, the events since then are blamed.
 
         An event whose value surges in the crowd raises the alarm that its sequence does.
+
+        Args:
+            by_novelty: float64 (N,), what `due_to_novelty` gives, where the caller has it.
         """
+        if by_novelty is None:
+            by_novelty = due_to_novelty(self.learned(evidence), self.alarms(evidence))
         e, surge = evidence, ALARMS.index("surge")
         every = len(e.events), len(e.foreign_events), len(e.changed), len(e.together.events)
         if {*every} != {int(e.lengths.sum())}:  # since compiled code looks no further
             raise ValueError(f"evidence of {every} events, of sequences that have {e.lengths.sum()}")
         events, foreign = (np.asarray(one, dtype=np.float64) for one in (e.events, e.foreign_events))
         told = e.types, e.changed, events, foreign, e.together.events
-        return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge, self.unlearned(e))
-
-    def unlearned(self, evidence: Evidence) -> Floats:
-        """Float64 (N,): how much of each sequence's score alone is due to novelty, and not to what was learned."""
-        learned, novelty = self.learned(evidence), self.alarms(evidence)[:, ALARMS.index("novelty")]
-        return novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12)
+        return self._weighing.event_scores(score, e.lengths, e.bins, *told, surge, by_novelty)
 
     def partial_types(self, types: Sequence[str]) -> frozenset[str]:
         """The model's types for which most sequences are anomalous only in part."""

@@ -20,7 +20,7 @@ from service.engine.outputs import Outputs, Row
 from service.engine.remote import AnyEngine
 from service.engine.session import CPU, Runtime
 from service.model.bundle import Bundle, BundleError
-from service.model.calibration import Calibration, Evidence, either
+from service.model.calibration import Calibration, Evidence, due_to_novelty, either
 from service.model.cascade import Cascade
 from service.model.false_alarms import FalseAlarms
 from service.model.policy import Reach
@@ -77,17 +77,14 @@ class Scorer:
 
     def scores(self, evidence: Evidence) -> list[Score]:
         """Score and likeliest type of each sequence, and the scores of its events."""
-        learned, alarm, known = (
-            self.calibration.learned(evidence),
-            self.calibration.alarm(evidence),
-            evidence.together.known,
-        )
+        learned, alarms = self.calibration.learned(evidence), self.calibration.alarms(evidence)
+        alarm, known = alarms.max(axis=1), evidence.together.known
         scores = either(learned, alarm)
         alone = self.together is None or not known.all()
         rates = self.false_alarms.rates(scores, evidence.lengths, evidence.missing) if alone else scores
         if self.together is not None and known.any():
             rates = np.where(known, self.together.rates(scores, evidence.lengths, evidence.missing), rates)
-        events = self.calibration.event_scores(evidence, scores)
+        events = self.calibration.event_scores(evidence, scores, due_to_novelty(learned, alarms))
         types: Sequence[str | None] = self._likeliest(evidence, learned, alarm)
         found, start = [], 0
         rest = zip(rates.tolist(), evidence.missing, known.tolist(), strict=True)

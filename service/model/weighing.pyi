@@ -42,7 +42,7 @@ class Weighing:
         foreign: Floats,
         surges: Floats,
         surge: int,
-        unlearned: Floats,
+        by_novelty: Floats,
     ) -> Floats: ...
 
 def likeliest(types: Floats) -> tuple[NDArray[np.int64], Floats]: ...

@@ -81,7 +81,7 @@ cdef class Weighing:
 
     def event_scores(self, const double[:] score, const int64_t[:] lengths, const int64_t[:] of,
                      const double[:, :] types, const double[:] changed, const double[:] events,
-                     const double[:] foreign, const double[:] surges, Py_ssize_t surge, const double[:] unlearned):
+                     const double[:] foreign, const double[:] surges, Py_ssize_t surge, const double[:] by_novelty):
         """See `Calibration.event_scores`; `surge` is the place of that alarm."""
         cdef Py_ssize_t i, t, k, start = 0, count = self.within.shape[0]
         found, of_type = np.empty(events.shape[0]), np.empty(max(count, 1))
@@ -110,7 +110,7 @@ cdef class Weighing:
                                                  + foreign[t] * self.within[k, 2] + self.within[k, 3])
                 else:
                     one = sigmoid(self.event_weight * events[t] + self.event_bias)
-                one += unlearned[i] * (sigmoid(changed[t]) - sigmoid(most) * one)
+                one += by_novelty[i] * (sigmoid(changed[t]) - sigmoid(most) * one)
                 out[t] = of_sequence * one
                 if surges[t] != 0.0:
                     out[t] = 1 - (1 - out[t]) * (1 - self.sure(surge, surges[t], of[i]))

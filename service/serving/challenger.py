@@ -124,6 +124,7 @@ class Challenger:
 
     async def _listen(self) -> None:
         assert self.process is not None
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             async for line in self.process.stdout:
@@ -135,6 +136,7 @@ class Challenger:
                     self.metrics.challenger_decisions.labels(ours[1], theirs[1]).inc()
         finally:
             self.metrics.challenger_up.set(0)
+            self.process.stdin.close()  # what is offered from now on is counted, and not written where nobody reads
         logger.error("the challenger's process ended (code %s); the champion serves on", await self.process.wait())
 
 

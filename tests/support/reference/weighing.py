@@ -31,9 +31,9 @@ def _sure(calibration: Calibration, alarm: int, measure: Floats, of: np.ndarray)
 def event_scores(calibration: Calibration, evidence: Evidence, score: Floats) -> Floats:
     within = _within(calibration, evidence)
     learned, novelty = calibration.learned(evidence), calibration.alarms(evidence)[:, ALARMS.index("novelty")]
-    unlearned = np.repeat(novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12), evidence.lengths)
+    by_novelty = np.repeat(novelty * (1 - learned) / np.maximum(either(learned, novelty), 1e-12), evidence.lengths)
     most = np.repeat(np.maximum.reduceat(evidence.changed, evidence.starts), evidence.lengths)
-    within = (1 - unlearned * sigmoid(most)) * within + unlearned * sigmoid(evidence.changed)
+    within = (1 - by_novelty * sigmoid(most)) * within + by_novelty * sigmoid(evidence.changed)
     found = np.repeat(score**EVENT_POWER, evidence.lengths) * within
     surging = np.flatnonzero(evidence.together.events)
     of = np.repeat(bins(evidence.lengths), evidence.lengths)[surging]
