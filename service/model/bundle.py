@@ -4,7 +4,7 @@ manifest.json       name, version, schema version, feature spec, metrics, thresh
 encoder.json        fields with their vocabularies and bins; tokenizer.json beside it where there is text
 codebooks.npz       optional: what vectors are read with
 model.onnx          and its variants, model.int8.onnx for the CPU and model.fp16.onnx for a GPU
-statistics.npz      novelty, linear part and guilt by association
+statistics.npz      novelty, linear part, straying, shape and guilt by association
 ordinary.npz        what genuine histories have, with which reasons compare
 promise.npz         thresholds by false-alarm rate, length and what is missing, and what attackers score
 crowd.npz           optional: how common identifiers are among training's accounts, against which a crowd is measured
@@ -39,7 +39,7 @@ from service.model.support import Support
 from service.model.tabular import Tabular
 from service.model.togetherness import Usual
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 CODEBOOKS = "codebooks.npz"
 VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 

@@ -16,7 +16,7 @@ from service.model.lengths import bins
 from service.model.togetherness import MEASURES, Together
 from service.model.weighing import Weighing
 
-CHANNELS = ("network", "foreign", "linear", "association", "novelty")
+CHANNELS = ("network", "foreign", "linear", "association", "novelty", "straying")
 OF_NETWORK = slice(0, 2)  # the channels that are the network's
 ALARMS = ("novelty", *MEASURES)  # what raises an alarm of its own, whatever was learned
 
@@ -31,6 +31,7 @@ class Evidence:
         linear: float64 (N,), the linear part's logit.
         association: float64 (N,), how suspicious the sequences with the same values are, see `guilt_by_association`.
         novelty: float64 (N,), distance from normal, about 1 for normal sequences.
+        straying: float64 (N,), the log odds that the account does not act as it used to, up to a constant.
         types: float64 (N, K), log odds of each anomaly type, up to a constant.
         events: float32 (T,), the network's logit of each event, sequence after sequence, events in the caller's order.
         foreign_events: float32 (T,), the network's logit that each event is another account's, in the same order.
@@ -45,6 +46,7 @@ class Evidence:
     linear: Floats
     association: Floats
     novelty: Floats
+    straying: Floats
     types: Floats
     events: NDArray[np.float32]
     foreign_events: NDArray[np.float32]
@@ -58,8 +60,9 @@ class Evidence:
 
     @property
     def channels(self) -> Floats:
-        """Float64 (N, 5): the CHANNELS that the calibration weighs."""
-        return np.stack((self.network, self.foreign, *beside(self.linear, self.association, self.novelty)), axis=1)
+        """Float64 (N, 6): the CHANNELS that the calibration weighs."""
+        tabular = beside(self.linear, self.association, self.novelty, self.straying)
+        return np.stack((self.network, self.foreign, *tabular), axis=1)
 
     @cached_property
     def bins(self) -> NDArray[np.int64]:
@@ -89,6 +92,7 @@ class Evidence:
             linear=self.linear[at],
             association=self.association[at],
             novelty=self.novelty[at],
+            straying=self.straying[at],
             types=self.types[at],
             events=self.events[events],
             foreign_events=self.foreign_events[events],
@@ -109,9 +113,9 @@ class Evidence:
         return replace(self, together=Together.unknown(self.lengths.tolist()))
 
 
-def beside(linear: Floats, association: Floats, novelty: Floats) -> tuple[Floats, Floats, Floats]:
+def beside(linear: Floats, association: Floats, novelty: Floats, straying: Floats) -> tuple[Floats, ...]:
     """The channels other than the network's, in the form in which they are weighed: novelty as its logarithm."""
-    return linear, association, log(novelty)
+    return linear, association, log(novelty), straying
 
 
 def log(novelty: Floats) -> Floats:
@@ -197,7 +201,7 @@ class Calibration:
     def weighed(self, evidence: Evidence) -> Floats:
         """Log odds (N,) of what was learned, at the prevalence of the data that it was fitted on."""
         e = evidence
-        return self._weighing.weighed(e.network, e.foreign, e.linear, e.association, e.novelty, e.bins)
+        return self._weighing.weighed(e.network, e.foreign, e.linear, e.association, e.novelty, e.straying, e.bins)
 
     def without_network(self, evidence: Evidence) -> Floats:
         """The same log odds (N,) where the network says nothing."""

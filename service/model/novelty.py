@@ -69,6 +69,10 @@ class Novelty:
         of_fields = measure(usage, self.field, self.surprise, len(self.fields))
         return self.standardise(np.concatenate((of_fields, habit), axis=1), lengths)
 
+    def habit(self, description: Floats) -> Floats:
+        """The measures of habit (..., S) in a description."""
+        return description[..., 2 * len(self.fields) :]
+
     def distance(self, description: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Squared distance from normal over the measures that are there, divided by their number, (N,).
 

@@ -345,6 +345,7 @@ def gather(sequences: Sequence[Encoded], logits: NetworkLogits, reading: Reading
         linear=reading.logits[:, 0],
         association=reading.association,
         novelty=reading.novelty,
+        straying=reading.straying,
         types=logits.types + reading.logits[:, 1:],
         events=logits.events,
         foreign_events=logits.foreign_events,

@@ -15,6 +15,7 @@ from service.model.guilt_by_association import GuiltByAssociation
 from service.model.linear import Linear
 from service.model.novelty import Novelty
 from service.model.shape import Shape
+from service.model.straying import Straying
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,22 @@ class Reading:
             shape adds.
         association: float64 (N,), see `guilt_by_association`.
         novelty: float64 (N,), see `novelty`.
+        straying: float64 (N,), see `straying`.
     """
 
     logits: Floats
     association: Floats
     novelty: Floats
+    straying: Floats
 
     @property
     def channels(self) -> Floats:
-        """Float64 (N, 3): the channels that the calibration weighs."""
-        return np.stack(beside(self.logits[:, 0], self.association, self.novelty), axis=1)
+        """Float64 (N, 4): the channels that the calibration weighs."""
+        return np.stack(beside(self.logits[:, 0], self.association, self.novelty, self.straying), axis=1)
 
     def take(self, at: NDArray[np.integer]) -> "Reading":
         """The readings at the given positions."""
-        return Reading(self.logits[at], self.association[at], self.novelty[at])
+        return Reading(self.logits[at], self.association[at], self.novelty[at], self.straying[at])
 
     @classmethod
     def joined(cls, parts: Sequence["Reading"]) -> "Reading":
@@ -49,12 +52,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Tabular:
-    """Novelty, linear part, guilt by association and shape of one model."""
+    """Novelty, linear part, guilt by association, shape and straying of one model."""
 
     novelty: Novelty
     linear: Linear
     association: GuiltByAssociation
     shape: Shape
+    straying: Straying
 
     def read(self, sequences: Sequence[Encoded]) -> Reading:
         usage, lengths = Usage.of(sequences), np.array([e.length for e in sequences])
@@ -65,6 +69,7 @@ class Tabular:
             logits,
             self.association.read(usage),
             self.novelty.distance(description, lengths),
+            self.straying.logits(self.novelty.habit(description)),
         )
 
     def save(self, path: Path) -> None:
@@ -83,6 +88,7 @@ class Tabular:
             bias=linear.bias,
             suspicion=self.association.suspicion.astype(np.float32),
             weight=self.association.weight.astype(np.float32),
+            straying=self.straying.weights,
             **{f"shape_{f.name}": getattr(shape, f.name) for f in fields(shape)},
         )
 
@@ -96,4 +102,5 @@ class Tabular:
         )
         association = GuiltByAssociation(a.pop("suspicion"), a.pop("weight"))
         shape = Shape(**{f.name: a.pop(f"shape_{f.name}") for f in fields(Shape)})
-        return cls(novelty, Linear(**a), association, shape)
+        straying = Straying(a.pop("straying"))
+        return cls(novelty, Linear(**a), association, shape, straying)

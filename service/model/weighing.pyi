@@ -28,6 +28,7 @@ class Weighing:
         linear: Floats,
         association: Floats,
         novelty: Floats,
+        straying: Floats,
         of: NDArray[np.int64],
     ) -> Floats: ...
     def alarms(self, novelty: Floats, measures: Floats, of: NDArray[np.int64]) -> Floats: ...

@@ -47,7 +47,8 @@ cdef class Weighing:
         return Weighing, self.given
 
     def weighed(self, const double[:] network, const double[:] foreign, const double[:] linear,
-                const double[:] association, const double[:] novelty, const int64_t[:] of):
+                const double[:] association, const double[:] novelty, const double[:] straying,
+                const int64_t[:] of):
         """See `Calibration.weighed`; `of`, int64 (N,), is each sequence's bin of length."""
         found = np.empty(of.shape[0])
         cdef double[::1] out = found
@@ -56,7 +57,7 @@ cdef class Weighing:
         for i in range(of.shape[0]):
             w = self.weights[of[i]]
             out[i] = (network[i] * w[0] + foreign[i] * w[1] + linear[i] * w[2] + association[i] * w[3]
-                      + log_distance(novelty[i]) * w[4] + self.bias[of[i]])
+                      + log_distance(novelty[i]) * w[4] + straying[i] * w[5] + self.bias[of[i]])
         return found
 
     cdef double sure(self, Py_ssize_t alarm, double measure, Py_ssize_t of) noexcept nogil:

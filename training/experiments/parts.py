@@ -4,9 +4,9 @@ The parts are those that the calibration weighs or raises an alarm on. They are 
 fitted anew without some of them is the calibration, on the same cross-fitted evidence, in which a part that is left out
 says the same of everybody.
 
-The network was trained to add to linear part, association and distance: their log odds are its offsets. So "network
-alone" is what it adds, by itself, and no network that was trained alone. What marks a change of hands among the events
-is none of the parts, and always stays. What always stays, too, is the length, as the calibration depends on it.
+The network was trained to add to the parts that need neither it nor the crowd: their log odds are its offsets. So
+"network alone" is what it adds, by itself, and no network that was trained alone. What marks a change of hands among
+the events is none of the parts, and always stays, as the length does, on which the calibration depends.
 """
 
 import json
@@ -42,7 +42,8 @@ from training.experiments.result_cache import cell, fingerprint
 from training.fit.fitted import Fitted
 from training.fit.pipeline import fit_model
 
-PARTS = ("linear", "association", "distance", "crowd", "network")
+PARTS = ("linear", "association", "distance", "straying", "crowd", "network")
+USUAL = {"association": ("association", 0.0), "distance": ("novelty", 1.0), "straying": ("straying", 0.0)}
 ALL, NONE = "all", "none"
 ALONE, WITHOUT = {part: f"{part} alone" for part in PARTS}, {part: f"without {part}" for part in PARTS}
 VARIANTS: dict[str, frozenset[str]] = {
@@ -153,10 +154,7 @@ def masked(evidence: Evidence, shown: Collection[str], types_by_network: Floats 
         changes |= {name: np.zeros_like(evidence.events) for name in ("events", "foreign_events")}
     if "linear" not in shown:
         changes |= {"linear": nothing, "types": changes.get("types", evidence.types) - of_linear}
-    if "association" not in shown:
-        changes["association"] = nothing
-    if "distance" not in shown:
-        changes["novelty"] = nothing + 1.0
+    changes |= {name: nothing + usual for part, (name, usual) in USUAL.items() if part not in shown}
     found = replace(evidence, **changes)
     return found if "crowd" in shown else found.alone()
 
@@ -279,13 +277,14 @@ def _microseconds(fitted: Fitted, log: Log, run: Run) -> dict[str, list[float]]:
             usage = Usage.of(encoded)
             habit = np.stack([e.habit for e in encoded])
             description = tabular.novelty.describe(usage, habit, lengths)
-            shared = _clocked(partial(Usage.of, encoded))
+            strayed, shared = tabular.novelty.habit(description), _clocked(partial(Usage.of, encoded))
             described = shared + _clocked(partial(tabular.novelty.describe, usage, habit, lengths))
             for name, taken in (
                 ("encoding", _clocked(partial(fitted.encode, some))),
                 ("linear", described + _clocked(partial(tabular.linear.logits, usage, description))),
                 ("association", shared + _clocked(partial(tabular.association.read, usage))),
                 ("distance", described + _clocked(partial(tabular.novelty.distance, description, lengths))),
+                ("straying", described + _clocked(partial(tabular.straying.logits, strayed))),
                 ("network", _clocked(partial(network_logits, encoded, run))),
             ):
                 found[name].append(taken / len(encoded))

@@ -18,6 +18,7 @@ from service.model.lengths import CLASSES, LEAST, classes
 from service.model.linear import Linear
 from service.model.novelty import Novelty, measure
 from service.model.shape import Shape, graded
+from service.model.straying import Straying
 from service.model.tabular import Tabular
 from training.fit.noise import Ledger, noisy_minimum, shortened
 from training.fit.tabular import features_of, row_counts, silent, surprise_of
@@ -122,7 +123,8 @@ def fit_private_tabular(encoder: Encoder, looks: Looks, tables: Tables, ledger: 
     field, grade, fields = graded(encoder)
     shape = Shape(field, grade, np.zeros(2 * fields), np.ones(2 * fields), np.zeros((1, 4 * fields)))
     linear = _linear(encoder, looks, novelty, tables, ledger, penalty)
-    return Tabular(novelty, linear, GuiltByAssociation(np.zeros(encoder.rows), np.zeros(encoder.rows)), shape)
+    association = GuiltByAssociation(np.zeros(encoder.rows), np.zeros(encoder.rows))
+    return Tabular(novelty, linear, association, shape, Straying(np.zeros(0)))
 
 
 def _novelty(encoder: Encoder, looks: Looks, tables: Tables, ledger: Ledger) -> Novelty:

@@ -1,4 +1,5 @@
-"""Fits the parts that read a sequence's values without the network: novelty, linear part and guilt by association.
+"""Fits the parts that read a sequence's values without the network: novelty, linear part, straying and guilt by
+association.
 
 A sequence that helped to make a table of counts looks more normal in it than a new sequence would. So every measure
 that something is fitted on comes from counts of other sequences (cross-fitting). The same holds for every logit that
@@ -24,6 +25,7 @@ from service.model.lengths import LEAST, bins
 from service.model.linear import Linear, dense
 from service.model.novelty import LIMIT, Novelty, measure
 from service.model.shape import Shape, graded, moments
+from service.model.straying import Straying, straying_features
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
@@ -37,6 +39,7 @@ LEAST_NORMAL = 50  # normal sequences of like length that tell what is normal
 ROUNDS = 8  # rounds of that trimming
 OF_HABIT = 10.0  # how much larger the measures of habit enter the fit: they are few, and tell what no row does
 SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
+STRAYING = 1.0  # scikit-learn's C for the measures of habit, which are few
 FEW = 2.0  # imaginary holders without suspicion that each value gets in addition to its own
 
 
@@ -96,7 +99,7 @@ class Sample:
 
 
 def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTabular:
-    """Fits novelty, linear part and association on labelled sequences.
+    """Fits novelty, linear part, straying and association on labelled sequences.
 
     Args:
         sample: M sequences.
@@ -114,7 +117,8 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
         linear, shape = _fit_linear(rest, described, count)
         # logits of the other sequences, from neither their own labels nor those of this fold
         logits = _crossed_logits(rest, seen[at], described, fold[at])
-        part = Tabular(novelty, linear, _fit_association(rest, logits), shape)
+        straying = fit_straying(rest, novelty.habit(described))
+        part = Tabular(novelty, linear, _fit_association(rest, logits), shape, straying)
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
     reading = Reading.joined(found).take(np.argsort(np.concatenate(order)))
@@ -122,7 +126,8 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
     novelty, described = fit_novelty(fitted, fitted.label == 0)
     linear, shape = _fit_linear(fitted, described, count)
     association = _fit_association(fitted, reading.logits[fitting, 0])
-    return FittedTabular(Tabular(novelty, linear, association, shape), reading)
+    straying = fit_straying(fitted, novelty.habit(described))
+    return FittedTabular(Tabular(novelty, linear, association, shape, straying), reading)
 
 
 def normal_by_trimming(encoder: Encoder, sequences: Sequence[Encoded]) -> Floats:
@@ -338,6 +343,14 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
         )
     of_rows, of_measures, of_shape = np.split(coefficients, [counts.shape[1], features.shape[1]], axis=1)
     return Linear(idf, of_rows * idf, of_measures * scale, bias), replace(shape, weights=of_shape[1:])
+
+
+def fit_straying(sample: Sample, habit: Floats) -> Straying:
+    """How standardised measures of habit, (M, S), tell anomalies."""
+    if not habit.shape[1]:
+        return Straying(np.zeros(0))
+    weights, _ = of_all(straying_features(habit), sample.label, sample.weight, STRAYING)
+    return Straying(weights)
 
 
 def _unweighed(encoder: Encoder, usage: Usage) -> Shape:

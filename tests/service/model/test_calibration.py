@@ -12,7 +12,7 @@ from service.model.lengths import LEAST
 from service.model.togetherness import MEASURES, Together
 from service.model.weighing import EVENT_POWER
 
-NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0, 0.0)] * len(LEAST)
+NETWORK_ONLY = [(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)] * len(LEAST)
 
 
 def each(value: float) -> list[list[float]]:
@@ -24,7 +24,7 @@ ALONE = Together.unknown([2])
 
 
 def evidence(network: float = 0.0, linear: float = 0.0, novelty: float = 1.0, together: Together = ALONE) -> Evidence:
-    channels = (np.array([x]) for x in (network, 0.0, linear, 0.0, novelty))
+    channels = (np.array([x]) for x in (network, 0.0, linear, 0.0, novelty, 0.0))
     events, changed = np.array([0.0, 2.0], np.float32), np.array([-6.0, 6.0])
     return Evidence(
         *channels, np.zeros((1, 1)), events, -events, changed, np.array([2]), np.zeros((1, 3), bool), together

@@ -51,7 +51,7 @@ def scorer(rng: np.random.Generator, in_crowd: bool) -> Scorer:
 def evidence(rng: np.random.Generator, known: bool, n: int = 20) -> Evidence:
     """Evidence at random, of sequences of all lengths."""
     lengths = rng.choice([*LEAST[:9], 80], n)
-    channels = (*rng.normal(0, 3, (3, n)), rng.normal(0, 1, n), rng.lognormal(0, 0.5, n))
+    channels = (*rng.normal(0, 3, (3, n)), rng.normal(0, 1, n), rng.lognormal(0, 0.5, n), rng.normal(0, 1, n))
     total = int(lengths.sum())
     together = Together.unknown(lengths.tolist())
     if known:

@@ -24,6 +24,7 @@ from service.model.reasons import SUREST, Explainer, Reason
 from service.model.scorer import gather
 from service.model.shape import Shape, graded
 from service.model.statements import KINDS
+from service.model.straying import Straying
 from service.model.tabular import Tabular
 from service.model.togetherness import Surge, Together
 from service.model.topics import Topics
@@ -97,7 +98,10 @@ def explainer(log: Log, encoder: Encoder, ordinary: Ordinary, seed: int) -> Expl
         none,
         (0.9,) * 5,
     )
-    return Explainer(encoder, Tabular(novelty, linear, association, shape), calibration, ordinary, Topics(encoder))
+    straying = Straying(rng.normal(size=2 * novelty.habit(described).shape[1]))
+    return Explainer(
+        encoder, Tabular(novelty, linear, association, shape, straying), calibration, ordinary, Topics(encoder)
+    )
 
 
 @pytest.fixture(scope="module")

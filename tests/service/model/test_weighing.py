@@ -37,6 +37,7 @@ def evidence(rng: np.random.Generator, lengths: list[int], types: int) -> Eviden
     return Evidence(
         *rng.normal(size=(4, count)),
         novelty=np.maximum(rng.normal(size=count), 0.0),
+        straying=rng.normal(size=count),
         types=rng.normal(size=(count, max(types, 1))),
         events=rng.normal(size=events).astype(np.float32),
         foreign_events=rng.normal(size=events).astype(np.float32),

@@ -131,6 +131,7 @@ def test_over_many_looks_an_account_counts_once_and_needs_more_where_the_rate_is
             last,
             nothing,
             nothing + 1,
+            nothing,
             np.zeros((len(shown), 0)),
             events.astype(np.float32),
             events.astype(np.float32),
@@ -142,7 +143,7 @@ def test_over_many_looks_an_account_counts_once_and_needs_more_where_the_rate_is
 
     each = [0.0] * len(LEAST)
     of_alarms = [each] * len(ALARMS)
-    calibration = Calibration([[0.0, 0.0, 1.0, 0.0, 0.0]] * len(LEAST), each, 0.5, 0.5, of_alarms, of_alarms)
+    calibration = Calibration([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]] * len(LEAST), each, 0.5, 0.5, of_alarms, of_alarms)
     half = np.full((2, len(LEAST), len(RATES)), 0.5)
     scorer = Scorer(
         calibration,

@@ -52,6 +52,7 @@ def test_breadth_that_nobody_shows_in_training_raises_no_alarm(breadth: float) -
     told = Evidence(
         *rng.normal(size=(4, 200)),
         novelty=rng.uniform(0.5, 2, 200),
+        straying=rng.normal(size=200),
         types=np.zeros((200, 1)),
         events=nothing,
         foreign_events=nothing,

@@ -12,7 +12,7 @@ from training.data.labels import UNLABELLED
 from training.fit.cascade import ATTACKERS_BEYOND, FEWEST, FEWEST_OF_TYPE, GENUINE_BEYOND, fit_cascade
 
 NOTHING = [[0.0] * len(LEAST)] * len(ALARMS)
-CALIBRATION = Calibration([(1.0, 0.0, 1.0, 0.0, 0.0)] * len(LEAST), [0.0] * len(LEAST), 0.5, 0.5, NOTHING, NOTHING)
+CALIBRATION = Calibration([(1.0, 0.0, 1.0, 0.0, 0.0, 0.0)] * len(LEAST), [0.0] * len(LEAST), 0.5, 0.5, NOTHING, NOTHING)
 
 
 def of(network: np.ndarray, linear: np.ndarray, length: int) -> Evidence:
@@ -26,6 +26,7 @@ def of(network: np.ndarray, linear: np.ndarray, length: int) -> Evidence:
         linear,
         np.zeros(n),
         np.ones(n),
+        np.zeros(n),
         np.zeros((n, 1)),
         np.zeros(total, np.float32),
         np.zeros(total, np.float32),

@@ -2,15 +2,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from service.model.calibration import CHANNELS, OF_NETWORK
 from service.model.novelty import Novelty
+from training.data.actions import actions
 from training.data.clean import clean_events
 from training.data.labels import read_labels
+from training.data.log import Log
 from training.data.split import fold_numbers
 from training.fit.encoder import fit_encoder
+from training.fit.sequences import encoded_log
 from training.fit.tabular import Sample, _by_length, fit_tabular
 
 
@@ -74,3 +79,16 @@ def test_types_that_differ_in_how_far_their_ratings_spread_are_told_apart(tmp_pa
     sample = replace(Sample.unlabelled(encoder, sequences), label=(of >= 0).astype(np.int8), types=of)
     logits = fit_tabular(sample, 2, np.arange(240) % 5).reading.logits[of >= 0, 1:]
     assert (logits.argmax(axis=1) == of[of >= 0]).mean() > 0.85
+
+
+def test_accounts_that_stray_from_their_past_are_found_among_many_values_and_few_labels() -> None:
+    events, labels = actions("takeover", 120, 0)
+    log = Log.of(events.with_columns(pl.col("sequence_id").cast(pl.String)))
+    encoder = fit_encoder(log, None, 128)
+    sample = replace(Sample.unlabelled(encoder, encoded_log(encoder, log)), label=labels["label"].to_numpy())
+    found = fit_tabular(sample, 1, np.arange(len(log)) % 5)
+    said = zip(CHANNELS[OF_NETWORK.stop :], found.reading.channels.T, strict=True)
+    auc = {name: float(roc_auc_score(sample.label, of_part)) for name, of_part in said}
+    assert auc["straying"] == max(auc.values()) > 0.75, auc
+    short = [encoder.encode({name: some[:20] for name, some in columns.items()}, 20) for columns, _ in log.sequences()]
+    assert not found.tabular.read(short).straying.any(), "without a past nothing strays"
