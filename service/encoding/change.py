@@ -14,6 +14,7 @@ from service.encoding.values import Floats
 
 CHANGE_PRIOR = 3.0  # imaginary events of a stretch, spread as the log's are
 CHANGE_LIMIT = 8  # log odds of a change
+COUNTS = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)  # how much of the evidence of a field may count
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class Change(Kind):
     A Bayesian change point (Barry and Hartigan, "A Bayesian analysis for change point problems", JASA 1993) over the
     ids of some fields at once. Each stretch of a sequence draws its ids from shares of its own, with a Dirichlet prior
     around the log's; a change anywhere is as likely as none. Ids of one sequence depend on one another, so that the
-    evidence counts but half.
+    evidence of a field counts but half, and less where it is restless: by it alone, most sequences must not change.
     """
 
     kind: ClassVar[str] = "change"
     name: str
     sources: list[str]
     frequencies: list[list[float]]  # for each source, the share of each id among the log's events
+    counts: list[float]  # for each source, how much of its evidence counts, one of COUNTS
     size: int = FIRST + 2 * CHANGE_LIMIT + 1
 
     @cached_property
@@ -46,7 +48,8 @@ class Change(Kind):
 
     def _support(self, ids: NDArray[np.integer], told: NDArray[np.bool_], events: Events) -> Floats:
         values, known = self._offsets + ids, told.view(np.uint8)
-        return passes.support(values, known, self._prior, CHANGE_PRIOR, events.starts, events.lengths)
+        counts = np.array(self.counts)
+        return passes.support(values, known, counts, self._prior, CHANGE_PRIOR, events.starts, events.lengths)
 
     @staticmethod
     def _told(ids: NDArray[np.integer], events: Events) -> NDArray[np.bool_]:

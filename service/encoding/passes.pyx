@@ -35,36 +35,37 @@ def log_ratios(const int64_t[:, :] values, const uint8_t[:, :] there, const doub
     return found
 
 
-def support(const int64_t[:, :] values, const uint8_t[:, :] told, const double[:] prior, double total,
-            const int64_t[:] starts, const int64_t[:] lengths):
+def support(const int64_t[:, :] values, const uint8_t[:, :] told, const double[:] counts, const double[:] prior,
+            double total, const int64_t[:] starts, const int64_t[:] lengths):
     """See `Change.support`."""
     found, met = np.empty(values.shape[1]), np.zeros(prior.shape[0], dtype=np.int32)
     forth, back = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     cdef double[::1] out = found, drawn = forth, drawn_back = back
     cdef int32_t[::1] seen = met
-    cdef Py_ssize_t n, s, t, start, end, sources
-    cdef double before, after, whole
+    cdef Py_ssize_t n, s, t, start, end
+    cdef double before, after, whole, all_count, count
     for n in range(starts.shape[0]):
         start, end = starts[n], starts[n] + lengths[n]
-        sources = 0
+        all_count = 0.0
         for s in range(values.shape[0]):
             if not told[s, n]:
                 continue
-            sources += 1
+            count = counts[s]
+            all_count += count
             for t in range(start, end):
-                drawn[t] += log(seen[values[s, t]] + prior[values[s, t]])
+                drawn[t] += count * log(seen[values[s, t]] + prior[values[s, t]])
                 seen[values[s, t]] += 1
             for t in range(start, end):
                 seen[values[s, t]] -= 1
-                drawn_back[t] += log(seen[values[s, t]] + prior[values[s, t]])
+                drawn_back[t] += count * log(seen[values[s, t]] + prior[values[s, t]])
         before = after = whole = 0.0
         for t in range(start, end):
-            drawn[t] -= sources * log(t - start + total)
-            drawn_back[t] -= sources * log(end - 1 - t + total)
+            drawn[t] -= all_count * log(t - start + total)
+            drawn_back[t] -= all_count * log(end - 1 - t + total)
             whole += drawn[t]
             after += drawn_back[t]
         for t in range(start, end):
-            out[t] = (before + after - whole) / 2
+            out[t] = before + after - whole
             before += drawn[t]
             after -= drawn_back[t]
         out[start] = -INFINITY

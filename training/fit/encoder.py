@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.encoding.change import Change
+from service.encoding.change import COUNTS, Change
 from service.encoding.codewords import Codeword
 from service.encoding.encoder import Encoder
 from service.encoding.events import Events, joined_texts
@@ -212,21 +212,27 @@ def _neighbourhood(vocabulary: Vocabulary, log: Log, least: int) -> list[Neighbo
 
 
 def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
-    """The change point over the fields that are stable, which means that most sequences do not change in them."""
+    """The change point over fields, of whose evidence as much counts as leaves most sequences without a change."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
     events = Events(*log.subset(np.array(drawn)).whole, log.reading)
     several = events.lengths > 1
-    stable, frequencies = [], []
+    sources = list[tuple[str, list[float], float]]()
     for f in fields:
         ids = events.ids[f.name] = f.encode(events)
         shares = _frequencies(ids, events, f.size, least)
-        support = Change(f.name, [f.name], [shares]).support(ids[None], events)
-        odds = np.logaddexp.reduceat(support, events.starts)[several] - np.log(events.lengths[several] - 1)
-        changing, below = total(np.array([(odds[:, None] >= 0).sum(), (odds[:, None] < 0).sum()])).tolist()
-        if below > changing if federated() else several.any() and np.median(odds) < 0:
-            stable.append(f.name)
-            frequencies.append(shares)
-    return [Change("point of change", stable, frequencies)] if stable else []
+        support = Change(f.name, [f.name], [shares], [1.0]).support(ids[None], events)
+        at = np.array(COUNTS)[:, None] * support
+        odds = (np.logaddexp.reduceat(at, events.starts, axis=1) - np.log(np.maximum(events.lengths - 1, 1)))[
+            :, several
+        ]
+        changing, unchanged = total(np.array([(odds >= 0).sum(axis=1), (odds < 0).sum(axis=1)]))
+        calm = np.flatnonzero(unchanged > changing)
+        if len(calm):
+            sources.append((f.name, shares, COUNTS[calm[0]]))
+    if not sources:
+        return []
+    names, frequencies, counts = map(list, zip(*sources, strict=True))
+    return [Change("point of change", names, frequencies, counts)]
 
 
 def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:

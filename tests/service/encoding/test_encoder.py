@@ -283,7 +283,7 @@ def test_texts_are_encoded_together_as_each_is_alone(words: enc.Encoder) -> None
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) -> None:
-    change = Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]])
+    change = Change("change", ["a"], [[0.4, 0.3, 0.2, 0.1]], [0.5])
 
     def encoded(sequences: list[list[int]]) -> list[int]:
         events = Events({}, [len(s) for s in sequences], PLAIN)
@@ -296,7 +296,8 @@ def test_a_change_of_hands_is_told_of_each_sequence_alone(ids: list[list[int]]) 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=2, max_size=30))
 def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(pairs: list[tuple[int, int]]) -> None:
     frequencies = [[0.4, 0.3, 0.2, 0.1], [0.5, 0.25, 0.25]]
-    change = Change("change", ["a", "b"], frequencies)
+    counts = [0.5, 0.1]
+    change = Change("change", ["a", "b"], frequencies, counts)
     ids = np.array(pairs).T
 
     def log_likelihood(values: list[int], shares: list[float]) -> float:
@@ -307,15 +308,15 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
 
     for t, found in enumerate(change.support(ids, Events({}, [len(pairs)], PLAIN))[1:], 1):
         wanted = sum(
-            log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares)
-            for row, shares in zip(ids.tolist(), frequencies, strict=True)
+            count * (log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares))
+            for row, shares, count in zip(ids.tolist(), frequencies, counts, strict=True)
             if set(row) != {fields.MISSING}  # a field without any value says nothing
         )
-        assert found == pytest.approx(wanted / 2, abs=1e-9)
+        assert found == pytest.approx(wanted, abs=1e-9)
 
 
 def test_after_another_takes_over_a_change_is_likely_and_before_it_is_not() -> None:
-    change = Change("change", ["a"], [[0.25] * 4])
+    change = Change("change", ["a"], [[0.25] * 4], [0.5])
     events = Events({}, [40], PLAIN)
     events.ids["a"] = np.array([0, 1] * 10 + [2, 3] * 10)
     odds = change.log_odds(change.encode(events))

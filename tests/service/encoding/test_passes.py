@@ -61,9 +61,9 @@ def test_a_bin_ends_before_its_edge(values: list[float], edges: set[int]) -> Non
 def test_a_change_is_supported_by_what_lies_before_and_after_it(lengths: list[int], seed: int) -> None:
     rng, events = drawn(lengths, seed)
     values = rng.integers(0, VALUES // SOURCES, (SOURCES, events.length)) + np.arange(SOURCES)[:, None] * 4
-    told, prior = rng.random((SOURCES, len(lengths))) < 0.8, rng.random(VALUES)
-    found = passes.support(values, told.view(np.uint8), prior, 3.0, events.starts, events.lengths)
-    expected = reference.support(events, values, told, prior, 3.0)
+    told, prior, counts = rng.random((SOURCES, len(lengths))) < 0.8, rng.random(VALUES), rng.random(SOURCES)
+    found = passes.support(values, told.view(np.uint8), counts, prior, 3.0, events.starts, events.lengths)
+    expected = reference.support(events, values, told, counts, prior, 3.0)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     odds = passes.odds_of_change(expected, events.starts, events.lengths)
     np.testing.assert_allclose(odds, reference.odds_of_change(events, expected), atol=1e-7)

@@ -32,24 +32,26 @@ def log_ratios(
     return np.where(there & ~(lost & (seen == 0)), ratio.clip(-most, most), 0.0)
 
 
-def support(events: Events, values: NDArray[np.int64], told: NDArray[np.bool_], prior: Floats, total: float) -> Floats:
+def support(
+    events: Events, values: NDArray[np.int64], told: NDArray[np.bool_], counts: Floats, prior: Floats, total: float
+) -> Floats:
     at, last = events.at, events.lengths[events.owner] - 1
     keys = (events.owner * len(prior) + values).ravel()
     order = np.argsort(keys, kind="stable")
     starts = run_starts(keys[order])
-    counts = run_lengths(starts, len(keys))
-    place = np.arange(len(keys)) - np.repeat(starts, counts)
+    sizes = run_lengths(starts, len(keys))
+    place = np.arange(len(keys)) - np.repeat(starts, sizes)
     earlier, later = np.empty(values.shape), np.empty(values.shape)  # events of the sequence with the same value
     earlier.reshape(-1)[order] = place
-    later.reshape(-1)[order] = np.repeat(counts - 1, counts) - place
-    there = told[:, events.owner]
+    later.reshape(-1)[order] = np.repeat(sizes - 1, sizes) - place
+    there = told[:, events.owner] * counts[:, None]
     sources = there.sum(axis=0)
     drawn = (np.log(earlier + prior[values]) * there).sum(axis=0) - sources * np.log(at + total)
     drawn_back = (np.log(later + prior[values]) * there).sum(axis=0) - sources * np.log(last - at + total)
     before = running(drawn, events) - drawn
     whole, whole_back = (np.add.reduceat(x, events.starts)[events.owner] for x in (drawn, drawn_back))
     after = whole_back - running(drawn_back, events) + drawn_back
-    return np.where(at == 0, -np.inf, (before + after - whole) / 2)
+    return np.where(at == 0, -np.inf, before + after - whole)
 
 
 def odds_of_change(events: Events, support: Floats) -> Floats:
