@@ -3,10 +3,11 @@
     python tests/bench/federated.py --events build/movielens/events.csv --out build/federated --sites 3 --seeds 0 1 2
 
 Each site has users of its own, sells two thirds of the catalogue, and knows other kinds of attack, from a few accounts
-of each; of more sites than kinds, some know the same one. Each model judges, at each site, the users that all sites
-hold back, as that site's catalogue shows them, among attackers of all kinds. The figure of a seed is the mean average
-precision over the sites. Below it stands the same of each part alone, which tells where something is lost. Logs, and
-fits alone and pooled, that --out has from an earlier run are not made again: a change of `federate` costs its own fits.
+of each; more sites than kinds know two each, which others know, too. Each model judges, at each site, the users that
+all sites hold back, as that site's catalogue shows them, among attackers of all kinds. The figure of a seed is the mean
+average precision over the sites. Below it stands the same of each part alone, which tells where something is lost.
+Logs, and fits alone and pooled, that --out has from an earlier run are not made again: a change of `federate` costs its
+own fits.
 """
 
 import argparse
@@ -50,7 +51,7 @@ WAYS = ("alone", "federated", "pooled")
 
 def sites(count: int) -> dict[str, list[str]]:
     """The names of the sites, and the attacks that each knows."""
-    dealt = np.array_split(np.resize(KINDS, max(count, len(KINDS))), count)
+    dealt = np.array_split(np.resize(KINDS, len(KINDS) if count <= len(KINDS) else 2 * count), count)
     return {f"site{k}": part.tolist() for k, part in enumerate(dealt)}
 
 
