@@ -16,6 +16,7 @@ from contextlib import suppress
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.api.front import RATION
 from service.api.routes.scoring import FULL, HOT
 from service.serving.service import Serving
 from service.telemetry.logs import Call
@@ -37,7 +38,7 @@ class Protocol(HttpToolsProtocol):
     """One connection."""
 
     refused = False  # whether the current request was; its body is skipped
-    rest = 0.0  # seconds for which nothing is read after a request that was refused
+    rest = 0.0  # seconds for which nothing is read once a request that was refused is answered
     arriving = (
         True  # whether we expect a request; true from the start, since a new client may not have sent anything yet
     )
@@ -138,6 +139,22 @@ class Protocol(HttpToolsProtocol):
         self.arriving = self.in_head = True
         self.head = 0
         super().on_message_begin()
+        self.scope["state"][RATION] = self._ration
+
+    def _ration(self) -> None:
+        """Is called by the app where it refuses the request for what a client may try again at once."""
+        self.rest = self.serving.admission.turn()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.refused:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self.rest:
+            self.flow.pause_reading()
+            self.loop.call_later(self.rest, self._listen)
+            self.rest = 0.0
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -146,7 +163,8 @@ class Protocol(HttpToolsProtocol):
         idle = self.cycle is None or self.cycle.response_complete
         route = self.url.decode("latin-1")
         if route in HOT and idle and self.parser.should_keep_alive() and self._overloads(route):
-            self.rest = self.serving.admission.refuse()
+            self.serving.admission.refuse()
+            self.rest = self.serving.admission.turn()
             self.serving.metrics.answered(route, 429, 0.0)
             self.refused = True
             request_id = Call.of(self.headers).id.encode()
@@ -180,8 +198,6 @@ class Protocol(HttpToolsProtocol):
         self.arriving = False
         if self.refused:
             self.refused = False
-            if self.rest:
-                self.flow.pause_reading()
-                self.loop.call_later(self.rest, self._listen)
+            self._rest()
         else:
             super().on_message_complete()

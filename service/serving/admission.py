@@ -103,19 +103,20 @@ class Admission:
             known, found = self.positions_per_byte[route], positions / size
             self.positions_per_byte[route] = known + SIZE_MEMORY * (found - known) if known else found
 
-    def refuse(self) -> float:
-        """Counts a request for which there is no room.
+    def refuse(self) -> None:
+        """Counts a request for which there is no room."""
+        if self.registry.active is not None:
+            self.registry.active.batcher.activity += 1
+        self.metrics.queue_full.inc()
 
-        Returns:
-            seconds for which its client should not be listened to, so that refusals leave time for answers. It is 0
-            where refusals are few. Clients that ask again at once take turns.
+    def turn(self) -> float:
+        """Seconds for which a refused client should not be listened to, so that refusals leave time for answers.
+
+        It is 0 where refusals are few. Clients that ask again at once take turns.
         """
         now = time.monotonic()
         rest = max(self._turn - now, 0.0)
         self._turn = now + min(rest + REFUSAL_SECONDS, LONGEST_REST)
-        if self.registry.active is not None:
-            self.registry.active.batcher.activity += 1
-        self.metrics.queue_full.inc()
         return rest
 
 
