@@ -1,11 +1,11 @@
 """uvicorn's HTTP protocol, made to refuse scoring requests as early as possible while the queue is full.
 
 Under overload most requests are refused, and time spent on refusals is lost to requests that could be answered. So a
-client that was refused is not read before its turn, should it ask again at once. This protocol also closes the
-connection of a client that sends endless headers, or is too slow to send a request or to read its answer. uvicorn
-itself would wait for such clients. Connections for which there are no file handles would be reset by the event loop
-without a word; here they are counted and said. An offer to speak another protocol (`Upgrade: h2c`), which some clients
-make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
+client that was refused, here or by the app, is not read before its turn, should it ask again at once. This protocol
+also closes the connection of a client that sends endless headers, or is too slow to send a request or to read its
+answer. uvicorn itself would wait for such clients. Connections for which there are no file handles would be reset by
+the event loop without a word; here they are counted and said. An offer to speak another protocol (`Upgrade: h2c`),
+which some clients make by default, is ignored as RFC 9110 allows; the parser would skip the body that comes with it.
 """
 
 import logging
@@ -16,7 +16,7 @@ from contextlib import suppress
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.front import RATION
+from service.api.front import REFUSED
 from service.api.routes.scoring import FULL, HOT
 from service.serving.service import Serving
 from service.telemetry.logs import Call
@@ -31,6 +31,7 @@ REFUSAL_BODY = bytes(FULL.body)
 SPARE = 64  # file handles that the service keeps for itself
 SAID_SECONDS = 10.0  # between two lines of the log about too many connections
 INVALID = "Invalid HTTP request received."
+PROXIED = {b"x-forwarded-for", b"forwarded"}  # headers that proxies add
 OFFER = {b"upgrade", b"http2-settings"}  # headers, and options of the header Connection, that offer another protocol
 
 
@@ -45,6 +46,7 @@ class Protocol(HttpToolsProtocol):
     in_head = True  # whether its headers are still incomplete
     head = 0  # bytes of headers so far, but for those that came with the end of the request before
     said = 0.0  # when the log last said that there are too many connections, of all of them
+    resting: TimerHandle | None = None  # ends the rest
     slow: TimerHandle | None = None  # ends the connection; runs only while we wait for the client
 
     @property
@@ -72,6 +74,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_for_client(False)
+        if self.resting is not None:
+            self.resting.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -139,22 +143,21 @@ class Protocol(HttpToolsProtocol):
         self.arriving = self.in_head = True
         self.head = 0
         super().on_message_begin()
-        self.scope["state"][RATION] = self._ration
-
-    def _ration(self) -> None:
-        """Is called by the app where it refuses the request for what a client may try again at once."""
-        self.rest = self.serving.admission.turn()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.refused:
-            self._rest()
+        by_app = not self.refused and REFUSED in self.scope["state"]
+        # a proxy would lend the connection to others
+        if by_app and not self.transport.is_closing() and not PROXIED & {name for name, _ in self.headers}:
+            self._rest(self.serving.admission.turn())
 
-    def _rest(self) -> None:
-        if self.rest:
+    def _rest(self, seconds: float) -> None:
+        """Reads nothing for some seconds."""
+        if self.resting is not None:
+            self.resting.cancel()
+        if seconds:
             self.flow.pause_reading()
-            self.loop.call_later(self.rest, self._listen)
-            self.rest = 0.0
+            self.resting = self.loop.call_later(seconds, self._listen)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -198,6 +201,6 @@ class Protocol(HttpToolsProtocol):
         self.arriving = False
         if self.refused:
             self.refused = False
-            self._rest()
+            self._rest(self.rest)
         else:
             super().on_message_complete()

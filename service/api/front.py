@@ -23,8 +23,8 @@ WITH_BODY = {"POST", "PUT", "PATCH"}
 REWRITTEN = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
 JSON_LENGTH = b"inference-header-content-length"
 GONE = 499  # as in nginx: the client went away before its answer
-RATION = "ration"  # in the state of a request: what makes its connection wait for its turn
-RATIONED = {401, 403, 429}  # refusals after which clients may ask again at once
+REFUSED = "refused"  # in the state of a request that was, for want of a key, a scope or room, or above a rate
+REFUSALS = {401, 403, 429}
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -79,8 +79,8 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status in RATIONED and (ration := scope.get("state", {}).get(RATION)):
-                    ration()
+                if status in REFUSALS:
+                    scope.setdefault("state", {})[REFUSED] = True
                 message["headers"] = [*message["headers"], request_id, *SECURITY_HEADERS]
             await send(message)
 

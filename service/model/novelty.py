@@ -79,8 +79,7 @@ class Novelty:
         It is about 1 for normal sequences, and 1 if no field has a value. What strays most from its own past adds to it
         as one measure more.
         """
-        of_fields = 2 * len(self.fields)
-        description, habit = description[:, :of_fields], description[:, of_fields:]
+        description, habit = description[:, : 2 * len(self.fields)], self.habit(description)
         there = ~np.isnan(description)
         alike: dict[tuple[int, bytes], list[int]] = {}
         for at, (bin_, used) in enumerate(zip(bins(lengths).tolist(), there, strict=True)):

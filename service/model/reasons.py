@@ -111,8 +111,8 @@ class Explainer:
         contributions = weight["linear"] * self.tabular.linear.contributions(encoded, usage)
         description = np.asarray(self.tabular.novelty.describe(usage, encoded.habit[None], evidence.lengths)[0])
         measures = weight["linear"] * self._of_measures(description)
-        habit = self.tabular.novelty.habit
-        habit(measures)[:] += weight["straying"] * self.tabular.straying.parts(habit(description))
+        habit = self.tabular.novelty.habit(description)
+        measures[len(measures) - len(habit) :] += weight["straying"] * self.tabular.straying.parts(habit)
         of_topics = self.topics.parts(encoded, contributions, measures)
         learned, total = _log_odds(float(self.calibration.learned(evidence)[0])), _log_odds(score)
         alarms = self.calibration.alarms(evidence)[0]

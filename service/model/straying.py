@@ -1,8 +1,8 @@
 """How far an account's latest events stray from its own past, as far as that tells anomalies from genuine accounts.
 
 Logistic regression over the standardised measures of habit (see `service.encoding.habit`), as they are and squared.
-Rows and measures of fields are many, and where few accounts have labels what they say by chance drowns these few. So
-they are fitted by themselves, and `calibration` weighs them as a channel of their own.
+Where few accounts have labels, chance differences in thousands of rows outweigh these few measures. So they are fitted
+by themselves, and `calibration` weighs them as a channel of their own.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.encoding.values import Floats
-from service.model.novelty import LIMIT
-
-
-def straying_features(habit: Floats) -> Floats:
-    """The features (..., 2 S) made from the standardised measures (..., S); what is not known counts as usual."""
-    known = np.nan_to_num(habit)
-    return np.concatenate((known, known**2 / LIMIT), axis=-1)
+from service.model.linear import dense
 
 
 @dataclass(frozen=True)
@@ -24,14 +18,14 @@ class Straying:
     """The fitted regression.
 
     Attributes:
-        weights: float64 (2 S,); S is 0 where no habit is compared.
+        weights: float64 (2 S,), of the features that `linear.dense` makes; S is 0 where no habit is compared.
     """
 
     weights: Floats
 
     def parts(self, habit: Floats) -> Floats:
-        """Float64 (..., S): what each measure adds to the log odds, 0 where it is not known."""
-        parts = straying_features(habit) * self.weights
+        """What each standardised measure (..., S) adds to the log odds, float64 (..., S); 0 where it is not known."""
+        parts = dense(habit) * self.weights
         return np.asarray(parts.reshape(*habit.shape[:-1], 2, habit.shape[-1]).sum(axis=-2))
 
     def logits(self, habit: Floats) -> Floats:

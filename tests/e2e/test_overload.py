@@ -14,12 +14,12 @@ import pytest
 
 from service.model.bundle import Bundle
 from service.serving.admission import REFUSAL_SECONDS
-from service.tools.load import Load, prepare
+from service.tools.load import Load, Outcome, prepare
 from tests.support.problems import assert_problem
 from tests.support.processes import answers, wait_until
 from tests.support.service import Service, Starter, sample, score
 
-KEY = "0123456789abcdef0123456789abcdef"
+KEY, READER = "0123456789abcdef0123456789abcdef", "fedcba98765432100123456789abcdef"
 
 
 def test_overload_is_refused_at_once_with_429_and_everybody_gets_an_answer(
@@ -56,17 +56,24 @@ def test_clients_that_ask_again_at_once_take_turns_so_that_refusals_leave_time_f
     assert set(outcome.codes) == {"200", "429"}
 
 
-@pytest.mark.parametrize(("key", "refused"), [("", "401"), (KEY[::-1], "401"), (KEY, "429")])
+@pytest.mark.parametrize(("key", "refused"), [("", "401"), (KEY[::-1], "401"), (READER, "403"), (KEY, "429")])
 def test_those_without_a_key_and_those_who_call_too_often_take_turns_too(
     start_service: Starter, bundle: Bundle, some: list[dict[str, Any]], key: str, refused: str
 ) -> None:
-    service = start_service(bundle.path, api_keys=f"shop:score:{KEY}", key_rate=5)
+    keys = f"shop:score:{KEY},reader:metrics:{READER}"
+    service, clients = start_service(bundle.path, api_keys=keys, key_rate=5), 32
     asked = prepare(url := f"{service.client.base_url}/v1/score", some[:1])
-    keyed = f"Authorization: Bearer {key}\r\nContent-Type".encode()
-    clients, asked = 32, replace(asked, content=asked.content.replace(b"Content-Type", keyed, 1))
-    outcome = asyncio.run(Load(url, [asked]).closed(clients, 2.0))
-    assert clients < outcome.codes[refused] < 2 * (clients + outcome.elapsed / REFUSAL_SECONDS)
-    assert outcome.codes["200"] == 0 or key == KEY
+
+    def outcome(*headers: str) -> Outcome:
+        head = "\r\n".join((f"Authorization: Bearer {key}", *headers, "Content-Type")).encode()
+        sent = replace(asked, content=asked.content.replace(b"Content-Type", head, 1))
+        return asyncio.run(Load(url, [sent]).closed(clients, 2.0))
+
+    direct = outcome()
+    most = 2 * (clients + direct.elapsed / REFUSAL_SECONDS)
+    assert clients < direct.codes[refused] < most
+    assert direct.codes["200"] == 0 or key == KEY
+    assert outcome("X-Forwarded-For: 10.0.0.1").codes[refused] > most, "a proxy lends its connections to others"
 
 
 def test_a_deadline_that_cannot_be_met_is_504_and_the_work_is_dropped(

@@ -215,16 +215,14 @@ def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
     """The change point over fields, of whose evidence as much counts as leaves most sequences without a change."""
     drawn = np.random.default_rng(0).permutation(len(log))[:CHANGE_SEQUENCES].tolist()
     events = Events(*log.subset(np.array(drawn)).whole, log.reading)
-    several = events.lengths > 1
     sources = list[tuple[str, list[float], float]]()
     for f in fields:
         ids = events.ids[f.name] = f.encode(events)
         shares = _frequencies(ids, events, f.size, least)
         support = Change(f.name, [f.name], [shares], [1.0]).support(ids[None], events)
-        at = np.array(COUNTS)[:, None] * support
-        odds = (np.logaddexp.reduceat(at, events.starts, axis=1) - np.log(np.maximum(events.lengths - 1, 1)))[
-            :, several
-        ]
+        able = (events.lengths > 1) & np.logical_or.reduceat(ids != MISSING, events.starts)  # to tell of a change
+        anywhere = np.logaddexp.reduceat(np.array(COUNTS)[:, None] * support, events.starts, axis=1)[:, able]
+        odds = anywhere - np.log(events.lengths[able] - 1)
         changing, unchanged = total(np.array([(odds >= 0).sum(axis=1), (odds < 0).sum(axis=1)]))
         calm = np.flatnonzero(unchanged > changing)
         if len(calm):

@@ -22,14 +22,14 @@ from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.guilt_by_association import GuiltByAssociation
 from service.model.lengths import LEAST, bins
-from service.model.linear import Linear, dense
+from service.model.linear import MEASURES, Linear, dense
 from service.model.novelty import LIMIT, Novelty, measure
 from service.model.shape import Shape, graded, moments
-from service.model.straying import Straying, straying_features
+from service.model.straying import Straying
 from service.model.tabular import Reading, Tabular
 from training.data.labels import UNLABELLED
 from training.fit.bins import SEVERAL
-from training.fit.logistic import logistic, of_all
+from training.fit.logistic import logistic, of_all, of_own
 from training.fit.moments import mean_and_scale, shrunk_covariance
 from training.sites import total, totals
 
@@ -39,7 +39,7 @@ LEAST_NORMAL = 50  # normal sequences of like length that tell what is normal
 ROUNDS = 8  # rounds of that trimming
 OF_HABIT = 10.0  # how much larger the measures of habit enter the fit: they are few, and tell what no row does
 SURE = 4.0  # limit of a holder's log odds; beyond it, the holder is no more suspicious
-STRAYING = 1.0  # scikit-learn's C for the measures of habit, which are few
+STRAYING = 1 / MEASURES**2  # scikit-learn's C for the measures of habit: 1 for measures as they are, which are few
 FEW = 2.0  # imaginary holders without suspicion that each value gets in addition to its own
 
 
@@ -117,7 +117,7 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
         linear, shape = _fit_linear(rest, described, count)
         # logits of the other sequences, from neither their own labels nor those of this fold
         logits = _crossed_logits(rest, seen[at], described, fold[at])
-        straying = fit_straying(rest, novelty.habit(described))
+        straying = fit_straying(rest.label, rest.weight, novelty.habit(described))
         part = Tabular(novelty, linear, _fit_association(rest, logits), shape, straying)
         order.append(np.flatnonzero(fold == k))
         found.append(part.read([unseen[i] for i in order[-1].tolist()]))
@@ -126,7 +126,7 @@ def fit_tabular(sample: Sample, count: int, fold: NDArray[np.int64]) -> FittedTa
     novelty, described = fit_novelty(fitted, fitted.label == 0)
     linear, shape = _fit_linear(fitted, described, count)
     association = _fit_association(fitted, reading.logits[fitting, 0])
-    straying = fit_straying(fitted, novelty.habit(described))
+    straying = fit_straying(fitted.label, fitted.weight, novelty.habit(described))
     return FittedTabular(Tabular(novelty, linear, association, shape, straying), reading)
 
 
@@ -345,11 +345,12 @@ def _fit_linear(sample: Sample, described: Floats, count: int) -> tuple[Linear, 
     return Linear(idf, of_rows * idf, of_measures * scale, bias), replace(shape, weights=of_shape[1:])
 
 
-def fit_straying(sample: Sample, habit: Floats) -> Straying:
-    """How standardised measures of habit, (M, S), tell anomalies."""
-    if not habit.shape[1]:
-        return Straying(np.zeros(0))
-    weights, _ = of_all(straying_features(habit), sample.label, sample.weight, STRAYING)
+def fit_straying(label: NDArray[np.int8], weight: Floats, habit: Floats) -> Straying:
+    """How standardised measures of habit, (M, S), tell anomalies; to have no past is no sign of either."""
+    known = ~np.isnan(habit).all(axis=1)
+    if len(np.unique(label[known])) < 2:
+        return Straying(np.zeros(2 * habit.shape[1]))
+    weights, _ = of_own(dense(habit[known]), label[known], weight[known], STRAYING)
     return Straying(weights)
 
 

@@ -42,7 +42,7 @@ class Example:
         label: 1 anomalous, 0 normal, UNLABELLED if nothing but `foreign` is to be learned from it.
         type: index of the anomaly type, UNLABELLED where normal or unnamed.
         events: int8 (T,) label of each event in the caller's order, UNLABELLED where unknown.
-        offset: log odds that linear part, company and novelty give it already; the network learns what these miss.
+        offset: log odds that the parts without a network give it already; the network learns what these miss.
         taught: a teacher's probability that it is anomalous; None without a teacher.
         foreign: int8 (T,), 1 for each event that is another account's, 0 for its own; None where that is unknown.
     """

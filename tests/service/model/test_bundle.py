@@ -10,7 +10,7 @@ import pytest
 from service.encoding.chunks import pad
 from service.encoding.columns import columns_of
 from service.engine.session import ProviderError, Runtime
-from service.model.bundle import Bundle, BundleError, sha256
+from service.model.bundle import SCHEMA_VERSION, Bundle, BundleError, sha256
 from service.model.scorer import Model, Read
 
 
@@ -62,11 +62,11 @@ def fewer_rates(path: Path) -> None:
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json: damaged"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(schema_version=2)),
-            "schema version 2, this release reads 10; fit it again with `recguard-train fit`",
+            f"schema version 2, this release reads {SCHEMA_VERSION}; fit it again with `recguard-train fit`",
         ),
         (
-            lambda p: edit_manifest(p, lambda m: m.update(schema_version=11)),
-            "schema version 11, this release reads 10; upgrade recguard",
+            lambda p: edit_manifest(p, lambda m: m.update(schema_version=SCHEMA_VERSION + 1)),
+            f"schema version {SCHEMA_VERSION + 1}, this release reads {SCHEMA_VERSION}; upgrade recguard",
         ),
         (lambda p: edit_manifest(p, lambda m: m["files"].update({"../x": "0"})), "missing from the bundle"),
         (shift_golden, "golden sample 1 is off"),

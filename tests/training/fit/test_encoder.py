@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from service.encoding.change import COUNTS, Change
 from service.encoding.encoder import Encoded, Encoder
 from service.encoding.fields import Bins, Deviation, Popularity
 from service.encoding.habit import Habit
@@ -158,3 +159,24 @@ def test_who_goes_on_unlike_an_account_is_told_from_its_owner(tmp_path: Path) ->
         [encoder.encode({"action": histories[i][:236] + histories[i + 1][236:]}, 300).habit for i in range(39)]
     )
     assert own[:, 1].min() > taken[:, 1].max()  # of the latest 64
+
+
+def test_of_restless_fields_less_counts_and_a_field_is_judged_by_those_who_have_it(tmp_path: Path) -> None:
+    rng, accounts, length = np.random.default_rng(0), 60, 40
+    owner = np.arange(accounts * length) // length
+
+    def drawn(again: float) -> list[str]:
+        """Values of which each is that before it so often, and else any."""
+        found = list(rng.choice(list("abcd"), len(owner)))
+        for k in np.flatnonzero(rng.random(len(owner)) < again).tolist():
+            found[k] = found[k - 1]
+        return found
+
+    table = pl.DataFrame(
+        {"sequence_id": owner.astype(str), "calm": drawn(0.0), "restless": drawn(0.3), "wild": drawn(0.8)}
+    )
+    table = table.with_columns(some=pl.when(pl.Series(owner % 3 == 0)).then("calm"))
+    [change] = [f for f in fit_encoder(log_of(tmp_path, table), None, 128).fields if isinstance(f, Change)]
+    counts = dict(zip(change.sources, change.counts, strict=True))
+    assert counts["calm"] == counts["some"] == COUNTS[0] > counts["restless"]
+    assert "wild" not in counts

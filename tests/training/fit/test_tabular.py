@@ -16,7 +16,7 @@ from training.data.log import Log
 from training.data.split import fold_numbers
 from training.fit.encoder import fit_encoder
 from training.fit.sequences import encoded_log
-from training.fit.tabular import Sample, _by_length, fit_tabular
+from training.fit.tabular import Sample, _by_length, fit_straying, fit_tabular
 
 
 @given(st.integers(0, 50))
@@ -92,3 +92,18 @@ def test_accounts_that_stray_from_their_past_are_found_among_many_values_and_few
     assert auc["straying"] == max(auc.values()) > 0.75, auc
     short = [encoder.encode({name: some[:20] for name, some in columns.items()}, 20) for columns, _ in log.sequences()]
     assert not found.tabular.read(short).straying.any(), "without a past nothing strays"
+    shuffled = np.random.default_rng(0).permutation(sample.label)
+    untaught = fit_tabular(replace(sample, label=shuffled), 1, np.arange(len(log)) % 5).reading.straying
+    spread = 4 * np.sqrt(121 / (12 * shuffled.sum() * (120 - shuffled.sum())))  # four standard errors of chance
+    assert abs(roc_auc_score(shuffled, untaught) - 0.5) < spread
+
+
+def test_to_have_no_past_is_no_sign_of_an_anomaly_nor_of_a_genuine_account() -> None:
+    rng, weight = np.random.default_rng(0), np.ones(1200)
+    told = np.arange(1200) < 600  # of the others, many are anomalous
+    label = (rng.random(1200) < np.where(told, 0.03, 0.3)).astype(np.int8)
+    habit = np.where(told[:, None], rng.normal(0, 1, (1200, 5)) - 2.5 * label[:, None], np.nan)
+    strayed = fit_straying(label, weight, habit).logits(-np.arange(9.0)[:, None] * np.ones(5))
+    assert (np.diff(strayed) > 0).all(), strayed
+    assert not fit_straying((~told).astype(np.int8), weight, habit).weights.any(), "those with a past are of one class"
+    assert len(fit_straying(label, weight, habit[:, :0]).weights) == 0
