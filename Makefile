@@ -65,8 +65,8 @@ programs:  # that some tests start; those whose program is missing skip and say 
 	apt-get install -y --no-install-recommends prometheus prometheus-alertmanager nginx chromium chromium-driver \
 		postgresql redis-server procps faketime default-jdk-headless
 
-test: lint  # in three processes, since many tests wait for others
-	$(BIN)/pytest -m "not slow" -n 3 --dist worksteal
+test: lint  # in two processes, since many tests wait for others
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 e2e: install-dev  # tests that take minutes; those on data that is not here skip
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/pytest -m slow

@@ -162,8 +162,7 @@ def test_who_goes_on_unlike_an_account_is_told_from_its_owner(tmp_path: Path) ->
 
 
 def test_of_restless_fields_less_counts_and_a_field_is_judged_by_those_who_have_it(tmp_path: Path) -> None:
-    rng, accounts, length = np.random.default_rng(0), 60, 40
-    owner = np.arange(accounts * length) // length
+    rng, owner = np.random.default_rng(1), np.arange(4800) // 40
 
     def drawn(again: float) -> list[str]:
         """Values of which each is that before it so often, and else any."""
@@ -172,11 +171,13 @@ def test_of_restless_fields_less_counts_and_a_field_is_judged_by_those_who_have_
             found[k] = found[k - 1]
         return found
 
-    table = pl.DataFrame(
-        {"sequence_id": owner.astype(str), "calm": drawn(0.0), "restless": drawn(0.3), "wild": drawn(0.8)}
-    )
-    table = table.with_columns(some=pl.when(pl.Series(owner % 3 == 0)).then("calm"))
+    restless = {f"again {again}": drawn(again) for again in (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.8)}
+    table = pl.DataFrame({"sequence_id": owner.astype(str), **restless})
+    table = table.with_columns(some=pl.when(pl.Series(owner % 3 == 0)).then("again 0.0"))
     [change] = [f for f in fit_encoder(log_of(tmp_path, table), None, 128).fields if isinstance(f, Change)]
-    counts = dict(zip(change.sources, change.counts, strict=True))
-    assert counts["calm"] == counts["some"] == COUNTS[0] > counts["restless"]
-    assert "wild" not in counts
+    found = dict(zip(change.sources, change.counts, strict=True))
+    counts = [found.get(name, 0.0) for name in restless]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == found["some"] == COUNTS[0]
+    assert counts[-1] == 0.0
+    assert 0.0 < counts[4] < COUNTS[0]
