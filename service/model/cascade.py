@@ -1,8 +1,8 @@
 """What the network can still change: bounds on the log odds with it, given those of the parts that cost little.
 
-Most traffic is plainly genuine by the parts without a network alone. A sequence that would be allowed even
-if the network spoke as strongly against it as it does against any but the oddest of such sequences is judged without it
-(a cascade: Viola and Jones, "Rapid object detection using a boosted cascade of simple features", CVPR 2001).
+Most traffic is plainly genuine by the parts without a network alone. A sequence that would be allowed even if the
+network spoke as strongly against it as it does against any but the oddest of such sequences is judged without it (a
+cascade: Viola and Jones, "Rapid object detection using a boosted cascade of simple features", CVPR 2001).
 
 What is flagged with a cascade would have been flagged without it, as scores grow with the network's logit: a sequence
 that was left out is allowed. So no more genuine accounts are flagged, and the promised false-alarm rates hold whatever

@@ -95,21 +95,25 @@ def test_repair_drops_copies_beside_the_log_however_it_is_dealt_out(
 ) -> None:
     events, members = copied
 
-    def repaired(out: Path, crowd: Crowd, part_bytes: int) -> tuple[dict[str, float], set[str]]:
-        """The score of each account, and who is not let pass."""
+    def repaired(out: Path, crowd: Crowd, part_bytes: int) -> tuple[dict[str, float], dict[str, str]]:
+        """The score of each account, and how those are treated that are not let pass."""
         repair_log(model, events, out, "auto", allow_missing=True, part_bytes=part_bytes, crowd=crowd)
         weights = pl.read_csv(out / "weights.csv", schema_overrides={"sequence_id": pl.String})
         touched = weights.filter(pl.col("decision") != "allow")
-        return dict(zip(weights["sequence_id"], weights["score"], strict=True)), set(touched["sequence_id"])
+        return dict(zip(weights["sequence_id"], weights["score"], strict=True)), dict(
+            zip(touched["sequence_id"], touched["strategy"], strict=True)
+        )
 
-    (one, touched), (many, _) = (
+    (one, touched), (many, too) = (
         repaired(tmp_path / name, Crowd.HINDSIGHT, size) for name, size in (("one", 64_000_000), ("many", 100_000))
     )
     assert one.keys() == many.keys()
     away = np.abs([one[name] - many[name] for name in one])
-    # without times, accounts come in the order in which they are dealt out
+    # without times, accounts come in the order in which they are dealt out, and scores differ a little
+    timed = pl.read_csv(events).get_column("ts", default=pl.Series([None])).count() > 0
+    assert touched == too or not timed
     assert away.max() < 0.05
     assert np.mean(away < 0.01) > 0.98
-    assert len(members & touched) >= len(members) - FIRST
+    assert len(members & touched.keys()) >= len(members) - FIRST
     _, alone = repaired(tmp_path / "alone", Crowd.NONE, 64_000_000)
-    assert len(members & alone) < 0.5 * len(members)
+    assert len(members & alone.keys()) < 0.5 * len(members)
