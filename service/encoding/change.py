@@ -1,5 +1,6 @@
 """The field that tells where somebody else took over."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -7,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding import passes
+from service.encoding import comparisons
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, Kind, special
 from service.encoding.values import Floats
@@ -35,35 +36,25 @@ class Change(Kind):
     size: int = FIRST + 2 * CHANGE_LIMIT + 1
 
     @cached_property
-    def _offsets(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *map(len, self.frequencies[:-1])])[:, None]
+    def _priors(self) -> tuple[Floats, list[Floats]]:
+        return np.array(self.counts), [CHANGE_PRIOR * np.asarray(f) for f in self.frequencies]
 
-    @cached_property
-    def _prior(self) -> Floats:
-        return CHANGE_PRIOR * np.concatenate([np.asarray(f) for f in self.frequencies])
+    def support(self, ids: Sequence[NDArray[np.int64]], events: Events) -> tuple[Floats, NDArray[np.bool_]]:
+        """How much speaks for a change right before each event.
 
-    def support(self, ids: NDArray[np.integer], events: Events) -> Floats:
-        """Log Bayes factor, (T,), of a change right before each event; -inf for the first. `ids` is (sources, T)."""
-        return self._support(ids, self._told(ids, events), events)
+        Args:
+            ids: (T,) of each source; one that has no value in any event of a sequence says nothing there.
 
-    def _support(self, ids: NDArray[np.integer], told: NDArray[np.bool_], events: Events) -> Floats:
-        values, known = self._offsets + ids, told.view(np.uint8)
-        counts = np.array(self.counts)
-        return passes.support(values, known, counts, self._prior, CHANGE_PRIOR, events.starts, events.lengths)
+        Returns:
+            log Bayes factors, float64 (T,), -inf for the first event; bool (N,), whether any source says something.
+        """
+        counts, priors = self._priors
+        return comparisons.support(list(ids), counts, priors, CHANGE_PRIOR, events.starts, events.lengths, MISSING)
 
-    @staticmethod
-    def _told(ids: NDArray[np.integer], events: Events) -> NDArray[np.bool_]:
-        """Bool (sources, N), whether a source has a value in any event; one that has none says nothing there."""
-        return np.asarray(np.logical_or.reduceat(ids != MISSING, events.starts, axis=1))
-
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        ids = np.stack([events.ids[name] for name in self.sources])
-        told = self._told(ids, events)
-        odds = passes.odds_of_change(self._support(ids, told, events), events.starts, events.lengths)
-        # rounded first, so that sums over other neighbours do not tip a tie
-        steps = np.clip(np.rint(odds.round(6)), -CHANGE_LIMIT, CHANGE_LIMIT).astype(np.int64) + CHANGE_LIMIT
-        found = np.where(events.at == 0, FIRST, FIRST + steps)
-        return np.where(np.any(told, axis=0)[events.owner], found, MISSING)
+    def encode(self, events: Events) -> NDArray[np.int64]:
+        support, told = self.support([events.ids[name] for name in self.sources], events)
+        odds = comparisons.odds_of_change(support, events.starts, events.lengths)
+        return comparisons.steps(odds, told.view(np.uint8), events.starts, events.lengths, CHANGE_LIMIT, MISSING, FIRST)
 
     @staticmethod
     def log_odds(ids: NDArray[np.integer]) -> Floats:

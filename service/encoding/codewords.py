@@ -35,7 +35,7 @@ class Codeword(Kind):
     def size(self) -> int:
         return FIRST + self.words
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return FIRST + events.codewords(self.column)[:, self.part]  # which is MISSING for -1
 
     def label(self, row: int) -> str:

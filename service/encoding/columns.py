@@ -86,11 +86,13 @@ def distinct(columns: Columns, length: int, reading: Reading) -> tuple[Columns, 
     return {name: [values[at] for at in kept] for name, values in columns.items()}, len(kept), places
 
 
-def joined(sequences: Sequence[Given], names: Iterable[str]) -> dict[str, list[object]]:
+def joined(sequences: Sequence[Given], names: Iterable[str]) -> dict[str, Sequence[object]]:
     """The named columns of several sequences, one behind the other; None where a sequence has no such column."""
-    found: dict[str, list[object]] = {}
+    found: dict[str, Sequence[object]] = {}
     for name in names:
         parts = [(columns.get(name), length) for columns, length, *_ in sequences]
-        if any(values is not None for values, _ in parts):
+        if len(parts) == 1 and parts[0][0] is not None:
+            found[name] = parts[0][0]
+        elif any(values is not None for values, _ in parts):
             found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))
     return found

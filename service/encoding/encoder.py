@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.encoding import passes
 from service.encoding.change import Change
 from service.encoding.chunks import cut
 from service.encoding.columns import joined
@@ -25,7 +26,7 @@ from service.encoding.fields import FIRST, MISSING, UNKNOWN, Bins, Deviation, Fi
 from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
 from service.encoding.kinds import KINDS
-from service.encoding.layout import Stretch, between, lay_out
+from service.encoding.layout import Stretch, lay_out
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.reading import Reading
@@ -40,6 +41,7 @@ PAD, CLS, EVENT, PIECE, MASK = range(5)  # the table's first rows: the role of a
 ROLES = ("[PAD]", "[CLS]", "[SEP]", "piece", "[MASK]")  # in words
 ROLE_OF: dict[Of, int] = {"event": EVENT, "sequence": CLS, "piece": PIECE}  # of the position that a field describes
 AT_ONCE = 512  # sequences encoded together
+NOT_TOLD = -1  # no id
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ class Encoder:
         self._by_what: dict[Of, list[Stretch]] = {of: [s for s in self.stretches if s.field.of == of] for of in ROLE_OF}
         given = {id(f): at for at, f in enumerate(laid)}
         self._as_given = {of: sorted(some, key=lambda s: given[id(s.field)]) for of, some in self._by_what.items()}
-        self._missing_row = np.full(self.slots, -1, dtype=np.int32)  # the row for "missing" in each slot of an event
-        for s in self.of("event"):
-            self._missing_row[s.slot] = s.start + MISSING
+        self._places = {
+            of: np.array([(s.slot, s.start) for s in some], dtype=np.int64).reshape(-1, 2)
+            for of, some in self._as_given.items()
+        }
 
     def of(self, what: Of) -> list[Stretch]:
         """The fields that describe an event, the sequence or a word piece, in the table's order."""
@@ -194,38 +197,30 @@ class Encoder:
 
     def _encode(self, sequences: Sequence[Given]) -> list[Encoded]:
         lengths, events = [length for _, length, *_ in sequences], self._events(sequences)
-        rows = self._rows("event", events, events.length)
-        missing, unreadable = self._missing(events), events.unreadable_values()
-        unknown, held = [], of_events(events, self.fields)
-        changed, moved = np.zeros(events.length), slice(None) if events.order is None else events.order
-        for f, *_ in self.of("event"):
-            ids = events.ids[f.name]
-            if isinstance(f, Vocabulary) and (ids == UNKNOWN).any():
-                unknown.append((f.name, np.bincount(events.owner[ids == UNKNOWN], minlength=len(lengths)).tolist()))
-            elif isinstance(f, Change):
-                changed[moved] = f.log_odds(ids)
-        owners: Ids = events.at.astype(np.int32)
-        if events.order is not None:
-            owners = (events.order - events.starts[events.owner]).astype(np.int32)
-        if self.text is None:
-            costs, units = np.ones(events.length, dtype=np.int64), events.lengths
-            speaks, belongs = owners, owners
-        else:
-            rows, speaks, belongs, costs, units = self._with_text(rows, owners, events)
-        sizes = np.add.reduceat(costs, np.cumsum(units) - units)  # positions of each sequence, [CLS] apart
-        # [CLS] in front of each sequence's positions
-        starts = np.cumsum(sizes) - sizes
-        is_cls = np.zeros(len(rows) + len(starts), dtype=bool)
-        is_cls[starts + np.arange(len(starts))] = True
-        of_cls, nobody = self._rows("sequence", events, len(lengths)), np.full(len(starts), -1, dtype=np.int32)
-        for f, slot, *_ in self.of("sequence"):
-            for column in set(f.reads).intersection(self.read):
-                of_cls[missing[:, self.read.index(column)], slot] = PAD
-        positions = between(is_cls, of_cls, rows)
-        speaks, belongs = between(is_cls, nobody, speaks), between(is_cls, nobody, belongs)
+        rows, missing = self._event_rows(events)
+        unreadable, held = events.unreadable_values(), of_events(events, self.fields)
+        unknown, changed = [], np.zeros(events.length)
+        moved = slice(None) if events.order is None else events.order
+        for v in self.vocabularies:
+            fresh = events.owner[events.ids[v.name] == UNKNOWN]
+            unknown += [(v.name, np.bincount(fresh, minlength=len(lengths)).tolist())] if len(fresh) else []
+        for f in self.fields:
+            if isinstance(f, Change):
+                changed[moved] = f.log_odds(events.ids[f.name])
+        costs, units, sizes = np.ones(events.length, dtype=np.int64), events.lengths, events.lengths
+        speaks = belongs = events.places
+        if self.text is not None:
+            rows, speaks, belongs, costs, units = self._with_text(rows, events.places, events)
+            sizes = np.add.reduceat(costs, np.cumsum(units) - units)  # positions of each sequence, [CLS] apart
+        of_cls = self._rows("sequence", events, len(lengths))
+        if missing.any():
+            for f, slot, *_ in self.of("sequence"):
+                for column in set(f.reads).intersection(self.read):
+                    of_cls[missing[:, self.read.index(column)], slot] = PAD
+        positions, speaks, belongs = passes.behind_cls(of_cls, rows, speaks, belongs, sizes)
         found = []
-        unit = event = 0
-        for i, (start, size) in enumerate(zip(np.flatnonzero(is_cls).tolist(), sizes.tolist(), strict=True)):
+        start = unit = event = 0
+        for i, size in enumerate(sizes.tolist()):
             of_sequence = positions[start : start + 1 + size]
             deep, owner = of_sequence[:, : self.deep_slots], speaks[start : start + 1 + size]
             if size < self.max_positions:
@@ -249,39 +244,49 @@ class Encoder:
                     held=held[i],
                 )
             )
+            start += 1 + size
             unit += int(units[i])
             event += lengths[i]
         return found
 
-    def _rows(self, what: Of, events: Events, count: int) -> Ids:
-        """Int32 (count, slots), the bags of what is described; ids of events stay with them for later fields."""
-        rows: Ids = np.zeros((count, self.slots), dtype=np.int32)
-        rows[:, 0] = ROLE_OF[what]
-        for f, slot, start, _ in self._as_given[what]:  # each after those it builds on
+    def _event_rows(self, events: Events) -> tuple[Ids, NDArray[np.bool_]]:
+        """The bags of events, int32 (T, slots), and of which columns of `read` each sequence has no value, bool (N, C).
+
+        What a field lacks in all of a sequence is unknown, not a value that is "missing".
+        """
+        for f, *_ in self._as_given["event"]:  # each after those it builds on
             if isinstance(f, Habit) and self.tokens and events.remembered:
                 events.tokens = self.tokens.of(events)
-            ids = f.encode(events)
-            rows[:, slot] = ids + start
-            if what == "event":
-                events.ids[f.name] = ids
-        if what == "event":  # what a field lacks in all of a sequence is unknown, not a value that is "missing"
-            lacks = np.logical_and.reduceat(rows == self._missing_row, events.starts)
-            rows[lacks[events.owner]] = PAD
+            events.ids[f.name] = f.encode(events)
+        rows, lacks = self._bags("event", list(events.ids.values()), events.starts, events.lengths)
+        lacking = dict(zip(events.ids, lacks.T, strict=True)) | {"ts": ~events.dated}
+        for name in self.text_columns:
+            told = np.array(list(map(bool, joined_texts(events.columns, events.length, [name], self.reading))))
+            lacking[name] = ~np.logical_or.reduceat(told, events.starts)
+        for name in self.reading.codebooks:
+            lacking[name] = ~np.logical_or.reduceat(events.codewords(name)[:, 0] >= 0, events.starts)
+        missing = np.empty((len(events.lengths), len(self.read)), dtype=bool)
+        for k, name in enumerate(self.read):
+            missing[:, k] = lacking[name]
+        return rows, missing
+
+    def _rows(self, what: Of, events: Events, count: int) -> Ids:
+        """The bags of sequences or of word pieces, int32 (count, slots)."""
+        ids, one = [f.encode(events) for f, *_ in self._as_given[what]], np.array([0])
+        rows, _ = self._bags(what, ids, one, np.array([count]), missing=NOT_TOLD)
         return rows
 
-    def _missing(self, events: Events) -> NDArray[np.bool_]:
-        """Bool (N, C), whether a sequence has no value in a column of `read`."""
-        there = np.empty((events.length, len(self.read)), dtype=bool)
-        for k, name in enumerate(self.read):
-            if name == "ts":
-                there[:, k] = ~np.isnan(events.ts)
-            elif name in self.text_columns:
-                there[:, k] = list(map(bool, joined_texts(events.columns, events.length, [name], self.reading)))
-            elif name in self.reading.codebooks:
-                there[:, k] = events.codewords(name)[:, 0] >= 0
-            else:
-                there[:, k] = events.ids[name] != MISSING
-        return ~np.logical_or.reduceat(there, events.starts)
+    def _bags(
+        self,
+        what: Of,
+        ids: list[NDArray[np.int64]],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        missing: int = MISSING,
+    ) -> tuple[Ids, NDArray[np.bool_]]:
+        rows: Ids = np.zeros((int(lengths.sum()), self.slots), dtype=np.int32)
+        rows[:, 0] = ROLE_OF[what]
+        return rows, passes.bags(ids, self._places[what], rows, starts, lengths, missing)
 
     def _with_text(
         self, rows: Ids, owners: Ids, events: Events

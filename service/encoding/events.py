@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.encoding import passes
 from service.encoding.reading import Reading
 from service.encoding.remembered import Remembered
 from service.encoding.values import Columns, EventError, Floats
@@ -80,9 +81,13 @@ class Events:
         tokens: uint32 (T, sources of the habit), see `Tokens.of`; only there where something is remembered.
         habit: float64 (N, S), mean log ratio of each sequence's latest events, see `habit`; NaN where it is not known.
             S is 0 until it was encoded.
+        starts: int64 (N,), the first event of each sequence.
         owner: int64 (T,), the sequence of each event.
         at: int64 (T,), its place in the sequence.
+        ts: float64 (T,), epoch seconds, NaN where no time is told.
+        timed, dated: bool (N,), whether all events of a sequence have a time, and whether any has.
         order: int64 (T,), where each event stood in the callers' order; None where nothing was moved.
+        places: int32 (T,), the same within its sequence.
     """
 
     def __init__(
@@ -94,11 +99,9 @@ class Events:
     ) -> None:
         self.reading, self.text = reading, text
         self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.starts = np.cumsum(self.lengths) - self.lengths
-        self.length = int(self.lengths.sum())
-        self.owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        self.at = np.arange(self.length) - self.starts[self.owner]
-        self.ids: dict[str, NDArray[np.integer]] = {}
+        self.starts, self.owner, self.at = passes.laid(self.lengths)
+        self.length = len(self.owner)
+        self.ids: dict[str, NDArray[np.int64]] = {}
         self.codes: dict[str, NDArray[np.int64]] = {}
         self.unreadable: dict[str, list[int]] = {}
         self.remembered: Sequence[Remembered | None] = ()
@@ -107,17 +110,16 @@ class Events:
         self._numbers: dict[str, Floats] = {}
         self._codewords: dict[str, NDArray[np.int64]] = {}
         self._read: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
-        self._equals: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        self._counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._met: dict[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = {}
         given = reading.times(columns["ts"]) if columns.get("ts") is not None else np.full(self.length, np.nan)
-        timed = ~np.logical_or.reduceat(np.isnan(given), self.starts)[self.owner]
-        if ((given[1:] >= given[:-1]) | ~timed[1:] | (self.at[1:] == 0)).all():
-            self.order, self.ts, self.columns = None, given, columns
-        else:
-            self.order = np.lexsort((np.where(timed, given, 0.0), self.owner))
-            self.ts = given[self.order]
+        self.timed, self.dated, in_order = passes.timing(given, self.starts, self.lengths)
+        self.order, self.ts, self.columns, place = None, given, columns, self.at
+        if not in_order:
+            self.order = np.lexsort((np.where(self.timed[self.owner], given, 0.0), self.owner))
+            self.ts, place = given[self.order], self.order - self.starts[self.owner]
             moved = self.order.tolist()
             self.columns = {name: [values[i] for i in moved] for name, values in columns.items()}
+        self.places: NDArray[np.int32] = place.astype(np.int32)
 
     def values(self, column: str) -> Sequence[object]:
         return self.columns.get(column) or [None] * self.length
@@ -151,24 +153,16 @@ class Events:
         self.codewords(column)
         return names(*self._read[column], self.length)
 
-    def equals(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The events sorted so that equal values of a vocabulary's column stand together within each sequence.
+    def met(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """How the values of a vocabulary's column repeat themselves within each sequence.
 
         Returns:
-            order, int64 (T,), events by sequence, value and place; starts, int64 (V,), where in it each value starts.
+            since, int64 (T,), how many events ago the value was there last, 0 for its first time; distinct, int64 (N,),
+            values that the sequence has, what is missing as one; most, int64 (N,), events that have the most frequent.
         """
-        if column not in self._equals:
-            codes = self.owner << 32 | self.codes[column]
-            order = np.argsort(codes, kind="stable")
-            self._equals[column] = order, run_starts(codes[order])
-        return self._equals[column]
-
-    def counts(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How often each value of a column is there, (V,), ordered as in `equals`; how many each sequence has, (N,)."""
-        if column not in self._counts:
-            order, starts = self.equals(column)
-            self._counts[column] = run_lengths(starts, self.length), np.bincount(self.owner[order[starts]])
-        return self._counts[column]
+        if column not in self._met:
+            self._met[column] = passes.met(self.codes[column], self.starts, self.lengths)
+        return self._met[column]
 
     @cached_property
     def texts(self) -> list[str]:
@@ -185,10 +179,7 @@ class Events:
 
     def before(self, values: Floats) -> Floats:
         """The value of the event before, (T,); NaN for the first of each sequence."""
-        shifted = np.empty(self.length)
-        shifted[1:] = values[:-1]
-        shifted[self.starts] = np.nan
-        return shifted
+        return passes.before(values, self.starts)
 
     @cached_property
     def gaps(self) -> Floats:
@@ -217,19 +208,3 @@ class Events:
         except EventError as error:
             at = None if error.index is None else self.caller_index(error.index)
             raise EventError(at, error.field, error.reason) from None
-
-
-def run_starts(ranked: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Where each run of equal values starts."""
-    differs = np.empty(len(ranked), dtype=bool)
-    differs[:1] = True
-    np.not_equal(ranked[1:], ranked[:-1], out=differs[1:])
-    return np.flatnonzero(differs)
-
-
-def run_lengths(starts: NDArray[np.int64], end: int) -> NDArray[np.int64]:
-    """How long each run is, the last of which ends before `end`."""
-    lengths = np.empty_like(starts)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1:] = end - starts[-1:]
-    return lengths

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.encoding import passes
 from service.encoding.events import Events
-from service.encoding.values import Floats, Ids, canonical, catalogue_order
+from service.encoding.values import Floats, canonical, catalogue_order
 
 UNKNOWN, MISSING, FIRST = range(3)  # an event field's first rows; FIRST is its first real value
 Of = Literal["event", "sequence", "piece"]
@@ -77,7 +77,7 @@ class Field(Protocol):
     def reads(self) -> tuple[str, ...]:
         """As `Kind.reads`."""
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         """Ids in [0, size): one for each event, (T,), each sequence, (N,), or each word piece, (M,), as `of` says."""
 
     def label(self, row: int) -> str:
@@ -89,7 +89,7 @@ def special(row: int) -> str | None:
     return ("unknown", "missing")[row] if row < FIRST else None
 
 
-def binned(values: Floats, edges: Sequence[float]) -> NDArray[np.integer]:
+def binned(values: Floats, edges: Sequence[float]) -> NDArray[np.int64]:
     """Ids by the edges each value reaches, MISSING where NaN."""
     return passes.binned(values, np.asarray(edges, dtype=np.float64), MISSING, FIRST)
 
@@ -120,7 +120,7 @@ class Bins(Kind):
     def size(self) -> int:
         return FIRST + len(self.edges) + 1
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return binned(events.numbers(self.name), self.edges)
 
     def label(self, row: int) -> str:
@@ -136,7 +136,7 @@ class Gap(Kind):
     name: str = "time gap"
     size: int = FIRST + len(GAP_EDGES) + 1
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return binned(events.gaps, GAP_EDGES)
 
     def label(self, row: int) -> str:
@@ -155,7 +155,7 @@ class Rhythm(Kind):
     name: str = "time rhythm"
     size: int = FIRST + len(RHYTHM_EDGES) + 1
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         gaps = np.log(np.maximum(events.gaps, 0) + 0.01)
         return binned(np.abs(gaps - events.before(gaps)), RHYTHM_EDGES)
 
@@ -171,7 +171,7 @@ class Hour(Kind):
     name: str = "hour of day"
     size: int = FIRST + 24
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         hours = events.ts // 3600 % 24
         return np.where(np.isnan(hours), MISSING, FIRST + hours).astype(np.int64)
 
@@ -193,14 +193,9 @@ class Repeat(Kind):
     def reads(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        order, starts = events.equals(self.column)
-        ranked = np.empty(events.length, dtype=np.int64)
-        ranked[1:] = order[1:] - order[:-1]
-        ranked[starts] = 0  # a value's first time
-        distance = np.empty_like(ranked)
-        distance[order] = ranked
-        steps = _REPEAT_STEPS[np.minimum(distance, len(_REPEAT_STEPS) - 1)]
+    def encode(self, events: Events) -> NDArray[np.int64]:
+        since, _, _ = events.met(self.column)
+        steps = _REPEAT_STEPS[np.minimum(since, len(_REPEAT_STEPS) - 1)]
         return np.where(events.ids[self.column] == MISSING, MISSING, FIRST + steps)
 
     def label(self, row: int) -> str:
@@ -223,11 +218,11 @@ class Popularity(Kind):
         return FIRST + max(self.levels, default=0) + 1
 
     @cached_property
-    def _lookup(self) -> Ids:
-        return np.array([UNKNOWN, MISSING, *(FIRST + level for level in self.levels)], dtype=np.int32)
+    def _lookup(self) -> NDArray[np.int64]:
+        return np.array([UNKNOWN, MISSING, *(FIRST + level for level in self.levels)], dtype=np.int64)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        found: Ids = self._lookup[events.ids[self.column]]
+    def encode(self, events: Events) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._lookup[events.ids[self.column]]
         return found
 
     def label(self, row: int) -> str:
@@ -259,7 +254,7 @@ class Deviation(Kind):
     def _lookup(self) -> Floats:
         return np.array([np.nan, np.nan, *self.means])
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         values = events.numbers(self.column)
         return binned((values - self._lookup[events.ids[self.by]]) / self.scale, DEVIATION_EDGES)
 
@@ -284,7 +279,7 @@ class Step(Kind):
     column: str
     size: int = FIRST + 9
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         ids = events.ids[self.column].astype(np.float64)
         ids[ids < FIRST] = np.nan
         return binned(ids - events.before(ids), (-30, -4, -1, 0, 1, 2, 5, 31))
@@ -331,15 +326,15 @@ class Neighbourhood(Kind):
         return [catalogue_order(value) for value in self.starts]
 
     @cached_property
-    def _lookup(self) -> Ids:
-        return np.array([UNKNOWN, MISSING, *(FIRST + stretch for stretch in self.known)], dtype=np.int32)
+    def _lookup(self) -> NDArray[np.int64]:
+        return np.array([UNKNOWN, MISSING, *(FIRST + stretch for stretch in self.known)], dtype=np.int64)
 
     def stretch(self, value: object) -> int:
         return max(bisect_right(self._keys, catalogue_order(canonical(value))) - 1, 0)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         ids = events.ids[self.column]
-        found: Ids = self._lookup[ids]
+        found: NDArray[np.int64] = self._lookup[ids]
         values = events.values(self.column)
         for i in np.flatnonzero(ids == UNKNOWN).tolist():
             found[i] = FIRST + self.stretch(values[i])

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoding import passes
+from service.encoding import comparisons
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, Kind, binned, interval, special
 from service.encoding.remembered import DECAY
@@ -21,6 +21,7 @@ HABIT_EDGES = (-2.0, -1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5,
 LEAST_REST = 0.05  # of a summary's events that must lie before the window, or its past is taken for unknown
 SLACK = 0.01  # by how much the weight of an event may differ from what its place tells, as where it came out of order
 LATEST = (32, 64, 96, 128, 256)  # events that are compared with all those before them
+_LATEST = np.array(LATEST)
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,10 @@ class Habit(Kind):
     frequencies: list[list[float]]  # for each source, the share of each id; of UNKNOWN, that of one value
     size: int = FIRST + len(HABIT_EDGES) + 1
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         """Also leaves with the events how their latest compare with those before, see `Events.habit`."""
         recall = Recall(events) if events.remembered else None
-        earlier = recall.events if recall else np.zeros(len(events.lengths))  # events that are no longer there
-        before = (events.at - LAG).clip(0)  # events of its sequence that are an event's past
-        each, latest = np.full(events.length, np.nan), np.full((len(events.lengths), len(LATEST)), np.nan)
-        told = before + earlier[events.owner] >= LEAST_PAST
-        if told.any() or (events.lengths + earlier >= LATEST[0] + LEAST_PAST).any():
-            past = Past(events, self.sources, self.strengths, self._shares, recall)
-            there = past.there.any(axis=0)
-            each = np.where(told & there, past.log_ratio(before), np.nan)
-            for k, count in enumerate(LATEST):
-                long = np.flatnonzero((events.lengths >= count) & (events.lengths + earlier >= count + LEAST_PAST))
-                if not len(long):
-                    break
-                of_latest = past.log_ratio((events.lengths - count)[events.owner])
-                at = (events.starts + events.lengths)[long][:, None] - np.arange(count, 0, -1)
-                of_them = np.where(there[at], of_latest[at], 0.0).sum(axis=1)
-                with np.errstate(invalid="ignore"):
-                    latest[long, k] = of_them / there[at].sum(axis=1)
-        events.habit = latest
+        each, events.habit = compared_with_past(events, self.sources, self.strengths, self._shares, recall)
         return binned(each, HABIT_EDGES)
 
     @cached_property
@@ -114,61 +98,49 @@ class Recall:
         self.counts: Floats = np.where(total[events.owner][:, None] > 0, counts * grown[events.owner][:, None], 0.0)
 
 
-class Past:
+def compared_with_past(
+    events: Events,
+    sources: Sequence[str],
+    strengths: Sequence[float],
+    shares: Sequence[Floats],
+    recall: Recall | None = None,
+) -> tuple[Floats, Floats]:
     """What the values of some sources say of events, given how often their account held them before.
 
+    The log ratio of an event is the sum over its values, each within MOST, by the root of S. A value that is missing,
+    or of which nothing is known, adds 0.
+
     Args:
-        events: T of them.
+        events: T of N sequences.
         sources: S fields of theirs that were encoded.
         strengths: as of `Habit`.
         shares: for each source, float64, the share of each of its ids, `frequencies` of `Habit`.
         recall: what is remembered of the accounts; None if nothing is.
 
-    Attributes:
-        there: bool (S, T), whether an event has a value.
+    Returns:
+        float64 (T,), nats, the log ratio of each event by those up to LAG before, NaN where these are fewer than
+        LEAST_PAST or it has no value; float64 (N, LATEST), the mean over the latest events by all those before them,
+        NaN where these are too few.
     """
-
-    def __init__(
-        self,
-        events: Events,
-        sources: Sequence[str],
-        strengths: Sequence[float],
-        shares: Sequence[Floats],
-        recall: Recall | None = None,
-    ) -> None:
-        ids = [events.ids[source] for source in sources]
-        self.events, self.strengths = events, np.array(strengths)
-        # codes tell unknown values apart
-        values = [events.codes.get(source, known) for source, known in zip(sources, ids, strict=True)]
-        self.values = np.array(values, dtype=np.int64)
-        self.there = np.array(ids) != MISSING
-        self.share = np.array([of[known] for of, known in zip(shares, ids, strict=True)])
-        self.earlier = recall.events if recall else np.zeros(len(events.lengths))
-        self.recalled = recall.counts.T if recall else np.zeros(self.there.shape)
-        self.lost = recall.lost.T if recall else np.zeros(self.there.shape, dtype=bool)
-
-    def log_ratio(self, before: NDArray[np.int64]) -> Floats:
-        """Log ratio of each event, float64 (T,), nats: the sum over its values, each within MOST, by the root of S.
-
-        A value that is missing, or of which nothing is known, adds 0.
-
-        Args:
-            before: int64 (T,), how many of its sequence's first events are its past, never fewer than of the event
-                before; below 0 is none.
-        """
-        return passes.log_ratios(
-            self.values,
-            self.there.view(np.uint8),
-            self.share,
-            self.strengths,
-            self.events.starts,
-            self.events.lengths,
-            before,
-            self.earlier,
-            self.recalled,
-            self.lost.view(np.uint8),
-            MOST,
-        )
+    ids = [events.ids[source] for source in sources]
+    # codes tell unknown values apart
+    values = [events.codes.get(source, known) for source, known in zip(sources, ids, strict=True)]
+    return comparisons.habits(
+        values,
+        ids,
+        list(shares),
+        np.array(strengths),
+        events.starts,
+        events.lengths,
+        recall.events if recall else np.zeros(len(events.lengths)),
+        recall.counts if recall else None,
+        recall.lost.view(np.uint8) if recall else None,
+        _LATEST,
+        LAG,
+        LEAST_PAST,
+        MISSING,
+        MOST,
+    )
 
 
 def compared(k: int) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding import passes
 from service.encoding.events import Events
 from service.encoding.fields import Deviation, Field
 from service.encoding.values import Floats
@@ -56,24 +57,16 @@ def of_events(events: Events, fields: Sequence[Field]) -> list[Held]:
     """What each sequence of encoded events holds of the identifiers among the fields."""
     identifiers = [f for f in fields if isinstance(f, Vocabulary) and f.identifier]
     deviations = [f for f in fields if isinstance(f, Deviation)]
-    of = np.zeros((events.length, max(len(identifiers), 1)), dtype=np.uint64)
-    sided = np.zeros_like(of)
+    of = np.zeros((2, len(identifiers), events.length), dtype=np.uint64)
     for k, vocabulary in enumerate(identifiers):
-        of[:, k] = vocabulary.keys_of(events)
-        sides = np.zeros(events.length, dtype=np.uint64)
+        of[0, k] = vocabulary.keys_of(events)
         for deviation in (d for d in deviations if d.by == vocabulary.name):
-            sides = 3 * sides + deviation.sides[events.ids[deviation.name]]
-        sided[:, k] = np.where(sides != 0, of[:, k] ^ ((2 * sides + 1) * _ODD), 0)
-    named = of != 0
-    at, _ = named.nonzero()
-    bounds = np.searchsorted(at, np.append(events.starts, events.length)).tolist()
-    event = (events.at if events.order is None else events.order - events.starts[events.owner])[at].astype(np.int32)
-    ts = events.ts
-    if (untimed := np.isnan(ts)).any():
-        ts = np.where(np.logical_or.reduceat(untimed, events.starts)[events.owner], np.nan, ts)
-    keys, sides, ts = of[named], sided[named], ts[at]
-    parts = zip(pairwise(bounds), events.lengths.tolist(), strict=True)
-    return [Held(keys[a:b], sides[a:b], ts[a:b], event[a:b], n) for (a, b), n in parts]
+            of[1, k] = 3 * of[1, k] + deviation.sides[events.ids[deviation.name]]
+    keys, sided, ts, event, bounds = passes.named(
+        of, _ODD, events.ts, events.timed.view(np.uint8), events.places, events.starts, events.lengths
+    )
+    parts = zip(pairwise(bounds.tolist()), events.lengths.tolist(), strict=True)
+    return [Held(keys[a:b], sided[a:b], ts[a:b], event[a:b], n) for (a, b), n in parts]
 
 
 def nothing(length: int) -> Held:

@@ -1,14 +1,12 @@
-"""Where rows stand: each field's slot in a bag and rows of the table, and positions between others."""
+"""Where rows stand: each field's slot in a bag and rows of the table."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.encoding.fields import Field, Of
-from service.encoding.values import Ids
 
 
 class Stretch(NamedTuple):
@@ -43,10 +41,3 @@ def lay_out(fields: Sequence[Field], row: int) -> list[Stretch]:
         taken[of, deep] += 1
     ends = np.cumsum([row, *(f.size for f in in_table)]).tolist()
     return [Stretch(f, slots[at], ends[at], ends[at + 1]) for at, f in enumerate(in_table)]
-
-
-def between(at: NDArray[np.bool_], inserted: Ids, others: Ids) -> Ids:
-    """The inserted rows where `at` says, the others around them."""
-    found = np.empty((len(at), *others.shape[1:]), dtype=np.int32)
-    found[at], found[~at] = inserted, others
-    return found

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding import passes
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, UNKNOWN, Kind, special
 from service.encoding.values import Ids
@@ -25,27 +26,16 @@ class Pairs:
     def __init__(self, pairs: Sequence[Sequence[int]], lag: int) -> None:
         self.lag = lag
         array = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        self.keys = np.append(array[:, 0] << 32 | array[:, 1], -2)  # what is larger than all is found at the -2
+        self.keys = array[:, 0] << 32 | array[:, 1]
         self.table: Ids | None = None  # id by left and right id, the last row and column UNKNOWN
         shape = array.max(axis=0, initial=0) + 2
         if shape.prod() <= DENSE_PAIRS:
             self.table = np.full(shape, UNKNOWN, dtype=np.int32)
             self.table[array[:, 0], array[:, 1]] = FIRST + np.arange(len(array))
 
-    def find(
-        self, left: NDArray[np.integer], right: NDArray[np.integer], at: NDArray[np.integer]
-    ) -> NDArray[np.integer]:
+    def find(self, left: NDArray[np.int64], right: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids (T,) of the pairs (left[t], right[t - lag]); `at` is each one's place in its sequence."""
-        if self.table is not None:
-            last = self.table.shape[0] - 1, self.table.shape[1] - 1
-            earlier = np.zeros_like(right)
-            earlier[self.lag :] = right[: len(right) - self.lag]
-            found = self.table[np.minimum(left, last[0]), np.minimum(earlier, last[1])]
-        else:
-            keys = pair_keys(left, right, self.lag, at)
-            place = np.searchsorted(self.keys[:-1], keys)
-            found = np.where(self.keys[place] == keys, FIRST + place, UNKNOWN)
-        return np.where(at < self.lag, MISSING, found)
+        return passes.pairs(left, right, at, self.lag, self.table, self.keys, UNKNOWN, MISSING, FIRST)
 
 
 def pair_keys(
@@ -82,7 +72,7 @@ class Cross(Kind):
     def _known(self) -> Pairs:
         return Pairs(self.pairs, self.lag)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return self._known.find(events.ids[self.left], events.ids[self.right], events.at)
 
     def label(self, row: int) -> str:

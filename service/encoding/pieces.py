@@ -29,7 +29,7 @@ class Shape(OfPiece):
     name: str = "shape"
     size: int = len(SHAPES)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return np.array([_shape(piece) for piece in events.pieces.written], dtype=np.int64)
 
     def label(self, row: int) -> str:
@@ -50,7 +50,7 @@ class Word(OfPiece):
     def size(self) -> int:
         return int(self.tokenizer.get_vocab_size())
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return events.pieces.ids
 
     def label(self, row: int) -> str:
@@ -76,7 +76,7 @@ class WordPair(OfPiece):
     def _known(self) -> Pairs:
         return Pairs(self.pairs, 1)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         pieces = events.pieces
         return self._known.find(pieces.ids, pieces.ids, pieces.at)
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding import passes
 from service.encoding.times import timestamps
 from service.encoding.values import EventError, Floats, canonical
 from service.encoding.vectors import Codebook, names, needed
@@ -63,8 +64,12 @@ class Reading:
 
         Raises EventError on a list or an object.
         """
+        if self.numbered:
+            return self._one_by_one(column, values)
+        if (found := passes.finite(values)) is not None:
+            return found, []  # nearly always
         try:
-            found = None if self.numbered else np.array(values, dtype=np.float64)  # None becomes NaN
+            found = np.array(values, dtype=np.float64)  # None becomes NaN
         except (TypeError, ValueError, OverflowError):
             found = None
         if found is None or found.ndim != 1:
@@ -121,7 +126,7 @@ class Reading:
 
     def times(self, values: Sequence[object]) -> Floats:
         """`timestamps` of the values, NaN where one is missing."""
-        if str in set(map(type, values)) or self.numbered:
+        if self.numbered or passes.finite(values) is None:
             values = [None if self.is_missing(value) else value for value in values]
         return timestamps(values)
 

@@ -28,7 +28,7 @@ class Length(Summary):
     name: str = "length"
     size: int = 16
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         return np.minimum(np.log2(events.lengths).astype(np.int64), self.size - 1)
 
     def label(self, row: int) -> str:
@@ -47,7 +47,7 @@ class Span(Summary):
     def reads(self) -> tuple[str, ...]:
         return ("ts",)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         first = np.fmin.reduceat(events.ts, events.starts)
         span: Floats = np.fmax.reduceat(events.ts, events.starts) - first
         span[np.isnan(span)] = 0.0  # no event has a time
@@ -73,8 +73,8 @@ class Variety(Summary):
     def reads(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        _, distinct = events.counts(self.column)
+    def encode(self, events: Events) -> NDArray[np.int64]:
+        _, distinct, _ = events.met(self.column)
         return np.minimum((2 * np.log2(distinct)).astype(np.int64), self.size - 1)
 
     def label(self, row: int) -> str:
@@ -97,10 +97,9 @@ class Leader(Summary):
     def reads(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
-        counts, distinct = events.counts(self.column)
-        share = np.maximum.reduceat(counts, np.cumsum(distinct) - distinct) / events.lengths
-        return ((self.size - 1) * share).astype(np.int64)
+    def encode(self, events: Events) -> NDArray[np.int64]:
+        _, _, most = events.met(self.column)
+        return ((self.size - 1) * (most / events.lengths)).astype(np.int64)
 
     def label(self, row: int) -> str:
         return f"in {row / (self.size - 1):.0%} of events"

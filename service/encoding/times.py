@@ -10,6 +10,7 @@ from datetime import UTC, datetime, tzinfo
 
 import numpy as np
 
+from service.encoding import passes
 from service.encoding.values import EventError, Floats, numbers, quoted
 
 MAX_TIMESTAMP = 1e11  # seconds (year 5138); beyond it, the clock was surely in milliseconds
@@ -29,13 +30,12 @@ def timestamps(values: Sequence[object]) -> Floats:
 
     Raises EventError on a time that is negative, infinite, unreadable, or beyond the year 5138.
     """
-    kinds = set(map(type, values))
-    given = values
-    if bool in kinds:
-        raise EventError(list(map(type, values)).index(bool), "ts", f"a boolean is no time; send {FORMS}")
-    if str in kinds:
-        values = [_of_text(i, v) if isinstance(v, str) else v for i, v in enumerate(values)]
-    seconds = numbers("ts", values)
+    given, seconds = values, passes.finite(values)
+    if seconds is None:  # seldom
+        kinds = list(map(type, values))
+        if bool in kinds:
+            raise EventError(kinds.index(bool), "ts", f"a boolean is no time; send {FORMS}")
+        seconds = numbers("ts", [_of_text(i, v) if isinstance(v, str) else v for i, v in enumerate(values)])
     if not ((seconds <= SPELT[0][1]) | (seconds > MAX_TIMESTAMP)).any():
         return seconds  # nearly always
     for index in np.flatnonzero(spells_date(seconds)).tolist():

@@ -37,7 +37,7 @@ class Transition(Kind):
     def _tables(self) -> tuple[list[Floats], list[Floats]]:
         return [np.array(table) for table in self.probability], [np.array(table) for table in self.rest]
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         (of_value, of_pair, of_triple), (after_value, after_pair) = self._tables
         value, pair, triple = (events.ids[name] for name in (self.column, self.pair, self.triple))
         found = of_value[value]

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding import passes
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING, UNKNOWN, Kind, special
 from service.encoding.reading import NEEDED, Reading
@@ -73,9 +74,9 @@ class Vocabulary(Kind):
     def keys_of(self, events: Events) -> NDArray[np.uint64]:
         """Uint64 (T,), `key_of` the value of each encoded event, known or not; 0 where it has none."""
         codes = events.codes[self.name]
-        found: NDArray[np.uint64] = self.keys[np.where(codes < self.size, codes, MISSING)]
-        fresh = np.flatnonzero(codes >= self.size)
-        if fresh.size:
+        found: NDArray[np.uint64] = self.keys.take(codes, mode="clip")
+        if codes.max() >= self.size:
+            fresh = np.flatnonzero(codes >= self.size)
             _, first, which = np.unique(codes[fresh], return_index=True, return_inverse=True)
             values = events.spelt(self.name)
             texts = [self.known_as(values[fresh[i]]) for i in first.tolist()]
@@ -93,19 +94,17 @@ class Vocabulary(Kind):
             return {"1": "true", "0": "false"}.get(text, text)
         return text.lstrip("0") or "0" if not self.padded and _PADDED.fullmatch(text) else text
 
-    def encode(self, events: Events) -> NDArray[np.integer]:
+    def encode(self, events: Events) -> NDArray[np.int64]:
         values, spelt = events.spelt(self.name), self._spelt(events.reading)
         try:
-            found = list(map(spelt.get, values))
+            codes, others = passes.known_as(spelt, values)
         except TypeError:  # a list or an object has no hash
             bad = next(i for i, v in enumerate(values) if isinstance(v, list | dict))
             raise EventError(events.caller_index(bad), self.name, NEEDED) from None
-        if None in found:
-            fresh: dict[object, int] = {}  # what training did not hold
-            found = [
-                self._code(v, events.reading, fresh) if c is None else c for c, v in zip(found, values, strict=True)
-            ]
-        codes = events.codes[self.name] = np.array(found, dtype=np.int64)
+        fresh: dict[object, int] = {}  # what training did not hold
+        for at in others:
+            codes[at] = self._code(values[at], events.reading, fresh)
+        events.codes[self.name] = codes
         return np.where(codes < self.size, codes, UNKNOWN)
 
     def _spelt(self, reading: Reading) -> dict[object, int]:

@@ -15,15 +15,15 @@ from service.encoding.encoder import MASK, Encoded
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.novelty import LIMIT
-from service.model.sums import norms, summed
+from service.model.sums import featured, norms, summed
 
 MEASURES = 0.05  # weight of the standardised measures among the features, whose norm is 1
 
 
 def dense(description: Floats) -> Floats:
     """The features (..., 2 M) made from the measures (..., M); a field without values counts as normal."""
-    description = np.where(np.isnan(description), 0.0, description)
-    return MEASURES * np.concatenate((description, description**2 / LIMIT), axis=-1)
+    found = featured(description.reshape(-1, description.shape[-1]), MEASURES, LIMIT)
+    return found.reshape(*description.shape[:-1], found.shape[-1])
 
 
 @dataclass(frozen=True)

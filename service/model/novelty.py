@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.encoding.usage import Usage
 from service.encoding.values import Floats
 from service.model.lengths import bins
-from service.model.sums import measured
+from service.model.sums import distance, measured, standardised
 
 LIMIT = 8.0  # standard deviations; larger values are cut to this, since they say no more
 MOST_KEPT = 32 << 20  # bytes of the inverse roots that are kept, since a caller can ask for any number of them
@@ -61,8 +61,7 @@ class Novelty:
 
     def standardise(self, measures: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Standard deviations from normal, (N, 2 F + S), within LIMIT; NaN for a field without values."""
-        of = bins(lengths)
-        return np.clip((measures - self.mean[of]) / self.scale[of], -LIMIT, LIMIT)
+        return standardised(measures, self.mean, self.scale, bins(lengths), LIMIT)
 
     def describe(self, usage: Usage, habit: Floats, lengths: NDArray[np.integer]) -> Floats:
         """The sequences' standardised measures, float64 (N, 2 F + S); `habit`, float64 (N, S), as in `Encoded`."""
@@ -79,18 +78,12 @@ class Novelty:
         It is about 1 for normal sequences, and 1 if no field has a value. What strays most from its own past adds to it
         as one measure more.
         """
-        description, habit = description[:, : 2 * len(self.fields)], self.habit(description)
-        there = ~np.isnan(description)
-        alike: dict[tuple[int, bytes], list[int]] = {}
+        there = ~np.isnan(description[:, : 2 * len(self.fields)])
+        found = np.empty(len(description))
         for at, (bin_, used) in enumerate(zip(bins(lengths).tolist(), there, strict=True)):
-            alike.setdefault((bin_, used.tobytes()), []).append(at)
-        found = np.ones(len(description))
-        for (bin_, used), some in alike.items():
-            if any(used):
-                whitened = description[some][:, there[some[0]]] @ self._whitening(bin_, used)
-                found[some] = (whitened * whitened).mean(axis=1)
-        strayed = np.fmin.reduce(habit, axis=1, initial=0.0)  # what is not known counts as 0
-        return np.asarray(found + strayed * strayed / 2)
+            root = self._whitening(bin_, used.tobytes())
+            found[at] = distance(description[at], used.view(np.uint8), root)
+        return found
 
     def parts(self, description: Floats, length: int) -> Floats:
         """Float64 (2 F,): what each measure of fields adds to the squared distance of one sequence.

@@ -63,9 +63,8 @@ class Shape:
     def describe(self, usage: Usage) -> Floats:
         """Float64 (N, 4 F): the standardised moments, 0 where there is no value, and their squares."""
         found = moments(usage, self.field, self.grade, len(self.mean) // 2)
-        found = np.clip((found - self.mean) / self.scale, -LIMIT, LIMIT)
-        found = np.where(np.isnan(found), 0.0, found)
-        return SCALE * np.concatenate((found, found**2 / LIMIT), axis=1)
+        at = np.zeros(len(found), dtype=np.int64)
+        return sums.featured(sums.standardised(found, self.mean[None], self.scale[None], at, LIMIT), SCALE, LIMIT)
 
     def logits(self, usage: Usage) -> Floats:
         """Float64 (N, K): what the moments add to the logit of each type."""

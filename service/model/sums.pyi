@@ -7,6 +7,9 @@ from service.encoding.values import Floats
 
 Ints = NDArray[np.int64]
 
+def standardised(values: Floats, mean: Floats, scale: Floats, of: Ints, limit: float) -> Floats: ...
+def featured(deviations: Floats, weight: float, limit: float) -> Floats: ...
+def distance(description: Floats, used: NDArray[np.uint8], root: Floats) -> float: ...
 def measured(
     owner: Ints,
     rows: Ints,

@@ -1,9 +1,54 @@
 """Sums over the table rows that sequences use, see `Usage`, and largest values, one sequence after another."""
 
 from libc.math cimport log, sqrt, INFINITY, NAN
-from libc.stdint cimport int16_t, int32_t, int64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 
 import numpy as np
+
+
+def standardised(const double[:, :] values, const double[:, :] mean, const double[:, :] scale, const int64_t[:] of,
+                 double limit):
+    """Deviations of values (N, M) from a mean within a limit, NaN where they are NaN; `of`, (N,), is which mean."""
+    cdef Py_ssize_t i, k
+    found = np.empty((values.shape[0], values.shape[1]))
+    cdef double[:, ::1] out = found
+    cdef double one
+    for i in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            one = (values[i, k] - mean[of[i], k]) / scale[of[i], k]
+            out[i, k] = limit if one > limit else -limit if one < -limit else one
+    return found
+
+
+def featured(const double[:, :] deviations, double weight, double limit):
+    """Deviations (N, M) and their squares as features, (N, 2 M), 0 where they are NaN: see `linear.dense`."""
+    cdef Py_ssize_t i, k, m = deviations.shape[1]
+    found = np.zeros((deviations.shape[0], 2 * m))
+    cdef double[:, ::1] out = found
+    cdef double one
+    for i in range(deviations.shape[0]):
+        for k in range(m):
+            one = deviations[i, k]
+            if one == one:
+                out[i, k], out[i, m + k] = weight * one, weight * (one * one / limit)
+    return found
+
+
+def distance(const double[:] description, const uint8_t[:] used, const double[:, ::1] root):
+    """See `Novelty.distance`: of one description, whose measures of fields come first, with the root of those used."""
+    cdef Py_ssize_t i, j, k, count = root.shape[0]
+    cdef double found = 0.0, strayed = 0.0, whitened
+    for j in range(count):
+        whitened, k = 0.0, 0
+        for i in range(used.shape[0]):
+            if used[i]:
+                whitened += description[i] * root[k, j]
+                k += 1
+        found += whitened * whitened
+    for i in range(used.shape[0], description.shape[0]):
+        if description[i] < strayed:
+            strayed = description[i]
+    return (found / count if count else 1.0) + strayed * strayed / 2
 
 
 def measured(const int64_t[:] owner, const int64_t[:] rows, const double[:] counts, Py_ssize_t length,

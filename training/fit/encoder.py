@@ -30,7 +30,7 @@ from service.encoding.fields import (
     Rhythm,
     Step,
 )
-from service.encoding.habit import LAG, LEAST_PAST, Habit, Past
+from service.encoding.habit import LAG, LEAST_PAST, Habit, compared_with_past
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.transition import Transition
 from service.encoding.values import Floats, catalogue_order
@@ -219,8 +219,8 @@ def _change(fields: Sequence[Field], log: Log, least: int) -> list[Change]:
     for f in fields:
         ids = events.ids[f.name] = f.encode(events)
         shares = _frequencies(ids, events, f.size, least)
-        support = Change(f.name, [f.name], [shares], [1.0]).support(ids[None], events)
-        able = (events.lengths > 1) & np.logical_or.reduceat(ids != MISSING, events.starts)  # to tell of a change
+        support, told = Change(f.name, [f.name], [shares], [1.0]).support([ids], events)
+        able = (events.lengths > 1) & told  # to tell of a change
         anywhere = np.logaddexp.reduceat(np.array(COUNTS)[:, None] * support, events.starts, axis=1)[:, able]
         odds = anywhere - np.log(events.lengths[able] - 1)
         changing, unchanged = total(np.array([(odds >= 0).sum(axis=1), (odds < 0).sum(axis=1)]))
@@ -242,8 +242,7 @@ def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
         return []
     drawn = np.random.default_rng(0).permutation(long)[:CHANGE_SEQUENCES]
     events = Events(*log.subset(drawn).whole, log.reading)
-    before = events.at - LAG
-    told = before >= LEAST_PAST
+    told = events.at - LAG >= LEAST_PAST
     kept: list[tuple[str, float, list[float]]] = []
     for f in fields:
         if not isinstance(f, Vocabulary | Bins | Codeword | Gap | Hour):
@@ -252,8 +251,10 @@ def _habit(fields: Sequence[Field], log: Log, least: int) -> list[Habit]:
         shares = _frequencies(ids, events, f.size, least)
         if f.name in events.codes:  # of one unknown value
             shares[UNKNOWN] /= 1 + len(np.unique(events.codes[f.name][ids == UNKNOWN]))
-        pasts = {strength: Past(events, [f.name], [strength], [np.array(shares)]) for strength in STRENGTHS}
-        gains = {strength: float(past.log_ratio(before)[told].mean()) for strength, past in pasts.items()}
+        gains = dict[float, float]()
+        for strength in STRENGTHS:
+            each, _ = compared_with_past(events, [f.name], [strength], [np.array(shares)])
+            gains[strength] = float(np.nan_to_num(each[told]).mean())
         best = max(gains, key=gains.__getitem__)
         if gains[best] > LEAST_GAIN:
             kept.append((f.name, best, shares))

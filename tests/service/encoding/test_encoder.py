@@ -298,7 +298,7 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
     frequencies = [[0.4, 0.3, 0.2, 0.1], [0.5, 0.25, 0.25]]
     counts = [0.5, 0.1]
     change = Change("change", ["a", "b"], frequencies, counts)
-    ids = np.array(pairs).T
+    ids = np.array(pairs).T.copy()
 
     def log_likelihood(values: list[int], shares: list[float]) -> float:
         total = 0.0
@@ -306,7 +306,8 @@ def test_a_change_of_hands_weighs_what_the_two_stretches_say_apart_and_together(
             total += math.log((values[:i].count(value) + 3 * shares[value]) / (i + 3))
         return total
 
-    for t, found in enumerate(change.support(ids, Events({}, [len(pairs)], PLAIN))[1:], 1):
+    support, _ = change.support(list(ids), Events({}, [len(pairs)], PLAIN))
+    for t, found in enumerate(support[1:], 1):
         wanted = sum(
             count * (log_likelihood(row[:t], shares) + log_likelihood(row[t:], shares) - log_likelihood(row, shares))
             for row, shares, count in zip(ids.tolist(), frequencies, counts, strict=True)

@@ -84,4 +84,4 @@ def test_events_that_repeat_an_id_are_found_under_every_spelling() -> None:
 def test_unknown_values_share_one_id_and_stay_apart_from_one_another() -> None:
     events = Events({"item": ["x", "a", "y", "x ", 7, "7.0"]}, [6], PLAIN)
     assert Vocabulary("item", ["a"], identifier=True).encode(events).tolist() == [UNKNOWN, FIRST, *[UNKNOWN] * 4]
-    assert events.counts("item")[1].tolist() == [4]  # x, a, y, 7
+    assert events.met("item")[1].tolist() == [4]  # x, a, y, 7

@@ -38,6 +38,25 @@ def test_sums_are_those_of_numpy(sequences: list[list[int]], seed: int) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7)
 
 
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_distances_are_those_of_numpy(sequences: int, fields: int, habits: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = 5 * rng.normal(size=(sequences, fields + habits))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    mean, scale = rng.normal(size=(2, 3, values.shape[1]))
+    of = rng.integers(0, 3, sequences)
+    found = sums.standardised(values, mean, scale, of, 2.0)
+    np.testing.assert_allclose(found, np.clip((values - mean[of]) / scale[of], -2, 2))
+    features = np.concatenate((np.nan_to_num(found), np.nan_to_num(found) ** 2 / 2), axis=1)
+    np.testing.assert_allclose(sums.featured(found, 0.1, 2.0), 0.1 * features)
+    for one in found:
+        used = ~np.isnan(one[:fields])
+        root = rng.normal(size=(used.sum(), used.sum()))
+        whitened, strays = one[:fields][used] @ root, np.nan_to_num(one[fields:]).min(initial=0)
+        expected = (np.mean(whitened**2) if used.any() else 1.0) + strays**2 / 2
+        assert sums.distance(one, used.view(np.uint8), root) == pytest.approx(expected)
+
+
 @given(st.lists(st.lists(st.integers(-1, 9), min_size=1, max_size=20), min_size=1, max_size=6), st.integers(0, 2**32))
 def test_an_event_has_the_largest_value_of_its_positions(given_: list[list[int]], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,0 +1,73 @@
+"""Compiled comparisons say what their definitions and plain numpy say, for one sequence and for many."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.encoding import comparisons
+from service.encoding.events import Events
+from service.encoding.fields import FIRST, MISSING
+from service.encoding.reading import PLAIN
+from tests.support.reference import comparisons as reference
+
+VALUES, SOURCES, LIMIT = 12, 3, 8
+LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, SEEDS, st.integers(0, 30), st.integers(1, 20), st.booleans())
+def test_an_event_is_compared_with_its_past(lengths: list[int], seed: int, lag: int, least: int, told: bool) -> None:
+    rng, events = np.random.default_rng(seed), Events({}, lengths, PLAIN)
+    values = [rng.integers(0, VALUES, events.length) for _ in range(SOURCES)]
+    ids = [np.where(rng.random(events.length) < 0.2, MISSING, FIRST + value % 5) for value in values]
+    shares, strengths = [rng.random(FIRST + 5) + 0.01 for _ in values], 20 * rng.random(SOURCES)
+    shape = events.length, SOURCES
+    recalled, lost = rng.integers(0, 3, shape) * rng.random(shape), rng.random(shape) < 0.2
+    earlier, latest = 30 * rng.random(len(lengths)), np.array((5, 12, 40))
+    if not told:
+        recalled, lost, earlier = recalled * 0, lost & False, earlier * 0
+    found = comparisons.habits(
+        values,
+        ids,
+        shares,
+        strengths,
+        events.starts,
+        events.lengths,
+        earlier,
+        recalled if told else None,
+        lost.view(np.uint8) if told else None,
+        latest,
+        lag,
+        least,
+        MISSING,
+        2.0,
+    )
+    expected = reference.habits(
+        events, values, ids, shares, strengths, earlier, recalled, lost, latest.tolist(), lag, least, 2.0
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(LENGTHS, SEEDS)
+def test_a_change_is_supported_by_what_lies_before_and_after_it(lengths: list[int], seed: int) -> None:
+    rng, events = np.random.default_rng(seed), Events({}, lengths, PLAIN)
+    each = VALUES // SOURCES
+    ids = rng.integers(0, each, (SOURCES, events.length))
+    silent = rng.random((SOURCES, len(lengths))) < 0.2
+    ids[silent[:, events.owner]] = MISSING
+    prior, counts = rng.random(VALUES), rng.random(SOURCES)
+    support, told = comparisons.support(
+        list(ids), counts, np.split(prior, SOURCES), 3.0, events.starts, events.lengths, MISSING
+    )
+    there = np.logical_or.reduceat(ids != MISSING, events.starts, axis=1)
+    values = ids + each * np.arange(SOURCES)[:, None]
+    expected = reference.support(events, values, there, counts, prior, 3.0)
+    np.testing.assert_allclose(support, expected, atol=1e-9)
+    np.testing.assert_array_equal(told, there.any(axis=0))
+    odds = comparisons.odds_of_change(expected, events.starts, events.lengths)
+    np.testing.assert_allclose(odds, reference.odds_of_change(events, expected), atol=1e-7)
+    steps = comparisons.steps(odds, told.view(np.uint8), events.starts, events.lengths, LIMIT, MISSING, FIRST)
+    np.testing.assert_array_equal(steps, reference.steps(odds, told, events, LIMIT))
