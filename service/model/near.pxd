@@ -31,8 +31,17 @@ cdef class Sketch:
     cdef uint64_t kept[BINS_]
 
 
+cdef class Posted:
+    cdef int64_t *accounts
+    cdef int n, room
+    cdef add(self, int64_t account)
+    cdef void take_out(self, int64_t account) noexcept
+    cdef void _drop(self, int at) noexcept
+
+
 cdef class Near:
     cdef readonly dict sketches
     cdef readonly dict holders
     cdef int nearest_to(self, int64_t account, const uint64_t *of, Match *found) except -1
     cdef put_kept(self, int64_t account, const uint64_t *of)
+    cdef _take_out(self, int64_t account, mark)

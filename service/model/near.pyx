@@ -1,7 +1,7 @@
 """Finds accounts that named nearly the same: sketches of what each named, and which accounts share parts of one."""
 
 from libc.stdint cimport int16_t, int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from cpython.mem cimport PyMem_Free as free
 
 from service.model.totals cimport some
@@ -10,7 +10,7 @@ import numpy as np
 
 BINS = BINS_  # of a sketch
 MARKS = 32  # by which a sketch is found
-POSTINGS, EARLIEST = 16, 4  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
+POSTINGS, EARLIEST = POSTINGS_, EARLIEST_  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
 COMPARED = COMPARED_  # accounts that a sequence is compared with
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 NONE = 0xFFFFFFFFFFFFFFFF
@@ -19,6 +19,7 @@ ODD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 cdef enum:
     MARKS_ = 32
     POSTINGS_ = 16
+    EARLIEST_ = 4
     MET = 4096  # places for the accounts that marks lead to, of which there are at most (BINS - 1) POSTINGS
 
 
@@ -70,6 +71,14 @@ cdef int marks_of(const uint64_t *of, uint64_t *found) noexcept nogil:
     return count
 
 
+cdef bint among(uint64_t mark, const uint64_t *marks, int count) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if marks[i] == mark:
+            return True
+    return False
+
+
 cdef Py_ssize_t distinct(const uint64_t[:] keys, int lag) except -1:
     """How many keys, or pairs of keys that follow one another, are told apart."""
     cdef Py_ssize_t room = 2, i, at, found = 0
@@ -104,6 +113,42 @@ cdef class Sketch:
         return [found[i] for i in range(marks_of(self.kept, found))]
 
 
+cdef class Posted:
+    """Accounts that a mark leads to, side by side in memory, since all are looked at."""
+
+    def __dealloc__(self):
+        free(self.accounts)
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, Py_ssize_t at):
+        if not 0 <= at < self.n:
+            raise IndexError(at)
+        return self.accounts[at]
+
+    cdef add(self, int64_t account):
+        """Of the latest and some of the earliest."""
+        if self.n == POSTINGS_:
+            self._drop(EARLIEST_)
+        elif self.n == self.room:
+            self.room = max(2 * self.room, 1)
+            self.accounts = <int64_t *>some(self.room * sizeof(int64_t), self.accounts)
+        self.accounts[self.n] = account
+        self.n += 1
+
+    cdef void take_out(self, int64_t account) noexcept:
+        cdef int i
+        for i in range(self.n):
+            if self.accounts[i] == account:
+                self._drop(i)
+                return
+
+    cdef void _drop(self, int at) noexcept:
+        self.n -= 1
+        memmove(self.accounts + at, self.accounts + at + 1, (self.n - at) * sizeof(int64_t))
+
+
 cdef class Near:
     """Sketches of accounts, found by any two of their values that are neighbours in both; one would be too common."""
 
@@ -116,25 +161,29 @@ cdef class Near:
         self.put_kept(account, &of[0])
 
     cdef put_kept(self, int64_t account, const uint64_t *of):
-        cdef Sketch kept = Sketch()
+        cdef uint64_t[BINS_] marks, before
+        cdef Sketch kept = Sketch(), old = self.sketches.get(account)
+        cdef int count = marks_of(of, marks), known = 0 if old is None else marks_of(old.kept, before), i
+        cdef Posted found
         memcpy(kept.kept, of, sizeof(kept.kept))
-        old, new = self._marks(account), set(kept.marks())
-        self._take_out(account, old - new)
+        for i in range(known):
+            if not among(before[i], marks, count):
+                self._take_out(account, before[i])
         self.sketches[account] = kept
-        cdef list found
-        for mark in new - old:
-            found = self.holders.get(mark)
-            if found is None:
-                self.holders[mark] = [account]
+        for i in range(count):
+            if among(marks[i], before, known):
                 continue
-            found.append(account)
-            if len(found) > POSTINGS_:
-                del found[EARLIEST]
+            found = self.holders.get(marks[i])
+            if found is None:
+                found = self.holders[marks[i]] = Posted()
+            found.add(account)
 
     def drop(self, int64_t account):
         """Forgets an account."""
-        self._take_out(account, self._marks(account))
-        self.sketches.pop(account, None)
+        cdef Sketch old = self.sketches.pop(account, None)
+        if old is not None:
+            for mark in old.marks():
+                self._take_out(account, mark)
 
     def like(self, int64_t account):
         """Numbers of other accounts that share something with a kept one, those that share most first."""
@@ -142,17 +191,12 @@ cdef class Near:
         cdef Sketch of = self.sketches[account]
         return [found[i].account for i in range(self.nearest_to(account, of.kept, found))]
 
-    def _marks(self, account):
-        kept = self.sketches.get(account)
-        return set() if kept is None else set(kept.marks())
-
-    def _take_out(self, account, marks):
-        for mark in marks:
-            found = self.holders.get(mark, [])
-            if account in found:
-                found.remove(account)
-            if not found:
-                self.holders.pop(mark, None)
+    cdef _take_out(self, int64_t account, mark):
+        cdef Posted found = self.holders.get(mark)
+        if found is not None:
+            found.take_out(account)
+            if not found.n:
+                del self.holders[mark]
 
     cdef int nearest_to(self, int64_t account, const uint64_t *of, Match *found) except -1:
         """Up to COMPARED other accounts, those that share most of their bins with a sketch first; returns how many."""
@@ -162,14 +206,14 @@ cdef class Near:
         cdef int16_t times[BINS_ * POSTINGS_]
         cdef int count = marks_of(of, marks), known = 0, most = 0, i, k, at
         cdef int64_t who
-        cdef list holders
+        cdef Posted holders
         memset(place, 0, sizeof(place))
         for i in range(count):
             holders = self.holders.get(marks[i])
             if holders is None:
                 continue
-            for number in holders:
-                who = number
+            for k in range(holders.n):
+                who = holders.accounts[k]
                 if who == account:
                     continue
                 at = mix(<uint64_t>who) % MET

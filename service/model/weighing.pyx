@@ -3,7 +3,7 @@
 No sum runs over several sequences, so a score never depends on what is scored beside it.
 """
 
-from libc.math cimport exp, isnan, log, pow, tanh, INFINITY
+from libc.math cimport exp, isnan, log, pow, INFINITY
 from libc.stdint cimport int64_t
 
 import numpy as np
@@ -15,7 +15,7 @@ cdef double STEEP = STEEPNESS, POWER = EVENT_POWER
 
 
 cdef inline double sigmoid(double x) noexcept nogil:
-    return 0.5 + 0.5 * tanh(0.5 * x)
+    return 1 / (1 + exp(-x))
 
 
 cdef inline double log_distance(double novelty) noexcept nogil:
