@@ -106,6 +106,11 @@ class Encoder:
         self.text_columns, self.tokenizer = tuple(text_columns), tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
+        for f in self.fields:
+            if isinstance(f, Change | Habit):  # since compiled code looks no further
+                sizes = [self._by_name[source].size for source in f.sources]
+                if sizes != [len(shares) for shares in f.frequencies]:
+                    raise ValueError(f"{f.name} has shares of other ids than those of {', '.join(f.sources)}")
         laid: list[Field] = [*self.fields, Length(), Span()]
         laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
         self.text = None

@@ -13,6 +13,7 @@ from service.encoding import encoder as enc
 from service.encoding import fields
 from service.encoding.change import Change
 from service.encoding.events import Events
+from service.encoding.habit import Habit
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Word
 from service.encoding.reading import PLAIN
@@ -346,3 +347,15 @@ def test_what_a_sequence_lacks_everywhere_is_unknown_and_not_a_value() -> None:
     encoded = e.encode(columns(partly), 6)
     assert not encoded.missing.any()
     assert "price missing" in {e.describe(int(row)) for row in encoded.rows[1] if row > enc.MASK}
+
+
+def test_shares_of_other_ids_than_those_that_events_have_are_refused() -> None:
+    action = Vocabulary("action", ["a", "b"], identifier=False)
+
+    def fields_with(shares: list[float]) -> list[fields.Field]:
+        return [action, Change("change", ["action"], [shares], [0.5]), Habit("habit", ["action"], [20.0], [shares])]
+
+    enc.Encoder(fields_with([0.25] * 4), PLAIN)
+    for field in fields_with([0.25] * 3)[1:]:
+        with pytest.raises(ValueError, match=f"{field.name} has shares of other ids than those of action"):
+            enc.Encoder([action, field], PLAIN)
