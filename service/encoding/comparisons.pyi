@@ -1,12 +1,24 @@
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoding.remembered import Remembered
 from service.encoding.values import Floats
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
+def recalled(
+    remembered: Sequence[Remembered | None],
+    tokens: NDArray[np.uint32],
+    starts: Ints,
+    lengths: Ints,
+    decay: float,
+    least_rest: float,
+    slack: float,
+) -> tuple[Floats, Floats, Bools]: ...
 def habits(
     values: list[Ints],
     ids: list[Ints],

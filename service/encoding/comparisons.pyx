@@ -3,12 +3,74 @@
 Values of events are numbers from 0.
 """
 
-from libc.math cimport ceil, exp, log, rint, sqrt, INFINITY, NAN
-from libc.stdint cimport int64_t, uint8_t
+from libc.math cimport ceil, exp, log, pow, rint, sqrt, INFINITY, NAN
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from service.encoding.met cimport Kept, Met, longest
 
 import numpy as np
+
+
+def recalled(remembered, const uint32_t[:, :] tokens, const int64_t[:] starts, const int64_t[:] lengths, double decay,
+             double least_rest, double slack):
+    """See `habit.Recall`.
+
+    Args:
+        remembered: N, as of `Events`.
+        tokens: (T, S), as of `Events`.
+        decay, least_rest, slack: DECAY, LEAST_REST and SLACK.
+
+    Returns: `Recall.events`, `Recall.counts` and `Recall.lost`.
+    """
+    cdef Py_ssize_t n = 0, t, s, start, end, sources = tokens.shape[1]
+    shape = tokens.shape[0], sources
+    total, count, gone = np.zeros(starts.shape[0]), np.zeros(shape), np.zeros(shape, dtype=bool)
+    cdef double[::1] events = total
+    cdef double[:, ::1] out = count
+    cdef uint8_t[:, ::1] lost = gone.view(np.uint8)
+    cdef const uint32_t[:] known
+    cdef const double[:] counts
+    cdef Met seen = Met(sources * longest(lengths))
+    cdef double whole, rest, weight, grown, held
+    cdef bint own, full
+    for n, one in enumerate(remembered):
+        if one is None:
+            continue
+        start, end = starts[n], starts[n] + lengths[n]
+        known, counts, own, full, whole = one.tokens, one.counts, one.own, one.full, one.events
+        rest, grown = whole, pow(decay, -<double>lengths[n]) if own else 1.0
+        if own:
+            for t in range(start, end):
+                weight = pow(decay, end - 1 - t)
+                rest -= weight
+                for s in range(sources):
+                    seen.of(tokens[t, s]).weight += weight
+            if rest < least_rest * whole:
+                rest = 0.0  # of so little left, rounding says more than habits
+        for t in range(start, end):
+            for s in range(sources):
+                held, weight = count_of(tokens[t, s], known, counts), 0.0
+                if own:
+                    weight = seen.of(tokens[t, s]).weight
+                held = 0.0 if held < (1 + slack) * weight else held - weight
+                # where there was no room for all values, one that is not counted may have been there
+                lost[t, s] = full and held == 0
+                out[t, s] = held * grown if rest > 0 else 0.0
+        events[n] = max(rest, 0.0) * grown
+        seen.forget()
+    return total, count, gone
+
+
+cdef inline double count_of(uint32_t token, const uint32_t[:] known, const double[:] counts) noexcept nogil:
+    """How often a value was held, where those that were are ascending."""
+    cdef Py_ssize_t low = 0, high = known.shape[0], middle
+    while low < high:
+        middle = (low + high) // 2
+        if known[middle] < token:
+            low = middle + 1
+        else:
+            high = middle
+    return counts[low] if low < known.shape[0] and known[low] == token else 0.0
 
 
 cdef inline double log_ratio(Met seen, const int64_t[:] values, const int64_t[:] ids, const double[:] share,

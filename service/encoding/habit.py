@@ -72,30 +72,9 @@ class Recall:
     """
 
     def __init__(self, events: Events) -> None:
-        of = [(i, one) for i, one in enumerate(events.remembered) if one is not None]
-        own, full = np.zeros((2, len(events.lengths)), dtype=bool)
-        total = np.zeros(len(events.lengths))
-        for i, one in of:
-            own[i], full[i], total[i] = one.own, one.full, one.events
-        keys = (events.owner << 32)[:, None] | events.tokens
-        known = np.concatenate([*(i << 32 | one.tokens.astype(np.int64) for i, one in of), [-1]])
-        place = np.searchsorted(known[:-1], keys)
-        counts = np.concatenate([*(one.counts for _, one in of), [0.0]])[place]
-        counts[known[place] != keys] = 0.0
-        if own.any():
-            whole = total
-            ago = events.lengths[events.owner] - events.at - 1
-            weights = np.where(own[events.owner], DECAY**ago, 0.0)
-            total = total - np.add.reduceat(weights, events.starts)
-            total[total < LEAST_REST * whole] = 0.0  # of so little left, rounding says more than habits
-            _, which = np.unique(keys, return_inverse=True)
-            held = np.bincount(which.ravel(), np.repeat(weights, keys.shape[1]))[which].reshape(keys.shape)
-            counts = np.where(counts < (1 + SLACK) * held, 0.0, counts - held)
-        # where there was no room for all values, one that is not counted may have been there
-        self.lost: NDArray[np.bool_] = (counts == 0) & full[events.owner][:, None]
-        grown = np.where(own, DECAY**-events.lengths, 1.0)
-        self.events = total.clip(0.0) * grown
-        self.counts: Floats = np.where(total[events.owner][:, None] > 0, counts * grown[events.owner][:, None], 0.0)
+        self.events, self.counts, self.lost = comparisons.recalled(
+            events.remembered, events.tokens, events.starts, events.lengths, DECAY, LEAST_REST, SLACK
+        )
 
 
 def compared_with_past(

@@ -11,6 +11,7 @@ cdef inline Py_ssize_t longest(const int64_t[:] lengths) noexcept nogil:
 cdef struct Kept:
     int64_t value
     int64_t count
+    double weight
     Py_ssize_t last
 
 
@@ -24,7 +25,7 @@ cdef class Met:
         cdef Py_ssize_t at = <Py_ssize_t>((<uint64_t>value * 0x9E3779B97F4A7C15ULL) >> 32) & self.mask
         while self.kept[at].value != value:
             if self.kept[at].value < 0:
-                self.kept[at].value, self.kept[at].count = value, 0
+                self.kept[at].value, self.kept[at].count, self.kept[at].weight = value, 0, 0.0
                 self.places[self.n] = at
                 self.n += 1
                 break

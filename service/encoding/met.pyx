@@ -4,7 +4,7 @@ from cpython.mem cimport PyMem_Free as free, PyMem_Malloc as malloc
 
 
 cdef class Met:
-    """Values from 0 that one sequence holds, each with a count and the place where it was met last.
+    """Values from 0 that one sequence holds, each with a count, a weight and the place where it was met last.
 
     Args:
         most: values that are met until they are forgotten.

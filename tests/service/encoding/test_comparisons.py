@@ -1,5 +1,7 @@
 """Compiled comparisons say what their definitions and plain numpy say, for one sequence and for many."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,12 +9,31 @@ from hypothesis import strategies as st
 from service.encoding import comparisons
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING
+from service.encoding.habit import LEAST_REST, SLACK
 from service.encoding.reading import PLAIN
+from service.encoding.remembered import DECAY, Remembered
 from tests.support.reference import comparisons as reference
 
 VALUES, SOURCES, LIMIT = 12, 3, 8
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, SEEDS)
+def test_what_is_remembered_is_told_without_the_sequence_itself(lengths: list[int], seed: int) -> None:
+    rng, events = np.random.default_rng(seed), Events({}, lengths, PLAIN)
+    events.tokens = rng.integers(0, VALUES, (events.length, SOURCES)).astype(np.uint32)
+    remembered: list[Remembered | None] = []
+    for n, length in enumerate(lengths):
+        before = rng.integers(0, VALUES, (rng.integers(0, 60), SOURCES)).astype(np.uint32)
+        own = bool(rng.random() < 0.7)
+        told = np.concatenate([before, events.tokens[events.owner == n]]) if own else before
+        one = Remembered.of_events(told if len(told) else told.reshape(0, SOURCES), DECAY)
+        remembered.append(None if length % 7 == 0 else replace(one, own=own, full=bool(rng.random() < 0.5)))
+    found = comparisons.recalled(remembered, events.tokens, events.starts, events.lengths, DECAY, LEAST_REST, SLACK)
+    for one, other in zip(found, reference.recalled(remembered, events, DECAY, LEAST_REST, SLACK), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=40)

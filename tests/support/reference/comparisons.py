@@ -1,14 +1,41 @@
 """Comparisons of events in plain numpy, as `service/encoding/comparisons.pyx` compiles them."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding.events import Events
 from service.encoding.fields import FIRST, MISSING
+from service.encoding.remembered import Remembered
 from service.encoding.values import Floats
 from tests.support.reference.runs import run_lengths, run_starts
+
+
+def recalled(
+    remembered: Sequence[Remembered | None], events: Events, decay: float, least_rest: float, slack: float
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    total, counts = np.zeros(len(remembered)), np.zeros(events.tokens.shape)
+    lost = np.zeros(events.tokens.shape, dtype=bool)
+    for n, one in enumerate(remembered):
+        if one is None:
+            continue
+        at = np.flatnonzero(events.owner == n)
+        weights = decay ** (len(at) - 1.0 - np.arange(len(at))) * one.own
+        rest = one.events - weights.sum()
+        rest = 0.0 if one.own and rest < least_rest * one.events else rest
+        grown = decay ** -len(at) if one.own else 1.0
+        total[n] = max(rest, 0.0) * grown
+        known = dict(zip(one.tokens.tolist(), one.counts.tolist(), strict=True))
+        for t in at.tolist():
+            for s, token in enumerate(events.tokens[t].tolist()):
+                own = float((weights[:, None] * (events.tokens[at] == token)).sum())
+                held = known.get(token, 0.0)
+                held = 0.0 if held < (1 + slack) * own else held - own
+                lost[t, s] = one.full and held == 0
+                counts[t, s] = held * grown if rest > 0 else 0.0
+    return total, counts, lost
 
 
 def habits(
