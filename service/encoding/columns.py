@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import cast
 
+from service.encoding import passes
 from service.encoding.reading import Reading
 from service.encoding.remembered import Given
 from service.encoding.values import Columns, EventError, canonical
@@ -24,16 +25,10 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
                 raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
             length = len(values)
         return cast(Columns, events), length or 0
-    if set(map(type, events)) != {dict}:
-        at = next(i for i, event in enumerate(events) if not isinstance(event, dict))
-        raise EventError(at, None, "an event is an object of fields and values")
-    rows = cast(Sequence[dict[str, object]], events)
-    shapes = set(map(tuple, rows))
-    if len(shapes) == 1:  # all have the same fields in the same order
-        values = map(list, zip(*map(dict.values, rows), strict=True))
-        return dict(zip(shapes.pop(), values, strict=True)), len(rows)
-    names = dict.fromkeys(name for shape in shapes for name in shape)
-    return {name: [event.get(name) for event in rows] for name in names}, len(rows)
+    found = passes.columns(events)
+    if isinstance(found, int):
+        raise EventError(found, None, "an event is an object of fields and values")
+    return found, len(events)
 
 
 def flattened(record: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:

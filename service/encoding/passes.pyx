@@ -8,6 +8,25 @@ from service.encoding.met cimport Kept, Met, longest
 import numpy as np
 
 
+def columns(rows):
+    """What dicts hold by key, {key: list}, None where one does not have it; the place of the first that is no dict if
+    there is one."""
+    cdef dict found = {}
+    cdef list values
+    cdef Py_ssize_t at = 0, count = len(rows)
+    for row in rows:
+        if not isinstance(row, dict):
+            return at
+        for name, value in (<dict>row).items():
+            kept = found.get(name)
+            if kept is None:
+                kept = found[name] = [None] * count
+            values = kept
+            values[at] = value
+        at += 1
+    return found
+
+
 def known_as(dict known, values):
     """Int64 (T,), what each value is known as, and a list of the places of those that are not known.
 

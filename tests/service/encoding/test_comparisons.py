@@ -26,10 +26,10 @@ def test_what_is_remembered_is_told_without_the_sequence_itself(lengths: list[in
     events.tokens = rng.integers(0, VALUES, (events.length, SOURCES)).astype(np.uint32)
     remembered: list[Remembered | None] = []
     for n, length in enumerate(lengths):
-        before = rng.integers(0, VALUES, (rng.integers(0, 60), SOURCES)).astype(np.uint32)
+        before = rng.integers(0, VALUES, (rng.integers(1, 60), SOURCES)).astype(np.uint32)
         own = bool(rng.random() < 0.7)
         told = np.concatenate([before, events.tokens[events.owner == n]]) if own else before
-        one = Remembered.of_events(told if len(told) else told.reshape(0, SOURCES), DECAY)
+        one = Remembered.of_events(told, DECAY)
         remembered.append(None if length % 7 == 0 else replace(one, own=own, full=bool(rng.random() < 0.5)))
     found = comparisons.recalled(remembered, events.tokens, events.starts, events.lengths, DECAY, LEAST_REST, SLACK)
     for one, other in zip(found, reference.recalled(remembered, events, DECAY, LEAST_REST, SLACK), strict=True):

@@ -23,6 +23,14 @@ def drawn(lengths: list[int], seed: int) -> tuple[np.random.Generator, Events]:
     return np.random.default_rng(seed), Events({}, lengths, PLAIN)
 
 
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers() | st.none())), st.integers(0, 9))
+def test_rows_become_columns(rows: list[dict[str, int | None]], bad: int) -> None:
+    found = passes.columns(rows)
+    assert found == {name: [row.get(name) for row in rows] for row in rows for name in row}
+    if bad < len(rows):
+        assert passes.columns([*rows[:bad], [], *rows[bad:], None]) == bad
+
+
 @given(st.lists(st.text(max_size=2) | st.integers(0, 3) | st.none() | st.just(math.nan) | st.booleans()))
 def test_a_value_is_known_as_a_dict_knows_it(values: list[object]) -> None:
     known: dict[object, int] = {None: 1, "a": 2, "bb": 3, 1: 4}
