@@ -22,8 +22,8 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 def dense(description: Floats) -> Floats:
     """The features (..., 2 M) made from the measures (..., M); a field without values counts as normal."""
-    found = featured(description.reshape(-1, description.shape[-1]), MEASURES, LIMIT)
-    return found.reshape(*description.shape[:-1], found.shape[-1])
+    found = featured(np.atleast_2d(description), MEASURES, LIMIT)
+    return found.reshape(*description.shape[:-1], found.shape[1])
 
 
 @dataclass(frozen=True)
