@@ -9,12 +9,15 @@ from service.encoding.reading import Reading
 from service.encoding.remembered import Given
 from service.encoding.values import Columns, EventError, canonical
 
+MOST_VALUES = 1 << 20  # of all columns together, where nearly all are missing
+
 
 def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns, int]:
     """Columns and number of events, which come one by one or already as columns; None where an event says nothing.
 
     Raises:
-        EventError: an event is no object, a column no list, or columns differ in length.
+        EventError: an event is no object, a column no list, columns differ in length, or events have so little in
+            common that columns would be huge, and nearly empty.
     """
     if isinstance(events, Mapping):
         length = None
@@ -25,9 +28,11 @@ def columns_of(events: Sequence[object] | Mapping[str, object]) -> tuple[Columns
                 raise EventError(None, name, f"{len(values)} values, where the columns before it have {length}")
             length = len(values)
         return cast(Columns, events), length or 0
-    found = passes.columns(events)
+    found = passes.columns(events, MOST_VALUES)
     if isinstance(found, int):
         raise EventError(found, None, "an event is an object of fields and values")
+    if found is None:
+        raise EventError(None, None, "hardly two events have a field in common; send the fields that training had")
     return found, len(events)
 
 
@@ -86,7 +91,7 @@ def joined(sequences: Sequence[Given], names: Iterable[str]) -> dict[str, Sequen
     found: dict[str, Sequence[object]] = {}
     for name in names:
         parts = [(columns.get(name), length) for columns, length, *_ in sequences]
-        if len(parts) == 1 and parts[0][0] is not None:
+        if len(parts) == 1 and isinstance(parts[0][0], list):
             found[name] = parts[0][0]
         elif any(values is not None for values, _ in parts):
             found[name] = list(chain.from_iterable(repeat(None, n) if v is None else v for v, n in parts))

@@ -10,6 +10,7 @@ from service.encoding.met cimport Kept, Met, longest
 
 import numpy as np
 
+cdef double NEVER = 1e15  # more events than there are
 
 def recalled(remembered, const uint32_t[:, :] tokens, const int64_t[:] starts, const int64_t[:] lengths, double decay,
              double least_rest, double slack):
@@ -88,7 +89,7 @@ cdef inline double log_ratio(Met seen, const int64_t[:] values, const int64_t[:]
 def habits(list values, list ids, list shares, const double[:] strengths, const int64_t[:] starts,
            const int64_t[:] lengths, const double[:] earlier, const double[:, :] recalled, const uint8_t[:, :] lost,
            const int64_t[:] latest, Py_ssize_t lag, Py_ssize_t least, int64_t missing, double most):
-    """See `habit.compared`.
+    """See `habit.compared_with_past`.
 
     Args:
         values, ids: of each of S sources, int64 (T,): what is told apart, and the id of each.
@@ -152,7 +153,10 @@ def habits(list values, list ids, list shares, const double[:] strengths, const 
 
 cdef inline Py_ssize_t _first_told(Py_ssize_t start, double earlier, Py_ssize_t lag, Py_ssize_t least) noexcept nogil:
     """The first event whose past is long enough."""
-    return start if earlier >= least else start + lag + <Py_ssize_t>ceil(least - earlier)
+    cdef double lacking = least - earlier
+    if not lacking < NEVER:
+        return start + <Py_ssize_t>NEVER  # also where it is not a number
+    return start if lacking <= 0 else start + lag + <Py_ssize_t>ceil(lacking)
 
 
 cdef inline bint _is_long(int64_t length, double earlier, int64_t latest, Py_ssize_t least) noexcept nogil:

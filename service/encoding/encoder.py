@@ -8,6 +8,7 @@ pieces, only weigh in the linear part. `chunks` cuts what is too long for one pa
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -106,11 +107,7 @@ class Encoder:
         self.text_columns, self.tokenizer = tuple(text_columns), tokenizer
         self.max_positions, self.piece_pairs = max_positions, [list(pair) for pair in piece_pairs]
         self.vocabularies = [f for f in self.fields if isinstance(f, Vocabulary)]
-        for f in self.fields:
-            if isinstance(f, Change | Habit):  # since compiled code looks no further
-                sizes = [self._by_name[source].size for source in f.sources]
-                if sizes != [len(shares) for shares in f.frequencies]:
-                    raise ValueError(f"{f.name} has shares of other ids than those of {', '.join(f.sources)}")
+        self._check()
         laid: list[Field] = [*self.fields, Length(), Span()]
         laid += [kind(v.name) for v in self.vocabularies for kind in (Variety, Leader)]
         self.text = None
@@ -131,6 +128,17 @@ class Encoder:
             of: np.array([(s.slot, s.start) for s in some], dtype=np.int64).reshape(-1, 2)
             for of, some in self._as_given.items()
         }
+
+    def _check(self) -> None:
+        """Raises ValueError on fields that do not fit one another, since compiled code looks no further."""
+        if repeated := [name for name, times in Counter(f.name for f in self.fields).items() if times > 1]:
+            raise ValueError(f"several fields are called {', '.join(repeated)}")
+        for f in self.fields:
+            if isinstance(f, Change | Habit):
+                sizes = [self._by_name[s].size if s in self._by_name else 0 for s in f.sources]
+                weights = f.counts if isinstance(f, Change) else f.strengths
+                if sizes != [len(shares) for shares in f.frequencies] or len(sizes) != len(weights):
+                    raise ValueError(f"{f.name} has shares of other ids than those of {', '.join(f.sources)}")
 
     def of(self, what: Of) -> list[Stretch]:
         """The fields that describe an event, the sequence or a word piece, in the table's order."""
@@ -263,7 +271,8 @@ class Encoder:
             if isinstance(f, Habit) and self.tokens and events.remembered:
                 events.tokens = self.tokens.of(events)
             events.ids[f.name] = f.encode(events)
-        rows, lacks = self._bags("event", list(events.ids.values()), events.starts, events.lengths)
+        ids = [events.ids[f.name] for f, *_ in self._as_given["event"]]
+        rows, lacks = self._bags("event", ids, events.starts, events.lengths)
         lacking = dict(zip(events.ids, lacks.T, strict=True)) | {"ts": ~events.dated}
         for name in self.text_columns:
             told = np.array(list(map(bool, joined_texts(events.columns, events.length, [name], self.reading))))

@@ -76,7 +76,7 @@ class Events:
     Attributes:
         codes: by the name of each vocabulary that was encoded, int64 (T,), a number for each value, known or not.
         unreadable: by column of numbers or vectors that was read, the places of values that are none.
-        ids: by the name of each field of an event that was encoded, int (T,); later fields build on them.
+        ids: by the name of each field of an event that was encoded, int64 (T,); later fields build on them.
         remembered: N, what is known of each account before its sequence; empty where nothing is known of any.
         tokens: uint32 (T, sources of the habit), see `Tokens.of`; only there where something is remembered.
         habit: float64 (N, S), mean log ratio of each sequence's latest events, see `habit`; NaN where it is not known.
@@ -101,6 +101,8 @@ class Events:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.starts, self.owner, self.at = passes.laid(self.lengths)
         self.length = len(self.owner)
+        if any(len(values) != self.length for values in columns.values()):  # since compiled code looks no further
+            raise ValueError(f"columns of other lengths than the {self.length} events have")
         self.ids: dict[str, NDArray[np.int64]] = {}
         self.codes: dict[str, NDArray[np.int64]] = {}
         self.unreadable: dict[str, list[int]] = {}

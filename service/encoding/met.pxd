@@ -18,11 +18,13 @@ cdef struct Kept:
 cdef class Met:
     cdef Kept *kept
     cdef Py_ssize_t *places
+    cdef uint64_t odd
+    cdef int shift
     cdef Py_ssize_t mask, n
 
     cdef inline Kept *of(self, int64_t value) noexcept nogil:
         """What is kept of a value, which is taken in if it is new."""
-        cdef Py_ssize_t at = <Py_ssize_t>((<uint64_t>value * 0x9E3779B97F4A7C15ULL) >> 32) & self.mask
+        cdef Py_ssize_t at = <Py_ssize_t>((<uint64_t>value * self.odd) >> self.shift)
         while self.kept[at].value != value:
             if self.kept[at].value < 0:
                 self.kept[at].value, self.kept[at].count, self.kept[at].weight = value, 0, 0.0

@@ -7,19 +7,30 @@ from service.encoding.met cimport Kept, Met, longest
 
 import numpy as np
 
+cdef Py_ssize_t LEAST_GIVEN = 16  # one value in so many is given, where there are more than a few
 
-def columns(rows):
-    """What dicts hold by key, {key: list}, None where one does not have it; the place of the first that is no dict if
-    there is one."""
+
+def columns(rows, Py_ssize_t most):
+    """What dicts hold by key, {key: list}, None where one does not have it.
+
+    Returns: the place of the first that is no dict, where there is one; None if there were more than `most` values, and
+        nearly all of them None.
+    """
     cdef dict found = {}
     cdef list values
-    cdef Py_ssize_t at = 0, count = len(rows)
+    cdef Py_ssize_t at = 0, given = 0, count = len(rows)
     for row in rows:
         if not isinstance(row, dict):
             return at
+        given += len(<dict>row)
+        at += 1
+    most, at = max(most, LEAST_GIVEN * given), 0
+    for row in rows:
         for name, value in (<dict>row).items():
             kept = found.get(name)
             if kept is None:
+                if (len(found) + 1) * count > most:
+                    return None
                 kept = found[name] = [None] * count
             values = kept
             values[at] = value
@@ -69,9 +80,11 @@ def finite(values):
 
 
 def laid(const int64_t[:] lengths):
-    """See `Events`: starts, owner and at."""
+    """See `Events`: starts, owner and at; raises ValueError on a sequence without events."""
     cdef Py_ssize_t n, i, t = 0, total = 0
     for n in range(lengths.shape[0]):
+        if lengths[n] < 1:
+            raise ValueError("a sequence has at least one event")
         total += lengths[n]
     first, of = np.empty(lengths.shape[0], dtype=np.int64), np.empty((2, total), dtype=np.int64)
     cdef int64_t[::1] starts = first
@@ -262,16 +275,21 @@ def used(list parts, int32_t roles):
 
     Args:
         parts: int32 (Q, slots) of each sequence.
-        roles: the last row that is none.
+        roles: the last of the rows of roles, which are not counted.
     """
     cdef Py_ssize_t n, q, k, start, at = 0, most = 0, total = 0
+    cdef int32_t highest = 0
     cdef const int32_t[:, :] rows
     for one in parts:
+        rows = one
         most, total = max(most, one.size), total + one.size
+        for q in range(rows.shape[0]):
+            for k in range(rows.shape[1]):
+                highest = max(highest, rows[q, k])
     of, count = np.empty((2, total), dtype=np.int64), np.empty(total)
     cdef int64_t[:, ::1] out = of
     cdef double[::1] counts = count
-    cdef Met seen = Met(most)
+    cdef Met seen = Met(min(most, <Py_ssize_t>highest + 1))
     for n in range(len(parts)):
         rows, start = parts[n], at
         for q in range(rows.shape[0]):

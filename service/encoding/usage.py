@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding import passes
-from service.encoding.encoder import MASK, Encoded
+from service.encoding.encoder import AT_ONCE, MASK, Encoded
 
 
 @dataclass(frozen=True)
@@ -28,4 +28,8 @@ class Usage:
 
     @classmethod
     def of(cls, sequences: Sequence[Encoded]) -> "Usage":
-        return cls(*passes.used([e.rows for e in sequences], MASK), len(sequences))
+        starts = range(0, len(sequences), AT_ONCE)
+        parts = [passes.used([e.rows for e in sequences[k : k + AT_ONCE]], MASK) for k in starts]
+        owner = np.concatenate([owner + k for k, (owner, _, _) in zip(starts, parts, strict=True)])
+        rows, counts = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        return cls(owner, rows, counts, len(sequences))

@@ -21,8 +21,8 @@ MEASURES = 0.05  # weight of the standardised measures among the features, whose
 
 
 def dense(description: Floats) -> Floats:
-    """The features (..., 2 M) made from the measures (..., M); a field without values counts as normal."""
-    found = featured(np.atleast_2d(description), MEASURES, LIMIT)
+    """The features (..., 2 M) made from the measures (M,) or (N, M); a field without values counts as normal."""
+    found = featured(np.atleast_2d(np.asarray(description, dtype=np.float64)), MEASURES, LIMIT)
     return found.reshape(*description.shape[:-1], found.shape[1])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 BINS = BINS_  # of a sketch
 MARKS = 32  # by which a sketch is found
-POSTINGS, EARLIEST = POSTINGS_, EARLIEST_  # accounts that one mark of a sketch leads to: the latest, and some of the earliest
+POSTINGS, EARLIEST = POSTINGS_, EARLIEST_  # accounts that one mark leads to: the latest, and some of the earliest
 COMPARED = COMPARED_  # accounts that a sequence is compared with
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 NONE = 0xFFFFFFFFFFFFFFFF
@@ -132,8 +132,8 @@ cdef class Posted:
         if self.n == POSTINGS_:
             self._drop(EARLIEST_)
         elif self.n == self.room:
-            self.room = max(2 * self.room, 1)
-            self.accounts = <int64_t *>some(self.room * sizeof(int64_t), self.accounts)
+            self.accounts = <int64_t *>some(max(2 * self.n, 1) * sizeof(int64_t), self.accounts)
+            self.room = max(2 * self.n, 1)
         self.accounts[self.n] = account
         self.n += 1
 

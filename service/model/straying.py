@@ -24,7 +24,7 @@ class Straying:
     weights: Floats
 
     def parts(self, habit: Floats) -> Floats:
-        """What each standardised measure (..., S) adds to the log odds, float64 (..., S); 0 where it is not known."""
+        """What each standardised measure, (S,) or (N, S), adds to the log odds, alike; 0 where it is not known."""
         parts = dense(habit) * self.weights
         return np.asarray(parts.reshape(*habit.shape[:-1], 2, habit.shape[-1]).sum(axis=-2))
 

@@ -254,13 +254,16 @@ def part_at_random(labels: Labels, among: Indices, share: float, seed: int) -> t
     """
     rng = np.random.default_rng(seed)
     groups, strata = _groups(labels)[among], _strata(labels)[among]
-    drawn = np.zeros(len(among), dtype=bool)
+    drawn, wanted = np.zeros(len(among), dtype=bool), {0: 0.0, 1: 0.0}
     for stratum in np.unique(strata):
-        members, sizes = np.unique(groups[(strata == stratum) & ~drawn], return_counts=True)
-        wanted = share * (strata == stratum).sum() - ((strata == stratum) & drawn).sum()
+        here = strata == stratum
+        of = int(labels.label[among[here][0]])
+        members, sizes = np.unique(groups[here & ~drawn], return_counts=True)
+        # what a type is too rare for is drawn of the next, or none would be drawn of many rare types
+        wanted[of] += share * here.sum() - (here & drawn).sum()
         for k in rng.permutation(len(members)):
-            if wanted < sizes[k] / 2:
+            if wanted[of] < sizes[k] / 2:
                 continue
             drawn |= groups == members[k]
-            wanted -= sizes[k]
+            wanted[of] -= sizes[k]
     return among[~drawn], among[drawn]

@@ -105,6 +105,11 @@ def fit_encoder(
             "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
             f"each row ({', '.join(name for name in log.events.columns if name not in ROLES)})"
         )
+    if repeated := [name for name, times in Counter(f.name for f in fields).items() if times > 1]:
+        raise LogError(
+            f"column {repeated[0]!r} has the name of a field that is made of others; give it another one: "
+            f"--columns 'its {repeated[0]}={repeated[0]}'"
+        )
     pairs = _piece_pairs(log, texts, tokenizer, least) if tokenizer else []
     return Encoder(fields, log.reading, texts, tokenizer, max_positions, pairs)
 

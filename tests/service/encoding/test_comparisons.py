@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,3 +93,26 @@ def test_a_change_is_supported_by_what_lies_before_and_after_it(lengths: list[in
     np.testing.assert_allclose(odds, reference.odds_of_change(events, expected), atol=1e-7)
     steps = comparisons.steps(odds, told.view(np.uint8), events.starts, events.lengths, LIMIT, MISSING, FIRST)
     np.testing.assert_array_equal(steps, reference.steps(odds, told, events, LIMIT))
+
+
+@pytest.mark.parametrize("earlier", [np.nan, np.inf, 1e300])
+def test_a_summary_that_is_damaged_harms_no_memory(earlier: float) -> None:
+    one, lengths = np.zeros(3, dtype=np.int64) + FIRST, np.array([3])
+    each, _ = comparisons.habits(
+        [one],
+        [one],
+        [np.ones(4)],
+        np.ones(1),
+        np.zeros(1, dtype=np.int64),
+        lengths,
+        np.array([earlier]),
+        None,
+        None,
+        np.array([2]),
+        64,
+        32,
+        MISSING,
+        4.0,
+    )
+    assert len(each) == 3
+    assert np.isnan(each).all() == np.isnan(earlier)

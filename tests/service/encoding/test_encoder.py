@@ -359,3 +359,5 @@ def test_shares_of_other_ids_than_those_that_events_have_are_refused() -> None:
     for field in fields_with([0.25] * 3)[1:]:
         with pytest.raises(ValueError, match=f"{field.name} has shares of other ids than those of action"):
             enc.Encoder([action, field], PLAIN)
+    with pytest.raises(ValueError, match="several fields are called action"):
+        enc.Encoder([action, Vocabulary("action", ["c"], identifier=False)], PLAIN)

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.encoding import passes
+from service.encoding.columns import columns_of
 from service.encoding.events import Events
 from service.encoding.fields import MISSING
 from service.encoding.pairs import Pairs
 from service.encoding.reading import PLAIN
+from service.encoding.values import EventError
 from tests.support.reference import passes as reference
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
@@ -25,10 +27,27 @@ def drawn(lengths: list[int], seed: int) -> tuple[np.random.Generator, Events]:
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers() | st.none())), st.integers(0, 9))
 def test_rows_become_columns(rows: list[dict[str, int | None]], bad: int) -> None:
-    found = passes.columns(rows)
+    found = passes.columns(rows, 100)
     assert found == {name: [row.get(name) for row in rows] for row in rows for name in row}
     if bad < len(rows):
-        assert passes.columns([*rows[:bad], [], *rows[bad:], None]) == bad
+        assert passes.columns([*rows[:bad], [], *rows[bad:], None], 100) == bad
+
+
+def test_rows_that_have_nothing_in_common_do_not_become_huge_columns() -> None:
+    rows = [{f"only {number}": 1} for number in range(2000)]
+    assert passes.columns(rows, 1 << 20) is None
+    with pytest.raises(EventError, match="hardly two events have a field in common"):
+        columns_of(rows)
+    wide = [{f"v.{k}": 0.5 for k in range(600)} for _ in range(2000)]
+    assert len(columns_of(wide)[0]) == 600, "many fields, which all events have"
+    assert columns_of(rows[:500])[1] == 500, "few events"
+
+
+def test_lengths_that_are_not_those_of_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one event"):
+        Events({}, [3, 0], PLAIN)
+    with pytest.raises(ValueError, match="other lengths than the 5 events"):
+        Events({"action": ["a", "b"]}, [5], PLAIN)
 
 
 @given(st.lists(st.text(max_size=2) | st.integers(0, 3) | st.none() | st.just(math.nan) | st.booleans()))

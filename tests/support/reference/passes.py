@@ -80,31 +80,6 @@ def named(of: NDArray[np.uint64], odd: np.uint64, ts: Floats, events: Events) ->
     return found
 
 
-def log_ratios(
-    events: Events,
-    values: NDArray[np.int64],
-    there: NDArray[np.bool_],
-    share: Floats,
-    strength: float,
-    before: NDArray[np.int64],
-    earlier: Floats,
-    recalled: Floats,
-    lost: NDArray[np.bool_],
-    most: float,
-) -> Floats:
-    keys = events.owner << 32 | values
-    order = np.argsort(keys, kind="stable")
-    starts = run_starts(keys[order])
-    group = np.repeat(np.arange(len(starts)), run_lengths(starts, events.length))
-    wide = int(events.lengths.max()) + 1
-    places = group * wide + events.at[order]
-    seen = np.empty(events.length)
-    seen[order] = np.searchsorted(places, group * wide + before[order]) - starts[group]
-    seen, past = seen + recalled, before + earlier[events.owner]
-    ratio = np.log((seen / share + strength) / (past + strength))
-    return np.where(there & ~(lost & (seen == 0)), ratio.clip(-most, most), 0.0)
-
-
 def used(parts: list[Ids], roles: int) -> tuple[list[int], list[int], list[int]]:
     found = [np.unique(part[part > roles], return_counts=True) for part in parts]
     owner = [n for n, (rows, _) in enumerate(found) for _ in rows]

@@ -18,7 +18,7 @@ def world(count: int, seed: int, timed: bool, grouped: bool) -> tuple[Log, Label
     log = Log.of(pl.DataFrame({"sequence_id": ids, "ts": pl.Series(ts, dtype=pl.Float64), "action": ["x"] * count}))
     label = (rng.random(count) < 0.3).astype(np.int8)
     kind = [str(rng.choice(["a", "b"])) if y else None for y in label]
-    group = [f"g{rng.integers(0, count // 5)}" if y and grouped else None for y in label]
+    group = [f"g{rng.integers(0, count // 3)}" if y and grouped else None for y in label]
     known = rng.random(count) < 0.95
     return log, Labels(known, label, kind, group, pl.DataFrame({"x": ids}))
 
@@ -185,3 +185,15 @@ def test_one_large_group_is_not_set_aside_as_a_whole(timed: bool) -> None:
     found = set_aside(log, replace(labels, split_group=groups), np.arange(300), 0)
     genuine = labels.known & (labels.label == 0)
     assert genuine[found.others].sum() > 2 / 3 * genuine.sum() - 1
+
+
+@given(st.integers(12, 40), st.integers(0, 99))
+def test_of_many_rare_types_some_are_drawn(count: int, seed: int) -> None:
+    label = (np.arange(10 * count) % 10 == 0).astype(np.int8)
+    kinds = [f"kind {i}" if y else None for i, y in enumerate(label)]
+    everybody = np.arange(len(label))
+    labels = Labels(label >= 0, label, kinds, [None] * len(label), pl.DataFrame({"x": everybody}))
+    _, drawn = part_at_random(labels, everybody, 0.15, seed)
+    assert abs(labels.label[drawn].sum() - 0.15 * count) <= 0.5
+    [(others, held)] = held_out(labels, 1, 0.15, seed)
+    assert {*labels.label[held]} == {*labels.label[others]} == {0, 1}

@@ -181,3 +181,12 @@ def test_of_restless_fields_less_counts_and_a_field_is_judged_by_those_who_have_
     assert counts[0] == found["some"] == COUNTS[0]
     assert counts[-1] == 0.0
     assert 0.0 < counts[4] < COUNTS[0]
+
+
+@pytest.mark.parametrize("name", ["time gap", "hour of day", "item_id repeat"])
+def test_a_column_that_is_called_like_a_field_of_ours_is_refused_with_another_name(tmp_path: Path, name: str) -> None:
+    table = genuine_log(60)
+    named = table.with_columns(pl.Series(name, np.random.default_rng(0).random(table.height)))
+    with pytest.raises(LogError, match=f"column '{name}' .* --columns 'its {name}={name}'"):
+        fit_encoder(log_of(tmp_path, named), None, 128)
+    assert fit_encoder(log_of(tmp_path, named.rename({name: f"its {name}"})), None, 128).columns >= {f"its {name}"}

@@ -95,7 +95,7 @@ def test_presumed_anomalies_are_no_known_attackers(attacked: Path) -> None:
     labels = read_labels(attacked / "labels.csv", log, report)
     few = np.flatnonzero(labels.label == 1)[:5]
     told = replace(labels, known=np.isin(np.arange(len(log)), few))
-    fitted = fit_model(log, told, np.arange(len(log)), FitConfig(preset="tiny", epochs=1, folds=1))
+    fitted = fit_model(log, told, np.arange(len(log)), FitConfig(preset="tiny", epochs=1, folds=3))
     assert (~np.isnan(fitted.support.scores)).sum(axis=2).max() == 5
     assert fitted.support.of(fitted.thresholds, 10, np.zeros(len(fitted.encoder.read), dtype=bool)) is None
 
