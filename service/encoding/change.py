@@ -36,7 +36,7 @@ class Change(Kind):
     size: int = FIRST + 2 * CHANGE_LIMIT + 1
 
     @cached_property
-    def _priors(self) -> tuple[Floats, list[Floats]]:
+    def _counts_and_priors(self) -> tuple[Floats, list[Floats]]:
         return np.array(self.counts), [CHANGE_PRIOR * np.asarray(f) for f in self.frequencies]
 
     def support(self, ids: Sequence[NDArray[np.int64]], events: Events) -> tuple[Floats, NDArray[np.bool_]]:
@@ -48,7 +48,7 @@ class Change(Kind):
         Returns:
             log Bayes factors, float64 (T,), -inf for the first event; bool (N,), whether any source says something.
         """
-        counts, priors = self._priors
+        counts, priors = self._counts_and_priors
         return comparisons.support(list(ids), counts, priors, CHANGE_PRIOR, events.starts, events.lengths, MISSING)
 
     def encode(self, events: Events) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ pieces, only weigh in the linear part. `chunks` cuts what is too long for one pa
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ from service.encoding.fields import FIRST, MISSING, UNKNOWN, Bins, Deviation, Fi
 from service.encoding.habit import Habit
 from service.encoding.held import Held, of_events
 from service.encoding.kinds import KINDS
-from service.encoding.layout import Stretch, lay_out
+from service.encoding.layout import Stretch, lay_out, repeated
 from service.encoding.pairs import Cross
 from service.encoding.pieces import Shape, Word, WordPair
 from service.encoding.reading import Reading
@@ -131,8 +130,8 @@ class Encoder:
 
     def _check(self) -> None:
         """Raises ValueError on fields that do not fit one another, since compiled code looks no further."""
-        if repeated := [name for name, times in Counter(f.name for f in self.fields).items() if times > 1]:
-            raise ValueError(f"several fields are called {', '.join(repeated)}")
+        if again := repeated(self.fields):
+            raise ValueError(f"several fields are called {', '.join(again)}")
         for f in self.fields:
             if isinstance(f, Change | Habit):
                 sizes = [self._by_name[s].size if s in self._by_name else 0 for s in f.sources]

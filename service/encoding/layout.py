@@ -1,7 +1,7 @@
 """Where rows stand: each field's slot in a bag and rows of the table."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,11 @@ class Stretch(NamedTuple):
     slot: int
     start: int
     end: int
+
+
+def repeated(fields: Iterable[Field]) -> list[str]:
+    """Names that several fields have."""
+    return [name for name, times in Counter(f.name for f in fields).items() if times > 1]
 
 
 def lay_out(fields: Sequence[Field], row: int) -> list[Stretch]:

@@ -126,9 +126,9 @@ class Reading:
 
     def times(self, values: Sequence[object]) -> Floats:
         """`timestamps` of the values, NaN where one is missing."""
-        if self.numbered or passes.finite(values) is None:
+        if self.numbered:
             values = [None if self.is_missing(value) else value for value in values]
-        return timestamps(values)
+        return timestamps(values, self.is_missing)
 
     def texts(self, column: str, values: Sequence[object]) -> list[str]:
         """Each value as text, empty where missing; raises EventError on a list or an object."""

@@ -5,7 +5,7 @@ spells a date: 20240101 is the first of January 2024, as a number and as a text,
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
 
 import numpy as np
@@ -25,17 +25,20 @@ _MOMENT = re.compile(
 )
 
 
-def timestamps(values: Sequence[object]) -> Floats:
+def timestamps(values: Sequence[object], is_missing: Callable[[str], bool] = lambda text: False) -> Floats:
     """Float64 (T,) epoch seconds, NaN where None or NaN; UTC where a text gives no offset.
 
     Raises EventError on a time that is negative, infinite, unreadable, or beyond the year 5138.
+
+    Args:
+        is_missing: which texts stand for a time that is missing.
     """
     given, seconds = values, passes.finite(values)
     if seconds is None:  # seldom
         kinds = list(map(type, values))
         if bool in kinds:
             raise EventError(kinds.index(bool), "ts", f"a boolean is no time; send {FORMS}")
-        seconds = numbers("ts", [_of_text(i, v) if isinstance(v, str) else v for i, v in enumerate(values)])
+        seconds = numbers("ts", [_of_text(i, v, is_missing) if isinstance(v, str) else v for i, v in enumerate(values)])
     if not ((seconds <= SPELT[0][1]) | (seconds > MAX_TIMESTAMP)).any():
         return seconds  # nearly always
     for index in np.flatnonzero(spells_date(seconds)).tolist():
@@ -52,7 +55,9 @@ def timestamps(values: Sequence[object]) -> Floats:
     return seconds
 
 
-def _of_text(index: int, text: str) -> float:
+def _of_text(index: int, text: str, is_missing: Callable[[str], bool]) -> float | None:
+    if is_missing(text):
+        return None
     try:
         return seconds_of(text)
     except ValueError as error:

@@ -61,8 +61,6 @@ class Novelty:
 
     def standardise(self, measures: Floats, lengths: NDArray[np.integer]) -> Floats:
         """Standard deviations from normal, (N, 2 F + S), within LIMIT; NaN for a field without values."""
-        if measures.shape != (len(lengths), self.mean.shape[1]):
-            raise ValueError(f"measures of {measures.shape}, of which {self.mean.shape[1]} are known")
         return standardised(measures, self.mean, self.scale, bins(lengths), LIMIT)
 
     def describe(self, usage: Usage, habit: Floats, lengths: NDArray[np.integer]) -> Floats:

@@ -8,8 +8,13 @@ import numpy as np
 
 def standardised(const double[:, :] values, const double[:, :] mean, const double[:, :] scale, const int64_t[:] of,
                  double limit):
-    """Deviations of values (N, M) from a mean within a limit, NaN where they are NaN; `of`, (N,), is which mean."""
+    """Deviations of values (N, M) from a mean within a limit, NaN where they are NaN; `of`, (N,), is which mean.
+
+    Raises ValueError on values of other shapes.
+    """
     cdef Py_ssize_t i, k
+    if not mean.shape[1] == scale.shape[1] == values.shape[1] or of.shape[0] != values.shape[0]:
+        raise ValueError(f"{values.shape[1]} values of {values.shape[0]}, where {mean.shape[1]} of {of.shape[0]} belong")
     found = np.empty((values.shape[0], values.shape[1]))
     cdef double[:, ::1] out = found
     cdef double one

@@ -31,6 +31,7 @@ from service.encoding.fields import (
     Step,
 )
 from service.encoding.habit import LAG, LEAST_PAST, Habit, compared_with_past
+from service.encoding.layout import repeated
 from service.encoding.pairs import Cross, pair_keys
 from service.encoding.transition import Transition
 from service.encoding.values import Floats, catalogue_order
@@ -105,10 +106,10 @@ def fit_encoder(
             "nothing to learn from: beside ids, the log has no times, and every other column is empty or the same in "
             f"each row ({', '.join(name for name in log.events.columns if name not in ROLES)})"
         )
-    if repeated := [name for name, times in Counter(f.name for f in fields).items() if times > 1]:
+    for name in repeated(fields):
         raise LogError(
-            f"column {repeated[0]!r} has the name of a field that is made of others; give it another one: "
-            f"--columns 'its {repeated[0]}={repeated[0]}'"
+            f"column {name!r} has the name of a field that is made of others; give it another one: "
+            f"--columns 'its {name}={name}'"
         )
     pairs = _piece_pairs(log, texts, tokenizer, least) if tokenizer else []
     return Encoder(fields, log.reading, texts, tokenizer, max_positions, pairs)

@@ -47,6 +47,8 @@ def test_distances_are_those_of_numpy(sequences: int, fields: int, habits: int, 
     of = rng.integers(0, 3, sequences)
     found = sums.standardised(values, mean, scale, of, 2.0)
     np.testing.assert_allclose(found, np.clip((values - mean[of]) / scale[of], -2, 2))
+    with pytest.raises(ValueError, match=r"where .* belong"):
+        sums.standardised(values, mean, scale, of[1:], 2.0)
     features = np.concatenate((np.nan_to_num(found), np.nan_to_num(found) ** 2 / 2), axis=1)
     np.testing.assert_allclose(sums.featured(found, 0.1, 2.0), 0.1 * features)
     for one in found:
